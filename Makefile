@@ -1,0 +1,56 @@
+# The everyday commands; each sets up what it needs. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev demo test test-all lint format lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.setup ## a virtual environment in .venv with Mooring and what it needs
+
+dev: .venv/.dev ## the same, and what the tests need
+
+demo: .venv/.setup ## see it work: train, serve, log, drift; everything stops at the end
+	$(BIN)/mooring demo
+
+test: .venv/.dev ## lint, types, import directions and tests: what CI runs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -m "not slow"
+
+test-all: .venv/.dev ## the slow proofs too
+	$(BIN)/pytest
+
+format: .venv/.dev ## put the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: .venv/.uv ## renew the tested set of versions from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+		pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra dev \
+		-c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## remove what these commands made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis mooring-demo
+
+.venv/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Mooring needs Python 3.11 or newer; say which with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+.venv/.setup: .venv/.uv requirements.lock pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock -e .
+	@touch $@
+
+.venv/.dev: .venv/.setup requirements-dev.lock scripts/system-packages
+	sh scripts/system-packages
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,220 @@
+"""Capture inside the model server: a PythonModel that wraps any MLflow model and logs what it is asked and answers.
+
+Nothing of this needs Mooring to be installed where the model is served: the code travels with the model.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import DataType, ParamSchema, ParamSpec
+
+from mooring.capture.drainer import Drainer
+from mooring.capture.recorder import Recorder
+from mooring.exchange import Exchange, new_request_id
+
+REQUIREMENTS = ("click", "crc32c", "msgspec")
+"""What this module and the drain need beside MLflow, as the names that PyPI has them under."""
+
+_REQUEST_ID = "request_id"
+_logging_model = threading.Event()
+
+
+def log_model(
+    model_uri: str,
+    *,
+    name: str = "model",
+    registered_model_name: str | None = None,
+    input_example: Any = None,
+    **kwargs: Any,
+) -> ModelInfo:
+    """Log a copy of the model at `model_uri` that, wherever it is served, logs its requests and answers.
+
+    The copy has the signature of the original, and takes a parameter `request_id` besides. Served, it writes one
+    CSV file a request into `$MLFLOW_MONITORING_DIR` (default `out`). Further arguments go to
+    `mlflow.pyfunc.log_model`. Raises MlflowException if there is no such model.
+
+        info = mlflow.sklearn.log_model(model, name="model", signature=signature)
+        mooring.log_model(info.model_uri, name="monitored", registered_model_name="my-model")
+    """
+    model_path = mlflow.artifacts.download_artifacts(model_uri)
+    wrapped = Model.load(model_path)
+    requirements = Path(mlflow.pyfunc.get_model_dependencies(model_path)).read_text().splitlines()
+    kwargs.setdefault("signature", _with_request_id(wrapped.signature))
+    kwargs.setdefault("pip_requirements", [*filter(None, requirements), *_requirements()])
+    kwargs.setdefault("code_paths", [str(Path(__file__).resolve().parents[1])])
+    with _unlogged():
+        info: ModelInfo = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(Path(__file__).with_name("monitored_model.py")),
+            artifacts={"model": model_path},
+            registered_model_name=registered_model_name,
+            input_example=input_example,
+            **kwargs,
+        )
+    return info
+
+
+class MonitoredModel(PythonModel):
+    """The PythonModel that `log_model` logs; the model that it wraps is its artifact `model`."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the wrapped model."""
+        self._model = mlflow.pyfunc.load_model(context.artifacts["model"])
+        schema = self._model.metadata.get_params_schema()
+        self._takes_request_id = schema is not None and any(param.name == _REQUEST_ID for param in schema.params)
+
+    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Return the wrapped model's predictions for `model_input`, and log both."""
+        params = dict(params or {})
+        client_request_id = params.get(_REQUEST_ID)
+        if not self._takes_request_id:
+            params.pop(_REQUEST_ID, None)
+        if _logging_model.is_set():
+            return self._model.predict(model_input, params=params or None)
+
+        capture = _capture()
+        capture.begin()
+        time_ns, started = time.time_ns(), time.perf_counter_ns()
+        request = _encoded(_as_request, model_input)  # before the model can change its input
+
+        def record(status: int, response: bytes | None) -> None:
+            capture.record(
+                Exchange(
+                    request_id=new_request_id(time_ns),
+                    time_ns=time_ns,
+                    duration_ns=time.perf_counter_ns() - started,
+                    status=status,
+                    request=request or b"",
+                    response=response or b"",
+                    client_request_id=client_request_id,
+                    errors=["unencodable"] if request is None or response is None else [],
+                )
+            )
+
+        try:
+            predictions = self._model.predict(model_input, params=params or None)
+        except Exception as error:
+            message = {"error_code": "BAD_REQUEST", "message": str(error)}
+            record(400, json.dumps(message).encode())
+            raise
+        record(200, _encoded(_as_response, predictions))
+        return predictions
+
+
+class Capture:
+    """This process's recorder and the drain behind it, for all threads."""
+
+    def __init__(self, directory: Path) -> None:
+        spool = directory / ".spool"
+        self._recorder = Recorder(spool)
+        self._drainer = Drainer(spool, ["--log", str(directory)])
+        self._lock = threading.Lock()
+        atexit.register(self._recorder.close)
+
+    def begin(self) -> None:
+        """Count an exchange that begins."""
+        with self._lock:
+            self._recorder.begin()
+
+    def record(self, exchange: Exchange) -> None:
+        """Put `exchange` into the spool, and see that a drain runs."""
+        with self._lock:
+            self._recorder.record([exchange])
+            self._drainer.ensure()
+
+
+_captures: dict[int, Capture] = {}
+_captures_lock = threading.Lock()
+
+
+def _capture() -> Capture:
+    """Return this process's capture; one that was inherited over a fork belongs to the parent."""
+    with _captures_lock:
+        if os.getpid() not in _captures:
+            _captures.clear()
+            _captures[os.getpid()] = Capture(Path(os.environ.get("MLFLOW_MONITORING_DIR", "out")))
+        return _captures[os.getpid()]
+
+
+def _encoded(encode: Callable[[Any], Any], value: Any) -> bytes | None:
+    """Return `value` as JSON, or None where it has no such form."""
+    try:
+        return json.dumps(encode(value), default=_plain).encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _as_request(model_input: Any) -> Any:
+    if isinstance(model_input, pd.Series):
+        model_input = model_input.to_frame()
+    if isinstance(model_input, pd.DataFrame):
+        split = model_input.to_dict(orient="split")
+        return {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}
+    if hasattr(model_input, "toarray"):
+        model_input = model_input.toarray()  # a sparse matrix of scipy
+    return {"inputs": model_input}
+
+
+def _as_response(predictions: Any) -> Any:
+    if isinstance(predictions, pd.Series):
+        predictions = predictions.to_frame()
+    if isinstance(predictions, pd.DataFrame):
+        return {"predictions": predictions.to_dict(orient="records")}
+    return {"predictions": predictions}
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has for a value that it does not know."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _with_request_id(signature: ModelSignature | None) -> ModelSignature | None:
+    if signature is None:
+        return None
+    params = list(signature.params.params) if signature.params else []
+    if all(param.name != _REQUEST_ID for param in params):
+        params.append(ParamSpec(_REQUEST_ID, DataType.string, default=None))
+    return ModelSignature(signature.inputs, signature.outputs, ParamSchema(params))
+
+
+def _requirements() -> list[str]:
+    return [f"{package}=={version(package)}" for package in REQUIREMENTS]
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep MLflow's own trial predictions, made while it saves a model, out of the log."""
+    _logging_model.set()
+    try:
+        yield
+    finally:
+        _logging_model.clear()

@@ -1,0 +1,268 @@
+"""The proxy's half towards clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from mooring.capture.proxy.flow import Flow
+from mooring.capture.proxy.headers import Headers, RequestHead, answer_head, own_answer
+
+if TYPE_CHECKING:
+    from mooring.capture.proxy.server import Proxy
+
+MAX_TARGET = 16 * 1024
+MAX_HEAD = 64 * 1024
+
+
+class Refused(Exception):
+    """A request that goes no further, and the answer it gets."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = own_answer(status, code, message)
+
+
+class ClientProtocol(asyncio.Protocol):
+    """One client's connection: parses its requests into flows and answers them in their order."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._parser = httptools.HttpRequestParser(self)
+        self._flows: deque[Flow] = deque()
+        self._receiving: Flow | None = None
+        self._refused: Refused | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        self._holds: set[str] = set()
+        self._target = b""
+        self._headers: Headers = []
+        self._trailers: Headers = []
+        self._closing = False
+        self.deadline = 0.0
+        self.address = b""
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0].encode() if peer else b"unknown"
+        self._proxy.clients.add(self)
+        self._expect("idle")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._proxy.clients.discard(self)
+        flows, self._flows = self._flows, deque()
+        for flow in flows:
+            flow.client_lost()
+
+    def eof_received(self) -> bool:
+        # A client that has said all may still wait for its answers; one in mid-request has gone.
+        if self._receiving is not None or not self._flows:
+            return False
+        self._closing = True
+        return True
+
+    def pause_writing(self) -> None:
+        if self._flows:
+            self._flows[0].pause_answer()
+        self._expect("reader")
+
+    def resume_writing(self) -> None:
+        if self._flows:
+            self._flows[0].resume_answer()
+        self._expect("answer")
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if not self._in_head and self._receiving is None:
+            self._head_bytes = 0
+            self._expect("head")
+        elif self._receiving is not None:
+            self._expect("body")
+        self._feed(data)
+        if self._refused is None and self._receiving is None and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD:
+                self._refuse(self._too_long())
+        if self._receiving is not None:
+            self._receiving.flush_request()
+        if len(self._flows) > 1:
+            self.hold("pipeline")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # An intermediary may ignore the wish (RFC 9110, 7.8): what follows is HTTP/1.1 as before.
+            self._parser = httptools.HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            if rest:
+                self._feed(rest)
+        except httptools.HttpParserCallbackError as error:
+            refused = error.__context__
+            if not isinstance(refused, Refused):
+                raise
+            self._refuse(refused)
+        except httptools.HttpParserError as error:
+            self._refuse(Refused(400, "BAD_REQUEST", f"This is not a valid HTTP/1.1 request: {error}."))
+
+    def _too_long(self) -> Refused:
+        if not self._headers and len(self._target) > MAX_TARGET:
+            return Refused(414, "URI_TOO_LONG", f"The request target is over {MAX_TARGET} bytes.")
+        return Refused(431, "HEADERS_TOO_LARGE", f"The request's head is over {MAX_HEAD} bytes.")
+
+    # The parser's events
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._target = b""
+        self._headers = []
+        self._trailers = []
+
+    def on_url(self, data: bytes) -> None:
+        self._target += data
+        if len(self._target) > MAX_TARGET:
+            raise self._too_long()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        (self._headers if self._in_head else self._trailers).append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        head = RequestHead(self._parser.get_method(), self._target, self._parser.get_http_version(), self._headers)
+        target = _checked_target(head)
+        flow = Flow(self._proxy, self, head, target, self._parser.should_keep_alive())
+        self._receiving = flow
+        self._flows.append(flow)
+        if len(self._flows) == 1:
+            flow.activate()
+        self._expect("body")
+
+    def on_body(self, data: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.request_body(data)
+
+    def on_message_complete(self) -> None:
+        flow, self._receiving = self._receiving, None
+        self._expect("answer")
+        if flow is not None:
+            flow.request_end(self._trailers)
+            flow.flush_request()
+
+    # What flows ask of it
+
+    def write(self, data: bytes) -> None:
+        """Send the client bytes of the answer it waits for."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def finished(self, flow: Flow, last: bytes, broken: bool) -> None:
+        """Send the last bytes of an answer and go on to the next request, or close."""
+        if not self._flows or flow is not self._flows[0]:
+            return
+        if broken:
+            self.transport.abort()
+            return
+        self.write(last)
+        self._flows.popleft()
+        if not flow.keep_alive or not flow.request_complete:
+            self._closing = True
+            self.transport.close()
+            return
+        if self._flows:
+            self._flows[0].activate()
+            return
+        self.release("pipeline")
+        if self._refused is not None:
+            self._refuse(self._refused)
+        elif self._closing or (self._proxy.draining and self._receiving is None):
+            self.transport.close()
+        elif not self._in_head:
+            self._expect("idle")
+
+    def hold(self, reason: str) -> None:
+        """Stop reading from the client until this reason, and any other, is released."""
+        if not self._holds:
+            self.transport.pause_reading()
+        self._holds.add(reason)
+
+    def release(self, reason: str) -> None:
+        """Take back `hold(reason)`."""
+        if reason not in self._holds:
+            return
+        self._holds.remove(reason)
+        if not self._holds and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._expect("body" if self._receiving is not None else "answer")
+
+    def stop(self) -> None:
+        """Close once nothing is in flight here."""
+        if not self._flows:
+            self.transport.close()
+
+    # Time
+
+    def _expect(self, what: str) -> None:
+        settings = self._proxy.settings
+        self._expected = what
+        if what == "answer":
+            self.deadline = float("inf")  # the upstream's half has a deadline of its own
+        else:
+            timeout = settings.idle_timeout if what == "idle" else settings.receive_timeout
+            self.deadline = self._proxy.loop.time() + timeout
+
+    def overdue(self) -> None:
+        """The deadline has passed: answer 408 to a request that does not end, close what is idle."""
+        if self._expected == "body" and self._holds:
+            self._expect("body")
+            return
+        if self._expected == "idle":
+            self.transport.close()
+        elif self._expected == "reader" or (self._flows and self._flows[0].answer_begun):
+            self.transport.abort()
+        elif self._receiving is not None and self._flows[0] is self._receiving:
+            self._receiving.failed(408, "request_timeout", "The request's body did not come in time.")
+        elif not self._flows:
+            self._refuse(Refused(408, "REQUEST_TIMEOUT", "The request's head did not come in time."))
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer a request that goes no further, after those before it, and close."""
+        self._closing = True
+        if self._receiving is not None and self._receiving is self._flows[0]:
+            flow, self._receiving = self._receiving, None
+            flow.failed(400, "bad_request", str(refused))
+            return
+        if self._flows:
+            self._refused = refused
+            return
+        answer, body = refused.answer
+        self.write(answer_head(answer, chunked=False, connection=b"close") + body)
+        self.transport.close()
+
+
+def _checked_target(head: RequestHead) -> bytes:
+    """Return the target in origin form. Raises Refused for a request that must not be passed on."""
+    if head.method == b"CONNECT":
+        raise Refused(405, "METHOD_NOT_ALLOWED", "This is no tunnel: CONNECT is not served.")
+    names = [name.lower() for name, _ in head.headers]
+    hosts = names.count(b"host")
+    if hosts > 1 or (hosts == 0 and head.version == "1.1"):
+        raise Refused(400, "BAD_REQUEST", "A request must have one Host field.")
+    if b"transfer-encoding" in names:
+        if b"content-length" in names:
+            raise Refused(400, "BAD_REQUEST", "Content-Length and Transfer-Encoding contradict each other.")
+        if head.get(b"transfer-encoding").strip().lower() != b"chunked":
+            raise Refused(501, "NOT_IMPLEMENTED", "The only transfer coding served is chunked.")
+    if head.target.startswith(b"/") or head.target == b"*":
+        return head.target
+    scheme, separator, rest = head.target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise Refused(400, "BAD_REQUEST", "The request target must be a path or an http URL.")
+    slash = rest.find(b"/")
+    return rest[slash:] if slash >= 0 else b"/"

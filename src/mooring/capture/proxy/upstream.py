@@ -1,0 +1,282 @@
+"""The proxy's half towards the model server: connections, and the pool that keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from mooring.capture.proxy.headers import AnswerHead, Headers
+
+if TYPE_CHECKING:
+    from mooring.capture.proxy.flow import Flow
+    from mooring.capture.proxy.server import Proxy
+
+MAX_IDLE = 128
+
+
+class Upstream(NamedTuple):
+    """Where the model server is. `prefix` is put before every request's path."""
+
+    url: str
+    host: str
+    port: int
+    tls: bool
+    prefix: bytes
+
+    @property
+    def authority(self) -> bytes:
+        """The Host field for requests to it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        standard = self.port == (443 if self.tls else 80)
+        return (host if standard else f"{host}:{self.port}").encode()
+
+
+def parse_upstream(url: str) -> Upstream:
+    """Return where `url` points; a trailing `/invocations` is taken for granted and left out.
+
+    Raises ValueError if it is no http URL.
+
+    >>> parse_upstream("http://localhost:5002/invocations").authority
+    b'localhost:5002'
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not the URL of a model server. It looks like http://localhost:5002")
+    prefix = parts.path.removesuffix("/").removesuffix("/invocations")
+    tls = parts.scheme == "https"
+    return Upstream(url, parts.hostname, parts.port or (443 if tls else 80), tls, prefix.encode())
+
+
+class UpstreamProtocol(asyncio.Protocol):
+    """One connection to the model server: sends a flow's request, feeds the answer back into it."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._parser = httptools.HttpResponseParser(self)
+        self._flow: Flow | None = None
+        self._headers: Headers = []
+        self._trailers: Headers = []
+        self._reason = b""
+        self._head_done = self._until_close = self._answered = self._spent = False
+        self._poll = select.poll()
+        self.reused = False
+        self.deadline = float("inf")
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._proxy.upstreams.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._proxy.upstreams.discard(self)
+        self._proxy.pool.forget(self)
+        flow = self._flow
+        if flow is None:
+            return
+        if self._until_close and error is None:
+            self._complete()
+            return
+        self._flow = None
+        if not flow.answer_begun and flow.lost_unanswered(self):
+            return
+        flow.failed(
+            502, "upstream_failed", "The model server closed the connection before its answer was complete."
+        )
+
+    def pause_writing(self) -> None:
+        if self._flow is not None:
+            self._flow.client.hold("upstream")
+
+    def resume_writing(self) -> None:
+        if self._flow is not None:
+            self._flow.client.release("upstream")
+
+    def data_received(self, data: bytes) -> None:
+        flow = self._flow
+        if flow is None:
+            self.abort()  # nothing was asked
+            return
+        self._wait()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("The model server switched protocols unasked.")
+            return
+        except httptools.HttpParserError as error:
+            if self._flow is flow:
+                self._fail(f"The model server's answer is not valid HTTP: {error}.")
+            return
+        if self._answered:
+            self._complete()
+        else:
+            flow.flush_answer()
+
+    # The parser's events
+
+    def on_message_begin(self) -> None:
+        if self._answered:
+            self._spent = True  # more than one answer to one request
+        self._headers = []
+        self._trailers = []
+        self._reason = b""
+        self._head_done = False
+
+    def on_status(self, data: bytes) -> None:
+        self._reason += data
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        (self._trailers if self._head_done else self._headers).append((name, value))
+
+    def on_headers_complete(self) -> None:
+        flow = self._flow
+        if flow is None or self._answered:
+            return
+        answer = AnswerHead(self._parser.get_status_code(), self._reason, self._headers)
+        if answer.status < 200:
+            flow.informational(answer)
+            return
+        self._head_done = True
+        bodiless = flow.head.method == b"HEAD" or answer.status in (204, 304)
+        framed = answer.get(b"transfer-encoding") or answer.get(b"content-length")
+        self._until_close = not framed and not bodiless
+        flow.answer_started(answer, until_close=self._until_close)
+        if not self._parser.should_keep_alive():
+            self._spent = True
+        if bodiless:
+            # The parser can't be told that no body follows whatever the head says: its next answer gets a new one.
+            self._answered = True
+
+    def on_body(self, data: bytes) -> None:
+        if self._answered:
+            self._spent = True
+        elif self._flow is not None:
+            self._flow.answer_body(data)
+
+    def on_message_complete(self) -> None:
+        if self._head_done:
+            self._answered = True
+
+    # What flows and the pool ask of it
+
+    def take(self, flow: Flow) -> None:
+        """Carry `flow` from here on."""
+        self._flow = flow
+        self._wait()
+        flow.connected(self)
+
+    def write(self, data: bytes) -> None:
+        """Send the model server a part of the request."""
+        self._wait()
+        self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Stop reading the answer until `resume_reading`."""
+        self.deadline = float("inf")
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self._wait()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def stale(self) -> bool:
+        """Whether the model server has closed this idle connection, or said something unasked."""
+        return self.transport.is_closing() or bool(self._poll.poll(0))
+
+    def abort(self) -> None:
+        """Break the connection off; its flow, if any, is told nothing."""
+        self._flow = None
+        self.transport.abort()
+
+    def overdue(self) -> None:
+        """The deadline has passed: 504 to the client, or the end of an idle connection."""
+        if self._flow is None:
+            self.transport.close()
+            return
+        self._fail("The model server did not answer in time.", 504, "upstream_timeout")
+
+    def _wait(self) -> None:
+        self.deadline = self._proxy.loop.time() + self._proxy.settings.response_timeout
+
+    def _fail(self, message: str, status: int = 502, code: str = "upstream_failed") -> None:
+        flow, self._flow = self._flow, None
+        self.transport.abort()
+        if flow is not None:
+            flow.failed(status, code, message)
+
+    def _complete(self) -> None:
+        flow, self._flow = self._flow, None
+        self._answered = False
+        if flow is None:
+            return
+        if self._spent or not flow.request_complete or self.transport.is_closing():
+            self.transport.close()
+        else:
+            self._parser = httptools.HttpResponseParser(self)
+            self.reused = True
+            self.deadline = self._proxy.loop.time() + self._proxy.settings.idle_timeout
+            self._proxy.pool.give_back(self)
+        flow.answer_end(self._trailers)
+
+
+class Pool:
+    """Idle connections to the model server, the most recently used first."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._idle: list[UpstreamProtocol] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._tls = ssl.create_default_context() if proxy.upstream.tls else None
+
+    def acquire(self, flow: Flow) -> None:
+        """Give `flow` a connection, now or as soon as there is one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.stale():
+                connection.take(flow)
+                return
+            connection.abort()
+        task = self._proxy.loop.create_task(self._connect(flow))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def give_back(self, connection: UpstreamProtocol) -> None:
+        """Keep an idle connection for the next flow."""
+        if len(self._idle) < MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.transport.close()
+
+    def forget(self, connection: UpstreamProtocol) -> None:
+        """Drop a connection that is closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    async def _connect(self, flow: Flow) -> None:
+        proxy, upstream = self._proxy, self._proxy.upstream
+        try:
+            async with asyncio.timeout(proxy.settings.connect_timeout):
+                _, connection = await proxy.loop.create_connection(
+                    lambda: UpstreamProtocol(proxy), upstream.host, upstream.port, ssl=self._tls
+                )
+        except TimeoutError:
+            message = f"The model server at {upstream.url} did not accept a connection in time."
+            flow.failed(504, "upstream_timeout", message)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            message = f"The model server at {upstream.url} can't be reached: {reason}. Is it running?"
+            flow.failed(502, "upstream_unreachable", message)
+        else:
+            if flow.gone:
+                self.give_back(connection)
+            else:
+                connection.take(flow)

@@ -1,0 +1,58 @@
+"""Every command. Each imports what it runs only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mooring import __version__
+from mooring.config import DrainSettings, ProxySettings, options
+
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+    "max_content_width": 110,
+}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__)
+def main() -> None:
+    """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
+
+
+@main.command(context_settings=_CONTEXT)
+@options(ProxySettings)
+def proxy(settings: ProxySettings) -> None:
+    """Pass requests on to a model server, and log what it is asked and answers.
+
+    \b
+    mlflow models serve --env-manager local --port 5002 --model-uri models:/NAME@champion
+    mooring proxy --upstream http://localhost:5002 --port 5001 --log mooring-log
+
+    Ends on SIGTERM or Ctrl-C: it finishes what is in flight, and the drain puts the rest into the log.
+    """
+    from mooring.capture.proxy.server import run
+
+    arguments = ["--log", settings.log, "--drain-timeout", str(settings.drain_timeout)]
+    try:
+        run(settings, arguments)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from None
+
+
+@main.command(context_settings=_CONTEXT)
+@options(DrainSettings)
+def drain(settings: DrainSettings) -> None:
+    """Put what lies in a spool into the log; the proxy starts one by itself.
+
+    Ends once no process writes to the spool and it is empty. Exit code 1: something is left in the spool.
+    """
+    from mooring.log.drain import run
+
+    if not run(settings.spool_path, Path(settings.log), settings.drain_timeout):
+        sys.exit(1)

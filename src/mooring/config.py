@@ -1,0 +1,190 @@
+"""Settings: one typed definition each, read from flags, MOORING_* variables and mooring.yaml, in that order.
+
+A setting has one name everywhere. `log_dir` would be the flag `--log-dir`, the variable `MOORING_LOG_DIR` and the
+key `log_dir` of mooring.yaml, at its top or, for one model, under `models: {NAME: …}`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import click
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class LogSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Where the log goes and how it gets there."""
+
+    log: Annotated[str, Meta(description="directory of the inference log")] = "./mooring-log"
+    spool: Annotated[str | None, Meta(description="directory of the spool [LOG/.spool]")] = None
+    drain_timeout: Annotated[
+        float, Meta(ge=0, description="seconds that the last drain may take after the end of capture")
+    ] = 30.0
+
+    @property
+    def spool_path(self) -> Path:
+        """The spool's directory: hidden in the log's own, so that both are on one disk."""
+        return Path(self.spool) if self.spool else Path(self.log) / ".spool"
+
+
+class ProxySettings(LogSettings, kw_only=True, frozen=True):
+    """Settings of `mooring proxy`."""
+
+    upstream: Annotated[str, Meta(description="URL of the model server, such as http://localhost:5002")]
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="port to listen on; 0 takes a free one")] = 5001
+    model: Annotated[str | None, Meta(description="name of the model, for the log")] = None
+    model_version: Annotated[str | None, Meta(description="version of the model, for the log")] = None
+    legacy_split: Annotated[
+        bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
+    ] = True
+    max_payload: Annotated[
+        int,
+        Meta(ge=0, description="bytes of each body that are logged; longer ones are cut, in the log only"),
+    ] = 16 * 2**20
+    connect_timeout: Annotated[float, Meta(gt=0, description="seconds to connect to the model server")] = 5.0
+    receive_timeout: Annotated[
+        float, Meta(gt=0, description="seconds for a request's head, and between pieces of its body")
+    ] = 60.0
+    response_timeout: Annotated[
+        float, Meta(gt=0, description="seconds without a byte from the model server before 504")
+    ] = 300.0
+    idle_timeout: Annotated[
+        float, Meta(gt=0, description="seconds that an idle connection is kept, on either side")
+    ] = 75.0
+
+
+class DrainSettings(LogSettings, kw_only=True, frozen=True):
+    """Settings of `mooring drain`."""
+
+
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+Command = Callable[..., Any]
+
+
+class SettingError(click.ClickException):
+    """A setting that is missing or has a wrong value; the message says which and where it came from."""
+
+    exit_code = 2
+
+
+def options(settings: type[Settings]) -> Callable[[Callable[[Settings], None]], Command]:
+    """Give a command a flag for every setting, and call it with the settings resolved.
+
+    Raises SettingError (exit code 2) where one is missing or wrong.
+    """
+
+    def decorate(command: Callable[[Settings], None]) -> Command:
+        @functools.wraps(command)
+        def run(**flags: Any) -> None:
+            command(resolve(settings, flags, os.environ, _read_yaml(Path("mooring.yaml"))))
+
+        decorated: Command = run
+        for option in reversed(_flags(settings)):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def resolve(
+    settings: type[Settings],
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    yaml: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the settings, each from the first of flag, variable and file that gives it.
+
+    >>> resolve(ProxySettings, {"upstream": "http://localhost:5002"}, {"MOORING_PORT": "6000"}).port
+    6000
+    """
+    environ, yaml = environ or {}, dict(yaml or {})
+    models = yaml.pop("models", {})
+    given: dict[str, tuple[Any, str]] = {}
+    for name, value in yaml.items():
+        given[name] = value, f"{name} in mooring.yaml"
+    named = flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model")
+    for name, value in models.get(named, {}).items():
+        given[name] = value, f"{name} of {named} in mooring.yaml"
+    for name in settings.__struct_fields__:
+        if (variable := f"MOORING_{name.upper()}") in environ:
+            given[name] = environ[variable], variable
+        if flags.get(name) is not None:
+            given[name] = flags[name], _flag(name)
+    hints = get_type_hints(settings, include_extras=True)
+    values = {name: _convert(value, hints[name], where) for name, (value, where) in given.items() if name in hints}
+    for field in msgspec.structs.fields(settings):
+        if field.required and field.name not in values:
+            raise SettingError(
+                f"{_flag(field.name)} is missing. Give it, or set MOORING_{field.name.upper()}, "
+                f"or {field.name} in mooring.yaml."
+            )
+    return settings(**values)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    try:
+        return msgspec.convert(value, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingError(f"{where}: {error} (got {value!r}).") from None
+
+
+def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]:
+    hints = get_type_hints(settings, include_extras=True)
+    flags: list[Callable[[Command], Command]] = []
+    for field in sorted(msgspec.structs.fields(settings), key=lambda field: not field.required):
+        plain, help_text = _plain(hints[field.name])
+        flag = _flag(field.name)
+        extra: dict[str, Any] = {"default": None}
+        if plain is bool:
+            flag = f"{flag}/--no-{flag[2:]}"
+        elif get_origin(plain) is Literal:
+            extra["type"] = click.Choice([str(choice) for choice in get_args(plain)])
+        else:
+            extra["metavar"] = {int: "N", float: "SECONDS"}.get(plain, field.name.split("_")[-1].upper())
+        if field.required:
+            help_text = f"{help_text}  [required]"
+        elif field.default is not None:
+            shown = {True: "on", False: "off"}[field.default] if plain is bool else field.default
+            help_text = f"{help_text}  [default: {shown}]"
+        flags.append(click.option(flag, field.name, help=help_text, **extra))
+    return flags
+
+
+def _plain(hint: Any) -> tuple[Any, str]:
+    """Return the type behind Annotated and `| None`, and the description."""
+    description = ""
+    while True:
+        if get_origin(hint) is Annotated:
+            hint, *metas = get_args(hint)
+            description = next((meta.description for meta in metas if meta.description), description)
+        elif get_origin(hint) in (Union, types.UnionType):
+            hint = next(part for part in get_args(hint) if part is not type(None))
+        else:
+            return hint, description
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SettingError(f"{path} must hold keys and values, such as `port: 5001`.")
+    return content

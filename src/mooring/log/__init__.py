@@ -1,0 +1,1 @@
+"""The inference log: what the drain makes of the spool."""
