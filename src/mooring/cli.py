@@ -56,3 +56,26 @@ def drain(settings: DrainSettings) -> None:
 
     if not run(settings.spool_path, Path(settings.log), settings.drain_timeout):
         sys.exit(1)
+
+
+@main.command(context_settings=_CONTEXT)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="mooring-demo",
+    show_default=True,
+    help="directory that everything is written to",
+)
+def demo(directory: Path) -> None:
+    """See it work: train, serve behind the proxy, send traffic, look at the log and its drift.
+
+    Takes about half a minute and stops everything that it started.
+    """
+    from mooring.demo.processes import DemoError
+    from mooring.demo.run import run
+
+    try:
+        run(directory)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from None

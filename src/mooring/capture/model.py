@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -82,7 +83,8 @@ class MonitoredModel(PythonModel):
         schema = self._model.metadata.get_params_schema()
         self._takes_request_id = schema is not None and any(param.name == _REQUEST_ID for param in schema.params)
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # MLflow takes type hints here for the model's signature, which is the wrapped model's own.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return the wrapped model's predictions for `model_input`, and log both."""
         params = dict(params or {})
         client_request_id = params.get(_REQUEST_ID)
@@ -212,9 +214,11 @@ def _requirements() -> list[str]:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep MLflow's own trial predictions, made while it saves a model, out of the log."""
+    """Keep the trial predictions that MLflow makes while it saves a model out of the log."""
     _logging_model.set()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*[tT]ype hint", UserWarning)  # `predict` has none on purpose
+            yield
     finally:
         _logging_model.clear()

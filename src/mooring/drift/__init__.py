@@ -1,0 +1,1 @@
+"""Drift statistics, and nothing else: arrays in, numbers out."""
