@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def proxy(settings: ProxySettings) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except OSError as error:
-        raise click.ClickException(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        raise click.ClickException(
+            f"can't listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}"
+        ) from None
 
 
 @main.command(context_settings=_CONTEXT)

@@ -66,6 +66,9 @@ class DrainSettings(LogSettings, kw_only=True, frozen=True):
     """Settings of `mooring drain`."""
 
 
+COMMANDS: dict[str, type[msgspec.Struct]] = {"proxy": ProxySettings, "drain": DrainSettings}
+"""The settings of each command that has any."""
+
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 Command = Callable[..., Any]
 
@@ -107,13 +110,14 @@ def resolve(
     6000
     """
     environ, yaml = environ or {}, dict(yaml or {})
-    models = yaml.pop("models", {})
+    models = yaml.pop("models", None) or {}
     given: dict[str, tuple[Any, str]] = {}
-    for name, value in yaml.items():
-        given[name] = value, f"{name} in mooring.yaml"
     named = flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model")
-    for name, value in models.get(named, {}).items():
-        given[name] = value, f"{name} of {named} in mooring.yaml"
+    for keys, where in ((yaml, ""), (models.get(named) or {}, f" of {named}")):
+        for name, value in keys.items():
+            if not any(name in command.__struct_fields__ for command in COMMANDS.values()):
+                raise SettingError(f"mooring.yaml has a key{where} that is no setting: {name}.")
+            given[name] = value, f"{name}{where} in mooring.yaml"
     for name in settings.__struct_fields__:
         if (variable := f"MOORING_{name.upper()}") in environ:
             given[name] = environ[variable], variable
@@ -187,4 +191,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise SettingError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise SettingError(f"{path} must hold keys and values, such as `port: 5001`.")
+    models = content.get("models") or {}
+    if not isinstance(models, dict) or not all(isinstance(keys, dict | None) for keys in models.values()):
+        raise SettingError(f"{path}: models must hold names, and under each name keys and values.")
     return content

@@ -1,4 +1,4 @@
-"""Capture inside the model server: a PythonModel that wraps any MLflow model and logs what it is asked and answers.
+"""Capture inside the model server: a PythonModel that wraps any MLflow model and logs its requests and answers.
 
 Nothing of this needs Mooring to be installed where the model is served: the code travels with the model.
 """
@@ -9,9 +9,10 @@ import atexit
 import base64
 import json
 import os
+import shutil
+import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -61,8 +62,12 @@ def log_model(
     requirements = Path(mlflow.pyfunc.get_model_dependencies(model_path)).read_text().splitlines()
     kwargs.setdefault("signature", _with_request_id(wrapped.signature))
     kwargs.setdefault("pip_requirements", [*filter(None, requirements), *_requirements()])
-    kwargs.setdefault("code_paths", [str(Path(__file__).resolve().parents[1])])
-    with _unlogged():
+    with _unlogged(), tempfile.TemporaryDirectory() as code:
+        package = Path(__file__).resolve().parents[1]
+        travelling = shutil.copytree(
+            package, Path(code, "mooring"), ignore=shutil.ignore_patterns("demo", "__pycache__")
+        )
+        kwargs.setdefault("code_paths", [str(travelling)])
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("monitored_model.py")),
@@ -83,8 +88,11 @@ class MonitoredModel(PythonModel):
         schema = self._model.metadata.get_params_schema()
         self._takes_request_id = schema is not None and any(param.name == _REQUEST_ID for param in schema.params)
 
-    # MLflow takes type hints here for the model's signature, which is the wrapped model's own.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # MLflow reads the hint of model_input: this one changes nothing, another or none makes it warn. It may be
+    # whatever the server makes of a payload.
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> Any:
         """Return the wrapped model's predictions for `model_input`, and log both."""
         params = dict(params or {})
         client_request_id = params.get(_REQUEST_ID)
@@ -217,8 +225,6 @@ def _unlogged() -> Iterator[None]:
     """Keep the trial predictions that MLflow makes while it saves a model out of the log."""
     _logging_model.set()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*[tT]ype hint", UserWarning)  # `predict` has none on purpose
-            yield
+        yield
     finally:
         _logging_model.clear()

@@ -47,6 +47,10 @@ class Recorder:
         self._spool = spool
         self._writer: SpoolWriter | None = None
         self._said = -_SAY_EVERY_SECONDS
+        try:
+            self._writer = SpoolWriter(spool)
+        except OSError as error:
+            self._say(f"nothing can be stored now: {error}. Requests are served all the same.")
 
     def begin(self) -> None:
         """Count an exchange whose request has been parsed."""

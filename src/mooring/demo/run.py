@@ -41,6 +41,8 @@ def run(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory / 'mlflow.db'}"
     os.environ.pop("MLFLOW_REGISTRY_URI", None)
+    # MLflow starts uvicorn by its name: it must be found in an environment that is not activated, too.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     log = directory / "log"
     _train(directory)
 
@@ -70,8 +72,7 @@ def run(directory: Path) -> None:
             30,
             f"not every request is in {log}; see {directory / 'proxy.log'}",
         )
-        with console.status("stopping what was started"):
-            pass
+        console.print("Stopping what was started")
     _show_log(log, as_trained + drifted)
     _show_drift(wines, _read(log, as_trained), _read(log, drifted))
     console.print(

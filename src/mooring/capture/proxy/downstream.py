@@ -55,7 +55,7 @@ class ClientProtocol(asyncio.Protocol):
         self._expect("idle")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._proxy.clients.discard(self)
+        self._proxy.client_lost(self)
         flows, self._flows = self._flows, deque()
         for flow in flows:
             flow.client_lost()

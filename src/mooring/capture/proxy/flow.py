@@ -84,7 +84,7 @@ class Flow:
         self._request_out: list[bytes] = []
         self._answer_out: list[bytes] = []
         self._answer_chunked = False
-        self._sniffing = False
+        self._sniffing = self._continued = False
         if not self.scored:
             proxy.recorder.ledger.passed += 1
             self._request_out.append(self._head_out())
@@ -116,6 +116,7 @@ class Flow:
         self._active = True
         if self._sniffing and self.head.get(b"expect").lower() == b"100-continue":
             # Its head can't go on before its body is seen, so the model server can't be asked.
+            self._continued = True
             self.client.write(CONTINUE)
         self.flush_request()
 
@@ -193,7 +194,7 @@ class Flow:
         if content_type is not None:
             headers = [pair for pair in head.headers if pair[0].lower() != b"content-type"]
             head = head._replace(headers=[*headers, (b"Content-Type", content_type)])
-        if self._sniffing or (self.scored and head.get(b"expect")):
+        if self._continued:
             drop.add(b"expect")
         return request_head(
             head,

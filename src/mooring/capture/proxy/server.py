@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mooring.capture.drainer import Drainer
@@ -33,6 +34,7 @@ class Proxy:
         self.clients: set[ClientProtocol] = set()
         self.upstreams: set[UpstreamProtocol] = set()
         self.draining = False
+        self._no_clients = asyncio.Event()
         self._done: list[tuple[Exchange, Callable[[], None]]] = []
 
     def submit(self, exchange: Exchange, release: Callable[[], None]) -> None:
@@ -46,6 +48,18 @@ class Proxy:
         self.recorder.record([exchange for exchange, _ in done])
         for _, release in done:
             release()
+
+    def client_lost(self, client: ClientProtocol) -> None:
+        """Forget a connection that is closed."""
+        self.clients.discard(client)
+        if not self.clients:
+            self._no_clients.set()
+
+    async def clients_gone(self) -> None:
+        """Return once no client is connected."""
+        self._no_clients.clear()
+        if self.clients:
+            await self._no_clients.wait()
 
     def sweep(self) -> None:
         """Tell the connections whose deadline has passed."""
@@ -85,8 +99,9 @@ async def serve(settings: ProxySettings, arguments: list[str]) -> None:
     for client in list(proxy.clients):
         client.stop()
     deadline = loop.time() + settings.drain_timeout
-    while proxy.clients and loop.time() < deadline:
-        await asyncio.sleep(0.02)
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            await proxy.clients_gone()
     for client in list(proxy.clients):
         client.transport.abort()
     await asyncio.sleep(0)  # the aborted exchanges are recorded in the next turn

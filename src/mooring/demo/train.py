@@ -1,0 +1,162 @@
+"""Train a model of wine quality and register it twice: as it is, and as one that logs each request.
+
+    python custom_model_train.py
+    python custom_model_train.py --max-depth 5 --data-path winequality-white.csv
+
+Without `--data-path` it trains on `wine_synthetic.csv`, which is beside this file. The two registered models
+are for the two ways to log: `sklearn-monitor` is served behind Mooring's proxy, `sklearn-monitor-custom`
+by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+import mooring
+
+SAMPLE = Path(__file__).with_name("wine_synthetic.csv")
+TARGET = "quality"
+MODEL = "sklearn-monitor"
+MONITORED_MODEL = "sklearn-monitor-custom"
+
+NEXT = f"""
+Next, in this directory, each in a terminal of its own:
+
+mlflow models serve --env-manager local --port 5002 --model-uri models:/{MODEL}/production
+python proxy_server.py --port 5001 --mlflow-model-server-uri http://localhost:5002/invocations --log_dir out
+"""
+
+
+@click.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
+@click.option("--experiment-name", help="MLflow experiment to log to.  [default: MLflow's own]")
+@click.option(
+    "--data-path",
+    type=click.Path(exists=True, dir_okay=False),
+    default=str(SAMPLE),
+    show_default="Mooring's synthetic wines",
+    help=f"CSV file of numbers with a column '{TARGET}'; all its other columns are the model's inputs.",
+)
+@click.option("--max-depth", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--max-leaf-nodes", type=click.IntRange(min=2), default=32, show_default=True)
+def main(experiment_name: str | None, data_path: str, max_depth: int, max_leaf_nodes: int) -> None:
+    """Train a decision tree on wine quality and register it with MLflow.
+
+    It becomes a new version of two registered models: sklearn-monitor is the tree itself, and
+    sklearn-monitor-custom logs each request that it is sent. Both new versions get the alias "champion"
+    and the stage Production.
+
+    It is logged to MLFLOW_TRACKING_URI or, without that, to mlflow.db in this directory.
+    """
+    wines = read(data_path)
+
+    click.echo("Starting MLflow, which takes a few seconds")
+    # Imported here and not above, so that --help and a wrong option are answered soon.
+    import mlflow
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+    from sklearn.model_selection import train_test_split
+    from sklearn.tree import DecisionTreeRegressor
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)  # warns of cloudpickle, which we ask for
+
+    train, test = train_test_split(wines, test_size=0.25, random_state=42)
+    inputs = train.drop(columns=TARGET)
+
+    if experiment_name:
+        mlflow.set_experiment(experiment_name)
+    with mlflow.start_run() as run:
+        click.echo(f"Training on {len(train)} rows, testing on {len(test)}")
+        tree = DecisionTreeRegressor(max_depth=max_depth, max_leaf_nodes=max_leaf_nodes, random_state=42)
+        tree.fit(inputs, train[TARGET])
+        predictions = tree.predict(test.drop(columns=TARGET))
+        metrics = {
+            "rmse": root_mean_squared_error(test[TARGET], predictions),
+            "r2": r2_score(test[TARGET], predictions),
+            "mae": mean_absolute_error(test[TARGET], predictions),
+        }
+
+        mlflow.log_params({"max_depth": max_depth, "max_leaf_nodes": max_leaf_nodes})
+        mlflow.log_metrics(metrics)
+        mlflow.set_tags({"data_path": data_path, "mlflow_version": mlflow.__version__})
+        model = mlflow.sklearn.log_model(
+            tree,
+            name="model",
+            signature=mlflow.models.infer_signature(inputs, predictions),
+            input_example=inputs.head(2),
+            serialization_format="cloudpickle",  # MLflow's default, skops, does not trust trees
+            pip_requirements=requirements("mlflow", "scikit-learn", "cloudpickle"),
+            registered_model_name=MODEL,
+        )
+        monitored = mooring.log_model(
+            model.model_uri,
+            name="monitored",
+            input_example=inputs.head(2),
+            registered_model_name=MONITORED_MODEL,
+        )
+
+    click.echo()
+    for name, value in metrics.items():
+        click.echo(f"{name:<4}  {value:.4f}")
+    click.echo()
+    for name, info in ((MODEL, model), (MONITORED_MODEL, monitored)):
+        promote(name, str(info.registered_model_version))
+        click.echo(f"{name} version {info.registered_model_version} is champion and in Production")
+    click.echo(f"\nrun {run.info.run_id} in {mlflow.get_tracking_uri()}")
+    click.echo(NEXT, nl=False)
+
+
+def read(path: str) -> pd.DataFrame:
+    """Return the numbers in a CSV file, all as float64; what cannot be trained on is a usage error."""
+    try:
+        wines = pd.read_csv(path)
+        if len(wines.columns) == 1:
+            wines = pd.read_csv(path, sep=";")  # as UCI distributes them
+    except (OSError, ValueError) as error:
+        raise unusable(path, f"cannot be read as CSV: {error}") from error
+    if TARGET not in wines or len(wines.columns) < 2:
+        raise unusable(path, f"needs a column '{TARGET}' and others; has {', '.join(map(str, wines))}")
+    if len(wines) < 10:
+        raise unusable(path, f"has {len(wines)} rows; at least 10 are needed")
+    # All float64: of whole-number inputs MLflow warns, because later rows may have a value missing.
+    numbers: pd.DataFrame = wines.apply(pd.to_numeric, errors="coerce").astype("float64")
+    unclean = [name for name in numbers if not np.isfinite(numbers[name]).all()]
+    if unclean:
+        raise unusable(path, f"has cells that are empty or not numbers in: {', '.join(map(str, unclean))}")
+    return numbers
+
+
+def unusable(path: str, problem: str) -> click.BadParameter:
+    """Return the error that ends the command with one line and exit code 2."""
+    return click.BadParameter(f"{path!r} {' '.join(problem.split())}", param_hint="--data-path")
+
+
+def requirements(*packages: str) -> list[str]:
+    """Return the installed versions as pip requirements; MLflow's own inference takes far longer.
+
+    >>> requirements("click")[0].startswith("click==")
+    True
+    """
+    return [f"{package}=={version(package)}" for package in packages]
+
+
+def promote(name: str, number: str) -> None:
+    """Make a registered version the champion and, as long as MLflow has stages, the one in Production."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    client.set_registered_model_alias(name, "champion", number)
+    if hasattr(client, "transition_model_version_stage"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*transition_model_version_stage", FutureWarning)
+            client.transition_model_version_stage(name, number, stage="Production", archive_existing_versions=True)
+
+
+if __name__ == "__main__":
+    main()

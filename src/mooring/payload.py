@@ -1,0 +1,352 @@
+"""MLflow's payload formats <-> rows: what a model server was asked, and what it answered, row by row.
+
+The formats are read as MLflow's scoring server reads them for a model without a signature. Regular shapes are
+read in plain Python; what is rare or odd goes through pandas, which is imported only then.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from io import BytesIO, StringIO
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from mooring.exchange import Exchange
+
+if TYPE_CHECKING:
+    import pandas
+
+MAX_DECOMPRESSED = 256 * 2**20
+
+_JSON = "application/json"
+_CHAT_KEYS = {"messages", "prompt", "input"}
+_ANY_HEADER = 32  # zlib: take gzip's header or its own
+
+_decode_json = msgspec.json.Decoder().decode
+
+
+class Undecodable(ValueError):
+    """A payload has no rows to give. `code` is the reason in short, and stable; `str()` says it to people.
+
+    The codes: `failed` (the server answered no prediction), `truncated` (only a part of a body was captured),
+    `encoding`, `too_large`, `content_type`, `malformed` and `rows_differ`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class Frame(NamedTuple):
+    """Rows under named columns; no name comes twice.
+
+    The values are those of JSON: None, bool, int, float, str, list and dict; from Parquet datetime, too. An int
+    of JSON has all its digits. What is missing is None; only a NaN that JSON spells out is a float.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[Sequence[Any]]
+
+
+class Inputs(NamedTuple):
+    """What a request asks for. Without the signature it may be read in more than one way: the likeliest first."""
+
+    kind: str
+    readings: tuple[Frame, ...]
+    params: dict[str, Any] | None = None
+
+
+class Scored(NamedTuple):
+    """A request with its answer, row for row.
+
+    `kind` is the request's format: one of MLflow's own four names, `csv`, `parquet`, `chat`, or `split`, which
+    is MLflow 1's. A single output is called `prediction`, of several each `prediction.<name>`.
+    """
+
+    kind: str
+    inputs: Frame
+    outputs: Frame
+    params: dict[str, Any] | None
+
+
+def decode(exchange: Exchange) -> Scored:
+    """Return the rows that a server was asked to score together with its predictions.
+
+    >>> request = b'{"dataframe_split": {"columns": ["pH", "alcohol"], "data": [[3.1, 9.4], [3.3, 11]]}}'
+    >>> answer = b'{"predictions": [5, 7]}'
+    >>> scored = decode(Exchange(request_id="1", time_ns=0, request=request, response=answer))
+    >>> scored.inputs
+    Frame(columns=('pH', 'alcohol'), rows=[[3.1, 9.4], [3.3, 11]])
+    >>> scored.outputs
+    Frame(columns=('prediction',), rows=[(5,), (7,)])
+    """
+    if not exchange.succeeded:
+        raise Undecodable("failed", f"There is no prediction: the status is {exchange.status}.")
+    if "truncated" in exchange.errors:
+        raise Undecodable("truncated", "Only a part of the request or of its answer was captured.")
+    kind, inputs, params = decode_inputs(exchange.request, exchange.request_type, exchange.request_encoding)
+    answer = exchange.response, exchange.response_type, exchange.response_encoding
+    outputs = decode_outputs(*answer, chat=kind == "chat")
+    for asked in inputs:
+        for answered in outputs:
+            if len(asked.rows) == len(answered.rows):
+                return Scored(kind, asked, answered, params)
+    rows, predictions = len(inputs[0].rows), len(outputs[0].rows)
+    raise Undecodable("rows_differ", f"Rows in the request: {rows}. Predictions in its answer: {predictions}.")
+
+
+def decode_inputs(body: bytes, content_type: str = _JSON, encoding: str = "") -> Inputs:
+    """Return what a request asks to score.
+
+    >>> decode_inputs(b'{"instances": [[1, 2], [3, 4]]}').readings
+    (Frame(columns=('0', '1'), rows=[[1, 2], [3, 4]]),)
+    >>> for frame in decode_inputs(b'{"inputs": {"x": [1, 2], "y": [3, 4]}}').readings:
+    ...     frame.rows
+    [(1, 3), (2, 4)]
+    [([1, 2], [3, 4])]
+    """
+    body = _decompress(body, encoding)
+    mime = _mime(content_type)
+    if mime == "text/csv":
+        frame = _through_pandas(lambda pandas: pandas.read_csv(StringIO(body.decode())))
+        return Inputs("csv", (frame,))
+    if mime == "application/vnd.apache.parquet":
+        # Arrow's own types: numpy has no missing integer, so that one null would cost the others their digits.
+        frame = _through_pandas(lambda pandas: pandas.read_parquet(BytesIO(body), dtype_backend="pyarrow"))
+        return Inputs("parquet", (frame,))
+    request = _parse_json(body, mime)
+    if type(request) is not dict:
+        raise Undecodable("malformed", "The request is no JSON object.")
+    if not _CHAT_KEYS.isdisjoint(request):
+        return Inputs("chat", (Frame(tuple(request), [tuple(request.values())]),))
+    if "data" in request and "columns" in request and _READERS.keys().isdisjoint(request):
+        return Inputs("split", _read_split(request))
+    kinds = _READERS.keys() & request.keys()
+    if len(kinds) != 1:
+        raise Undecodable("malformed", f"The request must have one of {', '.join(_READERS)}; it has {len(kinds)}.")
+    kind = kinds.pop()
+    params = request.get("params")
+    return Inputs(kind, _READERS[kind](request[kind]), params if type(params) is dict else None)
+
+
+def decode_outputs(
+    body: bytes, content_type: str = _JSON, encoding: str = "", *, chat: bool = False
+) -> tuple[Frame, ...]:
+    """Return the predictions of an answer, in each way that they may be read, the likeliest first.
+
+    The answer to a chat request is one prediction, whatever it holds.
+
+    >>> decode_outputs(b'{"predictions": [{"label": "a", "score": 0.9}]}')
+    (Frame(columns=('prediction.label', 'prediction.score'), rows=[['a', 0.9]]),)
+    >>> decode_outputs(b'[0.5, NaN, null]')
+    (Frame(columns=('prediction',), rows=[(0.5,), (nan,), (None,)]),)
+    """
+    answer = _parse_json(_decompress(body, encoding), _mime(content_type))
+    if chat:
+        return (Frame(("prediction",), [(answer,)]),)
+    if type(answer) is dict and "predictions" in answer:
+        answer = answer["predictions"]
+    elif type(answer) is not list:  # as MLflow 1 answered
+        raise Undecodable("malformed", "The answer holds no predictions.")
+    return tuple(map(_as_outputs, _read_inputs(answer)))
+
+
+def _as_outputs(frame: Frame) -> Frame:
+    if not frame.columns:  # no prediction at all, or each is {}
+        return Frame(("prediction",), [({},) for _ in frame.rows])
+    if len(frame.columns) == 1:
+        return Frame(("prediction",), frame.rows)
+    return Frame(tuple("prediction." + name for name in frame.columns), frame.rows)
+
+
+def _mime(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _parse_json(body: bytes, mime: str) -> Any:
+    if mime and not mime.endswith("json"):
+        raise Undecodable("content_type", f"Mooring cannot read {mime}.")
+    try:
+        return _decode_json(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    # MLflow's own parser takes more than the standard: NaN, 1e400, UTF-16, lone surrogates.
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise Undecodable("malformed", "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise Undecodable("malformed", f"The body is not JSON: {error}.") from error
+
+
+def _decompress(body: bytes, encoding: str) -> bytes:
+    for coding in reversed(encoding.lower().split(",")):
+        coding = coding.strip()
+        if coding in ("", "identity"):
+            continue
+        if coding not in ("gzip", "x-gzip", "deflate"):
+            raise Undecodable("encoding", f"Mooring cannot decompress {coding}.")
+        # RFC 9110 wants zlib's header around deflate; some senders leave it out.
+        bare = coding == "deflate" and body[:1] and body[0] & 0x0F != zlib.DEFLATED
+        body = _inflate(body, -zlib.MAX_WBITS if bare else zlib.MAX_WBITS | _ANY_HEADER)
+    return body
+
+
+def _inflate(body: bytes, wbits: int) -> bytes:
+    stream = zlib.decompressobj(wbits)
+    try:
+        whole = stream.decompress(body, MAX_DECOMPRESSED + 1)
+    except zlib.error as error:
+        raise Undecodable("encoding", f"The body is not compressed as its header says: {error}.") from error
+    if len(whole) > MAX_DECOMPRESSED:
+        raise Undecodable("too_large", f"The body decompresses to more than {MAX_DECOMPRESSED} bytes.")
+    if not stream.eof or stream.unused_data:
+        raise Undecodable("encoding", "The compressed body ends too early, or something follows it.")
+    return whole
+
+
+# Each reader takes what stands under its key and returns the ways in which it may be meant.
+
+
+def _read_split(table: Any) -> tuple[Frame, ...]:
+    if type(table) is not dict or "data" not in table or not table.keys() <= {"columns", "data", "index"}:
+        raise Undecodable("malformed", "A split table must have data, may have columns and index, and no more.")
+    data, columns, index = table["data"], table.get("columns"), table.get("index")
+    if (
+        columns
+        and type(columns) is list
+        and (set(map(type, columns)) <= {str} or set(map(type, columns)) <= {int})
+        and type(data) is list
+        and _are_lists(data, len(columns))
+        and (index is None or (type(index) is list and len(index) == len(data)))
+    ):
+        return (Frame(_names(columns), data),)
+    # dtype=object keeps every value as it is; the shape comes out as MLflow's.
+    return (_through_pandas(lambda pandas: pandas.DataFrame(data, index, columns, dtype=object)),)
+
+
+def _read_records(records: Any) -> tuple[Frame, ...]:
+    if type(records) is not list:
+        raise Undecodable("malformed", "Records must be a list.")
+    if set(map(type, records)) <= {dict}:
+        return (_from_records(records),)
+    return (_through_pandas(lambda pandas: pandas.DataFrame(records, dtype=object)),)
+
+
+def _read_instances(instances: Any) -> tuple[Frame, ...]:
+    if type(instances) is not list or not instances or type(instances[0]) is not dict:
+        return _read_inputs(instances)
+    if set(map(type, instances)) != {dict}:
+        raise Undecodable("malformed", "Some instances are records and some are not.")
+    frame = _from_records(instances)
+    if set(map(len, instances)) == {len(frame.columns)}:
+        return (frame,)
+    # MLflow gathers the values of each name, and goes on only if all names have equally many.
+    columns: dict[str, list[Any]] = {}
+    for name, value in chain.from_iterable(map(dict.items, instances)):
+        columns.setdefault(name, []).append(value)
+    if len(set(map(len, columns.values()))) > 1:
+        raise Undecodable("malformed", "The instances do not all have the same columns.")
+    return (Frame(tuple(columns), list(zip(*columns.values(), strict=True))),)
+
+
+def _read_inputs(inputs: Any) -> tuple[Frame, ...]:
+    if type(inputs) is list:
+        return (_from_list(inputs),)
+    if type(inputs) is not dict:
+        return (Frame(("0",), [(inputs,)]),)
+    columns = tuple(inputs.values())
+    one_row = Frame(tuple(inputs), [columns])
+    if set(map(type, columns)) != {list} or len(set(map(len, columns))) > 1:
+        return (one_row,)
+    return Frame(tuple(inputs), list(zip(*columns, strict=True))), one_row
+
+
+_READERS: dict[str, Callable[[Any], tuple[Frame, ...]]] = {
+    "dataframe_split": _read_split,
+    "dataframe_records": _read_records,
+    "instances": _read_instances,
+    "inputs": _read_inputs,
+}
+
+
+def _from_list(items: list[Any]) -> Frame:
+    types = set(map(type, items))
+    if types <= {dict}:
+        return _from_records(items)
+    width = len(items[0]) if types == {list} else 0
+    is_matrix = width and _are_lists(items, width)
+    if is_matrix and {list, dict}.isdisjoint(map(type, chain.from_iterable(items))):
+        return Frame(tuple(map(str, range(width))), items)
+    return Frame(("0",), [(item,) for item in items])
+
+
+def _from_records(records: list[dict[str, Any]]) -> Frame:
+    names = list(records[0]) if records else []
+    if all(list(record) == names for record in records):
+        return Frame(tuple(names), [list(record.values()) for record in records])
+    names = list(dict.fromkeys(chain.from_iterable(records)))
+    return Frame(tuple(names), [[record.get(name) for name in names] for record in records])
+
+
+def _are_lists(rows: list[Any], width: int) -> bool:
+    return set(map(type, rows)) <= {list} and set(map(len, rows)) <= {width}
+
+
+def _through_pandas(read: Callable[[Any], pandas.DataFrame]) -> Frame:
+    import pandas
+
+    try:
+        table = read(pandas)
+        labels = [place if _plain(label) is None else label for place, label in enumerate(table.columns)]
+        cells = table.to_numpy(dtype=object).tolist()
+        return Frame(_names(labels), [[_plain(cell) for cell in row] for row in cells])
+    except Exception as error:
+        # Its type alone: pandas likes to quote the data.
+        raise Undecodable("malformed", f"pandas makes no table of it ({type(error).__name__}).") from error
+
+
+def _names(labels: Sequence[Any]) -> tuple[str, ...]:
+    """Return labels as text, none twice: as in pandas.read_csv a second `x` becomes `x.1`."""
+    names = tuple(map(str, labels))
+    if len(set(names)) == len(names):
+        return names
+    taken: dict[str, int] = {}
+    for name in names:
+        free = name
+        while free in taken:
+            taken[name] += 1
+            free = f"{name}.{taken[name]}"
+        taken[free] = 0
+    return tuple(taken)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that pandas holds as one of JSON, or as a datetime."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's arrays and scalars
+        return _plain(value.tolist())
+    if (value != value) is not False:  # NaN and NaT differ from themselves, NA says it does not know
+        return None
+    if isinstance(value, datetime):
+        return value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if isinstance(value, float) else str(value)

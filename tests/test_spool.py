@@ -1,0 +1,160 @@
+"""The spool keeps what it was given, in order, whatever ends the writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mooring.spool import FRAME, MAGIC, SpoolWriter, live_writers, read_frames, segments, try_lock
+
+WRITE_THEN_DIE = """
+import os, signal, sys
+from pathlib import Path
+from mooring.spool import SpoolWriter
+writer = SpoolWriter(Path(sys.argv[1]))
+for number in range(1000):
+    writer.append([b"%d" % number])
+    os.write(1, b"%d\\n" % number)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def payloads(spool: Path) -> list[bytes]:
+    return [payload for segment in segments(spool) for payload, _ in read_frames(segment.path)]
+
+
+@given(batches=st.lists(st.lists(st.binary(max_size=200), max_size=5), max_size=8), limit=st.integers(1, 500))
+@settings(deadline=None)
+def test_what_is_appended_is_read_in_order_however_it_is_cut_into_segments(tmp_path_factory, batches, limit):
+    spool = tmp_path_factory.mktemp("spool")
+    writer = SpoolWriter(spool, segment_bytes=limit)
+    for batch in batches:
+        writer.append(batch)
+    assert payloads(spool) == [payload for batch in batches for payload in batch]
+    writer.close()
+    assert payloads(spool) == [payload for batch in batches for payload in batch]
+    assert all(segment.closed for segment in segments(spool))
+
+
+@given(cut=st.integers(min_value=0))
+@settings(deadline=None)
+def test_a_torn_tail_loses_only_the_frames_that_it_tore(tmp_path_factory, cut):
+    spool = tmp_path_factory.mktemp("spool")
+    frames = [b"one", b"two" * 30, b"", b"three" * 5]
+    writer = SpoolWriter(spool)
+    writer.append(frames)
+    writer.close()
+    path = segments(spool)[0].path
+    whole = path.read_bytes()
+    cut %= len(whole) + 1
+    path.write_bytes(whole[:cut])
+
+    ends, end = [], len(MAGIC)
+    for frame in frames:
+        end += FRAME.size + len(frame)
+        ends.append(end)
+    survived = [frame for frame, end in zip(frames, ends, strict=True) if end <= cut]
+    assert [payload for payload, _ in read_frames(path)] == survived
+
+
+@given(place=st.integers(min_value=0), bit=st.integers(0, 7))
+@settings(deadline=None)
+def test_a_flipped_bit_never_yields_a_frame_that_was_not_written(tmp_path_factory, place, bit):
+    spool = tmp_path_factory.mktemp("spool")
+    frames = [b"one", b"two" * 30, b"three" * 5]
+    writer = SpoolWriter(spool)
+    writer.append(frames)
+    writer.close()
+    path = segments(spool)[0].path
+    data = bytearray(path.read_bytes())
+    place = len(MAGIC) + place % (len(data) - len(MAGIC))
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+    read = [payload for payload, _ in read_frames(path)]
+    assert read == frames[: len(read)]
+
+
+def test_reading_goes_on_where_it_stopped(tmp_path):
+    writer = SpoolWriter(tmp_path)
+    writer.append([b"one"])
+    path = segments(tmp_path)[0].path
+    [(_, offset)] = read_frames(path)
+    writer.append([b"two", b"three"])
+    assert [payload for payload, _ in read_frames(path, offset)] == [b"two", b"three"]
+    writer.close()
+
+
+def test_what_was_appended_outlives_kill_9(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", WRITE_THEN_DIE, str(tmp_path)], capture_output=True, check=False
+    )
+    assert process.returncode == -signal.SIGKILL
+    assert payloads(tmp_path) == process.stdout.split()
+    assert not segments(tmp_path)[0].closed
+    assert not live_writers(tmp_path)
+    assert segments(tmp_path)[0].closed
+
+
+def test_a_living_writer_is_left_alone_and_the_directories_of_dead_ones_go_once_empty(tmp_path):
+    writer = SpoolWriter(tmp_path)
+    assert live_writers(tmp_path)
+    writer.append([b"one"])
+    assert live_writers(tmp_path)
+    assert not segments(tmp_path)[0].closed
+    writer.close()
+    assert not live_writers(tmp_path)
+    segments(tmp_path)[0].path.unlink()
+    assert not live_writers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_do_not_share_a_directory(tmp_path):
+    writers = [SpoolWriter(tmp_path) for _ in range(5)]
+    assert len({writer.directory for writer in writers}) == 5
+    for writer in writers:
+        writer.close()
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    lock = try_lock(tmp_path / "lock")
+    assert lock is not None
+    assert try_lock(tmp_path / "lock") is None
+    lock.release()
+    again = try_lock(tmp_path / "lock")
+    assert again is not None
+    again.release()
+
+
+def test_a_write_that_the_disk_cuts_short_is_taken_back(tmp_path):
+    writer = SpoolWriter(tmp_path)
+    writer.append([b"before"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError) as refused:
+            writer.append([b"x" * 1000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert refused.value.errno == errno.EFBIG
+    assert os.path.getsize(segments(tmp_path)[0].path) == len(MAGIC) + FRAME.size + len(b"before")
+    writer.append([b"after"])
+    writer.close()
+    assert payloads(tmp_path) == [b"before", b"after"]
+
+
+def test_a_foreign_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "foreign"
+    path.write_text("not a segment")
+    with pytest.raises(ValueError, match=r"foreign is not a segment"):
+        list(read_frames(path))
