@@ -183,9 +183,7 @@ def _parse_json(body: bytes, mime: str) -> Any:
     # MLflow's own parser takes more than the standard: NaN, 1e400, UTF-16, lone surrogates.
     try:
         return json.loads(body)
-    except RecursionError:
-        raise Undecodable("malformed", "The body is nested too deeply.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Undecodable("malformed", f"The body is not JSON: {error}.") from error
 
 
@@ -223,10 +221,8 @@ def _read_split(table: Any) -> tuple[Frame, ...]:
         raise Undecodable("malformed", "A split table must have data, may have columns and index, and no more.")
     data, columns, index = table["data"], table.get("columns"), table.get("index")
     if (
-        columns
-        and type(columns) is list
-        and (set(map(type, columns)) <= {str} or set(map(type, columns)) <= {int})
-        and type(data) is list
+        type(columns) is list
+        and set(map(type, columns)) in ({str}, {int})
         and _are_lists(data, len(columns))
         and (index is None or (type(index) is list and len(index) == len(data)))
     ):
@@ -299,8 +295,8 @@ def _from_records(records: list[dict[str, Any]]) -> Frame:
     return Frame(tuple(names), [[record.get(name) for name in names] for record in records])
 
 
-def _are_lists(rows: list[Any], width: int) -> bool:
-    return set(map(type, rows)) <= {list} and set(map(len, rows)) <= {width}
+def _are_lists(rows: Any, width: int) -> bool:
+    return type(rows) is list and set(map(type, rows)) <= {list} and set(map(len, rows)) <= {width}
 
 
 def _through_pandas(read: Callable[[Any], pandas.DataFrame]) -> Frame:
