@@ -1,0 +1,298 @@
+"""From exchanges to Parquet: one closed segment becomes its objects in the log, the same ones however often."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mooring.exchange import Exchange
+from mooring.log import store
+from mooring.log.schema import ARROW, PAYLOADS, TIME, Fields, Kinds, Recorded, infer_fields
+from mooring.payload import Frame, Scored, Undecodable, decode
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+NO_MODEL = "default"
+CHUNK_EXCHANGES = 8192
+CHUNK_BYTES = 8 * 2**20
+_DAY_NS = 86_400 * 10**9
+
+Signature = Callable[[str], Fields | None]
+
+
+class ParquetLog:
+    """A log that segments are written to. Raises StoreError, from any method, where the store refuses."""
+
+    def __init__(self, uri: str, signature: Signature) -> None:
+        self._uri = uri
+        self._store: ObjectStore = store.open_store(uri)
+        self._signature = signature
+        self._schemas: dict[str, Recorded] = {}
+
+    def write(self, name: str, exchanges: Iterable[Exchange]) -> None:
+        """Write a segment's exchanges: an object for each kind, model and day, all named by the segment."""
+        partitions: dict[tuple[str, str], Partition] = {}
+        for exchange in exchanges:
+            key = quote(exchange.model or NO_MODEL, safe=""), _day(exchange.time_ns)
+            if key not in partitions:
+                partitions[key] = Partition(self._schema(exchange.model or NO_MODEL))
+            partitions[key].add(exchange)
+        for (model, day), partition in partitions.items():
+            for kind, data in partition.finish():
+                path = f"{kind}/model={model}/date={day}/{name}.parquet"
+                store.put_if_absent(self._store, path, data, self._uri)
+
+    def _schema(self, model: str) -> Recorded:
+        if model not in self._schemas:
+            recorded = Recorded(self._store, self._uri, quote(model, safe=""))
+            if recorded.is_new and (fields := self._signature(model)) is not None:
+                recorded.extend(fields)
+            self._schemas[model] = recorded
+        return self._schemas[model]
+
+
+class Partition:
+    """The objects that one segment makes for one model and day. Memory is bounded by a chunk, and the files."""
+
+    def __init__(self, schema: Recorded) -> None:
+        self._schema = schema
+        self._fields: Fields | None = None
+        self._exchanges: list[Exchange] = []
+        self._bytes = 0
+        self._payloads = ParquetBuffer(PAYLOADS)
+        self._inferences: ParquetBuffer | None = None
+
+    def add(self, exchange: Exchange) -> None:
+        """Take an exchange."""
+        self._exchanges.append(exchange)
+        self._bytes += len(exchange.request) + len(exchange.response)
+        if len(self._exchanges) >= CHUNK_EXCHANGES or self._bytes >= CHUNK_BYTES:
+            self._flush()
+
+    def finish(self) -> list[tuple[str, bytes]]:
+        """Return the kinds of objects and their bytes, that of the payloads last."""
+        self._flush()
+        files = [("payloads", self._payloads.finish())]
+        if self._inferences is not None:
+            files.insert(0, ("inferences", self._inferences.finish()))
+        return files
+
+    def _flush(self) -> None:
+        exchanges, self._exchanges, self._bytes = self._exchanges, [], 0
+        if not exchanges:
+            return
+        scored: list[tuple[Exchange, Scored]] = []
+        reasons: list[str | None] = []
+        for exchange in exchanges:
+            try:
+                decoded = decode(exchange)
+            except Undecodable as error:
+                reasons.append(f"{error.code}: {error}")
+                continue
+            if decoded.kind == "chat":
+                reasons.append("chat: The request is a conversation, not rows.")
+                continue
+            scored.append((exchange, decoded))
+            reasons.append(None)
+        self._payloads.write(payload_batch(exchanges, reasons))
+        # Exchanges of one shape become columns together.
+        shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[Exchange, Scored]]] = defaultdict(list)
+        for pair in scored:
+            shapes[pair[1].inputs.columns, pair[1].outputs.columns].append(pair)
+        if self._inferences is None and shapes:
+            self._fields = self._schema.extend(_found(shapes.values()))
+            self._inferences = ParquetBuffer(self._fields.arrow())
+        for pairs in shapes.values():
+            assert self._inferences is not None
+            assert self._fields is not None
+            self._inferences.write(inference_batch(pairs, self._fields))
+
+
+class ParquetBuffer:
+    """A Parquet file in memory, written batch by batch."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add a batch, if it has any rows."""
+        if batch.num_rows:
+            self._writer.write_batch(batch)
+
+    def finish(self) -> bytes:
+        """Return the file."""
+        self._writer.close()
+        data: bytes = self._sink.getvalue().to_pybytes()
+        return data
+
+
+def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) -> pa.RecordBatch:
+    """Return exchanges as rows of PAYLOADS."""
+    columns: dict[str, list[Any]] = {
+        name: [getattr(exchange, name) for exchange in exchanges]
+        for name in PAYLOADS.names
+        if name not in ("time", "headers", "model_version", "reason")
+    }
+    columns["time"] = [exchange.time_ns // 1000 for exchange in exchanges]
+    columns["headers"] = [json.dumps(exchange.headers) if exchange.headers else "{}" for exchange in exchanges]
+    columns["model_version"] = [exchange.version for exchange in exchanges]
+    columns["reason"] = list(reasons)
+    return pa.record_batch([_array(columns[field.name], field.type) for field in PAYLOADS], schema=PAYLOADS)
+
+
+def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) -> pa.RecordBatch:
+    """Return the rows of exchanges of one shape as rows of a model's inferences."""
+    counts = [len(scored.inputs.rows) for _, scored in pairs]
+    misfits: dict[int, dict[str, dict[str, Any]]] = {}
+    inputs = _columns([scored.inputs for _, scored in pairs])
+    outputs = _columns([scored.outputs for _, scored in pairs])
+    rows = sum(counts)
+    arrays: dict[str, pa.Array] = {}
+    for part, columns in (("input", inputs), ("output", outputs)):
+        kinds: Kinds = getattr(fields, part)
+        if kinds:
+            arrays[part] = _struct(columns, kinds, rows, part, misfits)
+        for name in columns.keys() - kinds.keys():
+            for at, value in enumerate(columns[name]):
+                if value is not None:
+                    misfits.setdefault(at, {}).setdefault(part, {})[name] = value
+
+    def spread(values: Iterable[Any]) -> list[Any]:
+        return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+
+    exchanges = [exchange for exchange, _ in pairs]
+    arrays |= {
+        "request_id": pa.array(spread(exchange.request_id for exchange in exchanges), pa.string()),
+        "client_request_id": _array(spread(exchange.client_request_id for exchange in exchanges), pa.string()),
+        "row": pa.array([row for count in counts for row in range(count)], pa.int32()),
+        "request_rows": pa.array(spread(counts), pa.int32()),
+        "time": pa.array(spread(exchange.time_ns // 1000 for exchange in exchanges), pa.int64()).cast(TIME),
+        "model_version": _array(spread(exchange.version for exchange in exchanges), pa.string()),
+        "variant": _array(spread(exchange.variant for exchange in exchanges), pa.string()),
+        "sampling": pa.array(spread(exchange.sampling for exchange in exchanges), pa.float64()),
+        "misfits": pa.array(
+            [json.dumps(misfits[at], default=str) if at in misfits else None for at in range(rows)], pa.string()
+        ),
+    }
+    schema = fields.arrow()
+    return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
+
+
+def _found(groups: Iterable[list[tuple[Exchange, Scored]]]) -> Fields:
+    """Return the fields of exchanges and their kinds, those of the first shape first."""
+    found = Fields({}, {})
+    for pairs in groups:
+        for known, frames in (
+            (found.input, [scored.inputs for _, scored in pairs]),
+            (found.output, [scored.outputs for _, scored in pairs]),
+        ):
+            rows = [row for frame in frames for row in frame.rows]
+            if rows:
+                for name, kind in infer_fields(frames[0].columns, rows).items():
+                    known.setdefault(name, kind)
+    return found
+
+
+def _columns(frames: Sequence[Frame]) -> dict[str, Sequence[Any]]:
+    rows = [row for frame in frames for row in frame.rows]
+    names = frames[0].columns
+    if not rows:
+        return dict.fromkeys(names, ())
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+def _struct(
+    columns: dict[str, Sequence[Any]],
+    kinds: Kinds,
+    rows: int,
+    part: str,
+    misfits: dict[int, dict[str, dict[str, Any]]],
+) -> pa.StructArray:
+    arrays = []
+    for name, kind in kinds.items():
+        values = columns.get(name)
+        if values is None:
+            arrays.append(pa.nulls(rows, ARROW[kind]))
+            continue
+        array, odd = fit(values, kind)
+        arrays.append(array)
+        for at in odd:
+            misfits.setdefault(at, {}).setdefault(part, {})[name] = values[at]
+    return pa.StructArray.from_arrays(arrays, names=list(kinds))
+
+
+def fit(values: Sequence[Any], kind: str) -> tuple[pa.Array, list[int]]:
+    """Return values as an array of a kind, and the places of those that do not fit: null there, or rounded.
+
+    >>> fit([1, None, "high", 2**53 + 1], "double")[1]
+    [2, 3]
+    """
+    if kind != "json":
+        try:
+            return pa.array(values, ARROW[kind]), []
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            pass  # one of them does not fit: which?
+    fitted, odd = [], []
+    for at, value in enumerate(values):
+        new = None if value is None else _fit_one(value, kind)
+        fitted.append(new)
+        # NaN is a number like others here, and not equal to itself.
+        if (new is None and value is not None) or (kind == "double" and isinstance(value, int) and new != value):
+            odd.append(at)
+    return pa.array(fitted, ARROW[kind]), odd
+
+
+def _fit_one(value: Any, kind: str) -> Any:
+    if kind == "json":
+        return json.dumps(value, default=str)
+    if kind == "double":
+        if type(value) not in (int, float):
+            return None
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    if kind == "boolean":
+        return value if isinstance(value, bool) else None
+    if kind == "timestamp":
+        return _as_time(value)
+    return value if isinstance(value, str) and not _has_surrogates(value) else None
+
+
+def _as_time(value: Any) -> datetime | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def _has_surrogates(value: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Return Mooring's own columns; text that is not Unicode, which clients may send, is made so."""
+    if kind == TIME:
+        return pa.array(values, pa.int64()).cast(TIME)
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        clean = [value if value is None else value.encode("utf-8", "replace").decode() for value in values]
+        return pa.array(clean, kind)
+
+
+def _day(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // _DAY_NS * 86_400, UTC).strftime("%Y-%m-%d")

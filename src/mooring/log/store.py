@@ -1,0 +1,104 @@
+"""Where a log lies: a directory, or a bucket of S3, Google Cloud Storage or Azure, all through obstore."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
+from obstore.store import LocalStore, from_url
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
+
+
+class StoreError(OSError):
+    """A store that does not do what it is asked; the message says what to do about it."""
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` is a directory of this machine.
+
+    >>> is_local("mooring-log"), is_local("file:///var/log"), is_local("s3://bucket/log")
+    (True, True, False)
+    """
+    return "://" not in uri or uri.startswith("file://")
+
+
+def open_store(uri: str) -> ObjectStore:
+    """Return the store at `uri`; a directory is made where it is missing.
+
+    Credentials and endpoints come from the environment that each cloud's own tools use, such as AWS_ACCESS_KEY_ID
+    and AWS_ENDPOINT_URL. Nothing is asked of a remote store yet. Raises StoreError for a URI that can't be used.
+    """
+    try:
+        if is_local(uri):
+            return LocalStore(Path(uri.removeprefix("file://")).absolute(), mkdir=True)
+        scheme = uri.partition("://")[0]
+        if scheme not in SCHEMES:
+            raise StoreError(
+                f"{uri} is no place for a log: it is a directory, or begins with s3://, gs:// or az://"
+            )
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if scheme.startswith("s3") else ""
+        options: ClientConfig = {"timeout": "30s", "connect_timeout": "5s"}
+        if endpoint.startswith("http://"):
+            options["allow_http"] = True
+        # Whoever calls tries again, for longer and with something to say meanwhile.
+        retry: RetryConfig = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
+        opened: ObjectStore = from_url(uri, client_options=options, retry_config=retry)
+        return opened
+    except BaseError as error:
+        raise StoreError(explain(error, uri)) from error
+
+
+def put_if_absent(store: ObjectStore, path: str, data: bytes, uri: str) -> bool:
+    """Write an object unless there is one of that name, and say whether it was written.
+
+    Raises StoreError where the store refuses.
+    """
+    try:
+        obstore.put(store, path, data, mode="create", use_multipart=False)
+    except AlreadyExistsError:
+        return False
+    except (BaseError, OSError) as error:
+        raise StoreError(explain(error, uri)) from error
+    return True
+
+
+def get(store: ObjectStore, path: str, uri: str) -> bytes | None:
+    """Return an object's bytes, or None if there is none. Raises StoreError where the store refuses."""
+    try:
+        return bytes(obstore.get(store, path).bytes())
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise StoreError(explain(error, uri)) from error
+        return None
+    except (BaseError, OSError) as error:
+        raise StoreError(explain(error, uri)) from error
+
+
+def paths(store: ObjectStore, prefix: str, uri: str) -> list[str]:
+    """Return the names of the objects below `prefix`, sorted. Raises StoreError where the store refuses."""
+    try:
+        listed = [meta["path"] for batch in obstore.list(store, prefix) for meta in batch]
+    except (BaseError, OSError) as error:
+        raise StoreError(explain(error, uri)) from error
+    return sorted(path for path in listed if not path.rpartition("/")[2].startswith("."))
+
+
+def explain(error: Exception, uri: str) -> str:
+    """Say in a sentence what is wrong with the store, and what to do."""
+    text = str(error)
+    if "NoSuchBucket" in text or "ContainerNotFound" in text:
+        return f"there is no bucket for {uri}: make it, or name another"
+    if isinstance(error, PermissionDeniedError) or "403 Forbidden" in text or "401 Unauthorized" in text:
+        return f"{uri} refuses these credentials: check them in the environment, and what they allow"
+    if "error sending request" in text or "dns error" in text:
+        return f"{uri} can't be reached: check the network, and the endpoint if one is set"
+    first = text.partition("\n")[0]
+    return f"{uri}: {first}"
