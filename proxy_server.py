@@ -19,4 +19,4 @@ def translate(argument: str) -> str:
 
 
 if __name__ == "__main__":
-    main(["proxy", *map(translate, sys.argv[1:])], prog_name="proxy_server.py")
+    main.commands["proxy"].main(["--format", "csv", *map(translate, sys.argv[1:])], prog_name="proxy_server.py")

@@ -140,7 +140,9 @@ def proxy(directory: Path, url: str, *flags: str) -> Iterator[Proxy]:
     command = [sys.executable, "-m", "mooring", "proxy", "--upstream", url, "--port", str(port)]
     directory.mkdir(parents=True, exist_ok=True)
     stderr = directory / "proxy.log"
-    with running([*command, "--log", str(directory / "log"), *flags], directory, stderr) as process:
+    with running(
+        [*command, "--log", str(directory / "log"), "--format", "csv", *flags], directory, stderr
+    ) as process:
         wait_for(
             lambda: "listening on" in stderr.read_text() or process.poll() is not None,
             20,

@@ -97,7 +97,9 @@ def test_the_documentation_has_every_setting_and_no_other():
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "required"
-    return {None: "", True: "on", False: "off"}.get(field.default, f"`{field.default}`")
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    return {None: "", (): ""}.get(field.default, f"`{field.default}`")
 
 
 def _description(hint: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -35,17 +34,15 @@ def proxy(settings: ProxySettings) -> None:
 
     Ends on SIGTERM or Ctrl-C: it finishes what is in flight, and the drain puts the rest into the log.
     """
-    from mooring.capture.proxy.server import run
+    from mooring.capture.proxy.server import CantListen
+    from mooring.capture.proxy.workers import run
 
-    arguments = ["--log", settings.log, "--drain-timeout", str(settings.drain_timeout)]
     try:
-        run(settings, arguments)
+        run(settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(
-            f"can't listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}"
-        ) from None
+    except CantListen as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command(context_settings=_CONTEXT)
@@ -57,7 +54,7 @@ def drain(settings: DrainSettings) -> None:
     """
     from mooring.log.drain import run
 
-    if not run(settings.spool_path, Path(settings.log), settings.drain_timeout):
+    if not run(settings):
         sys.exit(1)
 
 

@@ -23,19 +23,57 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 class LogSettings(msgspec.Struct, kw_only=True, frozen=True):
     """Where the log goes and how it gets there."""
 
-    log: Annotated[str, Meta(description="directory of the inference log")] = "./mooring-log"
-    spool: Annotated[str | None, Meta(description="directory of the spool [LOG/.spool]")] = None
+    log: Annotated[str, Meta(description="the log: a directory, or s3://, gs:// or az:// and a bucket")] = (
+        "./mooring-log"
+    )
+    format: Annotated[
+        Literal["parquet", "csv"], Meta(description="Parquet, or one CSV file a request (into a directory only)")
+    ] = "parquet"
+    spool: Annotated[
+        str | None, Meta(description="directory of the spool [LOG/.spool, or ./.mooring/spool for a remote log]")
+    ] = None
     drain_timeout: Annotated[
         float, Meta(ge=0, description="seconds that the last drain may take after the end of capture")
     ] = 30.0
 
     @property
     def spool_path(self) -> Path:
-        """The spool's directory: hidden in the log's own, so that both are on one disk."""
-        return Path(self.spool) if self.spool else Path(self.log) / ".spool"
+        """The spool's directory: hidden in the log's own, so that both are on one disk, where that is local."""
+        if self.spool:
+            return Path(self.spool)
+        if "://" in self.log:
+            return Path(".mooring/spool")
+        return Path(self.log) / ".spool"
 
 
-class ProxySettings(LogSettings, kw_only=True, frozen=True):
+class CaptureSettings(LogSettings, kw_only=True, frozen=True):
+    """What is captured, and how safely it is kept until it is in the log."""
+
+    durability: Annotated[
+        Literal["process", "power", "none"],
+        Meta(description="an answered request survives kill -9; or loss of power; or is stored after the answer"),
+    ] = "process"
+    spool_max_bytes: Annotated[
+        int, Meta(ge=0, description="bytes that may wait in the spool; what comes when it is full is dropped")
+    ] = 10 * 2**30
+    segment_bytes: Annotated[int, Meta(ge=1, description="bytes after which a segment goes to the log")] = (
+        64 * 2**20
+    )
+    segment_seconds: Annotated[float, Meta(gt=0, description="seconds after which a segment goes to the log")] = (
+        60.0
+    )
+    sample: Annotated[float, Meta(ge=0, le=1, description="share of the exchanges that are logged")] = 1.0
+    redact: Annotated[
+        tuple[str, ...],
+        Meta(description="FIELD=drop, hash or mask: never stored as it is; FIELD is a name or a JSON path"),
+    ] = ()
+    redact_key: Annotated[str | None, Meta(description="secret key of the hashes that --redact makes")] = None
+    max_payload: Annotated[
+        int, Meta(ge=0, description="bytes of each body that are logged; longer ones are cut, in the log only")
+    ] = 16 * 2**20
+
+
+class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
     """Settings of `mooring proxy`."""
 
     upstream: Annotated[str, Meta(description="URL of the model server, such as http://localhost:5002")]
@@ -46,10 +84,20 @@ class ProxySettings(LogSettings, kw_only=True, frozen=True):
     legacy_split: Annotated[
         bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
     ] = True
-    max_payload: Annotated[
-        int,
-        Meta(ge=0, description="bytes of each body that are logged; longer ones are cut, in the log only"),
-    ] = 16 * 2**20
+    workers: Annotated[int, Meta(ge=1, description="processes that share the port")] = 1
+    admin_host: Annotated[str, Meta(description="address of the admin port")] = "127.0.0.1"
+    admin_port: Annotated[
+        int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
+    ] = 0
+    header: Annotated[tuple[str, ...], Meta(description="request header to log; repeat it for more")] = ()
+    max_body: Annotated[int, Meta(ge=0, description="bytes of a request's body; a longer one gets 413")] = 2**30
+    max_head: Annotated[int, Meta(ge=1, description="bytes of a request's head; a longer one gets 431")] = 65536
+    max_target: Annotated[int, Meta(ge=1, description="bytes of a request's target; a longer one gets 414")] = (
+        16384
+    )
+    trust_forwarded: Annotated[
+        bool, Meta(description="believe the X-Forwarded fields of clients, and add to them")
+    ] = False
     connect_timeout: Annotated[float, Meta(gt=0, description="seconds to connect to the model server")] = 5.0
     receive_timeout: Annotated[
         float, Meta(gt=0, description="seconds for a request's head, and between pieces of its body")
@@ -111,6 +159,7 @@ def resolve(
     """
     environ, yaml = environ or {}, dict(yaml or {})
     models = yaml.pop("models", None) or {}
+    hints = get_type_hints(settings, include_extras=True)
     given: dict[str, tuple[Any, str]] = {}
     named = flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model")
     for keys, where in ((yaml, ""), (models.get(named) or {}, f" of {named}")):
@@ -120,10 +169,10 @@ def resolve(
             given[name] = value, f"{name}{where} in mooring.yaml"
     for name in settings.__struct_fields__:
         if (variable := f"MOORING_{name.upper()}") in environ:
-            given[name] = environ[variable], variable
-        if flags.get(name) is not None:
+            value = environ[variable]
+            given[name] = _split(value) if _is_tuple(hints[name]) else value, variable
+        if flags.get(name) not in (None, ()):
             given[name] = flags[name], _flag(name)
-    hints = get_type_hints(settings, include_extras=True)
     values = {name: _convert(value, hints[name], where) for name, (value, where) in given.items() if name in hints}
     for field in msgspec.structs.fields(settings):
         if field.required and field.name not in values:
@@ -132,6 +181,14 @@ def resolve(
                 f"or {field.name} in mooring.yaml."
             )
     return settings(**values)
+
+
+def _is_tuple(hint: Any) -> bool:
+    return get_origin(_plain(hint)[0]) is tuple
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _flag(name: str) -> str:
@@ -156,11 +213,13 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
             flag = f"{flag}/--no-{flag[2:]}"
         elif get_origin(plain) is Literal:
             extra["type"] = click.Choice([str(choice) for choice in get_args(plain)])
+        elif get_origin(plain) is tuple:
+            extra = {"multiple": True, "metavar": "TEXT"}
         else:
             extra["metavar"] = {int: "N", float: "SECONDS"}.get(plain, field.name.split("_")[-1].upper())
         if field.required:
             help_text = f"{help_text}  [required]"
-        elif field.default is not None:
+        elif field.default not in (None, ()):
             shown = {True: "on", False: "off"}[field.default] if plain is bool else field.default
             help_text = f"{help_text}  [default: {shown}]"
         flags.append(click.option(flag, field.name, help=help_text, **extra))

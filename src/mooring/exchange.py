@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import random
 import time
 
 import msgspec
 
 
-class Exchange(msgspec.Struct, array_like=True, kw_only=True):
+class Exchange(msgspec.Struct, array_like=True, kw_only=True, tag="exchange"):
     """One scoring request and its answer, a failed one too.
 
     `time_ns` is when the request was received (UTC, nanoseconds since the epoch) and `duration_ns` how long
@@ -48,8 +49,78 @@ class Exchange(msgspec.Struct, array_like=True, kw_only=True):
         return 200 <= self.status < 300
 
 
+class Ledger(msgspec.Struct, array_like=True, tag="ledger"):
+    """The account of every exchange: `seen = stored + in_flight + sampled_out + sum(dropped)`.
+
+    `seen` is counted when a request is parsed, not as that sum. `failed` are those of all that got no prediction,
+    `errors` counts the codes of exchanges that were captured in part or went wrong, `passed` the requests for
+    other paths, which are not exchanges. A ledger goes into the spool with every append: it outlives its process.
+
+    >>> a = Ledger(seen=3, stored=2, dropped={"disk_full": 1}); b = Ledger(seen=1, in_flight=1)
+    >>> (a + b).seen, (a + b).balance, b.ended().dropped
+    (4, 0, {'killed': 1})
+    """
+
+    seen: int = 0
+    stored: int = 0
+    in_flight: int = 0
+    sampled_out: int = 0
+    failed: int = 0
+    passed: int = 0
+    dropped: dict[str, int] = {}
+    errors: dict[str, int] = {}
+
+    def __add__(self, other: Ledger) -> Ledger:
+        """Return the account of both."""
+        return Ledger(
+            self.seen + other.seen,
+            self.stored + other.stored,
+            self.in_flight + other.in_flight,
+            self.sampled_out + other.sampled_out,
+            self.failed + other.failed,
+            self.passed + other.passed,
+            _sum(self.dropped, other.dropped),
+            _sum(self.errors, other.errors),
+        )
+
+    @property
+    def balance(self) -> int:
+        """What is unaccounted for: always 0."""
+        return self.seen - self.stored - self.in_flight - self.sampled_out - sum(self.dropped.values())
+
+    def ended(self) -> Ledger:
+        """Return the account after its process has ended: what was in flight then is lost, and counted so."""
+        killed = {"killed": self.in_flight} if self.in_flight else {}
+        return msgspec.structs.replace(self, in_flight=0, dropped=_sum(self.dropped, killed))
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        dropped = ", ".join(f"{count} dropped ({reason})" for reason, count in self.dropped.items())
+        sampled = f"{self.sampled_out} not in the sample, " if self.sampled_out else ""
+        return (
+            f"{self.seen} exchanges seen, {self.stored} stored, {sampled}{self.failed} of all failed, "
+            f"{dropped or '0 dropped'}; {self.passed} other requests passed"
+        )
+
+
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Exchange).decode
+decode = msgspec.msgpack.Decoder(Exchange | Ledger).decode
+
+
+def in_sample(request_id: str, fraction: float, salt: str) -> bool:
+    """Whether a request is in a sample of this size: always the same answer for the same id and salt.
+
+    Each use has a salt of its own, else all would pick the same requests.
+
+    >>> sum(in_sample(f"{number}", 0.1, "sample") for number in range(10_000))
+    982
+    """
+    digest = hashlib.blake2b(request_id.encode(), key=salt.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) < fraction * 2**64
+
+
+def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return {key: a.get(key, 0) + b.get(key, 0) for key in (*a, *(key for key in b if key not in a))}
 
 
 def new_request_id(time_ns: int | None = None) -> str:
@@ -61,7 +132,8 @@ def new_request_id(time_ns: int | None = None) -> str:
     True
     """
     milliseconds = (time.time_ns() if time_ns is None else time_ns) // 1_000_000
-    random = int.from_bytes(os.urandom(10))
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | 7 << 76 | (random >> 68) << 64 | 2 << 62
-    text = f"{value | random & 0x3FFFFFFFFFFFFFFF:032x}"
+    # Unique, not secret: the generator is seeded by the system, anew in a forked process too.
+    bits = random.getrandbits(74)
+    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | 7 << 76 | (bits >> 62) << 64 | 2 << 62
+    text = f"{value | bits & 0x3FFFFFFFFFFFFFFF:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

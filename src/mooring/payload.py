@@ -35,7 +35,8 @@ _decode_json = msgspec.json.Decoder().decode
 class Undecodable(ValueError):
     """A payload has no rows to give. `code` is the reason in short, and stable; `str()` says it to people.
 
-    The codes: `failed` (the server answered no prediction), `truncated` (only a part of a body was captured),
+    The codes: `failed` (the server answered no prediction), `unencodable`, `unredactable`,
+    `truncated` (only a part of a body was captured),
     `encoding`, `too_large`, `content_type`, `malformed` and `rows_differ`.
     """
 
@@ -92,6 +93,10 @@ def decode(exchange: Exchange) -> Scored:
     """
     if not exchange.succeeded:
         raise Undecodable("failed", f"There is no prediction: the status is {exchange.status}.")
+    if "unencodable" in exchange.errors:
+        raise Undecodable("unencodable", "The model's input or output has no form in JSON.")
+    if "unredactable" in exchange.errors:
+        raise Undecodable("unredactable", "A body could not be redacted, so it was not stored.")
     if "truncated" in exchange.errors:
         raise Undecodable("truncated", "Only a part of the request or of its answer was captured.")
     kind, inputs, params = decode_inputs(exchange.request, exchange.request_type, exchange.request_encoding)

@@ -20,12 +20,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from crc32c import crc32c
+
+from mooring.exchange import Ledger
 
 MAGIC = b"MOORING1"
 FRAME = struct.Struct("<II")
 SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0
+
+
+class NotASegment(ValueError):
+    """A file in the spool that Mooring did not write."""
 
 
 class Lock:
@@ -60,16 +67,22 @@ class SpoolWriter:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     writer = SpoolWriter(Path(directory))
-    ...     writer.append([b"one", b"two"])
+    ...     _ = writer.append([b"one", b"two"])
     ...     writer.close()
     ...     [payload for segment in segments(Path(directory)) for payload, _ in read_frames(segment.path)]
     [b'one', b'two']
     """
 
     def __init__(
-        self, root: Path, *, segment_bytes: int = SEGMENT_BYTES, segment_seconds: float = SEGMENT_SECONDS
+        self,
+        root: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        segment_seconds: float = SEGMENT_SECONDS,
+        durable: bool = False,
     ) -> None:
         self.root = root
+        self._durable = durable
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._fd = -1
@@ -78,14 +91,16 @@ class SpoolWriter:
         self._opened = 0.0
         self.directory, self._lock = _claim(root)
 
-    def append(self, payloads: Sequence[bytes]) -> None:
+    def append(self, payloads: Sequence[bytes]) -> int:
         """Write `payloads` as frames with one system call; they outlive this process once it returns.
 
-        Raises OSError where the disk refuses them; then none of them is in the spool.
+        Returns the bytes written. Raises OSError where the disk refuses them; then none of them is in the spool.
         """
         self.rotate()
         if self._fd < 0:
             self._open()
+        elif os.fstat(self._fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the spool was removed", str(self.directory))
         data = b"".join(
             part for payload in payloads for part in (FRAME.pack(len(payload), crc32c(payload)), payload)
         )
@@ -97,6 +112,21 @@ class SpoolWriter:
             self._cut_back()
             raise
         self._size += len(data)
+        return len(data)
+
+    def sync(self) -> None:
+        """Return once all that was appended before survives a loss of power; may be called in another thread.
+
+        Of a writer that is `durable`: it syncs the segments that it closes.
+        """
+        fd = self._fd
+        if fd < 0:
+            return  # a segment is synced as it is closed
+        duplicate = os.dup(fd)  # the segment may close meanwhile
+        try:
+            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(duplicate)
+        finally:
+            os.close(duplicate)
 
     def rotate(self) -> None:
         """Close the open segment if it is full or old enough, so that the drain can take it."""
@@ -104,6 +134,13 @@ class SpoolWriter:
             return
         if self._size >= self._segment_bytes or time.monotonic() - self._opened >= self._segment_seconds:
             self._close_segment()
+
+    def abandon(self) -> None:
+        """Give up a directory that somebody has removed, perhaps with the whole log."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._lock.release()
 
     def close(self) -> None:
         """Close the open segment and give up the subdirectory; the drain removes it."""
@@ -122,6 +159,8 @@ class SpoolWriter:
             path.unlink()
             raise
         self._fd, self._size, self._opened = fd, len(MAGIC), time.monotonic()
+        if self._durable:
+            _sync_directory(self.directory)
 
     def _cut_back(self) -> None:
         # A torn frame in mid-segment would hide those after it; if it can't be cut off, let it be the last.
@@ -133,12 +172,26 @@ class SpoolWriter:
     def _close_segment(self) -> None:
         if self._fd < 0:
             return
+        if self._durable:
+            os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
         os.rename(self._path("open"), self._path("segment"))
 
     def _path(self, suffix: str) -> Path:
         return self.directory / f"{self._sequence:08d}.{suffix}"
+
+
+def spooled_bytes(root: Path) -> int:
+    """Return how many bytes wait in a spool."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for directory in os.scandir(root):
+            if directory.is_dir():
+                for entry in os.scandir(directory):
+                    with suppress(FileNotFoundError):
+                        total += entry.stat().st_size
+    return total
 
 
 class Segment(NamedTuple):
@@ -161,7 +214,7 @@ def segments(root: Path) -> list[Segment]:
 def read_frames(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield each whole frame's bytes and the offset behind it, from `offset` on; stop before a torn tail.
 
-    Raises ValueError if the file is not a segment.
+    Raises NotASegment if it is something else.
     """
     with open(path, "rb") as file:
         if offset:
@@ -169,7 +222,7 @@ def read_frames(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
         else:
             magic = file.read(len(MAGIC))
             if not MAGIC.startswith(magic):
-                raise ValueError(f"{path} is not a segment of a Mooring spool: it begins with {magic!r}")
+                raise NotASegment(f"{path} is not a segment of a Mooring spool: it begins with {magic!r}")
             offset = len(MAGIC)
         while len(header := file.read(FRAME.size)) == FRAME.size:
             length, checksum = FRAME.unpack(header)
@@ -180,25 +233,71 @@ def read_frames(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
             yield payload, offset
 
 
+def abandoned(root: Path) -> bool:
+    """Whether a process that has ended left anything in this spool."""
+    for directory in writers(root):
+        lock = try_lock(directory / "lock")
+        if lock is not None:
+            lock.release()
+            return True
+    return False
+
+
 def live_writers(root: Path) -> bool:
     """Whether any process still writes to this spool. Closes what dead writers left open, removes the empty.
 
-    To be called by the one process that drains the spool.
+    To be called by the one process that drains the spool. Raises OSError where the spool can't be written.
     """
     alive = False
-    for directory in root.iterdir():
-        if not directory.is_dir():
-            continue
+    for directory in writers(root):
         lock = try_lock(directory / "lock")
         if lock is None:
-            alive = True
+            alive = alive or (directory / "lock").exists()
             continue
         for path in directory.glob("*.open"):
             path.rename(path.with_suffix(".segment"))
         if not any(directory.glob("*.segment")):
+            ledger = last_ledger(directory)
+            if ledger is not None:
+                _retire(root, directory.name, ledger)
             shutil.rmtree(directory)
         lock.release()
     return alive
+
+
+def keep_ledger(directory: Path, ledger: Ledger) -> None:
+    """Keep a writer's account beside its segments: the one that it was read from is about to be deleted."""
+    _replace(directory / "ledger.json", msgspec.json.encode(ledger))
+
+
+def last_ledger(directory: Path) -> Ledger | None:
+    """Return the account that `keep_ledger` kept, if it did."""
+    try:
+        return msgspec.json.decode((directory / "ledger.json").read_bytes(), type=Ledger)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def writers(root: Path) -> list[Path]:
+    """Return the subdirectories of a spool: of processes that live, and of those that have ended."""
+    try:
+        return [path for path in root.iterdir() if (path / "lock").exists()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _claim(root: Path) -> tuple[Path, Lock]:
@@ -211,3 +310,32 @@ def _claim(root: Path) -> tuple[Path, Lock]:
             lock = try_lock(directory / "lock")
             if lock is not None:
                 return directory, lock
+
+
+def past_ledger(root: Path) -> Ledger:
+    """Return the account of the processes that wrote to this spool and have ended."""
+    return _past(root).ledger
+
+
+class Past(msgspec.Struct):
+    """The account of ended writers, and which of them are in it though their directory is still there."""
+
+    ledger: Ledger = msgspec.field(default_factory=Ledger)
+    writers: list[str] = []
+
+
+def _past(root: Path) -> Past:
+    try:
+        return msgspec.json.decode((root / "ledger.json").read_bytes(), type=Past)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return Past()
+
+
+def _retire(root: Path, writer: str, ledger: Ledger) -> None:
+    """Add the account of a writer that has ended to that of the past, once, however often this is called."""
+    past = _past(root)
+    if writer in past.writers:
+        return
+    there = [name for name in past.writers if (root / name).is_dir()]
+    new = Past(past.ledger + ledger.ended(), [*there, writer])
+    _replace(root / "ledger.json", msgspec.json.encode(new))

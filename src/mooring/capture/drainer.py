@@ -8,38 +8,53 @@ import sys
 import time
 from pathlib import Path
 
-from mooring.spool import try_lock
+from mooring.config import LogSettings
+from mooring.spool import abandoned, try_lock, writers
 
-_RESTART_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_SAY_EVERY_SECONDS = 60.0
 
 
 class Drainer:
     """The drain of one spool. It ends by itself once no process writes to the spool and nothing is left in it.
 
     It runs in a session of its own, so that Ctrl-C in a terminal, or the end of the server that it belongs to,
-    leaves it the time to finish.
+    leaves it the time to finish. Several processes may share a spool, and so its drain.
     """
 
-    def __init__(self, spool: Path, arguments: list[str]) -> None:
-        self._spool = spool
-        # -P and this path: the drain finds Mooring where this process found it, in a model's code_paths too.
-        self._command = [sys.executable, "-m", "mooring", "drain", "--spool", str(spool), *arguments]
+    def __init__(self, settings: LogSettings) -> None:
+        self._spool = settings.spool_path
+        # -P: a module of the user's in this directory must not stand in for one of ours.
+        self._command = [sys.executable, "-P", "-m", "mooring", "drain"]
+        for name in LogSettings.__struct_fields__:
+            value = settings.spool_path if name == "spool" else getattr(settings, name)
+            self._command += [f"--{name.replace('_', '-')}", str(value)]
         self._process: subprocess.Popen[bytes] | None = None
-        self._checked = -_RESTART_SECONDS
+        self._looked = -_LOOK_SECONDS
+        self._said = -_SAY_EVERY_SECONDS
 
-    def ensure(self) -> None:
-        """Start the drain unless one runs, this process's or another's. Looks at most once a second."""
-        if time.monotonic() - self._checked < _RESTART_SECONDS:
+    def ensure(self, now: bool = False) -> None:
+        """Start the drain unless one runs, this process's or another's. Looks once a second, never raises."""
+        if not now and time.monotonic() - self._looked < _LOOK_SECONDS:
             return
-        self._checked = time.monotonic()
+        self._looked = time.monotonic()
         if self._process is not None and self._process.poll() is None:
             return
-        if not self._spool.is_dir():
-            return
-        lock = try_lock(self._spool / "drain.lock")
-        if lock is None:
-            return
-        lock.release()
+        try:
+            if self._spool.is_dir() and (lock := try_lock(self._spool / "drain.lock")) is not None:
+                lock.release()
+                self._start()
+        except OSError as error:
+            if time.monotonic() - self._said > _SAY_EVERY_SECONDS:
+                self._said = time.monotonic()
+                print(
+                    f"mooring: no drain can be started now, it is tried again: {error}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def _start(self) -> None:
+        # The drain finds Mooring where this process found it, in a model's code_paths too.
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
@@ -50,12 +65,12 @@ class Drainer:
         )
 
     def finish(self, timeout: float) -> bool:
-        """Wait until the drain has ended, and say whether it has; call it after the spool is closed."""
-        if self._process is None:
-            return True
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.terminate()
-            return False
+        """Wait until all that ended processes left in the spool is in the log, and say whether it is."""
+        end = time.monotonic() + timeout
+        while abandoned(self._spool):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        if self._process is not None and not writers(self._spool):
+            self._process.wait()  # nobody else writes to this spool, so it ends by itself, at once
         return True

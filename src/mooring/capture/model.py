@@ -13,13 +13,14 @@ import shutil
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import numpy as np
@@ -31,9 +32,10 @@ from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from mooring.capture.drainer import Drainer
 from mooring.capture.recorder import Recorder
+from mooring.config import CaptureSettings, resolve
 from mooring.exchange import Exchange, new_request_id
 
-REQUIREMENTS = ("click", "crc32c", "msgspec")
+REQUIREMENTS = ("click", "crc32c", "msgspec", "obstore")
 """What this module and the drain need beside MLflow, as the names that PyPI has them under."""
 
 _REQUEST_ID = "request_id"
@@ -61,13 +63,14 @@ def log_model(
     wrapped = Model.load(model_path)
     requirements = Path(mlflow.pyfunc.get_model_dependencies(model_path)).read_text().splitlines()
     kwargs.setdefault("signature", _with_request_id(wrapped.signature))
+    requirements += kwargs.pop("extra_pip_requirements", None) or []
     kwargs.setdefault("pip_requirements", [*filter(None, requirements), *_requirements()])
     with _unlogged(), tempfile.TemporaryDirectory() as code:
         package = Path(__file__).resolve().parents[1]
         travelling = shutil.copytree(
             package, Path(code, "mooring"), ignore=shutil.ignore_patterns("demo", "__pycache__")
         )
-        kwargs.setdefault("code_paths", [str(travelling)])
+        kwargs["code_paths"] = [*(kwargs.get("code_paths") or []), str(travelling)]
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("monitored_model.py")),
@@ -95,21 +98,23 @@ class MonitoredModel(PythonModel):
     ) -> Any:
         """Return the wrapped model's predictions for `model_input`, and log both."""
         params = dict(params or {})
-        client_request_id = params.get(_REQUEST_ID)
+        client_request_id = _as_text(params.get(_REQUEST_ID))
         if not self._takes_request_id:
             params.pop(_REQUEST_ID, None)
         if _logging_model.is_set():
             return self._model.predict(model_input, params=params or None)
 
         capture = _capture()
-        capture.begin()
         time_ns, started = time.time_ns(), time.perf_counter_ns()
+        request_id = new_request_id(time_ns)
+        if not capture.begin(request_id):
+            return self._model.predict(model_input, params=params or None)
         request = _encoded(_as_request, model_input)  # before the model can change its input
 
         def record(status: int, response: bytes | None) -> None:
             capture.record(
                 Exchange(
-                    request_id=new_request_id(time_ns),
+                    request_id=request_id,
                     time_ns=time_ns,
                     duration_ns=time.perf_counter_ns() - started,
                     status=status,
@@ -133,17 +138,22 @@ class MonitoredModel(PythonModel):
 class Capture:
     """This process's recorder and the drain behind it, for all threads."""
 
-    def __init__(self, directory: Path) -> None:
-        spool = directory / ".spool"
-        self._recorder = Recorder(spool)
-        self._drainer = Drainer(spool, ["--log", str(directory)])
+    def __init__(self, settings: CaptureSettings) -> None:
+        self._recorder = Recorder(settings)
+        self._drainer = Drainer(settings)
         self._lock = threading.Lock()
-        atexit.register(self._recorder.close)
+        self._drainer.ensure()
+        atexit.register(self.close)
 
-    def begin(self) -> None:
-        """Count an exchange that begins."""
+    def close(self) -> None:
+        """Close the spool, so that the drain takes all of it."""
         with self._lock:
-            self._recorder.begin()
+            self._recorder.close()
+
+    def begin(self, request_id: str) -> bool:
+        """Count an exchange that begins, and say whether it is in the sample."""
+        with self._lock:
+            return self._recorder.begin(request_id)
 
     def record(self, exchange: Exchange) -> None:
         """Put `exchange` into the spool, and see that a drain runs."""
@@ -161,8 +171,15 @@ def _capture() -> Capture:
     with _captures_lock:
         if os.getpid() not in _captures:
             _captures.clear()
-            _captures[os.getpid()] = Capture(Path(os.environ.get("MLFLOW_MONITORING_DIR", "out")))
+            _captures[os.getpid()] = Capture(_settings())
         return _captures[os.getpid()]
+
+
+def _settings() -> CaptureSettings:
+    """Return the settings of capture in this process: MOORING_* variables, and two of MLflow's spelling."""
+    log = os.environ.get("MLFLOW_MONITORING_DIR", "out")
+    log_format = os.environ.get("MLFLOW_MONITORING_FORMAT", "csv")
+    return resolve(CaptureSettings, {"log": log, "format": log_format}, os.environ)
 
 
 def _encoded(encode: Callable[[Any], Any], value: Any) -> bytes | None:
@@ -173,12 +190,21 @@ def _encoded(encode: Callable[[Any], Any], value: Any) -> bytes | None:
         return None
 
 
+def _as_text(value: Any) -> str | None:
+    """Return a client's id as text that can be stored, whatever it sent."""
+    return None if value is None else str(value).encode("utf-8", "replace").decode()
+
+
 def _as_request(model_input: Any) -> Any:
     if isinstance(model_input, pd.Series):
         model_input = model_input.to_frame()
     if isinstance(model_input, pd.DataFrame):
         split = model_input.to_dict(orient="split")
-        return {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}
+        # To pandas NaN is what is missing, and the server has made it of null.
+        rows = [
+            [None if isinstance(cell, float) and cell != cell else cell for cell in row] for row in split["data"]
+        ]
+        return {"dataframe_split": {"columns": split["columns"], "data": rows}}
     if hasattr(model_input, "toarray"):
         model_input = model_input.toarray()  # a sparse matrix of scipy
     return {"inputs": model_input}
@@ -195,7 +221,7 @@ def _as_response(predictions: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Return what JSON has for a value that it does not know."""
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        return np.datetime_as_string(cast("Any", value)).tolist() if value.dtype.kind == "M" else value.tolist()
     if value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, datetime | date):
@@ -213,7 +239,12 @@ def _with_request_id(signature: ModelSignature | None) -> ModelSignature | None:
     params = list(signature.params.params) if signature.params else []
     if all(param.name != _REQUEST_ID for param in params):
         params.append(ParamSpec(_REQUEST_ID, DataType.string, default=None))
-    return ModelSignature(signature.inputs, signature.outputs, ParamSchema(params))
+    extended = ModelSignature(signature.inputs, signature.outputs, ParamSchema(params))
+    # MLflow keeps these aside of the schema: whether it comes from type hints, and so how inputs are read.
+    for name in ("_is_signature_from_type_hint", "_is_type_hint_from_example"):
+        if hasattr(signature, name):
+            setattr(extended, name, getattr(signature, name))
+    return extended
 
 
 def _requirements() -> list[str]:
@@ -225,6 +256,8 @@ def _unlogged() -> Iterator[None]:
     """Keep the trial predictions that MLflow makes while it saves a model out of the log."""
     _logging_model.set()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*[tT]ype hint", UserWarning)  # those of `predict` say nothing
+            yield
     finally:
         _logging_model.clear()

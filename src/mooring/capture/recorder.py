@@ -1,102 +1,176 @@
-"""The recorder: takes finished exchanges into the spool and accounts for each of them."""
+"""The recorder: sampling, redaction, the way into the spool, and an account of every exchange."""
 
 from __future__ import annotations
 
 import errno
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import msgspec
-
-from mooring.exchange import Exchange, encode
-from mooring.spool import SpoolWriter
+from mooring.capture.redact import Redactor, parse_rule
+from mooring.config import CaptureSettings
+from mooring.exchange import Exchange, Ledger, encode, in_sample
+from mooring.spool import SpoolWriter, spooled_bytes
 
 _SAY_EVERY_SECONDS = 10.0
 
 
-class Ledger(msgspec.Struct):
-    """The account of every exchange: `seen = stored + in_flight + sum(dropped)`.
+class Recorder:
+    """Writes exchanges to the spool. What it can't write it counts, and says so on stderr; it never raises.
 
-    `seen` is counted when a request is parsed, not as that sum. `failed` are those among them that got no
-    prediction, `passed` the requests for other paths, which are not exchanges.
+    Raises ValueError for settings that can't be meant.
     """
 
-    seen: int = 0
-    stored: int = 0
-    in_flight: int = 0
-    failed: int = 0
-    passed: int = 0
-    dropped: Counter[str] = msgspec.field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        dropped = ", ".join(f"{count} dropped ({reason})" for reason, count in self.dropped.items())
-        return (
-            f"{self.seen} exchanges seen, {self.stored} stored, {self.failed} of all failed, "
-            f"{dropped or '0 dropped'}; {self.passed} other requests passed"
-        )
-
-
-class Recorder:
-    """Writes exchanges to the spool. What it can't write it counts, and says so on stderr; it never raises."""
-
-    def __init__(self, spool: Path) -> None:
+    def __init__(self, settings: CaptureSettings) -> None:
         self.ledger = Ledger()
-        self._spool = spool
+        self._settings = settings
+        self._spool = settings.spool_path
+        self._sample = settings.sample
+        self._redactor = _redactor(settings)
         self._writer: SpoolWriter | None = None
         self._said = -_SAY_EVERY_SECONDS
-        try:
-            self._writer = SpoolWriter(spool)
-        except OSError as error:
-            self._say(f"nothing can be stored now: {error}. Requests are served all the same.")
+        self._spooled = 0
+        self._open()
 
-    def begin(self) -> None:
-        """Count an exchange whose request has been parsed."""
-        self.ledger.seen += 1
-        self.ledger.in_flight += 1
+    @staticmethod
+    def check(settings: CaptureSettings) -> None:
+        """Raise ValueError for settings that can't be meant."""
+        _redactor(settings)
+
+    def begin(self, request_id: str) -> bool:
+        """Count an exchange whose request has been parsed, and say whether it is in the sample."""
+        ledger = self.ledger
+        ledger.seen += 1
+        if self._sample < 1.0 and not in_sample(request_id, self._sample, "sample"):
+            ledger.sampled_out += 1
+            return False
+        ledger.in_flight += 1
+        return True
 
     def record(self, exchanges: Sequence[Exchange]) -> None:
-        """Append finished exchanges to the spool, with one system call."""
-        ledger = self.ledger
-        ledger.in_flight -= len(exchanges)
-        ledger.failed += sum(not exchange.succeeded for exchange in exchanges)
-        try:
-            if self._writer is None:
-                self._writer = SpoolWriter(self._spool)
-            self._writer.append([encode(exchange) for exchange in exchanges])
-        except OSError as error:
-            self._drop(exchanges, error)
+        """Append finished exchanges, and the ledger as it is then, to the spool with one system call."""
+        if not exchanges:
             return
-        ledger.stored += len(exchanges)
+        ledger, count = self.ledger, len(exchanges)
+        ledger.in_flight -= count
+        for exchange in exchanges:
+            if not exchange.succeeded:
+                ledger.failed += 1
+            if exchange.errors or self._redactor is not None:
+                self._look_closer(exchange)
+        frames = [encode(exchange) for exchange in exchanges]
+        if self._spooled > self._settings.spool_max_bytes:
+            self._drop(count, "spool_full", f"{self._spool} holds --spool-max-bytes")
+            return
+        if self._writer is None and not self._open():
+            self._drop(count, "spool_unwritable", f"{self._spool} can't be written")
+            return
+        ledger.stored += count
+        frames.append(encode(ledger))
+        try:
+            self._spooled += self._append(frames)
+        except OSError as error:
+            ledger.stored -= count
+            reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "spool_unwritable"
+            self._drop(count, reason, error.strerror or str(error))
+
+    def _append(self, frames: list[bytes]) -> int:
+        assert self._writer is not None
+        try:
+            return self._writer.append(frames)
+        except FileNotFoundError:
+            self.say(f"the spool {self._spool} was removed; it is made anew")
+            self._writer.abandon()
+            self._writer = self._new_writer()
+            return self._writer.append(frames)
+
+    def sync(self) -> Callable[[], None]:
+        """Return a function, to be run in a thread, that returns once what was recorded survives loss of power."""
+        writer = self._writer
+        return writer.sync if writer is not None else _nothing
 
     def tick(self) -> None:
-        """Close a segment that is old enough though no exchange comes; call it now and then."""
+        """Look after the spool now and then: close a segment that is old enough, see how full it is."""
+        self._spooled = spooled_bytes(self._spool)
         if self._writer is None:
+            self._open()
             return
         try:
             self._writer.rotate()
         except OSError as error:
-            self._say(f"cannot close a segment in {self._spool}: {error}")
+            self.say(f"can't close a segment in {self._spool}: {error}")
+
+    @property
+    def spooled(self) -> int:
+        """Bytes that wait in the spool."""
+        return self._spooled
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next exchange would be stored."""
+        return self._writer is not None and self._spooled <= self._settings.spool_max_bytes
 
     def close(self) -> None:
-        """Close the spool's segment, so that the drain takes all of it."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Write the last account, and close the spool's segment, so that the drain takes all of it."""
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        try:
+            writer.append([encode(self.ledger)])
+            writer.close()
+        except OSError as error:
+            self.say(f"can't close the spool {self._spool}: {error}")
 
-    def _drop(self, exchanges: Sequence[Exchange], error: OSError) -> None:
-        reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "spool_unwritable"
-        self.ledger.dropped[reason] += len(exchanges)
-        self._say(
-            f"not stored: {self.ledger.dropped.total()} exchanges so far. The spool {self._spool} refuses them: "
-            f"{error.strerror or error}. Clients still get their answers; make room or mend the directory's "
-            "permissions, and logging goes on by itself."
+    def _open(self) -> bool:
+        try:
+            self._writer = self._new_writer()
+            self._writer.append([encode(self.ledger)])
+        except OSError as error:
+            self.say(f"nothing can be stored now: {error}. Requests are served all the same.")
+        return self._writer is not None
+
+    def _new_writer(self) -> SpoolWriter:
+        settings = self._settings
+        return SpoolWriter(
+            self._spool,
+            segment_bytes=settings.segment_bytes,
+            segment_seconds=settings.segment_seconds,
+            durable=settings.durability == "power",
         )
 
-    def _say(self, text: str) -> None:
+    def _look_closer(self, exchange: Exchange) -> None:
+        if self._redactor is not None:
+            self._redactor(exchange)
+        for code in exchange.errors:
+            self.ledger.errors[code] = self.ledger.errors.get(code, 0) + 1
+
+    def _drop(self, count: int, reason: str, why: str) -> None:
+        dropped = self.ledger.dropped
+        dropped[reason] = dropped.get(reason, 0) + count
+        self.say(
+            f"not stored: {sum(dropped.values())} exchanges so far ({reason}: {why}). Clients still get their "
+            "answers; make room or mend the directory's permissions, and logging goes on by itself."
+        )
+
+    def say(self, text: str) -> None:
+        """Print to stderr, at most every ten seconds."""
         if time.monotonic() - self._said < _SAY_EVERY_SECONDS:
             return
         self._said = time.monotonic()
         print(f"mooring: {text}", file=sys.stderr, flush=True)
+
+
+def _nothing() -> None:
+    """There is nothing to wait for."""
+
+
+def _redactor(settings: CaptureSettings) -> Redactor | None:
+    if not settings.redact:
+        return None
+    rules = [parse_rule(text) for text in settings.redact]
+    if any(rule.action == "hash" for rule in rules) and not settings.redact_key:
+        raise ValueError(
+            "--redact FIELD=hash needs a secret key, or anybody could try values until the hash fits: "
+            "set MOORING_REDACT_KEY"
+        )
+    return Redactor(rules, (settings.redact_key or "").encode())

@@ -50,7 +50,8 @@ def run(directory: Path) -> None:
     upstream = f"http://127.0.0.1:{server_port}"
     model = f"models:/{MODEL}@champion"
     serve = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--port", str(server_port), "-m", model]
-    proxy = ["-m", "mooring", "proxy", "--port", str(proxy_port), "--upstream", upstream, "--log", str(log)]
+    proxy = ["-m", "mooring", "proxy", "--port", str(proxy_port), "--upstream", upstream]
+    proxy += ["--log", str(log), "--format", "csv"]
     with (
         _interruptible(),
         running([sys.executable, *serve], directory, directory / "server.log") as server,

@@ -92,7 +92,7 @@ def _put(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
         os.replace(part, path)
     except OSError:
         part.unlink(missing_ok=True)

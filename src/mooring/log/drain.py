@@ -7,99 +7,177 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from mooring.exchange import Exchange, decode
+from mooring.config import LogSettings
+from mooring.exchange import Exchange, Ledger, decode
 from mooring.log import csv_files
-from mooring.spool import live_writers, read_frames, segments, try_lock
+from mooring.spool import NotASegment, Segment, keep_ledger, live_writers, read_frames, segments, try_lock
 
-_POLL_SECONDS = 0.05
-_LIVE_SECONDS = 0.5
+_POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
+_LOOK_SECONDS = 0.5
 _BACKOFF_SECONDS = 0.2, 30.0
 _SAY_EVERY_SECONDS = 60.0
 
 
-class Drain:
-    """Follows a spool's segments, those still open too, and deletes the closed ones once all is in the log."""
+class Frames:
+    """Reads a segment's exchanges on from where it stopped, and keeps the last ledger that it met."""
 
-    def __init__(self, spool: Path, put: Callable[[Exchange], None]) -> None:
-        self._spool = spool
-        self._put = put
-        self._offsets: dict[str, int] = {}
+    def __init__(self, segment: Segment, offset: int = 0) -> None:
+        self._segment = segment
+        self.offset = offset
+        self.ledger: Ledger | None = None
+
+    def __iter__(self) -> Iterator[Exchange]:
+        """Yield the exchanges. A frame that can't be understood is set aside, and those after it come still."""
+        for payload, offset in read_frames(self._segment.path, self.offset):
+            try:
+                record = decode(payload)
+            except (msgspec.MsgspecError, ValueError) as error:
+                self._set_aside(payload, error)
+                record = None
+            if isinstance(record, Exchange):
+                yield record
+            elif isinstance(record, Ledger):
+                self.ledger = record
+            self.offset = offset
+
+    def _set_aside(self, payload: bytes, error: Exception) -> None:
+        aside = self._segment.path.parents[1] / "unreadable"
+        aside.mkdir(exist_ok=True)
+        path = aside / f"{self._segment.name}-{self.offset}"
+        path.write_bytes(payload)
+        say(f"an exchange in {self._segment.path} can't be read, and is set aside as {path}: {error}")
+
+
+class CsvDrain:
+    """Follows all segments, those still open too, and writes a file a request."""
+
+    def __init__(self, log: str) -> None:
+        self._log = Path(log.removeprefix("file://"))
+        self._frames: dict[str, Frames] = {}
+
+    def drain(self, segment: Segment) -> int:
+        """Put what is new in a segment into the log, and return how many exchanges that was."""
+        known = self._frames.get(segment.name)
+        frames = Frames(segment, known.offset if known else 0)
+        frames.ledger = known.ledger if known else None
+        self._frames[segment.name] = frames
+        count = 0
+        for exchange in frames:
+            csv_files.write(self._log, exchange)
+            count += 1
+        if segment.closed:
+            finish(segment, frames)
+            del self._frames[segment.name]
+        return count
+
+
+class ParquetDrain:
+    """Turns each segment, once it is closed, into its Parquet objects."""
+
+    def __init__(self, log: str) -> None:
+        from mooring.log.parquet import ParquetLog
+        from mooring.log.signature import fields_of
+
+        self._log = ParquetLog(log, fields_of)
+
+    def drain(self, segment: Segment) -> int:
+        """Put a closed segment into the log, and return 1 if it was closed."""
+        if not segment.closed:
+            return 0
+        frames = Frames(segment)
+        self._log.write(segment.name, frames)
+        finish(segment, frames)
+        return 1
+
+
+def finish(segment: Segment, frames: Frames) -> None:
+    """Delete a segment that is in the log, but keep the account that it held."""
+    if frames.ledger is not None:
+        keep_ledger(segment.path.parent, frames.ledger)
+    segment.path.unlink()
+
+
+class Drain:
+    """One drain of one spool."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self._settings = settings
+        self._spool = settings.spool_path
+        self._sink: CsvDrain | ParquetDrain | None = None
 
     def once(self) -> int:
-        """Put what is new into the log, and return how many exchanges that was.
+        """Put what is new into the log, and return how much that was.
 
         Raises OSError where the log refuses; what it has not taken is tried again the next time.
         """
+        if self._sink is None:  # made here, so that a log that can't be opened is tried again like any other
+            log = self._settings.log
+            self._sink = CsvDrain(log) if self._settings.format == "csv" else ParquetDrain(log)
         count = 0
         for segment in segments(self._spool):
             try:
-                for payload, offset in read_frames(segment.path, self._offsets.get(segment.name, 0)):
-                    self._put(decode(payload))
-                    self._offsets[segment.name] = offset
-                    count += 1
+                count += self._sink.drain(segment)
             except FileNotFoundError:
                 if segment.path.exists():
                     raise
                 continue  # closed, and so renamed, since it was listed
-            except (ValueError, msgspec.MsgspecError) as error:
-                if not segment.closed:
-                    continue
-                _say(f"{segment.path} can't be read and is set aside: {error}")
+            except NotASegment as error:
+                say(f"{error}; it is set aside")
                 segment.path.rename(segment.path.with_suffix(".unreadable"))
-                continue
-            if segment.closed:
-                segment.path.unlink()
-                self._offsets.pop(segment.name, None)
         return count
 
 
-def run(spool: Path, log: Path, drain_timeout: float) -> bool:
-    """Drain `spool` into `log` until no process writes to it and it is empty; return whether it is.
+def run(settings: LogSettings) -> bool:
+    """Drain a spool into its log until no process writes to it and it is empty; return whether it is.
 
-    Returns False if another process drains this spool already, or if the log refused for `drain_timeout` seconds
-    after the last writer's end: what is left stays in the spool.
+    Returns at once, and True, if another process drains this spool already. Returns False if the log refused for
+    `drain_timeout` seconds after the last writer's end: what is left stays in the spool.
     """
+    spool = settings.spool_path
     spool.mkdir(parents=True, exist_ok=True)
     lock = try_lock(spool / "drain.lock")
     if lock is None:
-        _say(f"another process drains {spool} already")
-        return False
+        if sys.stderr.isatty():
+            say(f"another process drains {spool} already")
+        return True
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
 
-    drain = Drain(spool, partial(csv_files.write, log))
-    wait, said, alone_since, alive, looked = _BACKOFF_SECONDS[0], -_SAY_EVERY_SECONDS, 0.0, True, 0.0
+    drain = Drain(settings)
+    wait, said, looked, alive, alone_since = _BACKOFF_SECONDS[0], -_SAY_EVERY_SECONDS, -_LOOK_SECONDS, True, 0.0
     while not stop.is_set():
-        if time.monotonic() - looked > _LIVE_SECONDS:
-            alive = live_writers(spool)
-            looked = time.monotonic()
-            alone_since = looked if alive or not alone_since else alone_since
+        now = time.monotonic()
         try:
+            if now - looked >= _LOOK_SECONDS:
+                alive, looked = live_writers(spool), now
+                alone_since = now if alive else alone_since or now
             count = drain.once()
+            if not alive and not segments(spool):
+                live_writers(spool)
+                return True
         except OSError as error:
-            if time.monotonic() - said > _SAY_EVERY_SECONDS:
-                said = time.monotonic()
-                _say(f"the log {log} refuses: {error}. Nothing is lost, it stays in {spool} and is tried again.")
-            if not alive and time.monotonic() - alone_since > drain_timeout:
+            if now - said > _SAY_EVERY_SECONDS:
+                said = now
+                say(f"the log refuses: {error}. Nothing is lost: it stays in {spool} and is tried again")
+            if not alive and now - alone_since > settings.drain_timeout:
                 return False
             stop.wait(wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, _BACKOFF_SECONDS[1])
             continue
-        wait = _BACKOFF_SECONDS[0]
-        if not alive and not segments(spool):
-            live_writers(spool)
-            return True
+        if said > 0:
+            say("the log takes exchanges again")
+        wait, said = _BACKOFF_SECONDS[0], -_SAY_EVERY_SECONDS
         if count == 0:
-            stop.wait(_POLL_SECONDS)
+            stop.wait(_POLL_SECONDS[settings.format])
     return not segments(spool)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print to stderr."""
     print(f"mooring drain: {text}", file=sys.stderr, flush=True)

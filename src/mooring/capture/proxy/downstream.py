@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from mooring.capture.proxy.flow import Flow
-from mooring.capture.proxy.headers import Headers, RequestHead, answer_head, own_answer
+from mooring.capture.proxy.headers import REASONS, VIA, Fields, Headers, own_answer
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.server import Proxy
 
-MAX_TARGET = 16 * 1024
-MAX_HEAD = 64 * 1024
+NEVER = float("inf")
+_NO_HOST = re.compile(rb"[\s,/?#@\x00-\x1f\x7f]")
 
 
 class Refused(Exception):
@@ -23,7 +24,13 @@ class Refused(Exception):
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.answer = own_answer(status, code, message)
+        self.status, self.code = status, code
+
+    def answer(self) -> bytes:
+        """Return the whole answer, after which the connection closes."""
+        lines, body = own_answer(self.status, self.code.upper(), str(self))
+        head = b"HTTP/1.1 %d %b\r\n%bVia: %b\r\nConnection: close\r\n\r\n"
+        return head % (self.status, REASONS[self.status], b"".join(lines), VIA) + body
 
 
 class ClientProtocol(asyncio.Protocol):
@@ -39,9 +46,10 @@ class ClientProtocol(asyncio.Protocol):
         self._head_bytes = 0
         self._holds: set[str] = set()
         self._target = b""
-        self._headers: Headers = []
+        self._fields = Fields(proxy.request_table)
         self._trailers: Headers = []
         self._closing = False
+        self._expected = ""
         self.deadline = 0.0
         self.address = b""
 
@@ -88,7 +96,7 @@ class ClientProtocol(asyncio.Protocol):
         self._feed(data)
         if self._refused is None and self._receiving is None and self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
+            if self._head_bytes > self._proxy.settings.max_head:
                 self._refuse(self._too_long())
         if self._receiving is not None:
             self._receiving.flush_request()
@@ -110,39 +118,45 @@ class ClientProtocol(asyncio.Protocol):
                 raise
             self._refuse(refused)
         except httptools.HttpParserError as error:
-            self._refuse(Refused(400, "BAD_REQUEST", f"This is not a valid HTTP/1.1 request: {error}."))
+            self._refuse(Refused(400, "bad_request", f"This is not a valid HTTP/1.1 request: {error}."))
 
     def _too_long(self) -> Refused:
-        if not self._headers and len(self._target) > MAX_TARGET:
-            return Refused(414, "URI_TOO_LONG", f"The request target is over {MAX_TARGET} bytes.")
-        return Refused(431, "HEADERS_TOO_LARGE", f"The request's head is over {MAX_HEAD} bytes.")
+        limits = self._proxy.settings
+        if len(self._target) > limits.max_target:
+            return Refused(414, "target_too_long", f"The request target is over {limits.max_target} bytes.")
+        return Refused(431, "head_too_large", f"The request's head is over {limits.max_head} bytes.")
 
     # The parser's events
 
     def on_message_begin(self) -> None:
         self._in_head = True
         self._target = b""
-        self._headers = []
+        self._fields = Fields(self._proxy.request_table)
         self._trailers = []
 
     def on_url(self, data: bytes) -> None:
         self._target += data
-        if len(self._target) > MAX_TARGET:
+        if len(self._target) > self._proxy.settings.max_target:
             raise self._too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        (self._headers if self._in_head else self._trailers).append((name, value))
+        if self._in_head:
+            self._fields.add(name, value)
+            return
+        self._trailers.append((name, value))
+        if sum(len(name) + len(value) for name, value in self._trailers) > self._proxy.settings.max_head:
+            raise Refused(431, "head_too_large", "The request's trailer is too large.")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        head = RequestHead(self._parser.get_method(), self._target, self._parser.get_http_version(), self._headers)
-        target = _checked_target(head)
-        flow = Flow(self._proxy, self, head, target, self._parser.should_keep_alive())
+        parser, fields = self._parser, self._fields
+        method, version = parser.get_method(), parser.get_http_version()
+        target = _checked_target(method, self._target, version, fields, self._proxy.settings.max_body)
+        flow = Flow(self._proxy, self, method, target, version, fields, parser.should_keep_alive())
         self._receiving = flow
         self._flows.append(flow)
         if len(self._flows) == 1:
             flow.activate()
-        self._expect("body")
 
     def on_body(self, data: bytes) -> None:
         if self._receiving is not None:
@@ -150,7 +164,7 @@ class ClientProtocol(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         flow, self._receiving = self._receiving, None
-        self._expect("answer")
+        self.deadline, self._expected = NEVER, "answer"  # the upstream's half has a deadline of its own
         if flow is not None:
             flow.request_end(self._trailers)
             flow.flush_request()
@@ -177,6 +191,7 @@ class ClientProtocol(asyncio.Protocol):
             return
         if self._flows:
             self._flows[0].activate()
+            self._flows[0].flush_request()
             return
         self.release("pipeline")
         if self._refused is not None:
@@ -212,10 +227,11 @@ class ClientProtocol(asyncio.Protocol):
         settings = self._proxy.settings
         self._expected = what
         if what == "answer":
-            self.deadline = float("inf")  # the upstream's half has a deadline of its own
+            self.deadline = NEVER
         else:
-            timeout = settings.idle_timeout if what == "idle" else settings.receive_timeout
-            self.deadline = self._proxy.loop.time() + timeout
+            self.deadline = self._proxy.now + (
+                settings.idle_timeout if what == "idle" else settings.receive_timeout
+            )
 
     def overdue(self) -> None:
         """The deadline has passed: answer 408 to a request that does not end, close what is idle."""
@@ -229,40 +245,48 @@ class ClientProtocol(asyncio.Protocol):
         elif self._receiving is not None and self._flows[0] is self._receiving:
             self._receiving.failed(408, "request_timeout", "The request's body did not come in time.")
         elif not self._flows:
-            self._refuse(Refused(408, "REQUEST_TIMEOUT", "The request's head did not come in time."))
+            self._refuse(Refused(408, "request_timeout", "The request's head did not come in time."))
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a request that goes no further, after those before it, and close."""
         self._closing = True
         if self._receiving is not None and self._receiving is self._flows[0]:
             flow, self._receiving = self._receiving, None
-            flow.failed(400, "bad_request", str(refused))
+            flow.failed(refused.status, refused.code, str(refused))
             return
         if self._flows:
             self._refused = refused
             return
-        answer, body = refused.answer
-        self.write(answer_head(answer, chunked=False, connection=b"close") + body)
+        self.write(refused.answer())
         self.transport.close()
 
 
-def _checked_target(head: RequestHead) -> bytes:
+def _checked_target(method: bytes, target: bytes, version: str, fields: Fields, max_body: int) -> bytes:
     """Return the target in origin form. Raises Refused for a request that must not be passed on."""
-    if head.method == b"CONNECT":
-        raise Refused(405, "METHOD_NOT_ALLOWED", "This is no tunnel: CONNECT is not served.")
-    names = [name.lower() for name, _ in head.headers]
-    hosts = names.count(b"host")
-    if hosts > 1 or (hosts == 0 and head.version == "1.1"):
-        raise Refused(400, "BAD_REQUEST", "A request must have one Host field.")
-    if b"transfer-encoding" in names:
-        if b"content-length" in names:
-            raise Refused(400, "BAD_REQUEST", "Content-Length and Transfer-Encoding contradict each other.")
-        if head.get(b"transfer-encoding").strip().lower() != b"chunked":
-            raise Refused(501, "NOT_IMPLEMENTED", "The only transfer coding served is chunked.")
-    if head.target.startswith(b"/") or head.target == b"*":
-        return head.target
-    scheme, separator, rest = head.target.partition(b"://")
+    read = fields.read
+    host = read.get(b"host")
+    if method == b"CONNECT":
+        raise Refused(405, "method_not_allowed", "This is no tunnel: CONNECT is not served.")
+    if version not in ("1.0", "1.1"):
+        raise Refused(505, "version_not_supported", "Only HTTP/1.0 and HTTP/1.1 are served here.")
+    if (host is None and version == "1.1") or (host is not None and _NO_HOST.search(host)):
+        raise Refused(400, "bad_request", "A request must have one Host field, with a host in it.")
+    if b"transfer-encoding" in read:
+        if b"content-length" in read:
+            raise Refused(400, "bad_request", "Content-Length and Transfer-Encoding contradict each other.")
+        if read[b"transfer-encoding"].strip().lower() != b"chunked":
+            raise Refused(501, "not_implemented", "The only transfer coding served is chunked.")
+    length = read.get(b"content-length")
+    if length is not None:
+        if not length.isdigit():
+            raise Refused(400, "bad_request", "Content-Length must be one number.")
+        if int(length) > max_body:
+            raise Refused(413, "body_too_large", f"The body is over {max_body} bytes.")
+    if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
+        return target
+    scheme, separator, rest = target.partition(b"://")
     if not separator or scheme.lower() not in (b"http", b"https"):
-        raise Refused(400, "BAD_REQUEST", "The request target must be a path or an http URL.")
-    slash = rest.find(b"/")
-    return rest[slash:] if slash >= 0 else b"/"
+        raise Refused(400, "bad_request", "The request target must be a path or an http URL.")
+    end = re.search(rb"[/?]", rest)
+    path = rest[end.start() :] if end else b"/"
+    return path if path.startswith(b"/") else b"/" + path

@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from mooring.capture.proxy.headers import (
-    REQUEST_ID,
-    AnswerHead,
-    Headers,
-    RequestHead,
-    answer_head,
-    chunk,
-    last_chunk,
-    own_answer,
-    request_head,
-)
+from mooring.capture.proxy.headers import REASONS, VIA, Fields, Headers, chunk, last_chunk, own_answer
 from mooring.capture.proxy.legacy import maybe_split, plain_json, rewrap
-from mooring.exchange import Exchange, new_request_id
+from mooring.capture.proxy.tap import Tap
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.downstream import ClientProtocol
     from mooring.capture.proxy.server import Proxy
     from mooring.capture.proxy.upstream import UpstreamProtocol
 
+LEGACY_BYTES = 64 * 2**20
+"""A body of MLflow 1 is held until it is whole; a longer one passes as it is."""
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Captured:
-    """A body as it is kept for the log: its beginning, up to a limit."""
-
-    __slots__ = ("_limit", "_parts", "_size", "cut")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.cut = False
-
-    def add(self, data: bytes) -> None:
-        """Keep `data`, or as much of it as the limit leaves room for."""
-        room = self._limit - self._size
-        if len(data) > room:
-            self.cut = True
-            data = data[:room]
-        self._size += len(data)
-        self._parts.append(data)
-
-    def bytes(self) -> bytes:
-        """Return what was kept."""
-        return b"".join(self._parts)
 
 
 class Flow:
@@ -59,54 +24,83 @@ class Flow:
     Bytes are collected while one read is parsed and written at its end, so that a small message is one write.
     """
 
+    __slots__ = (
+        "_acquired",
+        "_active",
+        "_answer_chunked",
+        "_answer_out",
+        "_body_size",
+        "_continued",
+        "_done",
+        "_fields",
+        "_framing",
+        "_has_body",
+        "_request_chunked",
+        "_request_out",
+        "_retried",
+        "_sniffed",
+        "_target",
+        "_trailers",
+        "_upstream",
+        "answer_begun",
+        "client",
+        "keep_alive",
+        "method",
+        "proxy",
+        "request_complete",
+        "tap",
+        "version",
+    )
+
     def __init__(
-        self, proxy: Proxy, client: ClientProtocol, head: RequestHead, target: bytes, keep_alive: bool
+        self,
+        proxy: Proxy,
+        client: ClientProtocol,
+        method: bytes,
+        target: bytes,
+        version: str,
+        fields: Fields,
+        keep_alive: bool,
     ) -> None:
         self.proxy = proxy
         self.client = client
-        self.head = head
+        self.method = method
+        self.version = version
         self.keep_alive = keep_alive
-        self.request_complete = False
-        self.answer_begun = False
-        self.scored = head.method == b"POST" and target.partition(b"?")[0] == b"/invocations"
+        self.request_complete = self.answer_begun = False
         self._target = proxy.upstream.prefix + target
+        self._fields = fields
         self._upstream: UpstreamProtocol | None = None
-        self._active = self._acquired = self._retried = self._done = False
-
-        length = head.get(b"content-length")
-        self._request_chunked = bool(head.get(b"transfer-encoding"))
-        self._has_body = self._request_chunked or length not in (b"", b"0")
-        self._framing: tuple[bytes, bytes] | None = None
-        if self._request_chunked:
-            self._framing = (b"Transfer-Encoding", b"chunked")
-        elif length:
-            self._framing = (b"Content-Length", length)
+        self._active = self._acquired = self._retried = self._done = self._continued = False
+        self._answer_chunked = False
+        self._body_size = 0
+        self._trailers: Headers = []
         self._request_out: list[bytes] = []
         self._answer_out: list[bytes] = []
-        self._answer_chunked = False
-        self._sniffing = self._continued = False
-        if not self.scored:
-            proxy.recorder.ledger.passed += 1
-            self._request_out.append(self._head_out())
-            return
+        self._sniffed: list[bytes] | None = None  # the body's beginning, until it is known what it is
 
-        proxy.recorder.begin()
-        self._time_ns = time.time_ns()
-        self._started = time.perf_counter_ns()
-        self._request_id = new_request_id(self._time_ns)
-        self._client_request_id = head.get(REQUEST_ID) or None
-        self._request = Captured(proxy.settings.max_payload)
-        self._answer = Captured(proxy.settings.max_payload)
-        self._answer_head: AnswerHead | None = None
-        self._errors: list[str] = []
-        self._sniffing = (
-            proxy.settings.legacy_split
-            and self._has_body
-            and not head.get(b"content-encoding")
-            and head.get(b"content-type").lower().startswith(b"application/json")
-        )
-        self._sniffed: list[bytes] = []
-        if not self._sniffing:
+        read = fields.read
+        self._request_chunked = b"transfer-encoding" in read
+        length = read.get(b"content-length")
+        self._has_body = self._request_chunked or length not in (None, b"0")
+        if self._request_chunked:
+            self._framing = b"Transfer-Encoding: chunked\r\n"
+        else:
+            self._framing = b"" if length is None else b"Content-Length: %b\r\n" % length
+
+        self.tap: Tap | None = None
+        if method == b"POST" and (target == b"/invocations" or target.startswith(b"/invocations?")):
+            self.tap = Tap(proxy, fields, self._target)
+            if (
+                proxy.settings.legacy_split
+                and self._has_body
+                and b"content-encoding" not in read
+                and read.get(b"content-type", b"").lower().startswith(b"application/json")
+            ):
+                self._sniffed = []
+        else:
+            proxy.recorder.ledger.passed += 1
+        if self._sniffed is None:
             self._request_out.append(self._head_out())
 
     # The request
@@ -114,35 +108,39 @@ class Flow:
     def activate(self) -> None:
         """Begin: those that the client sent before this one have their answers."""
         self._active = True
-        if self._sniffing and self.head.get(b"expect").lower() == b"100-continue":
+        if self._sniffed is not None and self._fields.read.get(b"expect", b"").lower() == b"100-continue":
             # Its head can't go on before its body is seen, so the model server can't be asked.
             self._continued = True
-            self.client.write(CONTINUE)
-        self.flush_request()
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         if self._done:
             return
-        if self.scored:
-            self._request.add(data)
-        if self._sniffing:
-            self._sniffed.append(data)
+        self._body_size += len(data)
+        if self._body_size > self.proxy.settings.max_body:
+            self.failed(413, "body_too_large", f"The body is over {self.proxy.settings.max_body} bytes.")
             return
-        self._request_out.append(chunk(data) if self._request_chunked else data)
+        if self.tap is not None:
+            self.tap.request_body(data)
+        if self._sniffed is not None:
+            self._sniffed.append(data)
+        else:
+            self._request_out.append(chunk(data) if self._request_chunked else data)
 
     def request_end(self, trailers: Headers) -> None:
         """Take the end of the request."""
         self.request_complete = True
-        if self._request_chunked and not self._sniffing:
+        self._trailers = trailers
+        if self._request_chunked and self._sniffed is None:
             self._request_out.append(last_chunk(trailers))
 
     def flush_request(self) -> None:
         """Send on what has come, as far as it may go."""
         if not self._active or self._done:
             return
-        if self._sniffing:
-            self._sniff()
+        if self._sniffed is not None:
+            self._sniff(self._sniffed)
         if not self._request_out:
             return
         if self._upstream is not None:
@@ -164,21 +162,24 @@ class Flow:
         self._request_out.clear()
         upstream.write(data)
 
-    def _sniff(self) -> None:
+    def _sniff(self, pieces: list[bytes]) -> None:
         """Decide whether the body is one of MLflow 1; its first bytes say whether to wait for all of it."""
-        body = b"".join(self._sniffed)
-        self._sniffed = [body]
-        decided = maybe_split(body)
-        small = len(body) <= self.proxy.settings.max_payload
-        if not self.request_complete and small and decided is not False:
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces[:] = [body]
+        maybe = maybe_split(body) if body else None
+        small = len(body) <= LEGACY_BYTES
+        if not self.request_complete and small and maybe is not False:
             return
-        self._sniffing = False
-        new_body = rewrap(body) if self.request_complete and decided and small else None
+        self._sniffed = None
+        new_body = rewrap(body) if self.request_complete and maybe and small else None
         if new_body is not None:
             self._request_chunked = False
-            self._framing = (b"Content-Length", b"%d" % len(new_body))
-            content_type = plain_json(self.head.get(b"content-type"))
-            self._request_out += [self._head_out(content_type), new_body]
+            self._framing = b"Content-Length: %d\r\n" % len(new_body)
+            lines = self._fields.lines
+            for at in range(0, len(lines), 4):
+                if lines[at].lower() == b"content-type":
+                    lines[at + 2] = plain_json(lines[at + 2])
+            self._request_out += (self._head_out(), new_body)
             return
         self._request_out.append(self._head_out())
         if not self._request_chunked:
@@ -187,67 +188,86 @@ class Flow:
         if body:
             self._request_out.append(chunk(body))
         if self.request_complete:
-            self._request_out.append(last_chunk([]))
+            self._request_out.append(last_chunk(self._trailers))
 
-    def _head_out(self, content_type: bytes | None = None) -> bytes:
-        head, drop = self.head, set()
-        if content_type is not None:
-            headers = [pair for pair in head.headers if pair[0].lower() != b"content-type"]
-            head = head._replace(headers=[*headers, (b"Content-Type", content_type)])
-        if self._continued:
-            drop.add(b"expect")
-        return request_head(
-            head,
-            self._target,
-            host=self.proxy.upstream.authority,
-            client=self.client.address,
-            framing=self._framing,
-            request_id=self._answer_id() if self.scored else None,
-            drop=drop,
-        )
-
-    def _answer_id(self) -> bytes:
-        return self._client_request_id or self._request_id.encode()
-
-    # The answer
-
-    def informational(self, answer: AnswerHead) -> None:
-        """Pass a 1xx on at once, to clients that know of them."""
-        if self.head.version == "1.1":
-            self.client.write(answer_head(answer, chunked=False, connection=None))
-
-    def answer_started(self, answer: AnswerHead, *, until_close: bool) -> None:
-        """Take the head of the answer; `until_close` says that it has no framing of its own."""
-        self.answer_begun = True
-        chunked = until_close or bool(answer.get(b"transfer-encoding"))
-        if not self.request_complete or self.proxy.draining:
-            self.keep_alive = False
-        if self.head.version != "1.1":
-            self.keep_alive = self.keep_alive and not chunked
-            chunked = False
-        if answer.status in (204, 304) or self.head.method == b"HEAD":
-            self._answer_chunked = False
-            chunked = chunked and self.head.method == b"HEAD"
-        else:
-            self._answer_chunked = chunked
-        connection = None if self.keep_alive else b"close"
-        if self.keep_alive and self.head.version != "1.1":
-            connection = b"keep-alive"
-        if self.scored:
-            self._answer_head = answer
-        self._answer_out.append(
-            answer_head(
-                answer,
-                chunked=chunked,
-                connection=connection,
-                request_id=self._answer_id() if self.scored else None,
+    def _head_out(self) -> bytes:
+        fields, proxy, client = self._fields, self.proxy, self.client
+        read = fields.read
+        via = read.get(b"via")
+        forwarded_for, proto, host = client.address, b"http", read.get(b"host", b"")
+        if proxy.settings.trust_forwarded:
+            if earlier := read.get(b"x-forwarded-for"):
+                forwarded_for = earlier + b", " + forwarded_for
+            proto = read.get(b"x-forwarded-proto", proto)
+            host = read.get(b"x-forwarded-host", host)
+        request_id = read.get(b"x-request-id") if self.tap is None else self.tap.answer_id
+        expect = b"" if self._continued else read.get(b"expect")
+        return b"".join(
+            (
+                self.method,
+                b" ",
+                self._target,
+                proxy.upstream_version_and_host,
+                *fields.end_to_end(),
+                b"Via: ",
+                via + b", " + VIA if via else VIA,
+                b"\r\nX-Forwarded-For: ",
+                forwarded_for,
+                b"\r\nX-Forwarded-Proto: ",
+                proto,
+                b"\r\nX-Forwarded-Host: " + host if host else b"",
+                b"\r\nX-Request-Id: " + request_id if request_id else b"",
+                b"\r\nExpect: " + expect if expect else b"",
+                b"\r\n",
+                self._framing,
+                b"\r\n",
             )
         )
 
+    # The answer
+
+    def informational(self, status: int, reason: bytes, fields: Fields) -> None:
+        """Pass a 1xx on at once, to clients that know of them."""
+        if self.version == "1.1":
+            head = (b"HTTP/1.1 %d " % status, reason, b"\r\n", *fields.end_to_end(), b"\r\n")
+            self.client.write(b"".join(head))
+
+    def answer_started(self, status: int, reason: bytes, fields: Fields, *, until_close: bool) -> None:
+        """Take the head of the answer; `until_close` says that it has no framing of its own."""
+        self.answer_begun = True
+        read = fields.read
+        chunked = until_close or b"transfer-encoding" in read
+        if not self.request_complete or self.proxy.draining:
+            self.keep_alive = False
+        if self.version != "1.1":
+            self.keep_alive = self.keep_alive and not chunked
+            chunked = False
+        if self.method == b"HEAD" or status in (204, 304):
+            chunked = chunked and self.method == b"HEAD"
+        else:
+            self._answer_chunked = chunked
+        tap, via = self.tap, read.get(b"via")
+        if tap is not None:
+            tap.status, tap.answer_fields = status, fields
+        request_id = read.get(b"x-request-id") if tap is None else tap.answer_id
+        out = self._answer_out
+        out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b"")))
+        out += fields.end_to_end()
+        out += (b"Via: ", via + b", " + VIA if via else VIA)
+        if request_id:
+            out += (b"\r\nX-Request-Id: ", request_id)
+        if chunked:
+            out.append(b"\r\nTransfer-Encoding: chunked")
+        if not self.keep_alive:
+            out.append(b"\r\nConnection: close")
+        elif self.version != "1.1":
+            out.append(b"\r\nConnection: keep-alive")
+        out.append(b"\r\n\r\n")
+
     def answer_body(self, data: bytes) -> None:
         """Take a piece of the answer's body."""
-        if self.scored:
-            self._answer.add(data)
+        if self.tap is not None:
+            self.tap.answer_body(data)
         self._answer_out.append(chunk(data) if self._answer_chunked else data)
 
     def flush_answer(self) -> None:
@@ -265,22 +285,24 @@ class Flow:
         self._finish()
 
     def failed(self, status: int, code: str, message: str) -> None:
-        """The model server gave no answer, or only the beginning of one."""
+        """The request gets no answer from the model server, or only the beginning of one."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
         if self._done:
             return
-        if self.scored:
-            self._errors.append(code)
+        if self.tap is not None:
+            self.tap.errors.append(code)
         if self.answer_begun:
             # What was sent promised more: only a broken connection tells the client so.
             self._answer_out.clear()
             self._finish(broken=True)
             return
-        answer, body = own_answer(status, code.upper(), message)
-        self.answer_started(answer, until_close=False)
-        if self.head.method != b"HEAD":
+        lines, body = own_answer(status, code.upper(), message)
+        fields = Fields(self.proxy.answer_table)
+        fields.lines, fields.read = lines, {b"content-type": b"application/json"}
+        self.answer_started(status, b"", fields, until_close=False)
+        if self.method != b"HEAD":
             self.answer_body(body)
         self._finish()
 
@@ -289,8 +311,7 @@ class Flow:
 
         A POST may have been worked on though no answer came, so it never is.
         """
-        method = self.head.method
-        if self._retried or self._done or not upstream.reused or method not in IDEMPOTENT or self._has_body:
+        if self._retried or self._done or not upstream.reused or self.method not in IDEMPOTENT or self._has_body:
             return False
         self._retried = True
         self._upstream = None
@@ -303,8 +324,8 @@ class Flow:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
-        if not self._done and self.scored:
-            self._errors.append("client_gone")
+        if not self._done and self.tap is not None:
+            self.tap.errors.append("client_gone")
         self._answer_out.clear()
         self._finish(broken=True)
 
@@ -329,34 +350,7 @@ class Flow:
         self._done = True
         last = b"".join(self._answer_out)
         self._answer_out.clear()
-
-        def release() -> None:
+        if self.tap is None:
             self.client.finished(self, last, broken)
-
-        if self.scored:
-            self.proxy.submit(self._exchange(), release)
         else:
-            release()
-
-    def _exchange(self) -> Exchange:
-        answer = self._answer_head
-        if self._request.cut or self._answer.cut:
-            self._errors.append("truncated")
-        return Exchange(
-            request_id=self._request_id,
-            time_ns=self._time_ns,
-            duration_ns=time.perf_counter_ns() - self._started,
-            method=self.head.method.decode(),
-            path=self._target.decode("latin-1"),
-            status=answer.status if answer else 0,
-            request_type=self.head.get(b"content-type").decode("latin-1"),
-            request_encoding=self.head.get(b"content-encoding").decode("latin-1"),
-            response_type=answer.get(b"content-type").decode("latin-1") if answer else "",
-            response_encoding=answer.get(b"content-encoding").decode("latin-1") if answer else "",
-            request=self._request.bytes(),
-            response=self._answer.bytes(),
-            client_request_id=self._client_request_id.decode("latin-1") if self._client_request_id else None,
-            model=self.proxy.settings.model,
-            version=self.proxy.settings.model_version,
-            errors=self._errors,
-        )
+            self.proxy.submit(self, self.tap, last, broken)

@@ -5,122 +5,98 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import NamedTuple
 
 Headers = list[tuple[bytes, bytes]]
 
 VIA = b"1.1 mooring"
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-REQUEST_ID = b"x-request-id"
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
+# Fields that end here; those of them that go on are written anew.
+HOP_BY_HOP = (
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"transfer-encoding",
+    b"upgrade",
+)
+REWRITTEN = (b"via", b"x-request-id")
+REQUEST_REWRITTEN = (
+    b"host",
+    b"content-length",
+    b"expect",
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+)
+READ = (b"content-type", b"content-encoding")
+ANSWER_READ = (*READ, b"content-length")
 
-class RequestHead(NamedTuple):
-    """A request's line and fields, as the client sent them."""
 
-    method: bytes
-    target: bytes
-    version: str
-    headers: Headers
+class FieldTable:
+    """Which fields of a message are kept back, which are read, by name in whatever case.
 
-    def get(self, name: bytes) -> bytes:
-        """Return the first value of the field `name` (in lower case), or empty bytes."""
-        return next((value for key, value in self.headers if key.lower() == name), b"")
-
-
-class AnswerHead(NamedTuple):
-    """A response's status line and fields, as the model server sent them."""
-
-    status: int
-    reason: bytes
-    headers: Headers
-
-    def get(self, name: bytes) -> bytes:
-        """Return the first value of the field `name` (in lower case), or empty bytes."""
-        return next((value for key, value in self.headers if key.lower() == name), b"")
-
-
-def end_to_end(headers: Headers, also_drop: Iterable[bytes] = ()) -> Headers:
-    """Return the fields that pass an intermediary: neither hop-by-hop nor named by `Connection`.
-
-    >>> end_to_end([(b"Connection", b"close, X-Hop"), (b"X-Hop", b"1"), (b"Accept", b"*/*")])
-    [(b'Accept', b'*/*')]
+    Names as they were spelled are remembered, so that a field costs one look-up.
     """
-    drop = HOP_BY_HOP.union(also_drop)
-    for name, value in headers:
-        if name.lower() == b"connection":
-            drop = drop.union(option.strip().lower() for option in value.split(b","))
-    return [header for header in headers if header[0].lower() not in drop]
+
+    def __init__(self, kept_back: Iterable[bytes], read: Iterable[bytes]) -> None:
+        self._kinds = {name: (name, True) for name in read} | {name: (name, False) for name in kept_back}
+        self.spelled: dict[bytes, tuple[bytes, bool]] = {}
+
+    def kind(self, name: bytes) -> tuple[bytes, bool]:
+        """Return the name under which a field is read, empty if it is not, and whether it is passed on."""
+        kind = self._kinds.get(name.lower(), (b"", True))
+        if len(self.spelled) < 4096:  # clients choose the names
+            self.spelled[name] = kind
+        return kind
 
 
-def request_head(
-    head: RequestHead,
-    target: bytes,
-    *,
-    host: bytes,
-    client: bytes,
-    framing: tuple[bytes, bytes] | None,
-    request_id: bytes | None = None,
-    drop: Iterable[bytes] = (),
-) -> bytes:
-    """Return the head to send to the model server.
+class Fields:
+    """The fields of one message: `lines` to pass on, as they go out, and `read`, those that the proxy knows."""
 
-    `framing` is the Content-Length or Transfer-Encoding field, None for a request without a body.
-    """
-    dropped = {b"host", b"content-length", *FORWARDED, *drop}
-    if request_id is not None:
-        dropped.add(REQUEST_ID)
-    via = [value for name, value in head.headers if name.lower() == b"via"]
-    lines = [head.method + b" " + target + b" HTTP/1.1", b"Host: " + host]
-    lines += [name + b": " + value for name, value in end_to_end(head.headers, {*dropped, b"via"})]
-    lines.append(b"Via: " + b", ".join([*via, VIA]))
-    lines.append(b"X-Forwarded-For: " + client)
-    lines.append(b"X-Forwarded-Proto: http")
-    if forwarded_host := head.get(b"host"):
-        lines.append(b"X-Forwarded-Host: " + forwarded_host)
-    if request_id is not None:
-        lines.append(b"X-Request-Id: " + request_id)
-    if framing is not None:
-        lines.append(framing[0] + b": " + framing[1])
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    __slots__ = ("_table", "lines", "read")
 
+    def __init__(self, table: FieldTable) -> None:
+        self._table = table
+        self.lines: list[bytes] = []
+        self.read: dict[bytes, bytes] = {}
 
-def answer_head(
-    answer: AnswerHead, *, chunked: bool, connection: bytes | None, request_id: bytes | None = None
-) -> bytes:
-    """Return the head to send to the client, with `Connection: connection` where it must be said."""
-    reason = answer.reason or REASONS.get(answer.status, b"")
-    lines = [b"HTTP/1.1 %d " % answer.status + reason]
-    drop = {b"via"} if request_id is None else {b"via", REQUEST_ID}
-    via = [value for name, value in answer.headers if name.lower() == b"via"]
-    lines += [name + b": " + value for name, value in end_to_end(answer.headers, drop)]
-    lines.append(b"Via: " + b", ".join([*via, VIA]))
-    if request_id is not None:
-        lines.append(b"X-Request-Id: " + request_id)
-    if chunked:
-        lines.append(b"Transfer-Encoding: chunked")
-    if connection is not None:
-        lines.append(b"Connection: " + connection)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    def add(self, name: bytes, value: bytes) -> None:
+        """Take a field. One that comes again is read as one list of values (RFC 9110, section 5.3)."""
+        table = self._table
+        known, passed = table.spelled.get(name) or table.kind(name)
+        if known:
+            read = self.read
+            read[known] = read[known] + b", " + value if known in read else value
+        if passed:
+            self.lines += (name, b": ", value, b"\r\n")
+
+    def end_to_end(self) -> list[bytes]:
+        """Return the lines to pass on, without the fields that `Connection` names.
+
+        >>> fields = Fields(FieldTable(HOP_BY_HOP, READ))
+        >>> fields.add(b"Connection", b"close, X-Hop"); fields.add(b"X-Hop", b"1"); fields.add(b"Accept", b"*/*")
+        >>> fields.end_to_end()
+        [b'Accept', b': ', b'*/*', b'\\r\\n']
+        """
+        options = self.read.get(b"connection", b"").lower()
+        if options in (b"", b"keep-alive", b"close"):
+            return self.lines
+        # Content-Type and the like are no hop's to name: without them the message means something else.
+        named = {option.strip() for option in options.split(b",")}.difference(READ)
+        lines = self.lines
+        return [
+            part for at in range(0, len(lines), 4) if lines[at].lower() not in named for part in lines[at : at + 4]
+        ]
 
 
-def own_answer(status: int, code: str, message: str) -> tuple[AnswerHead, bytes]:
-    """Return an answer of the proxy's own, its body shaped as MLflow shapes its errors."""
+def own_answer(status: int, code: str, message: str) -> tuple[list[bytes], bytes]:
+    """Return fields and body of an answer of the proxy's own, shaped as MLflow shapes its errors."""
     body = json.dumps({"error_code": code, "message": message}).encode() + b"\n"
-    headers = [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
-    return AnswerHead(status, REASONS[status], headers), body
+    return [b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)], body
 
 
 def chunk(data: bytes) -> bytes:

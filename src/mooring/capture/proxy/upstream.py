@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from mooring.capture.proxy.headers import AnswerHead, Headers
+from mooring.capture.proxy.headers import Fields, Headers
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.flow import Flow
@@ -59,10 +59,10 @@ class UpstreamProtocol(asyncio.Protocol):
         self._proxy = proxy
         self._parser = httptools.HttpResponseParser(self)
         self._flow: Flow | None = None
-        self._headers: Headers = []
+        self._fields = Fields(proxy.answer_table)
         self._trailers: Headers = []
         self._reason = b""
-        self._head_done = self._until_close = self._answered = self._spent = False
+        self._head_done = self._until_close = self._answered = self._spent = self._parser_spent = False
         self._poll = select.poll()
         self.reused = False
         self.deadline = float("inf")
@@ -123,7 +123,7 @@ class UpstreamProtocol(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._answered:
             self._spent = True  # more than one answer to one request
-        self._headers = []
+        self._fields = Fields(self._proxy.answer_table)
         self._trailers = []
         self._reason = b""
         self._head_done = False
@@ -132,26 +132,28 @@ class UpstreamProtocol(asyncio.Protocol):
         self._reason += data
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        (self._trailers if self._head_done else self._headers).append((name, value))
+        if self._head_done:
+            self._trailers.append((name, value))
+        else:
+            self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
         flow = self._flow
         if flow is None or self._answered:
             return
-        answer = AnswerHead(self._parser.get_status_code(), self._reason, self._headers)
-        if answer.status < 200:
-            flow.informational(answer)
+        status, read = self._parser.get_status_code(), self._fields.read
+        if status < 200:
+            flow.informational(status, self._reason, self._fields)
             return
         self._head_done = True
-        bodiless = flow.head.method == b"HEAD" or answer.status in (204, 304)
-        framed = answer.get(b"transfer-encoding") or answer.get(b"content-length")
-        self._until_close = not framed and not bodiless
-        flow.answer_started(answer, until_close=self._until_close)
+        bodiless = status in (204, 304) or flow.method == b"HEAD"
+        self._until_close = not bodiless and b"content-length" not in read and b"transfer-encoding" not in read
+        flow.answer_started(status, self._reason, self._fields, until_close=self._until_close)
         if not self._parser.should_keep_alive():
             self._spent = True
         if bodiless:
             # The parser can't be told that no body follows whatever the head says: its next answer gets a new one.
-            self._answered = True
+            self._answered = self._parser_spent = True
 
     def on_body(self, data: bytes) -> None:
         if self._answered:
@@ -205,7 +207,7 @@ class UpstreamProtocol(asyncio.Protocol):
         self._fail("The model server did not answer in time.", 504, "upstream_timeout")
 
     def _wait(self) -> None:
-        self.deadline = self._proxy.loop.time() + self._proxy.settings.response_timeout
+        self.deadline = self._proxy.now + self._proxy.settings.response_timeout
 
     def _fail(self, message: str, status: int = 502, code: str = "upstream_failed") -> None:
         flow, self._flow = self._flow, None
@@ -221,9 +223,11 @@ class UpstreamProtocol(asyncio.Protocol):
         if self._spent or not flow.request_complete or self.transport.is_closing():
             self.transport.close()
         else:
-            self._parser = httptools.HttpResponseParser(self)
+            if self._parser_spent:
+                self._parser = httptools.HttpResponseParser(self)
+                self._parser_spent = False
             self.reused = True
-            self.deadline = self._proxy.loop.time() + self._proxy.settings.idle_timeout
+            self.deadline = self._proxy.now + self._proxy.settings.idle_timeout
             self._proxy.pool.give_back(self)
         flow.answer_end(self._trailers)
 

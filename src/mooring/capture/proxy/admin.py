@@ -1,0 +1,138 @@
+"""The admin port: metrics for Prometheus, health, the ledger, and the model version that the log names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mooring.capture.proxy.stats import BUCKETS, Stats
+from mooring.exchange import Ledger
+from mooring.spool import past_ledger, spooled_bytes
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+Snapshot = Callable[[], Awaitable[Stats]]
+SetVersion = Callable[[str], None]
+_TIMEOUT = 10.0
+
+
+class Admin:
+    """Answers on the admin port. `snapshot` collects the counts of all workers."""
+
+    def __init__(self, spool: Path, snapshot: Snapshot, set_version: SetVersion) -> None:
+        self._spool = spool
+        self._snapshot = snapshot
+        self._set_version = set_version
+
+    async def serve(self, host: str, port: int) -> asyncio.Server:
+        """Listen. Raises OSError where the address can't be listened on."""
+        return await asyncio.start_server(self._answer, host, port, limit=16 * 1024)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(_TIMEOUT):
+                head = await reader.readuntil(b"\r\n\r\n")
+                method, target, *_ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+                status, content_type, body = await self._respond(method, target.partition("?")[0])
+                phrase = HTTPStatus(status).phrase
+                writer.write(
+                    f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n"
+                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                    + (b"" if method == "HEAD" else body)
+                )
+                await writer.drain()
+        writer.close()
+
+    async def _respond(self, method: str, path: str) -> tuple[int, str, bytes]:
+        if method == "PUT" and path.startswith("/model-version/"):
+            self._set_version(path.removeprefix("/model-version/"))
+            return 200, "text/plain", b"ok\n"
+        if method not in ("GET", "HEAD"):
+            return 405, "text/plain", b"only GET, HEAD and PUT /model-version/VERSION\n"
+        if path == "/healthz":
+            return 200, "text/plain", b"ok\n"
+        stats = await self._snapshot()
+        if path == "/readyz":
+            ready = stats.ready == stats.workers
+            return (
+                (200, "text/plain", b"ready\n") if ready else (503, "text/plain", b"exchanges can't be stored\n")
+            )
+        past = past_ledger(self._spool)
+        if path == "/stats":
+            return 200, "application/json", json.dumps(self._as_dict(stats, past), indent=1).encode() + b"\n"
+        if path == "/metrics":
+            return 200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(stats, past)
+        return 404, "text/plain", b"there are /metrics, /healthz, /readyz and /stats\n"
+
+    def _as_dict(self, stats: Stats, past: Ledger) -> dict[str, object]:
+        total = stats.ledger + past
+        return {
+            "ledger": msgspec.structs.asdict(total) | {"balance": total.balance},
+            "since_start": msgspec.structs.asdict(stats.ledger) | {"balance": stats.ledger.balance},
+            "statuses": {str(status): count for status, count in sorted(stats.statuses.items())},
+            "workers": stats.workers,
+            "clients": stats.clients,
+            "upstreams": stats.upstreams,
+            "spool_bytes": spooled_bytes(self._spool),
+        }
+
+    def _metrics(self, stats: Stats, past: Ledger) -> bytes:
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        spool_bytes = spooled_bytes(self._spool)
+
+        class Collector:
+            def collect(self) -> Iterator[Metric]:
+                return metrics(stats, stats.ledger + past, spool_bytes)
+
+        registry = CollectorRegistry()
+        registry.register(Collector())
+        return generate_latest(registry)
+
+
+def metrics(stats: Stats, ledger: Ledger, spool_bytes: int) -> Iterator[Metric]:
+    """Yield the metrics; docs/operate.md says what each means."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    for name, text, value in (
+        ("seen", "Scoring requests parsed", ledger.seen),
+        ("stored", "Exchanges in the spool or beyond it", ledger.stored),
+        ("sampled_out", "Exchanges that the sample left out", ledger.sampled_out),
+        ("failed", "Exchanges that got no prediction", ledger.failed),
+    ):
+        yield CounterMetricFamily(f"mooring_exchanges_{name}", text, value=value)
+    dropped = CounterMetricFamily("mooring_exchanges_dropped", "Exchanges lost, by reason", labels=["reason"])
+    for reason, count in ledger.dropped.items():
+        dropped.add_metric([reason], count)
+    yield dropped
+    errors = CounterMetricFamily("mooring_exchanges_errors", "Exchanges with an error code", labels=["code"])
+    for code, count in ledger.errors.items():
+        errors.add_metric([code], count)
+    yield errors
+    yield GaugeMetricFamily("mooring_exchanges_in_flight", "Exchanges not yet answered", value=ledger.in_flight)
+    yield CounterMetricFamily("mooring_requests_passed", "Requests for other paths", value=ledger.passed)
+    answers = CounterMetricFamily("mooring_answers", "Answers to scoring requests, by status", labels=["status"])
+    for status, count in sorted(stats.statuses.items()):
+        answers.add_metric([str(status)], count)
+    yield answers
+    seen, buckets = 0, []
+    for bound, count in zip([*BUCKETS, "+Inf"], stats.durations, strict=True):
+        seen += count
+        buckets.append((str(bound), seen))
+    text = "How long scoring requests took, from the request's head to the answer's end"
+    yield HistogramMetricFamily("mooring_answer_duration_seconds", text, buckets, stats.duration_ns / 1e9)
+    yield GaugeMetricFamily("mooring_connections_clients", "Open connections of clients", value=stats.clients)
+    yield GaugeMetricFamily(
+        "mooring_connections_upstreams", "Open connections to the server", value=stats.upstreams
+    )
+    yield GaugeMetricFamily("mooring_spool_bytes", "Bytes that wait in the spool", value=spool_bytes)
+    yield GaugeMetricFamily("mooring_workers", "Proxy processes", value=stats.workers)
+    yield GaugeMetricFamily("mooring_ready", "Whether every worker can store exchanges", value=stats.ready)

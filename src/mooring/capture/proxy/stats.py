@@ -1,0 +1,48 @@
+"""What a proxy process counts, apart from the ledger, in a form that adds up over workers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import msgspec
+
+from mooring.exchange import Ledger
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds, in seconds, of the histogram of how long answers took."""
+_BUCKETS_NS = [bound * 1e9 for bound in BUCKETS]
+
+
+class Stats(msgspec.Struct):
+    """The counts of one proxy process, or of several: gauges and counters alike add up.
+
+    >>> stats = Stats(); stats.observe(200, 3_000_000); (stats + stats).statuses
+    {200: 2}
+    """
+
+    ledger: Ledger = msgspec.field(default_factory=Ledger)
+    statuses: dict[int, int] = {}
+    durations: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    duration_ns: int = 0
+    clients: int = 0
+    upstreams: int = 0
+    workers: int = 1
+    ready: int = 0
+
+    def observe(self, status: int, duration_ns: int) -> None:
+        """Count an answer."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.durations[bisect_left(_BUCKETS_NS, duration_ns)] += 1
+        self.duration_ns += duration_ns
+
+    def __add__(self, other: Stats) -> Stats:
+        """Return the counts of both."""
+        statuses = {
+            key: self.statuses.get(key, 0) + other.statuses.get(key, 0) for key in self.statuses | other.statuses
+        }
+        return Stats(
+            self.ledger + other.ledger,
+            statuses,
+            [a + b for a, b in zip(self.durations, other.durations, strict=True)],
+            *(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__[3:]),
+        )

@@ -1,0 +1,270 @@
+"""`mooring proxy`: one process or several that share the port, with an admin port and the drain beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mooring.capture.drainer import Drainer
+from mooring.capture.proxy.admin import Admin
+from mooring.capture.proxy.server import Proxy, bind, serve
+from mooring.capture.proxy.stats import Stats
+from mooring.capture.recorder import Recorder
+
+if TYPE_CHECKING:
+    from mooring.config import ProxySettings
+
+_LOOK_SECONDS = 0.25
+_RESTART_SECONDS = 1.0
+
+
+def run(settings: ProxySettings) -> None:
+    """Run the proxy until SIGTERM or SIGINT.
+
+    Raises CantListen where the address can't be listened on, ValueError for settings that can't be meant.
+    """
+    if settings.workers == 1:
+        _run_loop(_single(settings))
+    else:
+        _run_loop(_several(settings))
+
+
+async def _single(settings: ProxySettings) -> None:
+    """Serve in this process."""
+    loop = asyncio.get_running_loop()
+    proxy = Proxy(settings, Recorder(settings), loop)
+    listening = bind(settings)
+
+    async def snapshot() -> Stats:
+        return proxy.stats()
+
+    admin = await _admin(settings, Admin(settings.spool_path, snapshot, proxy.set_version))
+    stop = _stop_on_signals(loop)
+    drainer = Drainer(settings)
+    looking = loop.create_task(_look_after(drainer))
+    _announce(settings, listening, admin)
+    started = time.monotonic()
+    try:
+        await serve(proxy, listening, stop)
+    finally:
+        looking.cancel()
+        if admin is not None:
+            admin.close()
+    say(str(proxy.recorder.ledger))
+    await _last_drain(settings, drainer, started)
+
+
+async def _several(settings: ProxySettings) -> None:
+    """Serve in worker processes, and look after them."""
+    loop = asyncio.get_running_loop()
+    Recorder.check(settings)
+    reserved = bind(settings)
+    settings = msgspec.structs.replace(settings, port=reserved.getsockname()[1])
+    workers = [Worker(settings) for _ in range(settings.workers)]
+
+    async def snapshot() -> Stats:
+        found = await asyncio.gather(*(worker.stats() for worker in workers))
+        total = sum(found[1:], found[0])
+        total.workers = settings.workers
+        return total
+
+    def set_version(version: str) -> None:
+        for worker in workers:
+            worker.tell("version", version)
+
+    admin = await _admin(settings, Admin(settings.spool_path, snapshot, set_version))
+    stop = _stop_on_signals(loop)
+    drainer = Drainer(settings)
+    for worker in workers:
+        worker.start()
+    looking = loop.create_task(_look_after(drainer, workers))
+    _announce(settings, reserved, admin)
+    started = time.monotonic()
+    await stop.wait()
+
+    looking.cancel()
+    await asyncio.gather(*(worker.end(settings.drain_timeout + 5.0) for worker in workers))
+    if admin is not None:
+        admin.close()
+    say(str((await snapshot()).ledger))
+    await _last_drain(settings, drainer, started)
+
+
+class Worker:
+    """A forked proxy process, and the socket over which it is asked for its counts. It ends when this one does."""
+
+    def __init__(self, settings: ProxySettings) -> None:
+        self._settings = settings
+        self._pid = 0
+        self._started = 0.0
+        self._last = Stats()
+        self._past = Stats(workers=0)
+        self._lock = asyncio.Lock()
+
+    def start(self) -> None:
+        """Fork the process."""
+        ours, theirs = socket.socketpair()
+        self._started = time.monotonic()
+        self._pid = os.fork()
+        if self._pid == 0:
+            ours.close()
+            _run_worker(self._settings, theirs)
+        theirs.close()
+        ours.setblocking(False)
+        self._control = ours
+
+    def tell(self, what: str, value: str = "") -> None:
+        """Send the process a message."""
+        try:
+            self._control.send(msgspec.json.encode([what, value]) + b"\n")
+        except OSError as error:
+            say(f"a worker does not listen: {error}")
+
+    async def stats(self) -> Stats:
+        """Return what the process has counted, and those before it that ended."""
+        async with self._lock:
+            if self._pid:
+                try:
+                    self.tell("stats")
+                    self._last = await self._hear(2.0)
+                except (OSError, TimeoutError, msgspec.MsgspecError):
+                    self._last.ready = 0
+            return self._last + self._past
+
+    async def _hear(self, seconds: float) -> Stats:
+        loop = asyncio.get_running_loop()
+        data = b""
+        async with asyncio.timeout(seconds):
+            while not data.endswith(b"\n"):
+                piece = await loop.sock_recv(self._control, 65536)
+                if not piece:
+                    raise ConnectionResetError
+                data += piece
+        return msgspec.json.decode(data.splitlines()[-1], type=Stats)
+
+    def look(self) -> None:
+        """Start the process anew if it has ended."""
+        if not self._pid:
+            if time.monotonic() - self._started > _RESTART_SECONDS:
+                self.start()
+            return
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if pid:
+            say(f"worker {pid} ended with {os.waitstatus_to_exitcode(status)}, and is started anew")
+            self._gone()
+
+    def _gone(self) -> None:
+        self._pid = 0
+        self._control.close()
+        # What it had in flight is lost; its spool says how much.
+        self._last.ledger = self._last.ledger.ended()
+        self._last.clients = self._last.upstreams = self._last.ready = self._last.workers = 0
+        self._past, self._last = self._past + self._last, Stats(workers=0)
+
+    async def end(self, seconds: float) -> None:
+        """Stop the process in order, and kill it where it takes longer. Its last words are its counts."""
+        if not self._pid:
+            return
+        os.kill(self._pid, signal.SIGTERM)
+        async with self._lock:
+            try:
+                self._last = await self._hear(seconds)
+            except (OSError, TimeoutError, msgspec.MsgspecError):
+                os.kill(self._pid, signal.SIGKILL)
+            await asyncio.to_thread(os.waitpid, self._pid, 0)
+            self._gone()
+
+
+def _run_worker(settings: ProxySettings, control: socket.socket) -> None:
+    """Be a worker; never returns."""
+    code = 1
+    try:
+        _run_loop(_work(settings, control))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+async def _work(settings: ProxySettings, control: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    proxy = Proxy(settings, Recorder(settings), loop)
+    stop = _stop_on_signals(loop)
+
+    def answer() -> None:
+        messages = control.recv(65536)
+        if not messages:  # the parent has gone
+            loop.remove_reader(control)
+            stop.set()
+        for line in messages.splitlines():
+            what, value = msgspec.json.decode(line)
+            if what == "stats":
+                control.sendall(msgspec.json.encode(proxy.stats()) + b"\n")
+            elif what == "version":
+                proxy.set_version(value)
+
+    loop.add_reader(control, answer)
+    await serve(proxy, bind(settings), stop)
+    control.sendall(msgspec.json.encode(proxy.stats()) + b"\n")
+
+
+async def _admin(settings: ProxySettings, admin: Admin) -> asyncio.Server | None:
+    if settings.admin_port < 0:
+        return None
+    try:
+        return await admin.serve(settings.admin_host, settings.admin_port)
+    except OSError as error:
+        say(f"the admin port {settings.admin_port} is taken ({os.strerror(error.errno or 0)}); there is none now")
+        return None
+
+
+async def _look_after(drainer: Drainer, workers: list[Worker] | None = None) -> None:
+    while True:
+        drainer.ensure()
+        for worker in workers or []:
+            worker.look()
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _last_drain(settings: ProxySettings, drainer: Drainer, started: float) -> None:
+    drainer.ensure(now=True)
+    if not await asyncio.to_thread(drainer.finish, settings.drain_timeout):
+        say(f"the log did not take everything in time; the rest stays in {settings.spool_path}")
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _announce(settings: ProxySettings, listening: socket.socket, admin: asyncio.Server | None) -> None:
+    port = listening.getsockname()[1]
+    say(f"listening on http://{settings.host}:{port} for {settings.upstream}, logging to {settings.log}")
+    if admin is not None:
+        port = admin.sockets[0].getsockname()[1]
+        say(f"metrics, health and counts on http://{settings.admin_host}:{port}/metrics, /readyz and /stats")
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def say(text: str) -> None:
+    """Print to stderr."""
+    print(f"mooring: {text}", file=sys.stderr, flush=True)
