@@ -29,6 +29,8 @@ _JSON = "application/json"
 _CHAT_KEYS = {"messages", "prompt", "input"}
 _ANY_HEADER = 32  # zlib: take gzip's header or its own
 
+_PREDICTION = ("prediction",)
+
 _decode_json = msgspec.json.Decoder().decode
 
 
@@ -99,6 +101,8 @@ def decode(exchange: Exchange) -> Scored:
         raise Undecodable("unredactable", "A body could not be redacted, so it was not stored.")
     if "truncated" in exchange.errors:
         raise Undecodable("truncated", "Only a part of the request or of its answer was captured.")
+    if (usual := _decode_usual(exchange)) is not None:
+        return usual
     kind, inputs, params = decode_inputs(exchange.request, exchange.request_type, exchange.request_encoding)
     answer = exchange.response, exchange.response_type, exchange.response_encoding
     outputs = decode_outputs(*answer, chat=kind == "chat")
@@ -108,6 +112,47 @@ def decode(exchange: Exchange) -> Scored:
                 return Scored(kind, asked, answered, params)
     rows, predictions = len(inputs[0].rows), len(outputs[0].rows)
     raise Undecodable("rows_differ", f"Rows in the request: {rows}. Predictions in its answer: {predictions}.")
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    columns: tuple[str, ...]
+    data: list[list[Any]]
+
+
+class _Split(msgspec.Struct, forbid_unknown_fields=True):
+    dataframe_split: _Table
+
+
+class _Predictions(msgspec.Struct, forbid_unknown_fields=True):
+    predictions: list[float | int | str | bool | None]
+
+
+_distinct: set[tuple[str, ...]] = set()
+_decode_table = msgspec.json.Decoder(_Split).decode
+_decode_predictions = msgspec.json.Decoder(_Predictions).decode
+
+
+def _decode_usual(exchange: Exchange) -> Scored | None:
+    """Decode what is by far the most frequent, in a tenth of the time; None if it is anything else."""
+    if exchange.request_encoding or exchange.response_encoding:
+        return None
+    if exchange.request_type != _JSON or exchange.response_type != _JSON:
+        return None
+    try:
+        columns, rows = msgspec.structs.astuple(_decode_table(exchange.request).dataframe_split)
+        predictions = _decode_predictions(exchange.response).predictions
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(rows) != len(predictions) or not rows or set(map(len, rows)) != {len(columns)}:
+        return None
+    if columns not in _distinct:
+        if _names(columns) != columns:
+            return None
+        if len(_distinct) < 1024:  # clients choose the names
+            _distinct.add(columns)
+    return Scored(
+        "dataframe_split", Frame(columns, rows), Frame(_PREDICTION, [(one,) for one in predictions]), None
+    )
 
 
 def decode_inputs(body: bytes, content_type: str = _JSON, encoding: str = "") -> Inputs:

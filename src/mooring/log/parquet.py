@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,15 +40,17 @@ class ParquetLog:
 
     def write(self, name: str, exchanges: Iterable[Exchange]) -> None:
         """Write a segment's exchanges: an object for each kind, model and day, all named by the segment."""
-        partitions: dict[tuple[str, str], Partition] = {}
+        partitions: dict[tuple[str | None, int], Partition] = {}
         for exchange in exchanges:
-            key = quote(exchange.model or NO_MODEL, safe=""), _day(exchange.time_ns)
-            if key not in partitions:
-                partitions[key] = Partition(self._schema(exchange.model or NO_MODEL))
-            partitions[key].add(exchange)
+            key = exchange.model, exchange.time_ns // _DAY_NS
+            partition = partitions.get(key)
+            if partition is None:
+                partition = partitions[key] = Partition(self._schema(exchange.model or NO_MODEL))
+            partition.add(exchange)
         for (model, day), partition in partitions.items():
+            folder = f"model={quote(model or NO_MODEL, safe='')}/date={_date(day)}"
             for kind, data in partition.finish():
-                path = f"{kind}/model={model}/date={day}/{name}.parquet"
+                path = f"{kind}/{folder}/{name}.parquet"
                 store.put_if_absent(self._store, path, data, self._uri)
 
     def _schema(self, model: str) -> Recorded:
@@ -137,15 +140,12 @@ class ParquetBuffer:
 
 def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) -> pa.RecordBatch:
     """Return exchanges as rows of PAYLOADS."""
-    columns: dict[str, list[Any]] = {
-        name: [getattr(exchange, name) for exchange in exchanges]
-        for name in PAYLOADS.names
-        if name not in ("time", "headers", "model_version", "reason")
-    }
-    columns["time"] = [exchange.time_ns // 1000 for exchange in exchanges]
-    columns["headers"] = [json.dumps(exchange.headers) if exchange.headers else "{}" for exchange in exchanges]
-    columns["model_version"] = [exchange.version for exchange in exchanges]
-    columns["reason"] = list(reasons)
+    values = zip(*map(msgspec.structs.astuple, exchanges), strict=True)
+    columns: dict[str, Sequence[Any]] = dict(zip(Exchange.__struct_fields__, values, strict=True))
+    columns["time"] = [time_ns // 1000 for time_ns in columns["time_ns"]]
+    columns["headers"] = [json.dumps(headers) if headers else "{}" for headers in columns["headers"]]
+    columns["model_version"] = columns["version"]
+    columns["reason"] = reasons
     return pa.record_batch([_array(columns[field.name], field.type) for field in PAYLOADS], schema=PAYLOADS)
 
 
@@ -167,6 +167,8 @@ def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) ->
                     misfits.setdefault(at, {}).setdefault(part, {})[name] = value
 
     def spread(values: Iterable[Any]) -> list[Any]:
+        if rows == len(counts) and min(counts, default=1) == 1:
+            return list(values)
         return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
     exchanges = [exchange for exchange, _ in pairs]
@@ -181,7 +183,9 @@ def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) ->
         "sampling": pa.array(spread(exchange.sampling for exchange in exchanges), pa.float64()),
         "misfits": pa.array(
             [json.dumps(misfits[at], default=str) if at in misfits else None for at in range(rows)], pa.string()
-        ),
+        )
+        if misfits
+        else pa.nulls(rows, pa.string()),
     }
     schema = fields.arrow()
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
@@ -283,7 +287,7 @@ def _has_surrogates(value: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Return Mooring's own columns; text that is not Unicode, which clients may send, is made so."""
     if kind == TIME:
         return pa.array(values, pa.int64()).cast(TIME)
@@ -294,5 +298,5 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(clean, kind)
 
 
-def _day(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // _DAY_NS * 86_400, UTC).strftime("%Y-%m-%d")
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
