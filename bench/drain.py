@@ -90,7 +90,7 @@ def main() -> None:
         "| rows | rows a request | CPU µs a row | rows/s | peak MiB |",
         "|---|---|---|---|---|",
     ]
-    runs = [(arguments.rows, 1), (arguments.rows, 100)]
+    runs = [(arguments.rows, 1), (arguments.rows * 4, 100)]
     if arguments.big:
         runs.append((arguments.big, 100))
     for rows, rows_per_request in runs:
