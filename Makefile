@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test test-all lint format lock clean
+.PHONY: help setup dev demo test test-all bench format lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ test: .venv/.dev ## lint, types, import directions and tests: what CI runs
 
 test-all: .venv/.dev ## the slow proofs too
 	$(BIN)/pytest
+
+bench: .venv/.dev ## measure, beside others, and write docs/benchmarks.md; takes half an hour
+	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
+	$(BIN)/python bench/proxy.py
+	$(BIN)/python bench/end_to_end.py
+	$(BIN)/python bench/drain.py --big 10000000
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix
