@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +49,8 @@ class Upstream:
             connection.close()
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # closing alone leaves the thread that accepts one more
         self._listening.close()
 
 
@@ -122,6 +126,21 @@ class Proxy(NamedTuple):
             connection.sendall(request)
             return read_message(file, head=head)
 
+    def admin(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """Return status and body of the admin port's answer."""
+        pattern = r"counts on http://127\.0\.0\.1:(\d+)/"
+        wait_for(lambda: re.search(pattern, self.stderr) is not None, 20, f"no admin port: {self.stderr}")
+        connection = HTTPConnection("127.0.0.1", int(re.search(pattern, self.stderr)[1]), timeout=20)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def stats(self) -> dict:
+        return json.loads(self.admin("/stats")[1])
+
     def wait_for_files(self, pattern: str, count: int) -> list[Path]:
         wait_for(
             lambda: len(list(self.log.glob(pattern))) >= count,
@@ -135,13 +154,17 @@ class Proxy(NamedTuple):
 
 
 @contextmanager
-def proxy(directory: Path, url: str, *flags: str) -> Iterator[Proxy]:
+def proxy(
+    directory: Path, url: str, *flags: str, log_format: str = "csv", env: Mapping[str, str] | None = None
+) -> Iterator[Proxy]:
     [port] = free_ports(1)
     command = [sys.executable, "-m", "mooring", "proxy", "--upstream", url, "--port", str(port)]
+    if env:
+        command = ["env", *(f"{name}={value}" for name, value in env.items()), *command]
     directory.mkdir(parents=True, exist_ok=True)
     stderr = directory / "proxy.log"
     with running(
-        [*command, "--log", str(directory / "log"), "--format", "csv", *flags], directory, stderr
+        [*command, "--log", str(directory / "log"), "--format", log_format, *flags], directory, stderr
     ) as process:
         wait_for(
             lambda: "listening on" in stderr.read_text() or process.poll() is not None,
@@ -154,3 +177,14 @@ def proxy(directory: Path, url: str, *flags: str) -> Iterator[Proxy]:
 def post(body: bytes = BODY, *headers: str, path: str = "/invocations", version: str = "1.1") -> bytes:
     lines = [f"POST {path} HTTP/{version}", "Host: example", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def answering(answer: bytes) -> Callable[[socket.socket], None]:
+    """Return a handler that gives every request of a connection this answer."""
+
+    def handle(connection: socket.socket) -> None:
+        with connection.makefile("rb") as file:
+            while read_message(file).line:
+                connection.sendall(answer)
+
+    return handle

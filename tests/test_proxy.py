@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -302,6 +303,13 @@ def test_other_paths_are_passed_and_not_logged(echo):
         assert answer.all("X-Request-Id") == []
 
 
+def test_the_scoring_path_is_captured_in_whatever_spelling(echo):
+    running, got = echo
+    answer = running.exchange(post(path="/%69nvocations?x=1"))
+    assert got[-1].line == "POST /%69nvocations?x=1 HTTP/1.1"
+    running.wait_for_files(f"{answer.all('X-Request-Id')[0]}.csv", 1)
+
+
 def test_an_error_is_the_servers_own_and_never_a_prediction(one):
     error = b'{"error_code": "BAD_REQUEST", "message": "no"}'
     running = one(
@@ -540,3 +548,75 @@ def test_a_port_that_is_taken_is_one_line(echo):
     )
     assert result.returncode == 1
     assert result.stderr == f"Error: can't listen on 127.0.0.1:{running.port}: Address already in use\n"
+
+
+def test_a_post_that_the_server_never_read_is_sent_again_and_one_that_it_read_is_not(one):
+    """A server that closes kept connections, at first with the next request unread, then with it read."""
+    read: list[str] = []
+    closing = threading.Event()
+    answered = threading.Event()
+
+    def handle(connection):
+        with connection.makefile("rb", buffering=0) as file:
+            while line := read_message(file).line:
+                read.append(line)
+                if closing.is_set() and len(read) == 4:
+                    return  # read, and not answered
+                connection.sendall(OK)
+                answered.set()
+                if len(read) == 1:
+                    closing.wait(10)  # the next request comes meanwhile, and stays unread
+                    wait_for(lambda: select.select([connection], [], [], 0)[0], 10, "no second request came")
+                    return
+
+    running = one(handle)
+    assert running.exchange(post()).line == "HTTP/1.1 200 OK"
+    closing.set()
+    assert running.exchange(post()).line == "HTTP/1.1 200 OK"
+    assert len(read) == 2
+    assert running.exchange(post()).line == "HTTP/1.1 200 OK"
+    assert running.exchange(post()).line == "HTTP/1.1 502 Bad Gateway"
+    assert len(read) == 4
+
+
+def test_a_head_that_comes_again_is_understood_as_the_first_time(echo):
+    """Other bodies and lengths, pieces, pipelines and MLflow 1 come right by the short way too."""
+    running, got = echo
+    bare = b'{"columns": ["pH"], "data": [[1]]}'
+    todays = b'{"dataframe_split": {"columns": ["pH"], "data": [[%d]]}}'
+    same_length = todays % 7
+    bare_same_length = bare + b" " * (len(same_length) - len(bare))
+    with running.connect() as connection, connection.makefile("rb") as file:
+        ids = []
+
+        def ask(data: bytes, *pieces: bytes) -> Message:
+            connection.sendall(data)
+            for piece in pieces:
+                connection.sendall(piece)
+            answer = read_message(file)
+            assert answer.line == "HTTP/1.1 200 OK"
+            assert answer.body == b'{"predictions": [6.0]}'
+            ids.extend(answer.all("X-Request-Id"))
+            return answer
+
+        for number in range(5):
+            ask(post(todays % number))
+            assert got[-1].body == todays % number
+            assert got[-1].all("X-Request-Id") == ids[-1:]
+            assert got[-1].all("X-Forwarded-For") == ["127.0.0.1"]
+        ask(post(bare_same_length))
+        assert got[-1].body == b'{"dataframe_split": ' + bare_same_length + b"}"
+        ask(post(todays % 1000))
+        ask(post(same_length)[:-5], same_length[-5:])
+        assert got[-1].body == same_length
+        ask(post(same_length, "X-Request-Id: mine"))
+        assert ids[-1] == "mine"
+        ask(post(same_length, "X-Request-Id: other"))
+        assert ids[-1] == "other"
+        connection.sendall(post(todays % 1) + post(todays % 2))
+        for _ in range(2):
+            ids += read_message(file).all("X-Request-Id")
+        assert [request.body for request in got[-2:]] == [todays % 1, todays % 2]
+    assert len(set(ids)) == len(ids)
+    for request_id in ids[:5]:
+        running.wait_for_files(f"{request_id}.csv", 1)

@@ -134,6 +134,6 @@ def new_request_id(time_ns: int | None = None) -> str:
     milliseconds = (time.time_ns() if time_ns is None else time_ns) // 1_000_000
     # Unique, not secret: the generator is seeded by the system, anew in a forked process too.
     bits = random.getrandbits(74)
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | 7 << 76 | (bits >> 62) << 64 | 2 << 62
-    text = f"{value | bits & 0x3FFFFFFFFFFFFFFF:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = f"{milliseconds & 0xFFFFFFFFFFFF:012x}"
+    low = f"{bits & 0x3FFFFFFFFFFFFFFF | 2 << 62:016x}"
+    return f"{text[:8]}-{text[8:]}-7{bits >> 62:03x}-{low[:4]}-{low[4:]}"

@@ -15,7 +15,8 @@ import shutil
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 from crc32c import crc32c
 
-from mooring.exchange import Ledger
+from mooring.exchange import Exchange, Ledger, decode
 
 MAGIC = b"MOORING1"
 FRAME = struct.Struct("<II")
@@ -128,6 +129,14 @@ class SpoolWriter:
         finally:
             os.close(duplicate)
 
+    def check_room(self, size: int) -> None:
+        """Raise OSError unless the disk takes `size` bytes now."""
+        path = self.directory / "room"
+        try:
+            path.write_bytes(bytes(size))
+        finally:
+            path.unlink(missing_ok=True)
+
     def rotate(self) -> None:
         """Close the open segment if it is full or old enough, so that the drain can take it."""
         if self._fd < 0:
@@ -185,9 +194,9 @@ class SpoolWriter:
 def spooled_bytes(root: Path) -> int:
     """Return how many bytes wait in a spool."""
     total = 0
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         for directory in os.scandir(root):
-            if directory.is_dir():
+            with suppress(OSError):  # it is removed meanwhile, or no directory
                 for entry in os.scandir(directory):
                     with suppress(FileNotFoundError):
                         total += entry.stat().st_size
@@ -257,31 +266,102 @@ def live_writers(root: Path) -> bool:
         for path in directory.glob("*.open"):
             path.rename(path.with_suffix(".segment"))
         if not any(directory.glob("*.segment")):
-            ledger = last_ledger(directory)
-            if ledger is not None:
-                _retire(root, directory.name, ledger)
+            kept = _kept(directory)
+            if kept is not None:
+                _retire(root, directory.name, kept.ledger)
+            for path in directory.iterdir():
+                if path.name != "lock":  # it goes last: a drain that comes after this one goes on by it
+                    path.unlink()
             shutil.rmtree(directory)
         lock.release()
+    for directory in _directories(root):
+        with suppress(OSError):
+            directory.rmdir()  # what a kill left between making it and its lock, or between removing the two
     return alive
 
 
-def keep_ledger(directory: Path, ledger: Ledger) -> None:
-    """Keep a writer's account beside its segments: the one that it was read from is about to be deleted."""
-    _replace(directory / "ledger.json", msgspec.json.encode(ledger))
+class Kept(msgspec.Struct):
+    """A writer's account up to a segment of its, which is in the log and may be deleted."""
+
+    ledger: Ledger
+    segment: str
+
+
+class Account:
+    """What a writer's frames say of their exchanges: the last ledger, and what came behind it.
+
+    Nothing does but before a torn tail: a writer ends what it appends with a ledger.
+    """
+
+    def __init__(self) -> None:
+        self._ledger: Ledger | None = None
+        self._behind: list[Exchange] = []
+
+    def add(self, record: Exchange | Ledger) -> None:
+        """Take the next frame."""
+        if isinstance(record, Ledger):
+            self._ledger = record
+            self._behind.clear()
+        else:
+            self._behind.append(record)
+
+    def ledger(self, before: Ledger | None) -> Ledger | None:
+        """Return the account, None where there is none, given that of the segments before."""
+        ledger, behind = self._ledger or before, len(self._behind)
+        if not behind:
+            return ledger
+        ledger = ledger or Ledger()
+        begun = min(behind, ledger.in_flight)
+        found = Ledger(
+            seen=behind - begun,
+            stored=behind,
+            in_flight=-begun,
+            failed=sum(not exchange.succeeded for exchange in self._behind),
+            errors=Counter(code for exchange in self._behind for code in exchange.errors),
+        )
+        return ledger + found
+
+
+def keep_account(segment: Segment, account: Account) -> None:
+    """Keep a writer's account beside its segments, once for each: it was read from one about to be deleted."""
+    directory, name = segment.path.parent, segment.path.stem
+    kept = _kept(directory)
+    if kept is not None and name <= kept.segment:
+        return
+    ledger = account.ledger(kept.ledger if kept else None)
+    if ledger is not None:
+        _replace(directory / "ledger.json", msgspec.json.encode(Kept(ledger, name)))
 
 
 def last_ledger(directory: Path) -> Ledger | None:
-    """Return the account that `keep_ledger` kept, if it did."""
+    """Return the account of a writer that has ended, from what is left of its segments, if anything."""
+    kept = _kept(directory)
+    ledger = kept.ledger if kept else None
+    last = max([*directory.glob("*.open"), *directory.glob("*.segment")], default=None)
+    if last is not None:
+        account = Account()
+        with suppress(OSError, ValueError, msgspec.MsgspecError):
+            for payload, _ in read_frames(last):
+                account.add(decode(payload))
+        ledger = account.ledger(ledger)
+    return ledger
+
+
+def _kept(directory: Path) -> Kept | None:
     try:
-        return msgspec.json.decode((directory / "ledger.json").read_bytes(), type=Ledger)
+        return msgspec.json.decode((directory / "ledger.json").read_bytes(), type=Kept)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
 def writers(root: Path) -> list[Path]:
     """Return the subdirectories of a spool: of processes that live, and of those that have ended."""
+    return [path for path in _directories(root) if (path / "lock").exists()]
+
+
+def _directories(root: Path) -> list[Path]:
     try:
-        return [path for path in root.iterdir() if (path / "lock").exists()]
+        return list(root.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -312,9 +392,15 @@ def _claim(root: Path) -> tuple[Path, Lock]:
                 return directory, lock
 
 
-def past_ledger(root: Path) -> Ledger:
-    """Return the account of the processes that wrote to this spool and have ended."""
-    return _past(root).ledger
+def past_ledger(root: Path, ended: Mapping[str, Ledger] | None = None) -> Ledger:
+    """Return the account of the processes that wrote to this spool and have ended.
+
+    Those in `ended`, by writer, are in it even if the drain is not done with them yet.
+    """
+    ended = ended or {}
+    waiting = [name for name in ended if (root / name).is_dir()]
+    past = _past(root)
+    return sum((ended[name] for name in waiting if name not in past.writers), past.ledger)
 
 
 class Past(msgspec.Struct):

@@ -6,6 +6,7 @@ import errno
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from mooring.capture.redact import Redactor, parse_rule
 from mooring.config import CaptureSettings
@@ -13,6 +14,7 @@ from mooring.exchange import Exchange, Ledger, encode, in_sample
 from mooring.spool import SpoolWriter, spooled_bytes
 
 _SAY_EVERY_SECONDS = 10.0
+_MEASURE_SECONDS = 1.0
 
 
 class Recorder:
@@ -30,6 +32,9 @@ class Recorder:
         self._writer: SpoolWriter | None = None
         self._said = -_SAY_EVERY_SECONDS
         self._spooled = 0
+        self._measured = 0.0
+        self._refused = 0  # bytes that the disk would not take, until it takes as many
+        self._account = b""
         self._open()
 
     @staticmethod
@@ -59,18 +64,20 @@ class Recorder:
             if exchange.errors or self._redactor is not None:
                 self._look_closer(exchange)
         frames = [encode(exchange) for exchange in exchanges]
-        if self._spooled > self._settings.spool_max_bytes:
+        if self._spooled > self._settings.spool_max_bytes and self._full():
             self._drop(count, "spool_full", f"{self._spool} holds --spool-max-bytes")
             return
         if self._writer is None and not self._open():
             self._drop(count, "spool_unwritable", f"{self._spool} can't be written")
             return
         ledger.stored += count
-        frames.append(encode(ledger))
+        self._account = encode(ledger)
+        frames.append(self._account)
         try:
             self._spooled += self._append(frames)
         except OSError as error:
             ledger.stored -= count
+            self._refused = sum(map(len, frames))
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "spool_unwritable"
             self._drop(count, reason, error.strerror or str(error))
 
@@ -91,14 +98,27 @@ class Recorder:
 
     def tick(self) -> None:
         """Look after the spool now and then: close a segment that is old enough, see how full it is."""
-        self._spooled = spooled_bytes(self._spool)
+        self._measure()
         if self._writer is None:
             self._open()
             return
         try:
             self._writer.rotate()
+            if self._refused:
+                self._writer.check_room(self._refused)
+                self._refused = 0
+            # What was dropped or left out has no append that would take the account along.
+            account = encode(self.ledger)
+            if account != self._account:
+                self._append([account])
+                self._account = account
         except OSError as error:
-            self.say(f"can't close a segment in {self._spool}: {error}")
+            self.say(f"can't write to the spool {self._spool}: {error}")
+
+    @property
+    def writer(self) -> str:
+        """This process's name in the spool, empty while it has none."""
+        return self._writer.directory.name if self._writer is not None else ""
 
     @property
     def spooled(self) -> int:
@@ -108,7 +128,9 @@ class Recorder:
     @property
     def ready(self) -> bool:
         """Whether the next exchange would be stored."""
-        return self._writer is not None and self._spooled <= self._settings.spool_max_bytes
+        if self._writer is None or self._refused:
+            return False
+        return self._spooled <= self._settings.spool_max_bytes
 
     def close(self) -> None:
         """Write the last account, and close the spool's segment, so that the drain takes all of it."""
@@ -120,6 +142,16 @@ class Recorder:
             writer.close()
         except OSError as error:
             self.say(f"can't close the spool {self._spool}: {error}")
+
+    def _measure(self) -> None:
+        self._measured = time.monotonic()
+        self._spooled = spooled_bytes(self._spool)
+
+    def _full(self) -> bool:
+        """Whether the spool holds too much still; where nobody calls `tick`, it is measured here."""
+        if time.monotonic() - self._measured > _MEASURE_SECONDS:
+            self._measure()
+        return self._spooled > self._settings.spool_max_bytes
 
     def _open(self) -> bool:
         try:
@@ -157,7 +189,8 @@ class Recorder:
         if time.monotonic() - self._said < _SAY_EVERY_SECONDS:
             return
         self._said = time.monotonic()
-        print(f"mooring: {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # it may be a file on the same full disk
+            print(f"mooring: {text}", file=sys.stderr, flush=True)
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from mooring.exchange import Exchange
 
 MASK = "***"
 ACTIONS = ("drop", "hash", "mask")
-_UNNAMED = ("inputs", "instances", "predictions")
+_ROWS = ("dataframe_records", "inputs", "instances")
+_OUTPUT = "prediction."
 _PATH = re.compile(r"""\.([^.\[\]]+)|\[(\*|\d+|'[^']*'|"[^"]*")\]""")
 
 Change = Callable[[Any], Any]
@@ -53,6 +55,9 @@ def parse_rule(text: str) -> Rule:
 class Redactor:
     """Applies rules to both bodies of an exchange.
 
+    A field goes by the name that the log has for it: an output's is `prediction`, or `prediction.NAME` where an
+    answer has several. A name redacts every column and every key that is called so.
+
     >>> redactor = Redactor([parse_rule("name=mask")], key=b"")
     >>> redactor.body(b'{"dataframe_records": [{"name": "Ada", "age": 36}]}', "application/json")
     b'{"dataframe_records": [{"name": "***", "age": 36}]}'
@@ -67,6 +72,11 @@ class Redactor:
         }
         self._fields = {rule.path[0]: changes[rule.action] for rule in rules if not rule.rooted}
         self._paths = [(rule.path, changes[rule.action]) for rule in rules if rule.rooted]
+        self._outputs = {
+            name.removeprefix(_OUTPUT): change for name, change in self._fields.items() if name.startswith(_OUTPUT)
+        }
+        inputs = (name for name in self._fields if name != "prediction" and not name.startswith(_OUTPUT))
+        self._names_inputs = not all(name.isdigit() for name in inputs)
 
     def __call__(self, exchange: Exchange) -> None:
         """Redact `exchange` in place; a body that can't be redacted is emptied, and its errors say so."""
@@ -82,14 +92,15 @@ class Redactor:
                 raise Unredactable
             if getattr(exchange, f"{name}_encoding") or "truncated" in exchange.errors:
                 raise Unredactable
-            setattr(exchange, name, self.body(getattr(exchange, name), content_type))
-        except Unredactable:
+            body = self.body(getattr(exchange, name), content_type, answer=name == "response")
+            setattr(exchange, name, body)
+        except Exception:  # noqa: BLE001 - clients choose what stands here: it may cost the body, never the answer
             if "unredactable" not in exchange.errors:
                 exchange.errors = [*exchange.errors, "unredactable"]
             return False
         return True
 
-    def body(self, body: bytes, content_type: str) -> bytes:
+    def body(self, body: bytes, content_type: str, *, answer: bool = False) -> bytes:
         """Return `body` redacted. Raises Unredactable where it can't be searched."""
         mime = content_type.partition(";")[0].strip().lower()
         if mime == "text/csv":
@@ -97,20 +108,25 @@ class Redactor:
         if mime and not mime.endswith("json"):
             raise Unredactable
         try:
-            document = json.loads(body)
-            # One output has no name of its own in an answer: it is the prediction.
-            document = self._walk(document)
+            document = self._document(json.loads(body), answer)
             for path, change in self._paths:
                 document = _at(document, path, change)
             return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
         except (ValueError, RecursionError) as error:
             raise Unredactable from error
 
+    def _document(self, value: Any, answer: bool) -> Any:
+        if not self._fields:
+            return value
+        if isinstance(value, dict):
+            return self._walk(value)
+        return self._predictions(value) if answer else self._rows(value)  # as MLflow 1 answered
+
     def _walk(self, value: Any) -> Any:
         """Return `value` with the named fields changed, as keys and as columns of tables."""
         if isinstance(value, list):
             return [self._walk(item) for item in value]
-        if not isinstance(value, dict) or not self._fields:
+        if not isinstance(value, dict):
             return value
         if "columns" in value and "data" in value:
             value = {**value, "data": self._table(value["columns"], value["data"])}
@@ -119,17 +135,23 @@ class Redactor:
     def _field(self, name: str, value: Any) -> Any:
         if name in self._fields:
             return self._fields[name](value)
-        if name == "predictions" and "prediction" in self._fields:
-            change = self._fields["prediction"]
-            return [change(item) for item in value] if isinstance(value, list) else change(value)
-        if name in _UNNAMED and not _has_names(value):
-            return self._by_place(name, value)
+        if name == "predictions":
+            return self._predictions(value)
+        if name in _ROWS:
+            return self._rows(value)
+        if name == "dataframe_split" and not isinstance(value, dict):
+            return self._rows(value)
+        if name == "dataframe_split" and "data" in value and "columns" not in value:
+            return {**self._walk(value), "data": self._rows(value["data"])}
         return self._walk(value)
 
     def _table(self, columns: Any, rows: Any) -> list[Any]:
-        if not isinstance(columns, list) or not isinstance(rows, list):
+        # pandas gives columns of other and of mixed types names that can't be foreseen here.
+        if not isinstance(columns, list) or {type(name) for name in columns} not in ({str}, {int}):
             raise Unredactable
-        changes = [self._fields.get(str(name)) for name in columns]
+        if not isinstance(rows, list):
+            raise Unredactable
+        changes = self._changes([str(name) for name in columns])
         if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
             raise Unredactable
         return [
@@ -137,38 +159,73 @@ class Redactor:
             for row in rows
         ]
 
-    def _by_place(self, key: str, values: Any) -> Any:
-        """Values without names: only rules that name places say what they are."""
-        named = {name for name in self._fields if not name.isdigit()}
-        if key == "predictions":
-            return values if not named - {"prediction"} or not isinstance(values, list) else self._outputs(values)
-        if named:
-            raise Unredactable
-        if not isinstance(values, list):
-            raise Unredactable
-        return [self._row(row) for row in values]
+    def _changes(self, names: list[str]) -> list[Change | None]:
+        """Return what is done to each column; in the log a second `x` is `x.1`, and here it is `x` too."""
+        changes, met = [], Counter[str]()
+        for name in names:
+            again = f"{name}.{met[name]}" if name in met else name
+            changes.append(self._fields.get(name) or self._fields.get(again))
+            met[name] += 1
+        return changes
 
-    def _outputs(self, values: list[Any]) -> list[Any]:
-        # Inputs that the rules name are not among unnamed outputs.
-        return [self._row(row) if isinstance(row, list) else row for row in values]
+    def _rows(self, value: Any) -> Any:
+        """Inputs, as rows or as columns. Those without names have their places for names."""
+        if isinstance(value, dict):
+            return {name: self._column(name, item, self._fields.get(name)) for name, item in value.items()}
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return self._walk(value)
+        if self._names_inputs:
+            raise Unredactable  # which of them is meant?
+        if not isinstance(value, list):
+            return self._whole(value)
+        if _is_matrix(value):
+            return [self._places(row, self._fields) for row in value]
+        return [self._whole(item) for item in value]
 
-    def _row(self, row: Any) -> Any:
-        cells = row if isinstance(row, list) else [row]
-        changed = [
-            self._fields[str(at)](cell) if str(at) in self._fields else cell for at, cell in enumerate(cells)
-        ]
-        return changed if isinstance(row, list) else changed[0]
+    def _whole(self, item: Any) -> Any:
+        """A row that is one value, however deep: its name is `0`."""
+        return self._fields["0"](item) if "0" in self._fields else self._places(item, self._fields)
+
+    def _predictions(self, value: Any) -> Any:
+        change = self._fields.get("prediction")
+        if isinstance(value, dict):
+            return {
+                name: self._column(name, item, change or self._outputs.get(name) or self._fields.get(name))
+                for name, item in value.items()
+            }
+        if not isinstance(value, list):
+            return change(value) if change else value
+        if change:
+            return [change(item) for item in value]
+        return [self._prediction(item) for item in value]
+
+    def _prediction(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            changed = {name: self._outputs[name](item) for name, item in value.items() if name in self._outputs}
+            return {**self._walk(value), **changed}
+        return self._places(value, self._outputs)
+
+    def _column(self, name: str, values: Any, change: Change | None) -> Any:
+        if change is None:
+            return self._field(name, values)
+        return [change(value) for value in values] if isinstance(values, list) else change(values)
+
+    def _places(self, row: Any, changes: dict[str, Change]) -> Any:
+        if not isinstance(row, list):
+            return self._walk(row)
+        return [changes[str(at)](cell) if str(at) in changes else self._walk(cell) for at, cell in enumerate(row)]
 
     def _csv(self, body: bytes) -> bytes:
         if self._paths:
             raise Unredactable
         try:
-            rows = list(csv.reader(io.StringIO(body.decode(), newline=""), strict=True))
+            rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
             raise Unredactable from error
-        if not rows or any(len(row) != len(rows[0]) for row in rows if row):
+        # A blank line is none to pandas, so that the names stand in the next.
+        if not rows or not "".join(rows[0]).strip() or any(len(row) != len(rows[0]) for row in rows if row):
             raise Unredactable
-        changes = [self._fields.get(name) for name in rows[0]]
+        changes = self._changes([name or f"Unnamed: {at}" for at, name in enumerate(rows[0])])
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(rows[0])
@@ -189,11 +246,13 @@ def _at(value: Any, path: tuple[str, ...], change: Change) -> Any:
     return value
 
 
-def _has_names(value: Any) -> bool:
-    """Whether the values of an input or an answer stand under names."""
-    if isinstance(value, dict):
-        return True
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+def _is_matrix(rows: list[Any]) -> bool:
+    """Whether a list's items are rows of single values, and not each one value."""
+    width = len(rows[0]) if isinstance(rows[0], list) else 0
+    return width > 0 and all(
+        isinstance(row, list) and len(row) == width and not any(isinstance(cell, list | dict) for cell in row)
+        for row in rows
+    )
 
 
 def _hashed(value: Any, key: bytes) -> str | None:

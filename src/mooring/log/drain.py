@@ -9,14 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from mooring.config import LogSettings
-from mooring.exchange import Exchange, Ledger, decode
+from mooring.exchange import Exchange, decode
 from mooring.log import csv_files
-from mooring.spool import NotASegment, Segment, keep_ledger, live_writers, read_frames, segments, try_lock
+from mooring.spool import (
+    Account,
+    NotASegment,
+    Segment,
+    keep_account,
+    live_writers,
+    read_frames,
+    segments,
+    try_lock,
+)
 
 _POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
 _LOOK_SECONDS = 0.5
@@ -25,12 +35,12 @@ _SAY_EVERY_SECONDS = 60.0
 
 
 class Frames:
-    """Reads a segment's exchanges on from where it stopped, and keeps the last ledger that it met."""
+    """Reads a segment's exchanges on from where it stopped, and keeps the account that it held."""
 
     def __init__(self, segment: Segment, offset: int = 0) -> None:
         self._segment = segment
         self.offset = offset
-        self.ledger: Ledger | None = None
+        self.account = Account()
 
     def __iter__(self) -> Iterator[Exchange]:
         """Yield the exchanges. A frame that can't be understood is set aside, and those after it come still."""
@@ -42,14 +52,12 @@ class Frames:
                 record = None
             if isinstance(record, Exchange):
                 yield record
-            elif isinstance(record, Ledger):
-                self.ledger = record
+            if record is not None:
+                self.account.add(record)
             self.offset = offset
 
     def _set_aside(self, payload: bytes, error: Exception) -> None:
-        aside = self._segment.path.parents[1] / "unreadable"
-        aside.mkdir(exist_ok=True)
-        path = aside / f"{self._segment.name}-{self.offset}"
+        path = aside(self._segment, f"-{self.offset}")
         path.write_bytes(payload)
         say(f"an exchange in {self._segment.path} can't be read, and is set aside as {path}: {error}")
 
@@ -65,7 +73,8 @@ class CsvDrain:
         """Put what is new in a segment into the log, and return how many exchanges that was."""
         known = self._frames.get(segment.name)
         frames = Frames(segment, known.offset if known else 0)
-        frames.ledger = known.ledger if known else None
+        if known:
+            frames.account = known.account
         self._frames[segment.name] = frames
         count = 0
         for exchange in frames:
@@ -103,9 +112,15 @@ class ParquetDrain:
 
 def finish(segment: Segment, frames: Frames) -> None:
     """Delete a segment that is in the log, but keep the account that it held."""
-    if frames.ledger is not None:
-        keep_ledger(segment.path.parent, frames.ledger)
+    keep_account(segment, frames.account)
     segment.path.unlink()
+
+
+def aside(segment: Segment, suffix: str = "") -> Path:
+    """Return where to put what of a segment can't be read: a directory of the spool that nothing empties."""
+    directory = segment.path.parents[1] / "unreadable"
+    directory.mkdir(exist_ok=True)
+    return directory / f"{segment.name}{suffix}"
 
 
 class Drain:
@@ -133,8 +148,9 @@ class Drain:
                     raise
                 continue  # closed, and so renamed, since it was listed
             except NotASegment as error:
-                say(f"{error}; it is set aside")
-                segment.path.rename(segment.path.with_suffix(".unreadable"))
+                path = aside(segment)
+                say(f"{error}; it is set aside as {path}")
+                segment.path.rename(path)
         return count
 
 
@@ -185,5 +201,6 @@ def run(settings: LogSettings) -> bool:
 
 
 def say(text: str) -> None:
-    """Print to stderr."""
-    print(f"mooring drain: {text}", file=sys.stderr, flush=True)
+    """Print to stderr, if it takes that."""
+    with suppress(OSError):
+        print(f"mooring drain: {text}", file=sys.stderr, flush=True)

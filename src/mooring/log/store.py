@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,10 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def _directory(uri: str) -> Path:
+    return Path(uri.removeprefix("file://")).absolute()
+
+
 def open_store(uri: str) -> ObjectStore:
     """Return the store at `uri`; a directory is made where it is missing.
 
@@ -38,7 +43,7 @@ def open_store(uri: str) -> ObjectStore:
     """
     try:
         if is_local(uri):
-            return LocalStore(Path(uri.removeprefix("file://")).absolute(), mkdir=True)
+            return LocalStore(_directory(uri), mkdir=True)
         scheme = uri.partition("://")[0]
         if scheme not in SCHEMES:
             raise StoreError(
@@ -62,11 +67,35 @@ def put_if_absent(store: ObjectStore, path: str, data: bytes, uri: str) -> bool:
     Raises StoreError where the store refuses.
     """
     try:
+        if is_local(uri):
+            return _link_if_absent(_directory(uri) / path, data)
         obstore.put(store, path, data, mode="create", use_multipart=False)
     except AlreadyExistsError:
         return False
     except (BaseError, OSError) as error:
         raise StoreError(explain(error, uri)) from error
+    return True
+
+
+def _link_if_absent(path: Path, data: bytes) -> bool:
+    """Make a file that is whole and on the disk once it is there.
+
+    Where obstore is killed it leaves a `NAME#1`, which engines take for a part of the log.
+    """
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
     return True
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import msgspec
 
@@ -53,7 +54,10 @@ class Admin:
 
     async def _respond(self, method: str, path: str) -> tuple[int, str, bytes]:
         if method == "PUT" and path.startswith("/model-version/"):
-            self._set_version(path.removeprefix("/model-version/"))
+            version = unquote(path.removeprefix("/model-version/"))
+            if not version:
+                return 400, "text/plain", b"the version is missing: PUT /model-version/VERSION\n"
+            self._set_version(version)
             return 200, "text/plain", b"ok\n"
         if method not in ("GET", "HEAD"):
             return 405, "text/plain", b"only GET, HEAD and PUT /model-version/VERSION\n"
@@ -65,7 +69,7 @@ class Admin:
             return (
                 (200, "text/plain", b"ready\n") if ready else (503, "text/plain", b"exchanges can't be stored\n")
             )
-        past = past_ledger(self._spool)
+        past = past_ledger(self._spool, stats.ended)
         if path == "/stats":
             return 200, "application/json", json.dumps(self._as_dict(stats, past), indent=1).encode() + b"\n"
         if path == "/metrics":
@@ -73,10 +77,10 @@ class Admin:
         return 404, "text/plain", b"there are /metrics, /healthz, /readyz and /stats\n"
 
     def _as_dict(self, stats: Stats, past: Ledger) -> dict[str, object]:
-        total = stats.ledger + past
+        total, since_start = stats.ledger + past, stats.since_start
         return {
             "ledger": msgspec.structs.asdict(total) | {"balance": total.balance},
-            "since_start": msgspec.structs.asdict(stats.ledger) | {"balance": stats.ledger.balance},
+            "since_start": msgspec.structs.asdict(since_start) | {"balance": since_start.balance},
             "statuses": {str(status): count for status, count in sorted(stats.statuses.items())},
             "workers": stats.workers,
             "clients": stats.clients,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
-from mooring.capture.proxy.headers import REASONS, VIA, Fields, Headers, chunk, last_chunk, own_answer
+from mooring.capture.proxy.headers import REASONS, VIA, Fields, Headers, chunk, last_chunk, own_answer, without
 from mooring.capture.proxy.legacy import maybe_split, plain_json, rewrap
 from mooring.capture.proxy.tap import Tap
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.downstream import ClientProtocol
+    from mooring.capture.proxy.known import KnownAnswer
     from mooring.capture.proxy.server import Proxy
     from mooring.capture.proxy.upstream import UpstreamProtocol
 
 LEGACY_BYTES = 64 * 2**20
 """A body of MLflow 1 is held until it is whole; a longer one passes as it is."""
+SCORING_PATH = b"/invocations"
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 
 
@@ -28,13 +31,10 @@ class Flow:
         "_acquired",
         "_active",
         "_answer_chunked",
-        "_answer_out",
-        "_body_size",
+        "_begun",
         "_continued",
         "_done",
         "_fields",
-        "_framing",
-        "_has_body",
         "_request_chunked",
         "_request_out",
         "_retried",
@@ -42,8 +42,13 @@ class Flow:
         "_target",
         "_trailers",
         "_upstream",
+        "_whole",
         "answer_begun",
+        "answer_out",
+        "body_size",
         "client",
+        "framing",
+        "has_body",
         "keep_alive",
         "method",
         "proxy",
@@ -68,47 +73,49 @@ class Flow:
         self.version = version
         self.keep_alive = keep_alive
         self.request_complete = self.answer_begun = False
-        self._target = proxy.upstream.prefix + target
+        self._target = target if target == b"*" else proxy.upstream.prefix + target
         self._fields = fields
         self._upstream: UpstreamProtocol | None = None
         self._active = self._acquired = self._retried = self._done = self._continued = False
-        self._answer_chunked = False
-        self._body_size = 0
+        self._answer_chunked = self._begun = False
+        self._whole: bytes | None = None  # the request as it was sent, if that was one write
+        self.body_size = 0
         self._trailers: Headers = []
         self._request_out: list[bytes] = []
-        self._answer_out: list[bytes] = []
-        self._sniffed: list[bytes] | None = None  # the body's beginning, until it is known what it is
+        self.answer_out: list[bytes] = []
+        self._sniffed: bytearray | None = None  # the body's beginning, until it is known what it is
 
         read = fields.read
         self._request_chunked = b"transfer-encoding" in read
         length = read.get(b"content-length")
-        self._has_body = self._request_chunked or length not in (None, b"0")
+        self.has_body = self._request_chunked or length not in (None, b"0")
         if self._request_chunked:
-            self._framing = b"Transfer-Encoding: chunked\r\n"
+            self.framing = b"Transfer-Encoding: chunked\r\n"
         else:
-            self._framing = b"" if length is None else b"Content-Length: %b\r\n" % length
+            self.framing = b"" if length is None else b"Content-Length: %b\r\n" % length
 
         self.tap: Tap | None = None
-        if method == b"POST" and (target == b"/invocations" or target.startswith(b"/invocations?")):
+        if method == b"POST" and _is_scoring(target):
             self.tap = Tap(proxy, fields, self._target)
             if (
                 proxy.settings.legacy_split
-                and self._has_body
+                and self.has_body
                 and b"content-encoding" not in read
                 and read.get(b"content-type", b"").lower().startswith(b"application/json")
             ):
-                self._sniffed = []
+                self._sniffed = bytearray()
         else:
             proxy.recorder.ledger.passed += 1
         if self._sniffed is None:
-            self._request_out.append(self._head_out())
+            self._request_out.append(self.head_out())
 
     # The request
 
     def activate(self) -> None:
         """Begin: those that the client sent before this one have their answers."""
         self._active = True
-        if self._sniffed is not None and self._fields.read.get(b"expect", b"").lower() == b"100-continue":
+        expect = self._fields.read.get(b"expect", b"").strip().lower()
+        if self._sniffed is not None and expect == b"100-continue" and self.version == "1.1":
             # Its head can't go on before its body is seen, so the model server can't be asked.
             self._continued = True
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -117,14 +124,11 @@ class Flow:
         """Take a piece of the request's body."""
         if self._done:
             return
-        self._body_size += len(data)
-        if self._body_size > self.proxy.settings.max_body:
-            self.failed(413, "body_too_large", f"The body is over {self.proxy.settings.max_body} bytes.")
-            return
+        self.body_size += len(data)
         if self.tap is not None:
             self.tap.request_body(data)
         if self._sniffed is not None:
-            self._sniffed.append(data)
+            self._sniffed += data
         else:
             self._request_out.append(chunk(data) if self._request_chunked else data)
 
@@ -160,28 +164,29 @@ class Flow:
     def _write_request(self, upstream: UpstreamProtocol) -> None:
         data = b"".join(self._request_out)
         self._request_out.clear()
+        self._whole = data if self.request_complete and not self._begun else None
+        self._begun = True
         upstream.write(data)
 
-    def _sniff(self, pieces: list[bytes]) -> None:
+    def _sniff(self, sniffed: bytearray) -> None:
         """Decide whether the body is one of MLflow 1; its first bytes say whether to wait for all of it."""
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces[:] = [body]
-        maybe = maybe_split(body) if body else None
-        small = len(body) <= LEGACY_BYTES
+        maybe = maybe_split(sniffed) if sniffed else None
+        small = len(sniffed) <= LEGACY_BYTES
         if not self.request_complete and small and maybe is not False:
             return
+        body = bytes(sniffed)
         self._sniffed = None
         new_body = rewrap(body) if self.request_complete and maybe and small else None
         if new_body is not None:
             self._request_chunked = False
-            self._framing = b"Content-Length: %d\r\n" % len(new_body)
+            self.framing = b"Content-Length: %d\r\n" % len(new_body)
             lines = self._fields.lines
             for at in range(0, len(lines), 4):
                 if lines[at].lower() == b"content-type":
                     lines[at + 2] = plain_json(lines[at + 2])
-            self._request_out += (self._head_out(), new_body)
+            self._request_out += (self.head_out(), new_body)
             return
-        self._request_out.append(self._head_out())
+        self._request_out.append(self.head_out())
         if not self._request_chunked:
             self._request_out.append(body)
             return
@@ -190,10 +195,11 @@ class Flow:
         if self.request_complete:
             self._request_out.append(last_chunk(self._trailers))
 
-    def _head_out(self) -> bytes:
+    def head_out(self) -> bytes:
+        """Return the head that goes to the model server."""
         fields, proxy, client = self._fields, self.proxy, self.client
         read = fields.read
-        via = read.get(b"via")
+        via, mark = read.get(b"via"), VIA if self.version == "1.1" else b"1.0" + VIA[3:]
         forwarded_for, proto, host = client.address, b"http", read.get(b"host", b"")
         if proxy.settings.trust_forwarded:
             if earlier := read.get(b"x-forwarded-for"):
@@ -201,7 +207,7 @@ class Flow:
             proto = read.get(b"x-forwarded-proto", proto)
             host = read.get(b"x-forwarded-host", host)
         request_id = read.get(b"x-request-id") if self.tap is None else self.tap.answer_id
-        expect = b"" if self._continued else read.get(b"expect")
+        expect = b"" if self._continued or self.version != "1.1" else read.get(b"expect")
         return b"".join(
             (
                 self.method,
@@ -210,7 +216,7 @@ class Flow:
                 proxy.upstream_version_and_host,
                 *fields.end_to_end(),
                 b"Via: ",
-                via + b", " + VIA if via else VIA,
+                via + b", " + mark if via else mark,
                 b"\r\nX-Forwarded-For: ",
                 forwarded_for,
                 b"\r\nX-Forwarded-Proto: ",
@@ -219,7 +225,7 @@ class Flow:
                 b"\r\nX-Request-Id: " + request_id if request_id else b"",
                 b"\r\nExpect: " + expect if expect else b"",
                 b"\r\n",
-                self._framing,
+                self.framing,
                 b"\r\n",
             )
         )
@@ -250,9 +256,12 @@ class Flow:
         if tap is not None:
             tap.status, tap.answer_fields = status, fields
         request_id = read.get(b"x-request-id") if tap is None else tap.answer_id
-        out = self._answer_out
+        out = self.answer_out
         out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b"")))
-        out += fields.end_to_end()
+        lines = fields.end_to_end()
+        if status == 204 and b"content-length" in read:  # it has none (RFC 9110, section 8.6)
+            lines = without(lines, b"content-length")
+        out += lines
         out += (b"Via: ", via + b", " + VIA if via else VIA)
         if request_id:
             out += (b"\r\nX-Request-Id: ", request_id)
@@ -268,20 +277,20 @@ class Flow:
         """Take a piece of the answer's body."""
         if self.tap is not None:
             self.tap.answer_body(data)
-        self._answer_out.append(chunk(data) if self._answer_chunked else data)
+        self.answer_out.append(chunk(data) if self._answer_chunked else data)
 
     def flush_answer(self) -> None:
         """Send the client what has come of the answer."""
-        if self._answer_out and not self._done:
-            data = b"".join(self._answer_out)
-            self._answer_out.clear()
+        if self.answer_out and not self._done:
+            data = b"".join(self.answer_out)
+            self.answer_out.clear()
             self.client.write(data)
 
     def answer_end(self, trailers: Headers) -> None:
         """Take the end of the answer: record the exchange, then let its last bytes go."""
         self._upstream = None
         if self._answer_chunked:
-            self._answer_out.append(last_chunk(trailers))
+            self.answer_out.append(last_chunk(trailers))
         self._finish()
 
     def failed(self, status: int, code: str, message: str) -> None:
@@ -295,7 +304,7 @@ class Flow:
             self.tap.errors.append(code)
         if self.answer_begun:
             # What was sent promised more: only a broken connection tells the client so.
-            self._answer_out.clear()
+            self.answer_out.clear()
             self._finish(broken=True)
             return
         lines, body = own_answer(status, code.upper(), message)
@@ -306,17 +315,19 @@ class Flow:
             self.answer_body(body)
         self._finish()
 
-    def lost_unanswered(self, upstream: UpstreamProtocol) -> bool:
+    def lost_unanswered(self, upstream: UpstreamProtocol, unread: bool) -> bool:
         """Try once more where the model server closed an old connection; say whether it was tried.
 
-        A POST may have been worked on though no answer came, so it never is.
+        A POST may have been worked on though no answer came: only one that was `unread` is sent again.
         """
-        if self._retried or self._done or not upstream.reused or self.method not in IDEMPOTENT or self._has_body:
+        if self._retried or self._done or not upstream.reused or self._whole is None:
+            return False
+        if self.method not in IDEMPOTENT and not unread:
             return False
         self._retried = True
         self._upstream = None
-        self._request_out = [self._head_out()]
-        self.proxy.pool.acquire(self)
+        self._request_out = [self._whole]
+        self.proxy.pool.connect(self)
         return True
 
     def client_lost(self) -> None:
@@ -326,7 +337,7 @@ class Flow:
             upstream.abort()
         if not self._done and self.tap is not None:
             self.tap.errors.append("client_gone")
-        self._answer_out.clear()
+        self.answer_out.clear()
         self._finish(broken=True)
 
     def pause_answer(self) -> None:
@@ -339,6 +350,22 @@ class Flow:
         if self._upstream is not None:
             self._upstream.resume_reading()
 
+    def answer_known(self, known: KnownAnswer, body: bytes) -> None:
+        """Take a whole answer whose head is known."""
+        tap = self.tap
+        assert tap is not None
+        self.answer_begun = self._done = True
+        self._upstream = None
+        tap.status, tap.answer_fields = known.status, known.fields
+        tap.answer_body(body)
+        last = b"".join((known.before, tap.answer_id, known.after, body))
+        self.proxy.submit(self, tap, last, False)
+
+    @property
+    def usual(self) -> bool:
+        """Whether the flow is one of those that the short way is for: HTTP/1.1, and the connection stays."""
+        return self.version == "1.1" and self.keep_alive and self.request_complete and not self.proxy.draining
+
     @property
     def gone(self) -> bool:
         """Whether nobody waits for an answer any more."""
@@ -348,9 +375,15 @@ class Flow:
         if self._done:
             return
         self._done = True
-        last = b"".join(self._answer_out)
-        self._answer_out.clear()
+        last = b"".join(self.answer_out)
+        self.answer_out.clear()
         if self.tap is None:
             self.client.finished(self, last, broken)
         else:
             self.proxy.submit(self, self.tap, last, broken)
+
+
+def _is_scoring(target: bytes) -> bool:
+    """Whether the model server takes `target` for its scoring path, in whatever spelling."""
+    path = target.partition(b"?")[0]
+    return path == SCORING_PATH or (b"%" in path and unquote_to_bytes(path) == SCORING_PATH)

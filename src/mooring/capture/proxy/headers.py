@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 Headers = list[tuple[bytes, bytes]]
+Said = tuple[str, str, str, dict[str, str]]
+"""Path, content type, content encoding and the headers that are logged, as text."""
 
 VIA = b"1.1 mooring"
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -49,7 +51,7 @@ class FieldTable:
     def kind(self, name: bytes) -> tuple[bytes, bool]:
         """Return the name under which a field is read, empty if it is not, and whether it is passed on."""
         kind = self._kinds.get(name.lower(), (b"", True))
-        if len(self.spelled) < 4096:  # clients choose the names
+        if len(self.spelled) < 4096 and len(name) < 128:  # clients choose the names
             self.spelled[name] = kind
         return kind
 
@@ -57,12 +59,13 @@ class FieldTable:
 class Fields:
     """The fields of one message: `lines` to pass on, as they go out, and `read`, those that the proxy knows."""
 
-    __slots__ = ("_table", "lines", "read")
+    __slots__ = ("_table", "lines", "read", "said")
 
     def __init__(self, table: FieldTable) -> None:
         self._table = table
         self.lines: list[bytes] = []
         self.read: dict[bytes, bytes] = {}
+        self.said: Said | None = None  # what the record of an exchange takes from here
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take a field. One that comes again is read as one list of values (RFC 9110, section 5.3)."""
@@ -73,6 +76,10 @@ class Fields:
             read[known] = read[known] + b", " + value if known in read else value
         if passed:
             self.lines += (name, b": ", value, b"\r\n")
+
+    def size(self) -> int:
+        """Return the bytes of all fields that are kept, about as they came in."""
+        return sum(map(len, self.lines)) + sum(map(len, self.read.values()))
 
     def end_to_end(self) -> list[bytes]:
         """Return the lines to pass on, without the fields that `Connection` names.
@@ -86,11 +93,14 @@ class Fields:
         if options in (b"", b"keep-alive", b"close"):
             return self.lines
         # Content-Type and the like are no hop's to name: without them the message means something else.
-        named = {option.strip() for option in options.split(b",")}.difference(READ)
-        lines = self.lines
-        return [
-            part for at in range(0, len(lines), 4) if lines[at].lower() not in named for part in lines[at : at + 4]
-        ]
+        return without(self.lines, *{option.strip() for option in options.split(b",")}.difference(ANSWER_READ))
+
+
+def without(lines: list[bytes], *names: bytes) -> list[bytes]:
+    """Return the lines of fields, as `Fields.add` takes them down, but for those with these names."""
+    return [
+        part for at in range(0, len(lines), 4) if lines[at].lower() not in names for part in lines[at : at + 4]
+    ]
 
 
 def own_answer(status: int, code: str, message: str) -> tuple[list[bytes], bytes]:

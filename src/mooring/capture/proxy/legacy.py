@@ -9,6 +9,7 @@ import msgspec
 _MAYBE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"(columns|data|index)"')
 _TOO_SHORT = re.compile(rb'[ \t\r\n]*(\{[ \t\r\n]*("[a-z]{0,7}"?)?)?')
 _NOT_JSON = re.compile(rb"-?Infinity|NaN")
+_TODAYS = (b'{"dataframe_', b'{"inp', b'{"ins', b'{"mess')
 _SNIFF_BYTES = 1024
 
 
@@ -21,12 +22,14 @@ class _Split(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Split)
 
 
-def maybe_split(beginning: bytes) -> bool | None:
+def maybe_split(beginning: bytes | bytearray) -> bool | None:
     """Say from its first bytes whether a body may be of MLflow 1; None where more bytes are needed.
 
     >>> maybe_split(b'{"columns": ["a"]'), maybe_split(b'{"dataframe_split"'), maybe_split(b'{ "col')
     (True, False, None)
     """
+    if beginning.startswith(_TODAYS):
+        return False
     if _MAYBE.match(beginning):
         return True
     if len(beginning) < _SNIFF_BYTES and _TOO_SHORT.fullmatch(beginning):

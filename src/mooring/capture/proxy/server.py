@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.flow import Flow
 from mooring.capture.proxy.headers import ANSWER_READ, HOP_BY_HOP, READ, REQUEST_REWRITTEN, REWRITTEN, FieldTable
+from mooring.capture.proxy.known import KnownAnswer
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.tap import Tap
 from mooring.capture.proxy.upstream import Pool, UpstreamProtocol, parse_upstream
@@ -53,6 +54,7 @@ class Proxy:
         self.request_table = FieldTable((*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN), read)
         self.answer_table = FieldTable((*HOP_BY_HOP, *REWRITTEN), ANSWER_READ)
         self.upstream_version_and_host = b" HTTP/1.1\r\nHost: " + self.upstream.authority + b"\r\n"
+        self.known_answers: dict[bytes, KnownAnswer] = {}
         self._stats = Stats()
         self._no_clients = asyncio.Event()
         self._done: list[Answered] = []

@@ -28,12 +28,19 @@ class Stats(msgspec.Struct):
     upstreams: int = 0
     workers: int = 1
     ready: int = 0
+    ended: dict[str, Ledger] = {}
+    """The accounts of workers that have ended, by their names as writers of the spool."""
 
     def observe(self, status: int, duration_ns: int) -> None:
         """Count an answer."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.durations[bisect_left(_BUCKETS_NS, duration_ns)] += 1
         self.duration_ns += duration_ns
+
+    @property
+    def since_start(self) -> Ledger:
+        """The account of all processes, those too that have ended."""
+        return sum(self.ended.values(), self.ledger)
 
     def __add__(self, other: Stats) -> Stats:
         """Return the counts of both."""
@@ -44,5 +51,10 @@ class Stats(msgspec.Struct):
             self.ledger + other.ledger,
             statuses,
             [a + b for a, b in zip(self.durations, other.durations, strict=True)],
-            *(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__[3:]),
+            self.duration_ns + other.duration_ns,
+            self.clients + other.clients,
+            self.upstreams + other.upstreams,
+            self.workers + other.workers,
+            self.ready + other.ready,
+            self.ended | other.ended,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mooring.exchange import Exchange, new_request_id
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.headers import Fields
+    from mooring.capture.proxy.headers import Fields, Said
     from mooring.capture.proxy.server import Proxy
 
 _texts: dict[bytes, str] = {}
@@ -31,11 +31,8 @@ class Tap:
     """Keeps the bodies of one exchange, each up to a limit, and what else belongs to the record."""
 
     __slots__ = (
-        "_answer_size",
         "_proxy",
-        "_request_size",
         "_started",
-        "_target",
         "answer",
         "answer_fields",
         "client_request_id",
@@ -46,12 +43,13 @@ class Tap:
         "request_id",
         "sampled",
         "status",
+        "target",
         "time_ns",
     )
 
     def __init__(self, proxy: Proxy, fields: Fields, target: bytes) -> None:
         self._proxy = proxy
-        self._target = target
+        self.target = target
         self.time_ns = time.time_ns()
         self._started = time.perf_counter_ns()
         self.duration_ns = 0
@@ -62,9 +60,8 @@ class Tap:
         self.answer_fields: Fields | None = None
         self.status = 0
         self.errors: list[str] = []
-        self.request: list[bytes] = []
-        self.answer: list[bytes] = []
-        self._request_size = self._answer_size = 0
+        self.request: bytes | bytearray = b""
+        self.answer: bytes | bytearray = b""
 
     @property
     def answer_id(self) -> bytes:
@@ -74,21 +71,25 @@ class Tap:
     def request_body(self, data: bytes) -> None:
         """Keep a piece of the request's body."""
         if self.sampled:
-            self._request_size = self._keep(self.request, self._request_size, data)
+            self.request = self._kept(self.request, data)
 
     def answer_body(self, data: bytes) -> None:
         """Keep a piece of the answer's body."""
         if self.sampled:
-            self._answer_size = self._keep(self.answer, self._answer_size, data)
+            self.answer = self._kept(self.answer, data)
 
-    def _keep(self, parts: list[bytes], size: int, data: bytes) -> int:
-        room = self._proxy.settings.max_payload - size
+    def _kept(self, body: bytes | bytearray, data: bytes) -> bytes | bytearray:
+        room = self._proxy.settings.max_payload - len(body)
         if len(data) > room:
             if "truncated" not in self.errors:
                 self.errors.append("truncated")
             data = data[:room]
-        parts.append(data)
-        return size + len(data)
+        if not body:
+            return data
+        if type(body) is bytes:
+            body = bytearray(body)
+        body += data
+        return body
 
     def elapsed(self) -> int:
         """Stop the clock, and return the nanoseconds since the request's head."""
@@ -97,24 +98,42 @@ class Tap:
 
     def exchange(self) -> Exchange:
         """Return the record of the exchange, as complete as it will be."""
-        settings, asked = self._proxy.settings, self.request_fields.read
-        answered = self.answer_fields.read if self.answer_fields is not None else {}
+        path, request_type, request_encoding, headers = self.request_fields.said or self._said()
+        answer_fields = self.answer_fields
+        response_type, response_encoding = "", ""
+        if answer_fields is not None:
+            _, response_type, response_encoding, _ = answer_fields.said or _answer_said(answer_fields)
         return Exchange(
             request_id=self.request_id,
             time_ns=self.time_ns,
             duration_ns=self.duration_ns,
-            path=text(self._target.partition(b"?")[0]),
+            path=path,
             status=self.status,
-            request_type=text(asked.get(b"content-type")),
-            request_encoding=text(asked.get(b"content-encoding")),
-            response_type=text(answered.get(b"content-type")),
-            response_encoding=text(answered.get(b"content-encoding")),
-            request=b"".join(self.request),
-            response=b"".join(self.answer),
+            request_type=request_type,
+            request_encoding=request_encoding,
+            response_type=response_type,
+            response_encoding=response_encoding,
+            request=bytes(self.request),
+            response=bytes(self.answer),
             client_request_id=text(self.client_request_id) or None,
-            headers={name: text(asked[key]) for key, name in self._proxy.logged_headers if key in asked},
+            headers=headers,
             model=self._proxy.model,
             version=self._proxy.version,
-            sampling=settings.sample,
+            sampling=self._proxy.settings.sample,
             errors=self.errors,
         )
+
+    def _said(self) -> Said:
+        """Return what the request's head says for the record; kept, since a known head comes again."""
+        fields, read = self.request_fields, self.request_fields.read
+        headers = {name: text(read[key]) for key, name in self._proxy.logged_headers if key in read}
+        path = text(self.target.partition(b"?")[0])
+        said = path, text(read.get(b"content-type")), text(read.get(b"content-encoding")), headers
+        fields.said = said
+        return said
+
+
+def _answer_said(fields: Fields) -> Said:
+    said: Said = "", text(fields.read.get(b"content-type")), text(fields.read.get(b"content-encoding")), {}
+    fields.said = said
+    return said

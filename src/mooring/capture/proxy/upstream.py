@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 from mooring.capture.proxy.headers import Fields, Headers
+from mooring.capture.proxy.known import ANSWERS, learn_answer
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.flow import Flow
@@ -63,7 +67,10 @@ class UpstreamProtocol(asyncio.Protocol):
         self._trailers: Headers = []
         self._reason = b""
         self._head_done = self._until_close = self._answered = self._spent = self._parser_spent = False
+        self._unread = False  # whether it was closed before it had read all that was sent
+        self._begun = False  # whether anything of this flow's answer has come
         self._poll = select.poll()
+        self._paused = False
         self.reused = False
         self.deadline = float("inf")
 
@@ -74,9 +81,16 @@ class UpstreamProtocol(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._proxy.upstreams.add(self)
 
+    def eof_received(self) -> None:
+        # What is sent to a socket that has been closed is answered with a reset, and only then.
+        with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connection:
+            self._unread = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
     def connection_lost(self, error: Exception | None) -> None:
         self._proxy.upstreams.discard(self)
         self._proxy.pool.forget(self)
+        if error is not None and self._flow is not None and not self._proxy.upstream.tls:
+            self._take_unread()
         flow = self._flow
         if flow is None:
             return
@@ -84,17 +98,20 @@ class UpstreamProtocol(asyncio.Protocol):
             self._complete()
             return
         self._flow = None
-        if not flow.answer_begun and flow.lost_unanswered(self):
+        unread = self._unread or isinstance(error, ConnectionResetError | BrokenPipeError)
+        if not flow.answer_begun and flow.lost_unanswered(self, unread):
             return
         flow.failed(
             502, "upstream_failed", "The model server closed the connection before its answer was complete."
         )
 
     def pause_writing(self) -> None:
+        self._paused = True
         if self._flow is not None:
             self._flow.client.hold("upstream")
 
     def resume_writing(self) -> None:
+        self._paused = False
         if self._flow is not None:
             self._flow.client.release("upstream")
 
@@ -103,6 +120,9 @@ class UpstreamProtocol(asyncio.Protocol):
         if flow is None:
             self.abort()  # nothing was asked
             return
+        first, self._begun = not self._begun, True
+        if first and self._known_answer(flow, data):
+            return
         self._wait()
         try:
             self._parser.feed_data(data)
@@ -110,13 +130,44 @@ class UpstreamProtocol(asyncio.Protocol):
             self._fail("The model server switched protocols unasked.")
             return
         except httptools.HttpParserError as error:
-            if self._flow is flow:
+            if self._flow is flow and not self._answered:
                 self._fail(f"The model server's answer is not valid HTTP: {error}.")
-            return
+                return
+            self._spent = True  # what came after the whole answer is nobody's
         if self._answered:
+            if first and not self._spent and not self._parser_spent:
+                self._learn(flow, data)
             self._complete()
         else:
             flow.flush_answer()
+
+    def _take_unread(self) -> None:
+        """Take an answer that came before the connection broke: a write that failed is told before it."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        with suppress(OSError):
+            while self._flow is not None and (data := os.read(descriptor, 2**16)):
+                self.data_received(data)
+
+    def _known_answer(self, flow: Flow, data: bytes) -> bool:
+        """Take the short way with an answer that came whole, its head a known one; say whether it was taken."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._proxy.known_answers.get(data[:end])
+        if known is None or len(data) - end != known.length or flow.tap is None or not flow.usual or self._paused:
+            return False
+        self._flow = None
+        self.reused = True
+        self._proxy.pool.give_back(self)
+        flow.answer_known(known, data[end:])
+        return True
+
+    def _learn(self, flow: Flow, data: bytes) -> None:
+        """Keep the head of an answer that came whole, for the short way."""
+        learnt = learn_answer(flow, data)
+        if learnt is not None:
+            known = self._proxy.known_answers
+            if len(known) >= ANSWERS:
+                known.clear()
+            known[learnt[0]] = learnt[1]
 
     # The parser's events
 
@@ -133,7 +184,10 @@ class UpstreamProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
-            self._trailers.append((name, value))
+            if self._proxy.answer_table.kind(name)[1]:
+                self._trailers.append((name, value))
+            else:
+                self._spent = True  # the parser heeds a Connection field even here
         else:
             self._fields.add(name, value)
 
@@ -142,6 +196,12 @@ class UpstreamProtocol(asyncio.Protocol):
         if flow is None or self._answered:
             return
         status, read = self._parser.get_status_code(), self._fields.read
+        if status == 101:
+            self._fail("The model server switched protocols unasked.")
+            return
+        if read.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+            self._fail("The only transfer coding served is chunked.")
+            return
         if status < 200:
             flow.informational(status, self._reason, self._fields)
             return
@@ -170,6 +230,7 @@ class UpstreamProtocol(asyncio.Protocol):
     def take(self, flow: Flow) -> None:
         """Carry `flow` from here on."""
         self._flow = flow
+        self._begun = False
         self._wait()
         flow.connected(self)
 
@@ -202,7 +263,10 @@ class UpstreamProtocol(asyncio.Protocol):
     def overdue(self) -> None:
         """The deadline has passed: 504 to the client, or the end of an idle connection."""
         if self._flow is None:
-            self.transport.close()
+            self.transport.abort()
+            return
+        if not self._flow.request_complete and not self._paused:
+            self._wait()  # for the client, whose half has a deadline of its own
             return
         self._fail("The model server did not answer in time.", 504, "upstream_timeout")
 
@@ -220,14 +284,15 @@ class UpstreamProtocol(asyncio.Protocol):
         self._answered = False
         if flow is None:
             return
-        if self._spent or not flow.request_complete or self.transport.is_closing():
-            self.transport.close()
+        if self._paused:
+            flow.client.release("upstream")
+        if self._spent or self._paused or not flow.request_complete or self.transport.is_closing():
+            self.transport.abort()  # with what the model server has not read of the request
         else:
             if self._parser_spent:
                 self._parser = httptools.HttpResponseParser(self)
                 self._parser_spent = False
             self.reused = True
-            self.deadline = self._proxy.now + self._proxy.settings.idle_timeout
             self._proxy.pool.give_back(self)
         flow.answer_end(self._trailers)
 
@@ -249,12 +314,17 @@ class Pool:
                 connection.take(flow)
                 return
             connection.abort()
+        self.connect(flow)
+
+    def connect(self, flow: Flow) -> None:
+        """Give `flow` a new connection as soon as there is one."""
         task = self._proxy.loop.create_task(self._connect(flow))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     def give_back(self, connection: UpstreamProtocol) -> None:
         """Keep an idle connection for the next flow."""
+        connection.deadline = self._proxy.now + self._proxy.settings.idle_timeout
         if len(self._idle) < MAX_IDLE:
             self._idle.append(connection)
         else:

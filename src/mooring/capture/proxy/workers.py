@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,13 +19,17 @@ from mooring.capture.drainer import Drainer
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.server import Proxy, bind, serve
 from mooring.capture.proxy.stats import Stats
+from mooring.capture.proxy.upstream import parse_upstream
 from mooring.capture.recorder import Recorder
+from mooring.exchange import Ledger
+from mooring.spool import last_ledger
 
 if TYPE_CHECKING:
     from mooring.config import ProxySettings
 
 _LOOK_SECONDS = 0.25
 _RESTART_SECONDS = 1.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: ProxySettings) -> None:
@@ -66,6 +72,7 @@ async def _several(settings: ProxySettings) -> None:
     """Serve in worker processes, and look after them."""
     loop = asyncio.get_running_loop()
     Recorder.check(settings)
+    parse_upstream(settings.upstream)
     reserved = bind(settings)
     settings = msgspec.structs.replace(settings, port=reserved.getsockname()[1])
     workers = [Worker(settings) for _ in range(settings.workers)]
@@ -78,7 +85,7 @@ async def _several(settings: ProxySettings) -> None:
 
     def set_version(version: str) -> None:
         for worker in workers:
-            worker.tell("version", version)
+            worker.set_version(version)
 
     admin = await _admin(settings, Admin(settings.spool_path, snapshot, set_version))
     stop = _stop_on_signals(loop)
@@ -94,7 +101,7 @@ async def _several(settings: ProxySettings) -> None:
     await asyncio.gather(*(worker.end(settings.drain_timeout + 5.0) for worker in workers))
     if admin is not None:
         admin.close()
-    say(str((await snapshot()).ledger))
+    say(str((await snapshot()).since_start))
     await _last_drain(settings, drainer, started)
 
 
@@ -105,6 +112,7 @@ class Worker:
         self._settings = settings
         self._pid = 0
         self._started = 0.0
+        self._writer = ""
         self._last = Stats()
         self._past = Stats(workers=0)
         self._lock = asyncio.Lock()
@@ -113,10 +121,13 @@ class Worker:
         """Fork the process."""
         ours, theirs = socket.socketpair()
         self._started = time.monotonic()
+        # A signal that comes before the process has handlers of its own must wait for them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
             _run_worker(self._settings, theirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         theirs.close()
         ours.setblocking(False)
         self._control = ours
@@ -128,27 +139,38 @@ class Worker:
         except OSError as error:
             say(f"a worker does not listen: {error}")
 
+    def set_version(self, version: str) -> None:
+        """Have the process, and those that follow it, name another version of the model in the log."""
+        self._settings = msgspec.structs.replace(self._settings, model_version=version)
+        if self._pid:
+            self.tell("version", version)
+
     async def stats(self) -> Stats:
         """Return what the process has counted, and those before it that ended."""
         async with self._lock:
             if self._pid:
                 try:
+                    with suppress(BlockingIOError):  # an answer that came too late the last time
+                        self._control.recv(65536)
                     self.tell("stats")
-                    self._last = await self._hear(2.0)
+                    self._writer, self._last = await self._hear(2.0)
                 except (OSError, TimeoutError, msgspec.MsgspecError):
                     self._last.ready = 0
             return self._last + self._past
 
-    async def _hear(self, seconds: float) -> Stats:
+    async def _hear(self, seconds: float, last: bool = False) -> tuple[str, Stats]:
+        """Return the writer of the process and its counts; `last` means those that it ends with."""
         loop = asyncio.get_running_loop()
         data = b""
         async with asyncio.timeout(seconds):
-            while not data.endswith(b"\n"):
+            while last or not data.endswith(b"\n"):
                 piece = await loop.sock_recv(self._control, 65536)
                 if not piece:
+                    if last:
+                        break
                     raise ConnectionResetError
                 data += piece
-        return msgspec.json.decode(data.splitlines()[-1], type=Stats)
+        return msgspec.json.decode(data.rpartition(b"\n")[0].rpartition(b"\n")[2], type=tuple[str, Stats])
 
     def look(self) -> None:
         """Start the process anew if it has ended."""
@@ -156,6 +178,8 @@ class Worker:
             if time.monotonic() - self._started > _RESTART_SECONDS:
                 self.start()
             return
+        if self._lock.locked():
+            return  # somebody listens to it
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if pid:
             say(f"worker {pid} ended with {os.waitstatus_to_exitcode(status)}, and is started anew")
@@ -164,10 +188,15 @@ class Worker:
     def _gone(self) -> None:
         self._pid = 0
         self._control.close()
-        # What it had in flight is lost; its spool says how much.
-        self._last.ledger = self._last.ledger.ended()
+        # What it had in flight is lost. Its spool knows more than it has told.
+        if self._writer:
+            ledger = last_ledger(self._settings.spool_path / self._writer)
+            if ledger is None or ledger.seen < self._last.ledger.seen:
+                ledger = self._last.ledger
+            self._past.ended[self._writer] = ledger.ended()
+        self._last.ledger = Ledger()
         self._last.clients = self._last.upstreams = self._last.ready = self._last.workers = 0
-        self._past, self._last = self._past + self._last, Stats(workers=0)
+        self._past, self._last, self._writer = self._past + self._last, Stats(workers=0), ""
 
     async def end(self, seconds: float) -> None:
         """Stop the process in order, and kill it where it takes longer. Its last words are its counts."""
@@ -176,7 +205,7 @@ class Worker:
         os.kill(self._pid, signal.SIGTERM)
         async with self._lock:
             try:
-                self._last = await self._hear(seconds)
+                self._writer, self._last = await self._hear(seconds, last=True)
             except (OSError, TimeoutError, msgspec.MsgspecError):
                 os.kill(self._pid, signal.SIGKILL)
             await asyncio.to_thread(os.waitpid, self._pid, 0)
@@ -189,6 +218,9 @@ def _run_worker(settings: ProxySettings, control: socket.socket) -> None:
     try:
         _run_loop(_work(settings, control))
         code = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(code)
 
@@ -197,22 +229,32 @@ async def _work(settings: ProxySettings, control: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
     stop = _stop_on_signals(loop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+    def counts() -> bytes:
+        return msgspec.json.encode([proxy.recorder.writer, proxy.stats()]) + b"\n"
 
     def answer() -> None:
-        messages = control.recv(65536)
+        try:
+            messages = control.recv(65536)
+        except ConnectionResetError:  # it went with something unread
+            messages = b""
         if not messages:  # the parent has gone
             loop.remove_reader(control)
             stop.set()
         for line in messages.splitlines():
             what, value = msgspec.json.decode(line)
             if what == "stats":
-                control.sendall(msgspec.json.encode(proxy.stats()) + b"\n")
+                control.sendall(counts())
             elif what == "version":
                 proxy.set_version(value)
 
     loop.add_reader(control, answer)
-    await serve(proxy, bind(settings), stop)
-    control.sendall(msgspec.json.encode(proxy.stats()) + b"\n")
+    listening = bind(settings)
+    writer = proxy.recorder.writer
+    await serve(proxy, listening, stop)
+    with suppress(OSError):
+        control.sendall(msgspec.json.encode([writer, proxy.stats()]) + b"\n")
 
 
 async def _admin(settings: ProxySettings, admin: Admin) -> asyncio.Server | None:
@@ -230,6 +272,7 @@ async def _look_after(drainer: Drainer, workers: list[Worker] | None = None) -> 
         drainer.ensure()
         for worker in workers or []:
             worker.look()
+            await worker.stats()  # so that little is unknown of one that is killed
         await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -241,7 +284,7 @@ async def _last_drain(settings: ProxySettings, drainer: Drainer, started: float)
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     return stop
 
@@ -266,5 +309,6 @@ def _run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def say(text: str) -> None:
-    """Print to stderr."""
-    print(f"mooring: {text}", file=sys.stderr, flush=True)
+    """Print to stderr, if it takes that."""
+    with suppress(OSError):
+        print(f"mooring: {text}", file=sys.stderr, flush=True)
