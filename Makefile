@@ -27,7 +27,9 @@ test-all: .venv/.dev ## the slow proofs too
 
 bench: .venv/.dev ## measure, beside others, and write docs/benchmarks.md; takes half an hour
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
-	$(BIN)/python bench/proxy.py
+	test -x .venv/mitmproxy/bin/mitmdump || ($(BIN)/uv venv --quiet .venv/mitmproxy \
+		&& $(BIN)/uv pip install --quiet --python .venv/mitmproxy/bin/python mitmproxy)
+	$(BIN)/python bench/proxy.py --mitmdump .venv/mitmproxy/bin/mitmdump
 	$(BIN)/python bench/end_to_end.py
 	$(BIN)/python bench/drain.py --big 10000000
 

@@ -19,6 +19,9 @@ from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
+REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
+"""The schemes of logs that are no directory."""
+
 
 class LogSettings(msgspec.Struct, kw_only=True, frozen=True):
     """Where the log goes and how it gets there."""
@@ -79,7 +82,10 @@ class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
     upstream: Annotated[str, Meta(description="URL of the model server, such as http://localhost:5002")]
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port to listen on; 0 takes a free one")] = 5001
-    model: Annotated[str | None, Meta(description="name of the model, for the log")] = None
+    model: Annotated[
+        str | None,
+        Meta(description="name of the model, for the log; of models:/NAME@ALIAS the registry tells the version"),
+    ] = None
     model_version: Annotated[str | None, Meta(description="version of the model, for the log")] = None
     legacy_split: Annotated[
         bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
@@ -136,7 +142,7 @@ def options(settings: type[Settings]) -> Callable[[Callable[[Settings], None]], 
     def decorate(command: Callable[[Settings], None]) -> Command:
         @functools.wraps(command)
         def run(**flags: Any) -> None:
-            command(resolve(settings, flags, os.environ, _read_yaml(Path("mooring.yaml"))))
+            command(load(settings, flags))
 
         decorated: Command = run
         for option in reversed(_flags(settings)):
@@ -144,6 +150,11 @@ def options(settings: type[Settings]) -> Callable[[Callable[[Settings], None]], 
         return decorated
 
     return decorate
+
+
+def load(settings: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """Return the settings of this process: what is given, else its variables, else mooring.yaml, else defaults."""
+    return resolve(settings, given, os.environ, _read_yaml(Path("mooring.yaml")))
 
 
 def resolve(

@@ -1,15 +1,12 @@
-"""The fields of a registered model from its signature, asked of MLflow in a process of its own."""
+"""The fields of a registered model from its signature, as MLflow knows it."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 
 from mooring.log.schema import Fields
+from mooring.registry import RegistryError, ask
 
-_SECONDS = 60.0
 _KINDS = {
     **dict.fromkeys(("integer", "long", "float", "double"), "double"),
     "boolean": "boolean",
@@ -17,7 +14,6 @@ _KINDS = {
     "binary": "string",
     "datetime": "timestamp",
 }
-# MLflow takes 200 MB and seconds to import; the drain lives on without it.
 _ASK = """
 import json, sys
 import mlflow
@@ -43,14 +39,8 @@ def fields_of(model: str) -> Fields | None:
     if "MLFLOW_TRACKING_URI" not in os.environ and not os.path.exists("mlflow.db") and not os.path.isdir("mlruns"):
         return None  # asking would make a new, empty store here
     try:
-        asked = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", _ASK, model],
-            capture_output=True,
-            timeout=_SECONDS,
-            check=True,
-        )
-        inputs, outputs = json.loads(asked.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        inputs, outputs = ask(_ASK, model)
+    except RegistryError:
         return None
     fields = Fields(_kinds(inputs), _kinds(outputs))
     if len(outputs) == 1:

@@ -1,0 +1,52 @@
+"""The version of the model that the log names, asked of a real registry."""
+
+from __future__ import annotations
+
+import mlflow
+import pytest
+
+from mooring.registry import RegistryError, resolve, split_uri
+from peers import OK, post, proxy, read_message, upstream
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{directory}/mlflow.db"
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.create_registered_model("wine")
+    for _ in range(2):
+        client.create_model_version("wine", source=str(directory))
+    client.set_registered_model_alias("wine", "champion", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+
+
+def test_an_alias_and_a_version_are_resolved(registry):
+    assert resolve("models:/wine@champion") == ("wine", "2")
+    assert resolve("models:/wine/1") == ("wine", "1")
+
+
+@pytest.mark.parametrize("uri", ["models:/wine@nobody", "models:/beer/1"])
+def test_what_the_registry_does_not_know_is_said(registry, uri):
+    with pytest.raises(RegistryError, match=r"not found|exist"):
+        resolve(uri)
+
+
+@pytest.mark.parametrize("uri", ["models:/wine", "models:/@champion", "models:/wine/latest"])
+def test_a_uri_without_a_version_is_refused(uri):
+    with pytest.raises(ValueError, match="names no version"):
+        split_uri(uri)
+
+
+def test_the_proxy_logs_the_version_of_the_alias(registry, tmp_path):
+    def handle(connection):
+        with connection.makefile("rb") as file:
+            read_message(file)
+            connection.sendall(OK.replace(b"200 OK", b"400 Bad Request"))
+
+    with upstream(handle) as server, proxy(tmp_path, server.url, "--model", "models:/wine@champion") as running:
+        running.exchange(post())
+        [record] = running.records(1)
+    assert (record["model"], record["version"]) == ("wine", "2")
