@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -401,7 +400,7 @@ def test_a_client_that_goes_away_is_accounted_for(one):
     assert running.records(1)[0]["errors"] == ["client_gone"]
 
 
-def test_a_connection_that_the_server_closed_is_not_used_for_a_post(one):
+def test_a_connection_that_the_server_closed_is_not_used_for_a_post(tmp_path):
     posts = []
 
     def handle(connection):
@@ -409,10 +408,11 @@ def test_a_connection_that_the_server_closed_is_not_used_for_a_post(one):
             posts.append(read_message(file))
             connection.sendall(OK)
 
-    running = one(handle)
-    for _ in range(20):
-        assert running.exchange(post()).line == "HTTP/1.1 200 OK"
-    assert len(posts) == 20
+    with upstream(handle) as server, proxy(tmp_path, server.url) as running:
+        for number in range(20):
+            assert running.exchange(post()).line == "HTTP/1.1 200 OK"
+            wait_for(lambda: server.connections[-1].fileno() < 0, 10, "the server does not close")
+            assert len(posts) == number + 1
 
 
 def test_connections_to_the_server_are_kept(one):
@@ -548,35 +548,6 @@ def test_a_port_that_is_taken_is_one_line(echo):
     )
     assert result.returncode == 1
     assert result.stderr == f"Error: can't listen on 127.0.0.1:{running.port}: Address already in use\n"
-
-
-def test_a_post_that_the_server_never_read_is_sent_again_and_one_that_it_read_is_not(one):
-    """A server that closes kept connections, at first with the next request unread, then with it read."""
-    read: list[str] = []
-    closing = threading.Event()
-    answered = threading.Event()
-
-    def handle(connection):
-        with connection.makefile("rb", buffering=0) as file:
-            while line := read_message(file).line:
-                read.append(line)
-                if closing.is_set() and len(read) == 4:
-                    return  # read, and not answered
-                connection.sendall(OK)
-                answered.set()
-                if len(read) == 1:
-                    closing.wait(10)  # the next request comes meanwhile, and stays unread
-                    wait_for(lambda: select.select([connection], [], [], 0)[0], 10, "no second request came")
-                    return
-
-    running = one(handle)
-    assert running.exchange(post()).line == "HTTP/1.1 200 OK"
-    closing.set()
-    assert running.exchange(post()).line == "HTTP/1.1 200 OK"
-    assert len(read) == 2
-    assert running.exchange(post()).line == "HTTP/1.1 200 OK"
-    assert running.exchange(post()).line == "HTTP/1.1 502 Bad Gateway"
-    assert len(read) == 4
 
 
 def test_a_head_that_comes_again_is_understood_as_the_first_time(echo):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,9 +45,8 @@ class LogSettings(msgspec.Struct, kw_only=True, frozen=True):
         """The spool's directory: hidden in the log's own, so that both are on one disk, where that is local."""
         if self.spool:
             return Path(self.spool)
-        if "://" in self.log:
-            return Path(".mooring/spool")
-        return Path(self.log) / ".spool"
+        local = self.log.removeprefix("file://")
+        return Path(".mooring/spool") if "://" in local else Path(local) / ".spool"
 
 
 class CaptureSettings(LogSettings, kw_only=True, frozen=True):
@@ -172,7 +172,7 @@ def resolve(
     models = yaml.pop("models", None) or {}
     hints = get_type_hints(settings, include_extras=True)
     given: dict[str, tuple[Any, str]] = {}
-    named = flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model")
+    named = _model_name(flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model"))
     for keys, where in ((yaml, ""), (models.get(named) or {}, f" of {named}")):
         for name, value in keys.items():
             if not any(name in command.__struct_fields__ for command in COMMANDS.values()):
@@ -192,6 +192,13 @@ def resolve(
                 f"or {field.name} in mooring.yaml."
             )
     return settings(**values)
+
+
+def _model_name(model: str | None) -> str | None:
+    """Return the name in a model's URI, or what is a name already."""
+    if model is None or not model.startswith("models:/"):
+        return model
+    return re.split("[@/]", model.removeprefix("models:/"))[0]
 
 
 def _is_tuple(hint: Any) -> bool:

@@ -8,6 +8,9 @@ import time
 
 import msgspec
 
+BROKEN_OFF = frozenset({"client_gone", "upstream_failed", "upstream_timeout"})
+"""Codes of exchanges whose answer is not whole, whatever its status."""
+
 
 class Exchange(msgspec.Struct, array_like=True, kw_only=True, tag="exchange"):
     """One scoring request and its answer, a failed one too.
@@ -46,7 +49,7 @@ class Exchange(msgspec.Struct, array_like=True, kw_only=True, tag="exchange"):
     @property
     def succeeded(self) -> bool:
         """Whether the model server answered this request with a prediction."""
-        return 200 <= self.status < 300
+        return 200 <= self.status < 300 and not (self.errors and BROKEN_OFF.intersection(self.errors))
 
 
 class Ledger(msgspec.Struct, array_like=True, tag="ledger"):

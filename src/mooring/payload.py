@@ -109,7 +109,7 @@ def decode(exchange: Exchange) -> Scored:
     for asked in inputs:
         for answered in outputs:
             if len(asked.rows) == len(answered.rows):
-                return Scored(kind, asked, answered, params)
+                return Scored(kind, _with_text_names(asked), _with_text_names(answered), params)
     rows, predictions = len(inputs[0].rows), len(outputs[0].rows)
     raise Undecodable("rows_differ", f"Rows in the request: {rows}. Predictions in its answer: {predictions}.")
 
@@ -209,6 +209,16 @@ def decode_outputs(
     elif type(answer) is not list:  # as MLflow 1 answered
         raise Undecodable("malformed", "The answer holds no predictions.")
     return tuple(map(_as_outputs, _read_inputs(answer)))
+
+
+def _with_text_names(frame: Frame) -> Frame:
+    """Return a frame whose names are Unicode: JSON may escape lone surrogates, which no file can hold."""
+    try:
+        "".join(frame.columns).encode()
+    except UnicodeEncodeError:
+        names = [name.encode("utf-8", "backslashreplace").decode() for name in frame.columns]
+        return Frame(_names(names), frame.rows)
+    return frame
 
 
 def _as_outputs(frame: Frame) -> Frame:

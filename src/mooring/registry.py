@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -27,6 +28,9 @@ class RegistryError(Exception):
 
 def ask(code: str, *arguments: str) -> Any:
     """Run `code` in a process of its own, and return the JSON that it prints last. Raises RegistryError."""
+    if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
+        # Asking would make a new, empty store here.
+        raise RegistryError("MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory")
     command = [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)

@@ -44,8 +44,10 @@ class Lock:
         self._fd = fd
 
     def release(self) -> None:
-        """Let others have it."""
-        os.close(self._fd)
+        """Let others have it; nothing more if that was done."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def try_lock(path: Path) -> Lock | None:

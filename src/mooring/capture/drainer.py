@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from mooring.config import LogSettings
@@ -47,11 +48,9 @@ class Drainer:
         except OSError as error:
             if time.monotonic() - self._said > _SAY_EVERY_SECONDS:
                 self._said = time.monotonic()
-                print(
-                    f"mooring: no drain can be started now, it is tried again: {error}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                with suppress(OSError):  # stderr may be a file on the disk that is full
+                    text = f"mooring: no drain can be started now, it is tried again: {error}"
+                    print(text, file=sys.stderr, flush=True)
 
     def _start(self) -> None:
         # The drain finds Mooring where this process found it, in a model's code_paths too.

@@ -52,6 +52,11 @@ class Recorder:
         ledger.in_flight += 1
         return True
 
+    def leave_out(self, succeeded: bool, errors: Sequence[str]) -> None:
+        """Count how an exchange ended that is not in the sample."""
+        self.ledger.failed += not succeeded
+        self._count(errors)
+
     def record(self, exchanges: Sequence[Exchange]) -> None:
         """Append finished exchanges, and the ledger as it is then, to the spool with one system call."""
         if not exchanges:
@@ -87,7 +92,8 @@ class Recorder:
             return self._writer.append(frames)
         except FileNotFoundError:
             self.say(f"the spool {self._spool} was removed; it is made anew")
-            self._writer.abandon()
+            abandoned, self._writer = self._writer, None
+            abandoned.abandon()
             self._writer = self._new_writer()
             return self._writer.append(frames)
 
@@ -173,7 +179,10 @@ class Recorder:
     def _look_closer(self, exchange: Exchange) -> None:
         if self._redactor is not None:
             self._redactor(exchange)
-        for code in exchange.errors:
+        self._count(exchange.errors)
+
+    def _count(self, errors: Sequence[str]) -> None:
+        for code in errors:
             self.ledger.errors[code] = self.ledger.errors.get(code, 0) + 1
 
     def _drop(self, count: int, reason: str, why: str) -> None:

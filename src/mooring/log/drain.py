@@ -19,7 +19,6 @@ from mooring.exchange import Exchange, decode
 from mooring.log import csv_files
 from mooring.spool import (
     Account,
-    NotASegment,
     Segment,
     keep_account,
     live_writers,
@@ -32,6 +31,7 @@ _POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
 _LOOK_SECONDS = 0.5
 _BACKOFF_SECONDS = 0.2, 30.0
 _SAY_EVERY_SECONDS = 60.0
+_UNWRITABLE = (ArithmeticError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
 
 
 class Frames:
@@ -147,9 +147,10 @@ class Drain:
                 if segment.path.exists():
                     raise
                 continue  # closed, and so renamed, since it was listed
-            except NotASegment as error:
+            except _UNWRITABLE as error:
+                # Nothing that clients send should get here; if it does, the segments behind must not wait for it.
                 path = aside(segment)
-                say(f"{error}; it is set aside as {path}")
+                say(f"{segment.path} can't be made a part of the log, and is set aside as {path}: {error!r}")
                 segment.path.rename(path)
         return count
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -40,22 +40,22 @@ class ParquetLog:
 
     def write(self, name: str, exchanges: Iterable[Exchange]) -> None:
         """Write a segment's exchanges: an object for each kind, model and day, all named by the segment."""
-        partitions: dict[tuple[str | None, int], Partition] = {}
+        partitions: dict[tuple[str, int], Partition] = {}
         for exchange in exchanges:
-            key = exchange.model, exchange.time_ns // _DAY_NS
+            key = exchange.model or NO_MODEL, exchange.time_ns // _DAY_NS
             partition = partitions.get(key)
             if partition is None:
-                partition = partitions[key] = Partition(self._schema(exchange.model or NO_MODEL))
+                partition = partitions[key] = Partition(self._schema(key[0]))
             partition.add(exchange)
         for (model, day), partition in partitions.items():
-            folder = f"model={quote(model or NO_MODEL, safe='')}/date={_date(day)}"
+            folder = f"model={folder_name(model)}/date={_date(day)}"
             for kind, data in partition.finish():
                 path = f"{kind}/{folder}/{name}.parquet"
                 store.put_if_absent(self._store, path, data, self._uri)
 
     def _schema(self, model: str) -> Recorded:
         if model not in self._schemas:
-            recorded = Recorded(self._store, self._uri, quote(model, safe=""))
+            recorded = Recorded(self._store, self._uri, folder_name(model))
             if recorded.is_new and (fields := self._signature(model)) is not None:
                 recorded.extend(fields)
             self._schemas[model] = recorded
@@ -106,17 +106,13 @@ class Partition:
             scored.append((exchange, decoded))
             reasons.append(None)
         self._payloads.write(payload_batch(exchanges, reasons))
-        # Exchanges of one shape become columns together.
-        shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[Exchange, Scored]]] = defaultdict(list)
-        for pair in scored:
-            shapes[pair[1].inputs.columns, pair[1].outputs.columns].append(pair)
-        if self._inferences is None and shapes:
-            self._fields = self._schema.extend(_found(shapes.values()))
+        if not scored:
+            return
+        if self._inferences is None:
+            self._fields = self._schema.extend(_found(scored))
             self._inferences = ParquetBuffer(self._fields.arrow())
-        for pairs in shapes.values():
-            assert self._inferences is not None
-            assert self._fields is not None
-            self._inferences.write(inference_batch(pairs, self._fields))
+        assert self._fields is not None
+        self._inferences.write(inference_batch(scored, self._fields))
 
 
 class ParquetBuffer:
@@ -150,7 +146,7 @@ def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) 
 
 
 def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) -> pa.RecordBatch:
-    """Return the rows of exchanges of one shape as rows of a model's inferences."""
+    """Return the rows of exchanges as rows of a model's inferences."""
     counts = [len(scored.inputs.rows) for _, scored in pairs]
     misfits: dict[int, dict[str, dict[str, Any]]] = {}
     inputs = _columns([scored.inputs for _, scored in pairs])
@@ -191,27 +187,31 @@ def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) ->
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
-def _found(groups: Iterable[list[tuple[Exchange, Scored]]]) -> Fields:
-    """Return the fields of exchanges and their kinds, those of the first shape first."""
-    found = Fields({}, {})
-    for pairs in groups:
-        for known, frames in (
-            (found.input, [scored.inputs for _, scored in pairs]),
-            (found.output, [scored.outputs for _, scored in pairs]),
-        ):
-            rows = [row for frame in frames for row in frame.rows]
-            if rows:
-                for name, kind in infer_fields(frames[0].columns, rows).items():
-                    known.setdefault(name, kind)
-    return found
+def _found(pairs: Sequence[tuple[Exchange, Scored]]) -> Fields:
+    """Return the fields of exchanges and their kinds."""
+    inputs = _columns([scored.inputs for _, scored in pairs])
+    outputs = _columns([scored.outputs for _, scored in pairs])
+    return Fields(infer_fields(inputs), infer_fields(outputs))
 
 
 def _columns(frames: Sequence[Frame]) -> dict[str, Sequence[Any]]:
-    rows = [row for frame in frames for row in frame.rows]
+    """Return the rows of all frames as columns; None where a frame has no such column."""
     names = frames[0].columns
+    if any(frame.columns != names for frame in frames):
+        names = tuple(dict.fromkeys(name for frame in frames for name in frame.columns))
+        frames = [_widened(frame, names) for frame in frames]
+    rows = [row for frame in frames for row in frame.rows]
     if not rows:
         return dict.fromkeys(names, ())
     return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+def _widened(frame: Frame, names: tuple[str, ...]) -> Frame:
+    if frame.columns == names:
+        return frame
+    places = {name: place for place, name in enumerate(frame.columns)}
+    order = [places.get(name) for name in names]
+    return Frame(names, [[None if at is None else row[at] for at in order] for row in frame.rows])
 
 
 def _struct(
@@ -234,13 +234,20 @@ def _struct(
     return pa.StructArray.from_arrays(arrays, names=list(kinds))
 
 
+_ONLY = {
+    "double": frozenset({int, float, type(None)}),
+    "boolean": frozenset({bool, type(None)}),
+    "string": frozenset({str, type(None)}),
+}
+
+
 def fit(values: Sequence[Any], kind: str) -> tuple[pa.Array, list[int]]:
     """Return values as an array of a kind, and the places of those that do not fit: null there, or rounded.
 
     >>> fit([1, None, "high", 2**53 + 1], "double")[1]
     [2, 3]
     """
-    if kind != "json":
+    if _ONLY.get(kind, frozenset()).issuperset(map(type, values)):
         try:
             return pa.array(values, ARROW[kind]), []
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -280,7 +287,10 @@ def _as_time(value: Any) -> datetime | None:
             return None
     if not isinstance(value, datetime):
         return None
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    except OverflowError:  # beyond the years that there are, in UTC
+        return None
 
 
 def _has_surrogates(value: str) -> bool:
@@ -296,6 +306,18 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     except UnicodeEncodeError:
         clean = [value if value is None else value.encode("utf-8", "replace").decode() for value in values]
         return pa.array(clean, kind)
+
+
+def folder_name(model: str) -> str:
+    """Return the name of a model as its folders have it: no file system takes more than 255 bytes.
+
+    >>> folder_name("wine/white")
+    'wine%2Fwhite'
+    """
+    name = quote(model, safe="")
+    if len(name) <= 200:
+        return name
+    return f"{name[:160].rstrip('%')}-{hashlib.blake2b(model.encode(), digest_size=8).hexdigest()}"
 
 
 def _date(day: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,14 +113,10 @@ def infer(values: Iterable[Any]) -> str | None:
     return "json"
 
 
-def infer_fields(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Kinds:
-    """Return the kinds of the columns that have a value in `rows`."""
-    found = {}
-    for name, values in zip(columns, zip(*rows, strict=True), strict=True):
-        kind = infer(values)
-        if kind is not None:
-            found[name] = kind
-    return found
+def infer_fields(columns: Mapping[str, Sequence[Any]]) -> Kinds:
+    """Return the kinds of the columns that have a value."""
+    kinds = {name: infer(values) for name, values in columns.items()}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 class Recorded:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from mooring.log.schema import Fields
 from mooring.registry import RegistryError, ask
 
@@ -36,8 +34,6 @@ def fields_of(model: str) -> Fields | None:
     """
     if model == "default" or "'" in model:
         return None
-    if "MLFLOW_TRACKING_URI" not in os.environ and not os.path.exists("mlflow.db") and not os.path.isdir("mlruns"):
-        return None  # asking would make a new, empty store here
     try:
         inputs, outputs = ask(_ASK, model)
     except RegistryError:

@@ -290,6 +290,7 @@ class ClientProtocol(asyncio.Protocol):
             return
         self.write(last)
         self._flows.popleft()
+        self.release("upstream")
         if not flow.keep_alive or not flow.request_complete:
             self._close(linger=not flow.request_complete or bool(self._holds))
             return

@@ -315,14 +315,15 @@ class Flow:
             self.answer_body(body)
         self._finish()
 
-    def lost_unanswered(self, upstream: UpstreamProtocol, unread: bool) -> bool:
+    def lost_unanswered(self, upstream: UpstreamProtocol) -> bool:
         """Try once more where the model server closed an old connection; say whether it was tried.
 
-        A POST may have been worked on though no answer came: only one that was `unread` is sent again.
+        A POST may have been worked on though no answer came, and even though the connection was reset, so it never
+        is: that its connection is still open is looked at before it is sent.
         """
         if self._retried or self._done or not upstream.reused or self._whole is None:
             return False
-        if self.method not in IDEMPOTENT and not unread:
+        if self.method not in IDEMPOTENT:
             return False
         self._retried = True
         self._upstream = None

@@ -22,6 +22,8 @@ REQUESTS = 64
 """How many heads are kept for each client connection."""
 ANSWERS = 256
 """How many heads of answers are kept; they change with their Date."""
+LONGEST = 4096
+"""Bytes of the longest head that is kept."""
 _ID = b"\r\nX-Request-Id: "
 
 
@@ -68,11 +70,9 @@ class KnownFlow(Flow):
     def connected(self, upstream: UpstreamProtocol) -> None:
         """Take the connection to the model server, and send all of the request."""
         self._upstream = upstream
-        if self._whole is None:
-            known, tap = self._known, self.tap
-            assert tap is not None
-            self._whole = b"".join((known.before, tap.request_id.encode(), known.after, self._body))
-        upstream.write(self._whole)
+        known, tap = self._known, self.tap
+        assert tap is not None
+        upstream.write(b"".join((known.before, tap.request_id.encode(), known.after, self._body)))
 
     def flush_request(self) -> None:
         """Do nothing: all has been sent."""
@@ -84,6 +84,8 @@ def learn_request(flow: Flow, data: bytes) -> tuple[bytes, KnownRequest] | None:
     if tap is None or tap.client_request_id is not None or not flow.usual:
         return None
     end = data.find(b"\r\n\r\n") + 4
+    if end > LONGEST:
+        return None
     before, found, after = flow.head_out().partition(_ID + tap.request_id.encode())
     if not found or b"Content-Length: %d\r\n" % (len(data) - end) not in after:
         return None  # it goes on with another length: a body of MLflow 1
@@ -97,7 +99,7 @@ def learn_answer(flow: Flow, data: bytes) -> tuple[bytes, KnownAnswer] | None:
         return None
     end = data.find(b"\r\n\r\n") + 4
     length = len(data) - end
-    if tap.answer_fields.read.get(b"content-length") != b"%d" % length or not length:
+    if tap.answer_fields.read.get(b"content-length") != b"%d" % length or not length or end > LONGEST:
         return None
     head = b"".join(flow.answer_out)[:-length]
     before, found, after = head.partition(_ID + tap.answer_id)

@@ -83,6 +83,8 @@ class Proxy:
         observe = self._stats.observe
         for _, tap, _, _ in done:
             observe(tap.status, tap.elapsed())
+            if not tap.sampled:
+                self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)
         exchanges = [tap.exchange() for _, tap, _, _ in done if tap.sampled]
         if self.settings.durability == "none":
             _release(done)

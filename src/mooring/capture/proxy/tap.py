@@ -33,6 +33,7 @@ class Tap:
     __slots__ = (
         "_proxy",
         "_started",
+        "_version",
         "answer",
         "answer_fields",
         "client_request_id",
@@ -50,6 +51,7 @@ class Tap:
     def __init__(self, proxy: Proxy, fields: Fields, target: bytes) -> None:
         self._proxy = proxy
         self.target = target
+        self._version = proxy.version
         self.time_ns = time.time_ns()
         self._started = time.perf_counter_ns()
         self.duration_ns = 0
@@ -118,7 +120,7 @@ class Tap:
             client_request_id=text(self.client_request_id) or None,
             headers=headers,
             model=self._proxy.model,
-            version=self._proxy.version,
+            version=self._version,
             sampling=self._proxy.settings.sample,
             errors=self.errors,
         )

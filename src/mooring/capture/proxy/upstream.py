@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import socket
 import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -67,7 +66,6 @@ class UpstreamProtocol(asyncio.Protocol):
         self._trailers: Headers = []
         self._reason = b""
         self._head_done = self._until_close = self._answered = self._spent = self._parser_spent = False
-        self._unread = False  # whether it was closed before it had read all that was sent
         self._begun = False  # whether anything of this flow's answer has come
         self._poll = select.poll()
         self._paused = False
@@ -81,11 +79,6 @@ class UpstreamProtocol(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._proxy.upstreams.add(self)
 
-    def eof_received(self) -> None:
-        # What is sent to a socket that has been closed is answered with a reset, and only then.
-        with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connection:
-            self._unread = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-
     def connection_lost(self, error: Exception | None) -> None:
         self._proxy.upstreams.discard(self)
         self._proxy.pool.forget(self)
@@ -98,8 +91,7 @@ class UpstreamProtocol(asyncio.Protocol):
             self._complete()
             return
         self._flow = None
-        unread = self._unread or isinstance(error, ConnectionResetError | BrokenPipeError)
-        if not flow.answer_begun and flow.lost_unanswered(self, unread):
+        if not flow.answer_begun and flow.lost_unanswered(self):
             return
         flow.failed(
             502, "upstream_failed", "The model server closed the connection before its answer was complete."
