@@ -23,6 +23,7 @@ test: .venv/.dev ## lint, types, import directions and tests: what CI runs
 	$(BIN)/pytest -m "not slow"
 
 test-all: .venv/.dev ## the slow proofs too
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest
 
 bench: .venv/.dev ## measure, beside others, and write docs/benchmarks.md; takes half an hour

@@ -31,6 +31,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mooring
 import mooring.capture.model
+from mooring.capture.in_process import Captures
 from mooring.demo.processes import free_ports, wait_for
 from mooring.demo.train import SAMPLE
 from serving import (
@@ -602,13 +603,12 @@ def test_the_monitored_model_is_served_in_an_environment_that_mlflow_builds(trai
 @contextmanager
 def capturing(directory: Path) -> Iterator[Path]:
     """Log the monitored models of this process into `directory`, which each process looks up once."""
-    captures: dict[int, mooring.capture.model.Capture] = {}
+    captures = Captures()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_MONITORING_DIR", str(directory))
         patch.setattr(mooring.capture.model, "_captures", captures)
         yield directory
-    for capture in captures.values():
-        capture.close()
+    captures.close()
     wait_until_drained(directory)
 
 

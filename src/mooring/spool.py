@@ -93,6 +93,9 @@ class SpoolWriter:
         self._size = 0
         self._opened = 0.0
         self.directory, self._lock = _claim(root)
+        if durable:
+            for made in (self.directory, root, root.parent):
+                sync_directory(made)
 
     def append(self, payloads: Sequence[bytes]) -> int:
         """Write `payloads` as frames with one system call; they outlive this process once it returns.
@@ -171,7 +174,7 @@ class SpoolWriter:
             raise
         self._fd, self._size, self._opened = fd, len(MAGIC), time.monotonic()
         if self._durable:
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
 
     def _cut_back(self) -> None:
         # A torn frame in mid-segment would hide those after it; if it can't be cut off, let it be the last.
@@ -374,7 +377,8 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Return once the names in a directory survive a loss of power."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -5,8 +5,6 @@ Nothing of this needs Mooring to be installed where the model is served: the cod
 
 from __future__ import annotations
 
-import atexit
-import base64
 import json
 import os
 import shutil
@@ -14,24 +12,20 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
-from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import DataType, ParamSchema, ParamSpec
 
-from mooring.capture.drainer import Drainer
-from mooring.capture.recorder import Recorder
+from mooring.capture.in_process import Captures, as_request, as_response, as_text, check, encoded
 from mooring.config import CaptureSettings, resolve
 from mooring.exchange import Exchange, new_request_id
 
@@ -39,6 +33,8 @@ REQUIREMENTS = ("click", "crc32c", "msgspec", "obstore")
 """What this module and the drain need beside MLflow, as the names that PyPI has them under."""
 
 _REQUEST_ID = "request_id"
+_NAME = "mooring_model"
+_PROCESS = "one for all monitored models of a process"
 _logging_model = threading.Event()
 
 
@@ -53,8 +49,9 @@ def log_model(
     """Log a copy of the model at `model_uri` that, wherever it is served, logs its requests and answers.
 
     The copy has the signature of the original, and takes a parameter `request_id` besides. Served, it writes one
-    CSV file a request into `$MLFLOW_MONITORING_DIR` (default `out`). Further arguments go to
-    `mlflow.pyfunc.log_model`. Raises MlflowException if there is no such model.
+    CSV file a request into `$MLFLOW_MONITORING_DIR` (default `out`), or Parquet where `$MLFLOW_MONITORING_FORMAT`
+    says so or that is no directory but a bucket. In the log the model has its registered name. Further arguments
+    go to `mlflow.pyfunc.log_model`. Raises MlflowException if there is no such model.
 
         info = mlflow.sklearn.log_model(model, name="model", signature=signature)
         mooring.log_model(info.model_uri, name="monitored", registered_model_name="my-model")
@@ -65,6 +62,8 @@ def log_model(
     kwargs.setdefault("signature", _with_request_id(wrapped.signature))
     requirements += kwargs.pop("extra_pip_requirements", None) or []
     kwargs.setdefault("pip_requirements", [*filter(None, requirements), *_requirements()])
+    if registered_model_name is not None and isinstance(kwargs.get("model_config"), dict | None):
+        kwargs["model_config"] = {**(kwargs.get("model_config") or {}), _NAME: registered_model_name}
     with _unlogged(), tempfile.TemporaryDirectory() as code:
         package = Path(__file__).resolve().parents[1]
         travelling = shutil.copytree(
@@ -86,7 +85,9 @@ class MonitoredModel(PythonModel):
     """The PythonModel that `log_model` logs; the model that it wraps is its artifact `model`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the wrapped model."""
+        """Load the wrapped model. Raises ValueError for settings that can't be meant."""
+        check(_settings())  # here, so that no request fails of them
+        self._name = (context.model_config or {}).get(_NAME)
         self._model = mlflow.pyfunc.load_model(context.artifacts["model"])
         schema = self._model.metadata.get_params_schema()
         self._takes_request_id = schema is not None and any(param.name == _REQUEST_ID for param in schema.params)
@@ -98,18 +99,18 @@ class MonitoredModel(PythonModel):
     ) -> Any:
         """Return the wrapped model's predictions for `model_input`, and log both."""
         params = dict(params or {})
-        client_request_id = _as_text(params.get(_REQUEST_ID))
+        client_request_id = as_text(params.get(_REQUEST_ID))
         if not self._takes_request_id:
             params.pop(_REQUEST_ID, None)
         if _logging_model.is_set():
             return self._model.predict(model_input, params=params or None)
 
-        capture = _capture()
+        capture = _captures.get(_PROCESS, _settings)
         time_ns, started = time.time_ns(), time.perf_counter_ns()
         request_id = new_request_id(time_ns)
         if not capture.begin(request_id):
             return self._model.predict(model_input, params=params or None)
-        request = _encoded(_as_request, model_input)  # before the model can change its input
+        request = encoded(as_request, model_input)  # before the model can change its input
 
         def record(status: int, response: bytes | None) -> None:
             capture.record(
@@ -121,6 +122,9 @@ class MonitoredModel(PythonModel):
                     request=request or b"",
                     response=response or b"",
                     client_request_id=client_request_id,
+                    model=os.environ.get("MOORING_MODEL") or self._name,
+                    version=os.environ.get("MOORING_MODEL_VERSION") or None,
+                    sampling=capture.settings.sample,
                     errors=["unencodable"] if request is None or response is None else [],
                 )
             )
@@ -131,106 +135,18 @@ class MonitoredModel(PythonModel):
             message = {"error_code": "BAD_REQUEST", "message": str(error)}
             record(400, json.dumps(message).encode())
             raise
-        record(200, _encoded(_as_response, predictions))
+        record(200, encoded(as_response, predictions))
         return predictions
 
 
-class Capture:
-    """This process's recorder and the drain behind it, for all threads."""
-
-    def __init__(self, settings: CaptureSettings) -> None:
-        self._recorder = Recorder(settings)
-        self._drainer = Drainer(settings)
-        self._lock = threading.Lock()
-        self._drainer.ensure()
-        atexit.register(self.close)
-
-    def close(self) -> None:
-        """Close the spool, so that the drain takes all of it."""
-        with self._lock:
-            self._recorder.close()
-
-    def begin(self, request_id: str) -> bool:
-        """Count an exchange that begins, and say whether it is in the sample."""
-        with self._lock:
-            return self._recorder.begin(request_id)
-
-    def record(self, exchange: Exchange) -> None:
-        """Put `exchange` into the spool, and see that a drain runs."""
-        with self._lock:
-            self._recorder.record([exchange])
-            self._drainer.ensure()
-
-
-_captures: dict[int, Capture] = {}
-_captures_lock = threading.Lock()
-
-
-def _capture() -> Capture:
-    """Return this process's capture; one that was inherited over a fork belongs to the parent."""
-    with _captures_lock:
-        if os.getpid() not in _captures:
-            _captures.clear()
-            _captures[os.getpid()] = Capture(_settings())
-        return _captures[os.getpid()]
+_captures = Captures()
 
 
 def _settings() -> CaptureSettings:
     """Return the settings of capture in this process: MOORING_* variables, and two of MLflow's spelling."""
     log = os.environ.get("MLFLOW_MONITORING_DIR", "out")
-    log_format = os.environ.get("MLFLOW_MONITORING_FORMAT", "csv")
+    log_format = os.environ.get("MLFLOW_MONITORING_FORMAT", "parquet" if "://" in log else "csv")
     return resolve(CaptureSettings, {"log": log, "format": log_format}, os.environ)
-
-
-def _encoded(encode: Callable[[Any], Any], value: Any) -> bytes | None:
-    """Return `value` as JSON, or None where it has no such form."""
-    try:
-        return json.dumps(encode(value), default=_plain).encode()
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _as_text(value: Any) -> str | None:
-    """Return a client's id as text that can be stored, whatever it sent."""
-    return None if value is None else str(value).encode("utf-8", "replace").decode()
-
-
-def _as_request(model_input: Any) -> Any:
-    if isinstance(model_input, pd.Series):
-        model_input = model_input.to_frame()
-    if isinstance(model_input, pd.DataFrame):
-        split = model_input.to_dict(orient="split")
-        # To pandas NaN is what is missing, and the server has made it of null.
-        rows = [
-            [None if isinstance(cell, float) and cell != cell else cell for cell in row] for row in split["data"]
-        ]
-        return {"dataframe_split": {"columns": split["columns"], "data": rows}}
-    if hasattr(model_input, "toarray"):
-        model_input = model_input.toarray()  # a sparse matrix of scipy
-    return {"inputs": model_input}
-
-
-def _as_response(predictions: Any) -> Any:
-    if isinstance(predictions, pd.Series):
-        predictions = predictions.to_frame()
-    if isinstance(predictions, pd.DataFrame):
-        return {"predictions": predictions.to_dict(orient="records")}
-    return {"predictions": predictions}
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON has for a value that it does not know."""
-    if isinstance(value, np.ndarray | np.generic):
-        return np.datetime_as_string(cast("Any", value)).tolist() if value.dtype.kind == "M" else value.tolist()
-    if value is pd.NA or value is pd.NaT:
-        return None
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _with_request_id(signature: ModelSignature | None) -> ModelSignature | None:

@@ -24,6 +24,7 @@ class Recorder:
     """
 
     def __init__(self, settings: CaptureSettings) -> None:
+        self.check(settings)
         self.ledger = Ledger()
         self._settings = settings
         self._spool = settings.spool_path
@@ -40,6 +41,8 @@ class Recorder:
     @staticmethod
     def check(settings: CaptureSettings) -> None:
         """Raise ValueError for settings that can't be meant."""
+        if settings.format == "csv" and "://" in settings.log.removeprefix("file://"):
+            raise ValueError(f"--format csv writes into a directory, and {settings.log} is none: leave it out")
         _redactor(settings)
 
     def begin(self, request_id: str) -> bool:

@@ -25,6 +25,7 @@ from mooring.spool import (
     read_frames,
     segments,
     try_lock,
+    writers,
 )
 
 _POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
@@ -163,15 +164,21 @@ def run(settings: LogSettings) -> bool:
     """
     spool = settings.spool_path
     spool.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(spool / "drain.lock")
-    if lock is None:
-        if sys.stderr.isatty():
-            say(f"another process drains {spool} already")
-        return True
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
+    while (lock := try_lock(spool / "drain.lock")) is not None:
+        empty = _drain(settings, spool, stop)
+        lock.release()
+        # Who came while this drain was ending saw its lock, and started none.
+        if not empty or stop.is_set() or not writers(spool):
+            return empty
+    if sys.stderr.isatty():
+        say(f"another process drains {spool} already")
+    return True
 
+
+def _drain(settings: LogSettings, spool: Path, stop: threading.Event) -> bool:
     drain = Drain(settings)
     wait, said, looked, alive, alone_since = _BACKOFF_SECONDS[0], -_SAY_EVERY_SECONDS, -_LOOK_SECONDS, True, 0.0
     while not stop.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -317,7 +318,7 @@ def folder_name(model: str) -> str:
     name = quote(model, safe="")
     if len(name) <= 200:
         return name
-    return f"{name[:160].rstrip('%')}-{hashlib.blake2b(model.encode(), digest_size=8).hexdigest()}"
+    return f"{re.sub('%.?$', '', name[:160])}-{hashlib.blake2b(model.encode(), digest_size=8).hexdigest()}"
 
 
 def _date(day: int) -> str:

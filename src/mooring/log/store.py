@@ -12,10 +12,11 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
+from mooring.config import REMOTE
+from mooring.spool import sync_directory
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
-
-SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
 
 
 class StoreError(OSError):
@@ -45,7 +46,7 @@ def open_store(uri: str) -> ObjectStore:
         if is_local(uri):
             return LocalStore(_directory(uri), mkdir=True)
         scheme = uri.partition("://")[0]
-        if scheme not in SCHEMES:
+        if scheme not in REMOTE:
             raise StoreError(
                 f"{uri} is no place for a log: it is a directory, or begins with s3://, gs:// or az://"
             )
@@ -92,6 +93,8 @@ def _link_if_absent(path: Path, data: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.link(part, path)
+        for made in path.parents[:4]:  # KIND/model=NAME/date=DAY in the log's directory
+            sync_directory(made)
     except FileExistsError:
         return False
     finally:

@@ -1,0 +1,472 @@
+"""Reading the log: objects are found by model and day, and read as one table with the model's recorded schema."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+import obstore
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from obstore.exceptions import BaseError
+from pyarrow.fs import LocalFileSystem
+
+from mooring.log import store
+from mooring.log.parquet import folder_name
+from mooring.log.schema import INFERENCES, PAYLOADS, TIME, Recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from obstore.store import ObjectStore
+
+What = Literal["inferences", "payloads"]
+Instant = datetime | date | str
+
+# Arrow drops what it has buffered ahead in a thread of its own. Where that came through Python, as a remote object
+# does, and the process ends meanwhile, it aborts: so buffer ahead only where this process waits for the threads.
+_FORMAT = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
+_AHEAD = ds.ParquetFragmentScanOptions(pre_buffer=True)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LISTS_AT_ONCE = _FOOTERS_AT_ONCE = 16
+_READS_AT_ONCE = 4
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class LogError(ValueError):
+    """A log, a model or a column that is not there; the message says what is."""
+
+
+class LogWarning(UserWarning):
+    """An object in the log that can't be read, and is left out."""
+
+
+def read_log(
+    uri: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    version: str | int | None = None,
+    columns: Sequence[str] | None = None,
+    flat: bool = False,
+    what: What = "inferences",
+) -> pa.Table:
+    """Return what a log holds of a model, as a table. Its rows are in no order in particular.
+
+    Parameters
+    ----------
+    uri
+        The log: a directory, or s3://, gs:// or az:// and a bucket.
+    model
+        The model's name; may be left out where the log has only one.
+    start, end
+        Only what was received from `start` on and before `end`; as ISO 8601 text too. UTC where no zone is given.
+    version
+        Only what this version of the model answered.
+    columns
+        Names of columns, and of fields as `input.alcohol` or `output.prediction`.
+    flat
+        The shape of the CSV files: predictions first, then inputs, no structs.
+    what
+        `inferences`, one row for each row that was scored, or `payloads`, one for each request, with its bodies.
+
+    Raises LogError where there is no such log, model or column, and StoreError where the store refuses. An object
+    that can't be read is left out with a LogWarning.
+    """
+    return scan_log(
+        uri,
+        model=model,
+        start=start,
+        end=end,
+        version=version,
+        columns=columns,
+        flat=flat,
+        what=what,
+    ).read_all()
+
+
+def scan_log(
+    uri: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    version: str | int | None = None,
+    columns: Sequence[str] | None = None,
+    flat: bool = False,
+    what: What = "inferences",
+) -> pa.RecordBatchReader:
+    """Return what `read_log` does as a reader that holds only few of the log's objects in memory at a time."""
+    if flat and what != "inferences":
+        raise LogError(f"flat is the shape of inferences; {what} have no other than their own")
+    found = find(uri, model=model, start=start, end=end, version=version, what=what)
+    return scan(found, choose(found.schema, columns, flat))
+
+
+def scan(found: Found, columns: Mapping[str, tuple[str, ...]]) -> pa.RecordBatchReader:
+    """Return columns of objects, as `choose` gives them, as a reader."""
+    schema = pa.schema([(name, _type(found.schema, path)) for name, path in columns.items()])
+    batches = (batch for _, table in tables(found, columns) for batch in table.cast(schema).to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+class Found(NamedTuple):
+    """The objects of a model by name, the schema to read them by, and which of their rows are meant."""
+
+    objects: dict[str, Object]
+    fragments: dict[str, ds.ParquetFileFragment]
+    schema: pa.Schema
+    filter: pc.Expression | None
+
+    def dataset(self) -> ds.Dataset:
+        """Return them as a dataset, which engines such as DuckDB and Polars scan by themselves."""
+        fragments = list(self.fragments.values())
+        filesystem = fragments[0].filesystem if fragments else None
+        dataset = ds.FileSystemDataset(fragments, self.schema, _FORMAT, filesystem)
+        return dataset if self.filter is None else dataset.filter(self.filter)
+
+
+def tables(found: Found, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each object's name and rows. One that can't be read is left out with a LogWarning."""
+    projection = {name: pc.field(*path) for name, path in columns.items()}
+
+    def read(fragment: ds.ParquetFileFragment) -> pa.Table:
+        return fragment.to_table(
+            schema=found.schema,
+            columns=projection,
+            filter=found.filter,
+            fragment_scan_options=_AHEAD,
+            use_threads=False,
+        )
+
+    for path, table in _ahead(read, found.fragments, _READS_AT_ONCE):
+        if isinstance(table, Exception):
+            _leave_out(path, table)
+        else:
+            yield path, table
+
+
+def find(
+    uri: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    version: str | int | None = None,
+    what: What = "inferences",
+) -> Found:
+    """Return the objects that `read_log` would read. Those that are no part of this log are left out."""
+    if what not in ("inferences", "payloads"):
+        raise LogError(f"what is inferences or payloads, not {what!r}")
+    uri = os.fspath(uri)
+    since, until = instant(start, "start"), instant(end, "end")
+    opened = open_log(uri)
+    model = only_model(opened, uri, model)
+    listed = list_objects(opened, uri, f"{what}/model={folder_name(model)}", since, until)
+    objects = {one.path: one for one in listed}
+    fragments: dict[str, ds.ParquetFileFragment] = {}
+    for path, fragment in _ahead(lambda one: _fragment(opened, uri, one), objects, _FOOTERS_AT_ONCE):
+        if isinstance(fragment, Exception):
+            _leave_out(path, fragment)
+        else:
+            fragments[path] = fragment
+    schema = PAYLOADS if what == "payloads" else _inferences_schema(opened, uri, model, fragments)
+    for path, fragment in list(fragments.items()):
+        if problem := _foreign(fragment.physical_schema, schema):
+            del fragments[path]
+            _leave_out(path, LogError(problem))
+    return Found(objects, fragments, schema, _filter(since, until, version))
+
+
+def open_log(uri: str) -> ObjectStore:
+    """Return the store of a log. Raises LogError for a directory that is not there."""
+    if store.is_local(uri) and not Path(uri.removeprefix("file://")).is_dir():
+        raise LogError(f"there is no log at {uri}: name the one that --log named when it was written")
+    return store.open_store(uri)
+
+
+def models(opened: ObjectStore, uri: str) -> list[str]:
+    """Return the names of the models that a log holds anything of."""
+    found = _below(opened, uri, "payloads") | _below(opened, uri, "inferences")
+    return sorted(unquote(name.removeprefix("model=")) for name in found if name.startswith("model="))
+
+
+def only_model(opened: ObjectStore, uri: str, model: str | None) -> str:
+    """Return `model`, or the only one of the log. Raises LogError where that is none."""
+    there = models(opened, uri)
+    if model is not None and folder_name(model) in map(folder_name, there):
+        return model
+    if not there:
+        raise LogError(
+            f"there is nothing in the log {uri} yet: what is captured gets there after --segment-seconds, by "
+            "`mooring drain`. (A log of CSV files is read as such: this one would be Parquet.)"
+        )
+    if model is None and len(there) == 1:
+        return there[0]
+    names = ", ".join(there)
+    wanted = "say which model is meant" if model is None else f"there is no model {model} in the log {uri}"
+    raise LogError(f"{wanted}; it has: {names}")
+
+
+class Object(NamedTuple):
+    """An object of the log: its name in the store, its day, its size in bytes."""
+
+    path: str
+    day: date
+    size: int
+
+
+def list_objects(
+    opened: ObjectStore, uri: str, prefix: str, start: datetime | None = None, end: datetime | None = None
+) -> list[Object]:
+    """Return the Parquet objects below `prefix` of the days that can have rows in [start, end), day by day."""
+
+    def list_day(day: date) -> list[Object]:
+        try:
+            metas = [meta for batch in obstore.list(opened, f"{prefix}/date={day}/") for meta in batch]
+        except (BaseError, OSError) as error:
+            raise store.StoreError(store.explain(error, uri)) from error
+        return sorted(Object(meta["path"], day, meta["size"]) for meta in metas if _is_data(meta["path"]))
+
+    with ThreadPoolExecutor(_LISTS_AT_ONCE) as pool:
+        return [one for objects in pool.map(list_day, days(opened, uri, prefix, start, end)) for one in objects]
+
+
+def days(
+    opened: ObjectStore, uri: str, prefix: str, start: datetime | None = None, end: datetime | None = None
+) -> list[date]:
+    """Return the days below `prefix` that can have rows in [start, end), in their order."""
+    found = []
+    for name in sorted(_below(opened, uri, prefix)):
+        try:
+            day = date.fromisoformat(name.removeprefix("date="))
+        except ValueError:
+            continue
+        begin = midnight(day)
+        if (start is None or begin + timedelta(days=1) > start) and (end is None or begin < end):
+            found.append(day)
+    return found
+
+
+def midnight(day: date) -> datetime:
+    """Return the moment in which a day of the log begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def choose(schema: pa.Schema, columns: Sequence[str] | None, flat: bool) -> dict[str, tuple[str, ...]]:
+    """Return the columns that are meant, by name, each as its place in the schema. Raises LogError for others.
+
+    >>> struct = pa.struct({"prediction": pa.float64(), "pH": pa.float64()})
+    >>> schema = pa.schema({"time": TIME, "input": struct, "output": struct})
+    >>> choose(schema, ["time", "input.pH"], flat=False)
+    {'time': ('time',), 'input.pH': ('input', 'pH')}
+    >>> list(choose(schema, None, flat=True))
+    ['prediction', 'pH', 'input.prediction', 'input.pH']
+    """
+    top: dict[str, tuple[str, ...]] = {name: (name,) for name in schema.names}
+    parts = {
+        part: [field.name for field in schema.field(part).type] if part in schema.names else []
+        for part in ("output", "input")
+    }
+    fields = {f"{part}.{name}": (part, name) for part, names in parts.items() for name in names}
+    known = {**fields, **top}
+    default = top
+    if flat:
+        default = {name: ("output", name) for name in parts["output"]}
+        for name in parts["input"]:
+            default[name if name not in default else f"input.{name}"] = ("input", name)
+        known |= default
+    if columns is None:
+        return default
+    chosen = {}
+    for name in columns:
+        if name not in known:
+            close = get_close_matches(name, known, 3) or list(known)
+            raise LogError(f"there is no column {name}; there is: {', '.join(close)}")
+        chosen[name] = known[name]
+    return chosen
+
+
+def instant(value: Instant | None, name: str) -> datetime | None:
+    """Return a moment as a datetime in UTC. Raises LogError where it is none.
+
+    >>> instant("2026-03-01T12:00+02:00", "start")
+    datetime.datetime(2026, 3, 1, 10, 0, tzinfo=datetime.timezone.utc)
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise LogError(f"{name} is no time: {value!r}; take 2026-03-01 or 2026-03-01T12:00Z") from None
+    if not isinstance(value, datetime):
+        return midnight(value)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class _RemoteFile(io.RawIOBase):
+    """An object of a store as a file; its size is known from the listing, so that no request asks for it."""
+
+    def __init__(self, opened: ObjectStore, uri: str, path: str, size: int) -> None:
+        super().__init__()
+        self._store, self._uri, self._path, self._size = opened, uri, path, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        start, self._at = self._at, self._size if size < 0 else min(self._at + size, self._size)
+        if self._at <= start:
+            return b""
+        try:
+            return bytes(obstore.get_range(self._store, self._path, start=start, end=self._at))
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError) as error:
+            raise store.StoreError(store.explain(error, self._uri)) from error
+
+
+def _fragment(opened: ObjectStore, uri: str, one: Object) -> ds.ParquetFileFragment:
+    if store.is_local(uri):
+        fragment = _FORMAT.make_fragment(str(Path(uri.removeprefix("file://"), one.path)), LocalFileSystem())
+    else:
+        file = _RemoteFile(opened, uri, one.path, one.size)
+        fragment = _FORMAT.make_fragment(pa.PythonFile(file, mode="r"))
+    fragment.ensure_complete_metadata()
+    return fragment
+
+
+def _inferences_schema(
+    opened: ObjectStore, uri: str, model: str, fragments: dict[str, ds.ParquetFileFragment]
+) -> pa.Schema:
+    recorded = Recorded(opened, uri, folder_name(model))
+    if not recorded.is_new:
+        return recorded.fields.arrow()
+    schema = INFERENCES  # `schemas/` did not come along: the objects say themselves what they hold
+    for part in ("input", "output"):
+        fields: dict[str, pa.DataType] = {}
+        for fragment in fragments.values():
+            physical = fragment.physical_schema
+            if part in physical.names and pa.types.is_struct(physical.field(part).type):
+                for field in physical.field(part).type:
+                    fields.setdefault(field.name, field.type)
+        if fields:
+            schema = schema.append(pa.field(part, pa.struct(list(fields.items()))))
+    return schema
+
+
+def _foreign(physical: pa.Schema, schema: pa.Schema) -> str:
+    """Say what makes an object no part of the log, if anything does."""
+    for field in schema:
+        if field.name not in physical.names:
+            if not field.nullable:
+                return f"it has no column {field.name}"
+            continue
+        there = physical.field(field.name).type
+        if pa.types.is_struct(field.type) and pa.types.is_struct(there):
+            known = {one.name: one.type for one in field.type}
+            odd = [one for one in there if known.get(one.name, one.type) != one.type]
+            if odd:
+                return f"its {field.name}.{odd[0].name} is {odd[0].type}, not {known[odd[0].name]}"
+        elif there != field.type:
+            return f"its column {field.name} is {there}, not {field.type}"
+    return ""
+
+
+def _filter(start: datetime | None, end: datetime | None, version: str | int | None) -> pc.Expression | None:
+    conditions = []
+    if start is not None:
+        conditions.append(pc.field("time") >= _scalar(start))
+    if end is not None:
+        conditions.append(pc.field("time") < _scalar(end))
+    if version is not None:
+        conditions.append(pc.field("model_version") == str(version))
+    combined = None
+    for condition in conditions:
+        combined = condition if combined is None else combined & condition
+    return combined
+
+
+def _scalar(moment: datetime) -> pa.Scalar:
+    return pa.scalar((moment - _EPOCH) // timedelta(microseconds=1), pa.int64()).cast(TIME)
+
+
+def _type(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
+    kind = schema.field(path[0]).type
+    return kind if len(path) == 1 else kind.field(path[1]).type
+
+
+def _below(opened: ObjectStore, uri: str, prefix: str) -> set[str]:
+    """Return the last parts of the names of what a store has right below `prefix`, as directories."""
+    try:
+        prefixes = obstore.list_with_delimiter(opened, f"{prefix}/")["common_prefixes"]
+    except FileNotFoundError as error:
+        if store.is_local(uri):
+            return set()
+        raise store.StoreError(store.explain(error, uri)) from error
+    except (BaseError, OSError) as error:
+        raise store.StoreError(store.explain(error, uri)) from error
+    return {name.rstrip("/").rpartition("/")[2] for name in prefixes}
+
+
+def _is_data(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.endswith(".parquet") and not name.startswith((".", "_"))
+
+
+def _ahead(
+    read: Callable[[Item], Result], items: dict[str, Item], at_once: int
+) -> Iterator[tuple[str, Result | Exception]]:
+    """Yield what `read` makes of each item, or why it can't be read; a few are read ahead.
+
+    Raises StoreError where the store refuses: then it is not the object that is to blame.
+    """
+    waiting: list[tuple[str, Future[Result]]] = []
+    rest = iter(items.items())
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            while True:
+                while len(waiting) < at_once and (item := next(rest, None)) is not None:
+                    waiting.append((item[0], pool.submit(read, item[1])))
+                if not waiting:
+                    return
+                path, future = waiting.pop(0)
+                try:
+                    yield path, future.result()
+                except store.StoreError:
+                    raise
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+                    yield path, error
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _leave_out(path: str, error: Exception) -> None:
+    reason = re.sub("^Could not open Parquet input source '.*': ", "", str(error).partition("\n")[0])
+    warnings.warn(f"{path} is left out: {reason}", LogWarning, stacklevel=2)
