@@ -61,7 +61,9 @@ def results(request, tmp_path_factory) -> Iterator[dict[Path, Future[str]]]:
     """The scripts that are asked for, run a few at a time: most of their time is waiting."""
     directory = tmp_path_factory.mktemp("conformance")
     chosen = [
-        item.callspec.params["script"] for item in request.session.items if item.originalname == "test_conformance"
+        item.callspec.params["script"]
+        for item in request.session.items
+        if getattr(item, "originalname", "") == "test_conformance"
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {script: pool.submit(run, script, directory / script.stem) for script in chosen}

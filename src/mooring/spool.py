@@ -51,8 +51,11 @@ class Lock:
 
 
 def try_lock(path: Path) -> Lock | None:
-    """Return the lock on `path`, made where it is missing, or None while somebody else holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """Return the lock on `path`, made where it is missing; None if another holds it or its directory is gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever held it before may have removed the file since it was opened here.
