@@ -224,13 +224,14 @@ def main() -> None:
     parser.add_argument("--mitmdump", help="path of mitmproxy's mitmdump")
     parser.add_argument("--only", help="names of contenders, separated by |")
     arguments = parser.parse_args()
+    mitmdump = arguments.mitmdump and str(Path(arguments.mitmdump).absolute())
     missing = [name for name in ("nginx", "wrk", "curl") if not shutil.which(name)]
     if missing:
         sys.exit(f"install these first: {' '.join(missing)}")
     row = [7, 0.27, 0.36, 20.7, 0.045, 45, 170, 1.001, 3, 0.45, 8.8]
     small = {"dataframe_split": {"columns": COLUMNS, "data": [row]}}
     large = {"dataframe_split": {"columns": COLUMNS, "data": [row] * 1800}}
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, ExitStack() as stack:
         directory = Path(name)
         os.chmod(directory, 0o777)  # nginx's worker is another user
         [upstream] = free_ports(1)
@@ -255,7 +256,7 @@ def main() -> None:
             ]  # fmt: skip
         results: dict[str, dict[str, list[Figures]]] = defaultdict(lambda: defaultdict(list))
         for number in range(arguments.rounds):
-            for contender, port in contenders(directory, upstream, arguments.mitmdump):
+            for contender, port in contenders(directory, upstream, mitmdump):
                 if arguments.only and contender.name not in arguments.only.split("|"):
                     continue
                 with started(contender, port, directory) as pid:
