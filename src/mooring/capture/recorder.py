@@ -130,11 +130,6 @@ class Recorder:
         return self._writer.directory.name if self._writer is not None else ""
 
     @property
-    def spooled(self) -> int:
-        """Bytes that wait in the spool."""
-        return self._spooled
-
-    @property
     def ready(self) -> bool:
         """Whether the next exchange would be stored."""
         if self._writer is None or self._refused:

@@ -114,15 +114,6 @@ def get(store: ObjectStore, path: str, uri: str) -> bytes | None:
         raise StoreError(explain(error, uri)) from error
 
 
-def paths(store: ObjectStore, prefix: str, uri: str) -> list[str]:
-    """Return the names of the objects below `prefix`, sorted. Raises StoreError where the store refuses."""
-    try:
-        listed = [meta["path"] for batch in obstore.list(store, prefix) for meta in batch]
-    except (BaseError, OSError) as error:
-        raise StoreError(explain(error, uri)) from error
-    return sorted(path for path in listed if not path.rpartition("/")[2].startswith("."))
-
-
 def explain(error: Exception, uri: str) -> str:
     """Say in a sentence what is wrong with the store, and what to do."""
     text = str(error)
