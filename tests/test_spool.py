@@ -14,7 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.spool import FRAME, MAGIC, SpoolWriter, live_writers, read_frames, segments, try_lock
+from mooring.exchange import Exchange, Ledger, decode, encode
+from mooring.spool import (
+    FRAME,
+    MAGIC,
+    Account,
+    SpoolWriter,
+    keep_account,
+    last_ledger,
+    live_writers,
+    past_ledger,
+    read_frames,
+    segments,
+    try_lock,
+)
 
 WRITE_THEN_DIE = """
 import os, signal, sys
@@ -158,3 +171,39 @@ def test_a_foreign_file_is_refused_by_name(tmp_path):
     path.write_text("not a segment")
     with pytest.raises(ValueError, match=r"foreign is not a segment"):
         list(read_frames(path))
+
+
+def test_the_account_of_an_ended_writer_is_found_wherever_the_drain_is(tmp_path):
+    writer = SpoolWriter(tmp_path)
+    writer.append([encode(Exchange(request_id="a", time_ns=0)), encode(Ledger(seen=2, stored=1, in_flight=1))])
+    directory = writer.directory
+    writer.abandon()  # as a kill does
+    assert last_ledger(directory).seen == 2
+    assert not live_writers(tmp_path)  # it closes the segment
+    [segment] = segments(tmp_path)
+    assert last_ledger(directory).seen == 2
+    account = Account()
+    for payload, _ in read_frames(segment.path):
+        account.add(decode(payload))
+    keep_account(segment, account)
+    segment.path.unlink()
+    assert last_ledger(directory).seen == 2
+    live_writers(tmp_path)
+    assert not directory.exists()
+    assert last_ledger(directory) == Ledger(seen=2, stored=1, dropped={"killed": 1})
+
+
+def test_the_accounts_of_ended_writers_do_not_grow_without_bound(tmp_path):
+    for _ in range(200):
+        writer = SpoolWriter(tmp_path)
+        writer.append([encode(Ledger(seen=1, stored=1))])
+        writer.close()
+        for segment in segments(tmp_path):
+            account = Account()
+            for payload, _ in read_frames(segment.path):
+                account.add(decode(payload))
+            keep_account(segment, account)
+            segment.path.unlink()
+        live_writers(tmp_path)
+    assert past_ledger(tmp_path).seen == 200
+    assert (tmp_path / "ledger.json").stat().st_size < 10_000

@@ -30,6 +30,7 @@ MAGIC = b"MOORING1"
 FRAME = struct.Struct("<II")
 SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0
+_REMEMBERED = 64
 
 
 class NotASegment(ValueError):
@@ -342,17 +343,28 @@ def keep_account(segment: Segment, account: Account) -> None:
 
 
 def last_ledger(directory: Path) -> Ledger | None:
-    """Return the account of a writer that has ended, from what is left of its segments, if anything."""
-    kept = _kept(directory)
-    ledger = kept.ledger if kept else None
-    last = max([*directory.glob("*.open"), *directory.glob("*.segment")], default=None)
-    if last is not None:
+    """Return the account of a writer that has ended, however far the drain is with it; None if it left none.
+
+    >>> last_ledger(Path("no-such-spool/writer")) is None
+    True
+    """
+    while directory.is_dir():
+        kept = _kept(directory)
+        last = max([*directory.glob("*.open"), *directory.glob("*.segment")], default=None)
         account = Account()
-        with suppress(OSError, ValueError, msgspec.MsgspecError):
-            for payload, _ in read_frames(last):
-                account.add(decode(payload))
-        ledger = account.ledger(ledger)
-    return ledger
+        if last is not None:
+            try:
+                for payload, _ in read_frames(last):
+                    account.add(decode(payload))
+            except FileNotFoundError:
+                continue  # the drain has just closed or deleted it
+            except (OSError, ValueError, msgspec.MsgspecError):
+                pass  # what is readable of it counts
+        if directory.name in _past(directory.parent).writers:
+            break  # what is in the directory is about to go
+        if _kept(directory) == kept:
+            return account.ledger(kept.ledger if kept else None)
+    return _past(directory.parent).writers.get(directory.name)
 
 
 def _kept(directory: Path) -> Kept | None:
@@ -413,10 +425,13 @@ def past_ledger(root: Path, ended: Mapping[str, Ledger] | None = None) -> Ledger
 
 
 class Past(msgspec.Struct):
-    """The account of ended writers, and which of them are in it though their directory is still there."""
+    """The account of all writers that have ended, and those of the last of them by name.
+
+    Which are in it must be known while their directory is still there, and somewhat longer to whoever asks.
+    """
 
     ledger: Ledger = msgspec.field(default_factory=Ledger)
-    writers: list[str] = []
+    writers: dict[str, Ledger] = {}
 
 
 def _past(root: Path) -> Past:
@@ -431,6 +446,7 @@ def _retire(root: Path, writer: str, ledger: Ledger) -> None:
     past = _past(root)
     if writer in past.writers:
         return
-    there = [name for name in past.writers if (root / name).is_dir()]
-    new = Past(past.ledger + ledger.ended(), [*there, writer])
-    _replace(root / "ledger.json", msgspec.json.encode(new))
+    last = list(past.writers)[-_REMEMBERED:]
+    writers = {name: kept for name, kept in past.writers.items() if name in last or (root / name).is_dir()}
+    ended = ledger.ended()
+    _replace(root / "ledger.json", msgspec.json.encode(Past(past.ledger + ended, writers | {writer: ended})))
