@@ -16,13 +16,16 @@ from typing import NoReturn
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mooring.demo.processes import DemoError, free_ports, running, wait_for, wait_until_up
 from mooring.demo.train import MODEL, SAMPLE, TARGET
-from mooring.drift.measures import ks, psi
+from mooring.drift.baseline import make
+from mooring.drift.judge import values_of
+from mooring.drift.profile import profile
 
 REQUESTS = 200
 ROWS_PER_REQUEST = 4
@@ -176,13 +179,16 @@ def _show_drift(
     for which in ("as trained", "drifted"):
         table.add_column(f"PSI {which}", justify="right")
         table.add_column(f"KS {which}", justify="right")
-    for name in baseline:
+    trained = make({str(name): pa.array(baseline[name]) for name in baseline})
+    profiles = [profile([pa.table(dict(traffic))], trained.grids) for traffic in (as_trained, drifted)]
+    for name, feature in trained.features.items():
         cells = []
-        for traffic in (as_trained, drifted):
-            value = psi(baseline[name], traffic[str(name)])
-            style = "red" if value > PSI_LARGE else "yellow" if value > PSI_SOME else "green"
-            cells += [f"[{style}]{value:.3f}[/]", f"{ks(baseline[name], traffic[str(name)]):.3f}"]
-        table.add_row(str(name), *cells)
+        for found in profiles:
+            values = {one.measure: one.value for one in values_of(name, feature, found.features[name])}
+            psi = values["psi"]
+            style = "red" if psi > PSI_LARGE else "yellow" if psi > PSI_SOME else "green"
+            cells += [f"[{style}]{psi:.3f}[/]", f"{values['ks']:.3f}"]
+        table.add_row(name, *cells)
     console.print(table)
 
 

@@ -1,0 +1,222 @@
+"""The baseline: grids and profile of the data that a model was trained on. Windows are compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mooring.drift.grid import (
+    MAX_CATEGORIES,
+    CategoricalGrid,
+    Floats,
+    Grid,
+    Kind,
+    NumericGrid,
+    OtherGrid,
+    TextGrid,
+    TimestampGrid,
+    category_text,
+    numeric_grid,
+)
+from mooring.drift.profile import (
+    FeatureProfile,
+    Profile,
+    as_floats,
+    as_texts,
+    grids_digest,
+    is_number,
+    is_text,
+    profile,
+)
+from mooring.drift.stored import dump, load
+
+Role = Literal["input", "output", "label"]
+FORMAT = 1
+FEW_VALUES = 20
+_ROWS_A_VALUE = 5
+_FEW_TEXTS = 50
+_TEXTS_A_ROW = 0.8
+
+
+class Feature(msgspec.Struct):
+    """A column of the baseline: its grid, what the training data holds on it, and how much the model heeds it."""
+
+    grid: Grid
+    profile: FeatureProfile
+    role: Role = "input"
+    importance: float | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of values it has."""
+        return kind_of(self.grid)
+
+
+class Baseline(msgspec.Struct):
+    """What a model was trained on, as a profile on grids of its own.
+
+    `about` says where it comes from: the model, its version, when it was made, of how many rows.
+
+    >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
+    >>> made.rows, {name: feature.kind for name, feature in made.features.items()}
+    (3, {'x': 'numeric', 'c': 'categorical'})
+    >>> Baseline.from_bytes(made.to_bytes()).digest == made.digest
+    True
+    """
+
+    features: dict[str, Feature]
+    rows: int
+    about: dict[str, str] = {}
+
+    @property
+    def grids(self) -> dict[str, Grid]:
+        """The grids by feature."""
+        return {name: feature.grid for name, feature in self.features.items()}
+
+    @property
+    def digest(self) -> str:
+        """A short text that names the grids."""
+        return grids_digest(self.grids)
+
+    def to_bytes(self) -> bytes:
+        """Return it as bytes that `from_bytes` reads."""
+        return dump(self, "baseline", FORMAT)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Baseline:
+        """Return what was written. Raises FormatError where that is damaged or of another version."""
+        return load(data, Baseline, "baseline", FORMAT)
+
+
+def profile_to_bytes(found: Profile) -> bytes:
+    """Return a profile as bytes that `profile_from_bytes` reads."""
+    return dump(found, "profile", FORMAT)
+
+
+def profile_from_bytes(data: bytes) -> Profile:
+    """Return a profile that was written. Raises FormatError where that is damaged or of another version."""
+    return load(data, Profile, "profile", FORMAT)
+
+
+def make(
+    columns: Mapping[str, pa.Array | pa.ChunkedArray] | Iterable[tuple[str, pa.Array | pa.ChunkedArray]],
+    *,
+    roles: Mapping[str, Role] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    integers: Iterable[str] = (),
+    importance: Mapping[str, float] | None = None,
+    about: Mapping[str, str] | None = None,
+) -> Baseline:
+    """Return the baseline of columns, which are looked at one after the other.
+
+    Parameters
+    ----------
+    columns
+        Arrow columns by name, all of one length; also as an iterable, so that few need to be in memory.
+    roles
+        Which are predictions (`output`) or ground truth (`label`); the others are `input`.
+    kinds
+        What a column is, where that is not to be found out.
+    integers
+        Columns of floats that hold integers, as the model's signature tells.
+    importance
+        How much the model heeds a feature, in any unit.
+
+    An integer with few values is a category, and so are texts unless nearly each is another. Raises ValueError
+    for a kind that does not suit its column.
+    """
+    roles, kinds, importance = roles or {}, kinds or {}, importance or {}
+    features, rows = {}, 0
+    for name, column in columns.items() if isinstance(columns, Mapping) else columns:
+        grid = grid_of(column, kinds.get(name), name, name in set(integers))
+        [found] = profile([pa.table({"x": column})], {"x": grid}).features.values()
+        features[name] = Feature(grid, found, roles.get(name, "input"), importance.get(name))
+        rows = len(column)
+    return Baseline(features, rows, dict(about or {}))
+
+
+def kind_of(grid: Grid) -> Kind:
+    """Return what sort of values a grid is for."""
+    match grid:
+        case NumericGrid():
+            return "numeric"
+        case CategoricalGrid():
+            return "categorical"
+        case TimestampGrid():
+            return "timestamp"
+        case TextGrid():
+            return "text"
+        case OtherGrid():
+            return "other"
+
+
+def grid_of(
+    column: pa.Array | pa.ChunkedArray, kind: Kind | None = None, name: str = "it", integer: bool = False
+) -> Grid:
+    """Return the grid of a baseline's column; what kind it is is found out unless given.
+
+    >>> kind_of(grid_of(pa.array([1, 2] * 50))), kind_of(grid_of(pa.array([1, 2] * 50), "numeric"))
+    ('categorical', 'numeric')
+    """
+    kind = kind or _kind(column, integer)
+    if kind == "numeric":
+        numbers = as_floats(column)
+        if numbers is None:
+            raise ValueError(f"{name} can't be numeric: it is {column.type}")
+        return numeric_grid(numbers)
+    if kind == "categorical":
+        return _categorical(column, name)
+    if kind == "timestamp":
+        return TimestampGrid()
+    if kind == "text":
+        if not is_text(column.type):
+            raise ValueError(f"{name} can't be text: it is {column.type}")
+        return TextGrid(numeric_grid(pc.utf8_length(column).drop_null().to_numpy().astype(np.float64)))
+    return OtherGrid()
+
+
+def _kind(column: pa.Array | pa.ChunkedArray, integer: bool) -> Kind:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    filled = len(column) - column.null_count
+    if pa.types.is_boolean(kind):
+        return "categorical"
+    if is_text(kind):
+        distinct = pc.count_distinct(column).as_py()
+        few = distinct <= _FEW_TEXTS or distinct <= min(_TEXTS_A_ROW * filled, MAX_CATEGORIES)
+        return "categorical" if few else "text"
+    if pa.types.is_integer(kind) or (integer and is_number(kind)):
+        distinct = pc.count_distinct(column).as_py()
+        return "categorical" if distinct <= min(FEW_VALUES, filled / _ROWS_A_VALUE) else "numeric"
+    if is_number(kind) or pa.types.is_null(kind):
+        return "numeric"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "timestamp"
+    return "other"
+
+
+def _categorical(column: pa.Array | pa.ChunkedArray, name: str) -> CategoricalGrid:
+    texts = as_texts(column)
+    if texts is not None:
+        found = pc.unique(texts)
+        if pa.types.is_dictionary(found.type):
+            found = found.cast(found.type.value_type)
+        names = sorted(found.drop_null().to_pylist())
+        if pa.types.is_boolean(column.type):
+            names = ["false", "true"]
+        numbers = None
+    else:
+        values = as_floats(column)
+        if values is None:
+            raise ValueError(f"{name} can't be categorical: it is {column.type}")
+        known: Floats = np.unique(values[~np.isnan(values)])
+        names, numbers = [category_text(float(value)) for value in known], known
+    if len(names) > MAX_CATEGORIES:
+        raise ValueError(
+            f"{name} has {len(names)} values, more than the {MAX_CATEGORIES} that a category may have"
+        )
+    return CategoricalGrid(names, numbers)

@@ -1,0 +1,254 @@
+"""The statistics that alarm, of one feature: what the windows show, and what chance gives of them.
+
+A feature's counts are brought to common cells: the first holds the rows without a usable value, the others its
+values. A draw takes windows of the same sizes out of baseline and windows together; so all measures of a feature,
+and the window alone and merged with those before it, are drawn jointly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mooring.drift import measures
+from mooring.drift.baseline import Feature
+from mooring.drift.grid import CategoricalGrid, Floats, Integers, NumericGrid, TextGrid
+from mooring.drift.null import POPULATION, Scores, before_first, nested, thin
+from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile
+
+_DRAWN_AT_ONCE = 1_000_000
+
+Measure = Callable[[Integers, Integers], Floats]
+
+
+class Statistic(NamedTuple):
+    """One of a feature's statistics: a measure of the newest `scale` windows together."""
+
+    measure: str
+    scale: int
+
+
+class Cells(NamedTuple):
+    """A feature's counts, baseline and window increments, on common cells, and the measures to take of them."""
+
+    baseline: Integers
+    windows: list[Integers]
+    measures: dict[str, Measure]
+
+
+class FeatureNull:
+    """Draws of a feature's statistics, as many as are asked for.
+
+    Parameters
+    ----------
+    feature
+        The baseline's part.
+    windows
+        Increments, newest first: the window, then those that it is merged with at the second scale, and so on.
+    scales
+        How many windows each increment reaches back to, such as 1, 4, 16.
+    effective
+        How many independent rows the windows up to each scale are worth.
+    """
+
+    def __init__(
+        self,
+        feature: Feature,
+        windows: Sequence[FeatureProfile],
+        scales: Sequence[int],
+        effective: Sequence[float],
+        random: np.random.Generator,
+    ) -> None:
+        self._cells = cells_of(feature, windows, random)
+        self._random = random
+        taken = self._cells.measures
+        merged = np.cumsum(self._cells.windows, axis=0)
+        self.statistics = [Statistic(name, scale) for scale in scales for name in taken]
+        self.observed: Floats = np.concatenate(
+            [measure(self._cells.baseline[None], one[None]) for one in merged for measure in taken.values()]
+        )
+        self._prepare(effective)
+
+    def _prepare(self, effective: Sequence[float]) -> None:
+        """Make the pool, in which each window counts with as many rows as it is worth."""
+        parts, size = [], 0
+        self._sizes: list[int] = []
+        for window, worth in zip(self._cells.windows, effective, strict=True):
+            part = thin(window, max(round(worth) - size, 0), self._random)
+            parts.append(part)
+            size += int(part.sum())
+            self._sizes.append(size)
+        baseline = thin(self._cells.baseline, POPULATION - size, self._random)
+        self._pool = baseline + np.sum(parts, axis=0)
+
+    def draw(self, count: int) -> Floats:
+        """Return the statistics of `count` draws, an array (count, statistics)."""
+        at_once = max(1, _DRAWN_AT_ONCE // len(self._pool))
+        parts = [self._draw(min(at_once, count - start)) for start in range(0, count, at_once)]
+        return np.concatenate(parts)
+
+    def _draw(self, count: int) -> Floats:
+        windows = nested(self._pool, self._sizes, count, self._random)
+        baseline = self._pool - windows[-1]
+        taken = self._cells.measures.values()
+        return np.stack([measure(baseline, window) for window in windows for measure in taken], axis=1)
+
+    def scores(self, drawn: Floats) -> list[Scores | RangeScores]:
+        """Return what brings each statistic to one scale, given draws of all."""
+        baseline = int(self._cells.baseline[1:].sum())
+        sizes = dict(
+            zip((one.scale for one in self.statistics[:: len(self._cells.measures)]), self._sizes, strict=True)
+        )
+        return [
+            RangeScores((size := max(sizes[one.scale], 1)) / (baseline + size), size)
+            if one.measure == "out_of_range_rate" and baseline
+            else Scores.fit(drawn[:, at])
+            for at, one in enumerate(self.statistics)
+        ]
+
+
+class RangeScores(NamedTuple):
+    """Scores of the share of values out of range.
+
+    That k or more of n values lie beyond both ends of N others has probability (1 + k (1 - q)) q^k, where
+    q = n/(N + n): among all in their order, those before the first and behind the last of the N. With ties it is
+    less.
+    """
+
+    q: float
+    values: float
+
+    def of(self, rates: ArrayLike) -> Floats:
+        """Return -ln of the chance of such a rate or a larger one."""
+        k = np.asarray(rates, np.float64) * self.values
+        return np.asarray(-(np.log1p(k * (1 - self.q)) + k * np.log(self.q)))
+
+    def value(self, score: float) -> float:
+        """Return the least rate that has at least a score."""
+        few, enough = 0, 1
+        while float(self.of(enough / self.values)) < score:
+            few, enough = enough, enough * 2
+        while enough - few > 1:
+            middle = (few + enough) // 2
+            if float(self.of(middle / self.values)) < score:
+                few = middle
+            else:
+                enough = middle
+        return min(enough / self.values, 1.0)
+
+
+def outside_of(numbers: NumericProfile, baseline: NumericProfile) -> int:
+    """Return how many values lie below or above all of the baseline; infinities do unless it has some."""
+    infinities = 0 if baseline.infinities else numbers.infinities
+    return int(numbers.counts[0]) + int(numbers.counts[-1]) + infinities
+
+
+def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.random.Generator) -> Cells:
+    """Return the counts of a feature, and the measures that are drawn of it."""
+    profiles = [feature.profile, *windows]
+    taken: dict[str, Measure] = {}
+    match feature.grid:
+        case NumericGrid() | TextGrid():
+            grid = feature.grid if isinstance(feature.grid, NumericGrid) else feature.grid.lengths
+            edges = np.unique(np.concatenate([grid.steps, grid.bins, grid.ends]))
+            counts = _numeric_cells(profiles, grid, edges)
+            starts = np.concatenate(([0], np.searchsorted(edges, grid.bins) + 1))
+            taken = {
+                "ks": _values(measures.ks),
+                "js": _values(measures.js, starts),
+                "out_of_range_rate": _outside(edges, grid.ends, random),
+            }
+        case CategoricalGrid():
+            counts = by_identity([one.values for one in profiles if isinstance(one.values, CategoricalProfile)])
+            taken = {"js": _values(measures.js), "new_category_rate": _values(measures.new_category_rate)}
+        case _:
+            counts = [np.array([one.values.values]) for one in profiles]
+    taken["null_rate"] = _null_difference
+    filled = [np.concatenate(([one.unusable], count)) for one, count in zip(profiles, counts, strict=True)]
+    return Cells(filled[0], filled[1:], taken)
+
+
+def _numeric_cells(profiles: Sequence[FeatureProfile], grid: NumericGrid, edges: Floats) -> list[Integers]:
+    found = []
+    numbers = [one for profile in profiles if (one := _numbers(profile)) is not None]
+    for one in numbers:
+        counts = coarser(one.counts, grid.edges, edges)
+        counts[-1] += 0 if numbers[0].infinities else one.infinities
+        found.append(counts)
+    return found
+
+
+def by_identity(profiles: Sequence[CategoricalProfile]) -> list[Integers]:
+    """Return counts on common cells: the baseline's categories, each new one by its name, and the unnamed rest."""
+    names = sorted({name for one in profiles for name in one.new})
+    return [
+        np.concatenate([one.counts, np.array([one.new.get(name, 0) for name in names] + [one.more], np.int64)])
+        for one in profiles
+    ]
+
+
+def coarser(counts: Integers, edges: Floats, wanted: Floats) -> Integers:
+    """Return the counts in the cells between `wanted`, which are some of `edges`."""
+    return np.add.reduceat(counts, np.concatenate(([0], np.searchsorted(edges, wanted) + 1)))
+
+
+def _values(measure: Callable[[ArrayLike, ArrayLike], Floats], starts: Integers | None = None) -> Measure:
+    """Return a measure of the cells that hold values, brought together from `starts` on."""
+
+    def take(reference: Integers, current: Integers) -> Floats:
+        a, b = reference[..., 1:], current[..., 1:]
+        if starts is not None:
+            a, b = np.add.reduceat(a, starts, axis=-1), np.add.reduceat(b, starts, axis=-1)
+        return measure(a, b)
+
+    return take
+
+
+def _outside(edges: Floats, ends: Floats, random: np.random.Generator) -> Measure:
+    """Return the measure of the share of values beyond both ends of the reference.
+
+    From either end cell after cell is gone through until the reference has something in it. In a cell of one value
+    that is a tie, and ends it; in another those before the first of the reference are still outside.
+    """
+    single = np.append(np.nextafter(edges[:-1], np.inf) == edges[1:], False)
+    places = np.searchsorted(edges, ends)
+    half = len(places) // 2
+    upper = len(edges)
+    up = [(0, False), *((at + 1, bool(single[at])) for at in range(places[half - 1] + 1 if half else 0))]
+    down = [(at + 1, bool(single[at])) for at in range(upper - 1, places[half] - 1 if half else upper - 1, -1)]
+
+    def walk(reference: Integers, current: Integers, order: list[tuple[int, bool]]) -> Integers:
+        found = np.zeros(len(reference), np.int64)
+        alive = np.arange(len(reference))
+        for cell, tie in order:
+            others, own = reference[alive, cell], current[alive, cell]
+            free = others == 0
+            found[alive[free]] += own[free]
+            if not tie:
+                found[alive[~free]] += before_first(others[~free], own[~free], random)
+            alive = alive[free]
+            if not len(alive):
+                break
+        return found
+
+    def take(reference: Integers, current: Integers) -> Floats:
+        a, b = reference[:, 1:], current[:, 1:]
+        outside = walk(a, b, up) + walk(a, b, down)
+        total = b.sum(axis=1)
+        return np.asarray(np.minimum(outside, total) / np.maximum(total, 1), np.float64)
+
+    return take
+
+
+def _null_difference(reference: Integers, current: Integers) -> Floats:
+    a, b = (counts[..., 0] / np.maximum(counts.sum(axis=-1), 1) for counts in (reference, current))
+    return np.asarray(np.abs(a - b), np.float64)
+
+
+def _numbers(profile: FeatureProfile) -> NumericProfile | None:
+    if isinstance(profile.values, TextProfile):
+        return profile.values.lengths
+    return profile.values if isinstance(profile.values, NumericProfile) else None

@@ -1,0 +1,63 @@
+"""How baselines and profiles are written: MessagePack, compressed, behind a name and a version number."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, TypeVar, get_origin
+
+import msgspec
+import numpy as np
+
+Stored = TypeVar("Stored")
+
+
+class FormatError(ValueError):
+    """Bytes that are no such thing, or of a version that this code can't read."""
+
+
+def dump(value: object, kind: str, version: int) -> bytes:
+    """Return a value as bytes that `load` reads.
+
+    >>> load(dump([1, 2], "numbers", 1), list[int], "numbers", 1)
+    [1, 2]
+    """
+    return f"mooring-{kind} {version}\n".encode() + zlib.compress(encode(value), 1)
+
+
+def load(data: bytes, wanted: type[Stored], kind: str, version: int) -> Stored:
+    """Return what was dumped. Raises FormatError for bytes of another kind, another version, or cut short.
+
+    >>> load(b"mooring-x 2\\n", list[int], "x", 1)
+    Traceback (most recent call last):
+    mooring.drift.stored.FormatError: this x is of format 2 and this Mooring reads 1: upgrade it, or make it anew
+    """
+    head, _, body = data.partition(b"\n")
+    name, _, number = head.decode("latin-1").partition(" ")
+    if name != f"mooring-{kind}":
+        raise FormatError(f"this is no {kind} of Mooring's: it begins with {data[:24]!r}")
+    if number != str(version):
+        what = "upgrade it, or make it anew" if number > str(version) else "make it anew"
+        raise FormatError(f"this {kind} is of format {number} and this Mooring reads {version}: {what}")
+    try:
+        return msgspec.msgpack.decode(zlib.decompress(body), type=wanted, dec_hook=_array)
+    except (zlib.error, msgspec.MsgspecError, ValueError) as error:
+        raise FormatError(f"this {kind} is damaged: {error}") from None
+
+
+def encode(value: object) -> bytes:
+    """Return a value as MessagePack; arrays as their type and their bytes."""
+    return msgspec.msgpack.encode(value, enc_hook=_plain, order="sorted")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [value.dtype.str, np.ascontiguousarray(value).tobytes()]
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"{type(value)} can't be stored")
+
+
+def _array(wanted: type, value: Any) -> Any:
+    if (get_origin(wanted) or wanted) is np.ndarray:
+        return np.frombuffer(value[1], np.dtype(value[0]))
+    raise NotImplementedError(f"{wanted} can't be read")
