@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mooring.drift.columns import as_floats, as_lengths, as_texts, is_number, is_text, plain
 from mooring.drift.grid import (
     MAX_CATEGORIES,
     CategoricalGrid,
@@ -23,16 +24,7 @@ from mooring.drift.grid import (
     category_text,
     numeric_grid,
 )
-from mooring.drift.profile import (
-    FeatureProfile,
-    Profile,
-    as_floats,
-    as_texts,
-    grids_digest,
-    is_number,
-    is_text,
-    profile,
-)
+from mooring.drift.profile import FeatureProfile, Profile, grids_digest, profile
 from mooring.drift.stored import dump, load
 
 Role = Literal["input", "output", "label"]
@@ -57,10 +49,22 @@ class Feature(msgspec.Struct):
         return kind_of(self.grid)
 
 
+class Past(msgspec.Struct):
+    """Statistics of a feature in past windows, taken for what is usual: an array (windows, statistics).
+
+    `statistics` names them, each a measure and the number of windows that were merged.
+    """
+
+    statistics: list[tuple[str, int]]
+    values: Floats
+
+
 class Baseline(msgspec.Struct):
     """What a model was trained on, as a profile on grids of its own.
 
-    `about` says where it comes from: the model, its version, when it was made, of how many rows.
+    `about` says where it comes from: the model, its version, when it was made, of how many rows. `past` has, by
+    feature, statistics of past windows, where chance is to be taken from those instead of drawn. `digest` is a
+    short text that names the grids: profiles on them have it, too.
 
     >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
     >>> made.rows, {name: feature.kind for name, feature in made.features.items()}
@@ -72,16 +76,13 @@ class Baseline(msgspec.Struct):
     features: dict[str, Feature]
     rows: int
     about: dict[str, str] = {}
+    past: dict[str, Past] = {}
+    digest: str = ""
 
     @property
     def grids(self) -> dict[str, Grid]:
         """The grids by feature."""
         return {name: feature.grid for name, feature in self.features.items()}
-
-    @property
-    def digest(self) -> str:
-        """A short text that names the grids."""
-        return grids_digest(self.grids)
 
     def to_bytes(self) -> bytes:
         """Return it as bytes that `from_bytes` reads."""
@@ -137,7 +138,8 @@ def make(
         [found] = profile([pa.table({"x": column})], {"x": grid}).features.values()
         features[name] = Feature(grid, found, roles.get(name, "input"), importance.get(name))
         rows = len(column)
-    return Baseline(features, rows, dict(about or {}))
+    digest = grids_digest({name: feature.grid for name, feature in features.items()})
+    return Baseline(features, rows, dict(about or {}), digest=digest)
 
 
 def kind_of(grid: Grid) -> Kind:
@@ -163,6 +165,7 @@ def grid_of(
     >>> kind_of(grid_of(pa.array([1, 2] * 50))), kind_of(grid_of(pa.array([1, 2] * 50), "numeric"))
     ('categorical', 'numeric')
     """
+    column = plain(column)
     kind = kind or _kind(column, integer)
     if kind == "numeric":
         numbers = as_floats(column)
@@ -174,23 +177,24 @@ def grid_of(
     if kind == "timestamp":
         return TimestampGrid()
     if kind == "text":
-        if not is_text(column.type):
+        lengths = as_lengths(column)
+        if lengths is None:
             raise ValueError(f"{name} can't be text: it is {column.type}")
-        return TextGrid(numeric_grid(pc.utf8_length(column).drop_null().to_numpy().astype(np.float64)))
+        return TextGrid(numeric_grid(lengths))
     return OtherGrid()
 
 
 def _kind(column: pa.Array | pa.ChunkedArray, integer: bool) -> Kind:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    kind = column.type
     filled = len(column) - column.null_count
     if pa.types.is_boolean(kind):
         return "categorical"
     if is_text(kind):
-        distinct = pc.count_distinct(column).as_py()
+        distinct = len(pc.unique(column).drop_null())
         few = distinct <= _FEW_TEXTS or distinct <= min(_TEXTS_A_ROW * filled, MAX_CATEGORIES)
         return "categorical" if few else "text"
     if pa.types.is_integer(kind) or (integer and is_number(kind)):
-        distinct = pc.count_distinct(column).as_py()
+        distinct = len(pc.unique(column).drop_null())
         return "categorical" if distinct <= min(FEW_VALUES, filled / _ROWS_A_VALUE) else "numeric"
     if is_number(kind) or pa.types.is_null(kind):
         return "numeric"

@@ -14,7 +14,9 @@ Kind = Literal["numeric", "categorical", "timestamp", "text", "other"]
 
 QUANTILES = 1536
 UNIFORM = 1024
+FEW_VALUES = 2048
 OWN_CELL_SHARE = 1 / 4096
+_SMALL = 1000  # of fewer values each is more than 1/1000
 KS_CELLS = 128
 EXTREMES = 16
 BINS = 10
@@ -101,7 +103,7 @@ def numeric_grid(values: Floats) -> NumericGrid:
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
     counts = np.diff(np.append(starts, len(values)))
     distinct = values[starts]
-    own = distinct[counts >= max(2.0, OWN_CELL_SHARE * len(values))]
+    own = distinct[counts >= max(1 if len(values) <= _SMALL else 2, OWN_CELL_SHARE * len(values))]
     with np.errstate(over="ignore", invalid="ignore"):
         uniform = np.linspace(low, high, UNIFORM + 1)
         center, scale = float(np.mean(values)), float(np.std(values))
@@ -109,7 +111,7 @@ def numeric_grid(values: Floats) -> NumericGrid:
         extremes = np.union1d(distinct[:EXTREMES], distinct[-EXTREMES:])
         ends = np.union1d(extremes, np.nextafter(extremes, np.inf))
         parts = (
-            distinct if len(distinct) <= QUANTILES else np.quantile(values, np.linspace(0, 1, QUANTILES + 1)),
+            distinct if len(distinct) <= FEW_VALUES else np.quantile(values, np.linspace(0, 1, QUANTILES + 1)),
             uniform,
             own,
             np.nextafter(own, np.inf),

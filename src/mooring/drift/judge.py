@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 
 from mooring.drift import measures
-from mooring.drift.baseline import Baseline, Feature, Role
-from mooring.drift.grid import CategoricalGrid, Floats, Kind, NumericGrid, TextGrid, TimestampGrid
-from mooring.drift.null import Scores, tail_chance, tail_value
+from mooring.drift.baseline import Baseline, Feature, Past, Role
+from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid, TextGrid, TimestampGrid
+from mooring.drift.null import GammaScores, tail_chance, tail_value
 from mooring.drift.profile import (
     CategoricalProfile,
     FeatureProfile,
@@ -41,8 +41,9 @@ FLOORS = {"ks": 0.05, "js": 0.05, "null_rate": 0.01, "new_category_rate": 0.01, 
 LARGE = {"ks": 0.2, "js": 0.2, "null_rate": 0.1, "new_category_rate": 0.1, "out_of_range_rate": 0.1}
 """The effect from which an alarm is critical."""
 RATES = frozenset({"null_rate", "new_category_rate", "out_of_range_rate"})
-_STAGES = (100, 400, 1600, 4000)
 _PLAIN = 20
+_SURE = {100: 0.0, 400: 1e-4, 1600: 1e-2, 4000: 1.0}
+"""How far below what alarms a chance must lie to be sure after so many draws."""
 _LEAST_PAST = 30
 
 
@@ -69,7 +70,11 @@ class Result(msgspec.Struct):
 
 
 class Judgement(msgspec.Struct):
-    """What is to be said of a window: every result, and the features that alarm, the most drifted first."""
+    """What is to be said of a window: every result, and the features that alarm, the most drifted first.
+
+    `chance` is that of an unchanged window with an alarm as sure as the surest here: the least budget at which
+    anything calibrated alarms.
+    """
 
     results: list[Result]
     severity: Severity
@@ -80,6 +85,7 @@ class Judgement(msgspec.Struct):
     seed: int
     missing: list[str] = []
     unknown: list[str] = []
+    chance: float = 1.0
 
     @property
     def alarms(self) -> list[Result]:
@@ -101,13 +107,6 @@ class Rules(msgspec.Struct, frozen=True):
     def fixed(self, feature: str, measure: str) -> float | None:
         """Return the fixed threshold of a measure, if there is one."""
         return self.thresholds.get(f"{feature}.{measure}", self.thresholds.get(measure))
-
-
-class Past(msgspec.Struct):
-    """Statistics of a feature in past windows, taken for what is usual: an array (windows, statistics)."""
-
-    statistics: list[tuple[str, int]]
-    values: Floats
 
 
 def judge(
@@ -160,7 +159,8 @@ def judge(
     alpha = rules.budget / max(len(families), 1)
     for family in families.values():
         family.find(alpha)
-    cutoff = _cutoff([family.chance for family in families.values()], rules.budget)
+    chances = [family.chance for family in families.values()]
+    cutoff = _cutoff(chances, rules.budget)
     for result in results:
         families[result.feature].write(result, cutoff)
         _apply_fixed(result, rules)
@@ -173,8 +173,9 @@ def judge(
         effective[0],
         rules.budget,
         seed,
-        [name for name, one in newest.features.items() if one.absent and one.absent == newest.rows],
+        [name for name in families if 0 < newest.rows == newest.features[name].absent],
         sorted(newest.unknown),
+        _least_budget(chances),
     )
 
 
@@ -206,7 +207,8 @@ class Family:
             self._find_in_past(alpha)
             return
         drawn = np.empty((0, len(self._null.statistics)))
-        for count in _STAGES:
+        least = self._null.least_chance()
+        for count in _SURE:
             drawn = np.concatenate([drawn, self._null.draw(count - len(drawn))])
             scores = self._null.scores(drawn)
             by_chance = np.stack([score.of(drawn[:, at]) for at, score in enumerate(scores)], axis=1)
@@ -215,15 +217,14 @@ class Family:
             )
             largest = by_chance.max(axis=1)
             top = float(observed[self._heeded].max())
-            self.chance = tail_chance(largest, top)
-            plain = self.chance < alpha / 1e4 and count >= _STAGES[1]
-            if plain or np.count_nonzero(largest >= top) >= _PLAIN:
+            self.chance = max(tail_chance(largest, top), least)
+            if self.chance < alpha * _SURE[count] or np.count_nonzero(largest >= top) >= _PLAIN:
                 break
         critical = tail_value(largest, alpha)
         self._usual = np.mean(drawn**2, axis=0)
         for at in np.flatnonzero(self._heeded):
-            self._joint[at] = tail_chance(largest, float(observed[at]))
-            alone = tail_chance(by_chance[:, at], float(observed[at]))
+            self._joint[at] = max(tail_chance(largest, float(observed[at])), least)
+            alone = max(tail_chance(by_chance[:, at], float(observed[at])), least)
             self._chances[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
             self._thresholds[at] = scores[at].value(critical)
 
@@ -235,7 +236,7 @@ class Family:
             place = places.get(self._null.statistics[at])
             if place is None or len(self._past.values) < _LEAST_PAST:
                 continue
-            scores = Scores.fit(self._past.values[:, place])
+            scores = GammaScores.fit(self._past.values[:, place])
             chance = float(np.exp(-scores.of(self._null.observed[at])))
             self._chances[at] = chance
             self._joint[at] = min(1.0, chance * tests)
@@ -366,14 +367,24 @@ def _effective(increments: Sequence[Profile]) -> list[float]:
 
 
 def _cutoff(chances: Sequence[float], budget: float) -> float:
-    """Return the largest chance that alarms by the rule of Benjamini and Hochberg; below all if none does.
+    """Return the chance up to which there are alarms, by the rule of Benjamini and Hochberg; below all if none.
 
     >>> _cutoff([0.001, 0.012, 0.2, 0.9], 0.05)
-    0.012
+    0.025
     """
     ordered = np.sort(np.asarray(chances))
     passed = np.flatnonzero(ordered <= budget * np.arange(1, len(ordered) + 1) / len(ordered))
-    return float(ordered[passed[-1]]) if len(passed) else -1.0
+    return float(budget * (passed[-1] + 1) / len(ordered)) if len(passed) else -1.0
+
+
+def _least_budget(chances: Sequence[float]) -> float:
+    """Return the least budget that `_cutoff` would let pass some of the chances with.
+
+    >>> _least_budget([0.001, 0.012, 0.2, 0.9])
+    0.004
+    """
+    ordered = np.sort(np.asarray(chances))
+    return float(np.min(ordered * len(ordered) / np.arange(1, len(ordered) + 1), initial=1.0))
 
 
 def _apply_fixed(result: Result, rules: Rules) -> None:

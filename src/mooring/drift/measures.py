@@ -110,6 +110,8 @@ def wasserstein(
 ) -> float:
     """Return the Wasserstein-1 distance, the area between both distribution functions, divided by `scale`.
 
+    It is infinite where it, or the baseline's standard deviation, is beyond what a float holds.
+
     Within a cell the values are taken to be spread evenly. The outer cells are open: `below` is by how much the
     current values below the first edge miss it, summed, and `above` that of those above the last edge. The
     reference has none there.
@@ -132,6 +134,8 @@ def wasserstein(
     crossing = np.divide(left**2 + right**2, ends, out=np.zeros_like(ends), where=(left * right < 0))
     inner = np.sum(width * np.where(left * right < 0, crossing, ends) / 2)
     area = float(inner) + (abs(below) + abs(above)) / total
+    if not np.isfinite(area):
+        return float("inf")
     return area / scale if scale > 0 else area
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +14,10 @@ from mooring.drift.grid import Floats, Integers
 POPULATION = 900_000_000
 """numpy draws without replacement from fewer than a billion."""
 TAIL_SHARE = 0.1
+MOST = 700.0
+"""The score of what never happened."""
 _LEAST_TAIL = 20
+_PRIOR = 100
 
 
 def split(pool: Integers, size: int | Integers, random: np.random.Generator) -> Integers:
@@ -85,19 +89,28 @@ def before_first(others: Integers, own: Integers, random: np.random.Generator) -
     return found
 
 
-class Scores(NamedTuple):
-    """Turns values of a statistic into scores that are about exponential when nothing has changed.
+class Scores(Protocol):
+    """Turns values of a statistic into scores: about -ln of the chance of such a value or a larger one.
 
-    A score is -ln of the chance of such a value or a larger one, by a gamma distribution fitted to the squares of
-    the drawn values. Squares, since those of distances between shares are about chi-square distributed. It only
-    has to bring different statistics to one scale: the chance of the largest of several is drawn itself.
+    They only have to bring different statistics to one scale, on which chance falls off alike: the chance of the
+    largest of several is drawn itself.
     """
+
+    def of(self, values: ArrayLike) -> Floats:
+        """Return the scores of values, growing with them."""
+
+    def value(self, score: float) -> float:
+        """Return the value that has a score."""
+
+
+class GammaScores(NamedTuple):
+    """Scores of a distance between shares: their squares are about chi-square distributed, or a sum of such."""
 
     shape: float
     scale: float
 
     @classmethod
-    def fit(cls, drawn: Floats) -> Scores:
+    def fit(cls, drawn: Floats) -> GammaScores:
         """Return the scores of a statistic of which `drawn` are values by chance."""
         squares = drawn**2
         mean, variance = float(squares.mean()), float(squares.var())
@@ -109,7 +122,7 @@ class Scores(NamedTuple):
         """Return the scores of values; 0 where the statistic never varies and has not grown."""
         squares = np.asarray(values, np.float64) ** 2
         if self.shape == 0:
-            return np.where(squares > self.scale * (1 + 1e-9) + 1e-300, 700.0, 0.0)
+            return np.where(squares > self.scale * (1 + 1e-9) + 1e-300, MOST, 0.0)
         scaled = squares / self.scale
         chance = special.gammaincc(self.shape, scaled)
         # Beyond the smallest float the upper tail goes as this asymptotically.
@@ -123,14 +136,129 @@ class Scores(NamedTuple):
         return float(np.sqrt(special.gammainccinv(self.shape, np.exp(-min(score, 690.0))) * self.scale))
 
 
-def tail_chance(drawn: Floats, observed: float) -> float:
-    """Return the chance of a value as large as `observed`, of which `drawn` are values by chance.
+class KolmogorovScores(NamedTuple):
+    """Scores of the Kolmogorov-Smirnov distance, by its limiting distribution; ties and cells only change `scale`.
 
-    Within the drawn values that is their share, the observed one counted with them. Where few are as large, it is
-    taken from a generalised Pareto distribution fitted to the largest tenth.
+    References
+    ----------
+    Kolmogorov, A. (1933). Sulla determinazione empirica di una legge di distribuzione. Giornale dell'Istituto
+    Italiano degli Attuari 4.
+
+    """
+
+    scale: float
+
+    @classmethod
+    def fit(cls, drawn: Floats) -> KolmogorovScores:
+        """Return the scores of distances of which `drawn` are values by chance."""
+        square = float(np.mean(drawn**2))
+        return cls(math.pi / math.sqrt(12 * square) if square > 0 else math.inf)
+
+    def of(self, values: ArrayLike) -> Floats:
+        """Return the scores of values; 0 where the distance never varies and has not grown."""
+        distances = np.asarray(values, np.float64)
+        if math.isinf(self.scale):
+            return np.where(distances > 0, MOST, 0.0)
+        scaled = self.scale * distances
+        chance = special.kolmogorov(scaled)
+        return np.where(chance > 1e-290, -np.log(np.maximum(chance, 1e-300)), 2 * scaled**2 - math.log(2))
+
+    def value(self, score: float) -> float:
+        """Return the distance that has a score."""
+        return float(special.kolmogi(math.exp(-min(score, 690.0)))) / self.scale
+
+
+class RateScores(NamedTuple):
+    """Scores of a share, by the likelihood ratio of the binomial distribution.
+
+    Parameters
+    ----------
+    usual
+        The chance that a row counts.
+    size
+        Of how many rows the share is.
+    others
+        With how many further rows' share it is compared: then values are its excess over that.
+    spread
+        How many times the variance is that of the binomial distribution.
+    """
+
+    usual: float
+    size: float
+    others: float = 0.0
+    spread: float = 1.0
+
+    @classmethod
+    def fit(cls, drawn: Floats, size: int) -> RateScores:
+        """Return the scores of a share of which `drawn` are values by chance; if all are 0 the next may not be."""
+        usual = max(float(drawn.mean()), 1 / (len(drawn) * size))
+        variance = usual * (1 - usual) / size
+        return cls(usual, size, spread=max(1.0, float(drawn.var()) / variance if variance > 0 else 1.0))
+
+    def of(self, values: ArrayLike) -> Floats:
+        """Return the scores of shares, 0 of those that are no more than usual."""
+        values = np.asarray(values, np.float64)
+        part = self.size / (self.size + self.others)
+        share = self.usual + values * (1 - part) if self.others else np.maximum(values, self.usual)
+        share = np.minimum(share, 1.0)
+        ratio = self.size * _divergence(share, self.usual)
+        if self.others:
+            ratio += self.others * _divergence(np.maximum(self.usual - values * part, 0.0), self.usual)
+        ratio = np.minimum(ratio / self.spread, MOST)
+        return np.asarray(np.maximum(-special.log_ndtr(-np.sqrt(2 * np.maximum(ratio, 0.0))) - math.log(2), 0.0))
+
+    def value(self, score: float) -> float:
+        """Return the least share that has at least a score, 1 if none has."""
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if float(self.of(middle)) < score else (low, middle)
+        return high
+
+
+class RangeScores(NamedTuple):
+    """Scores of the share of values out of range.
+
+    That k or more of n values lie beyond both ends of N others has probability (1 + k (1 - q)) q^k, where
+    q = n/(N + n): among all in their order, those before the first and behind the last of the N. With ties it is
+    less.
+    """
+
+    q: float
+    values: float
+
+    def of(self, rates: ArrayLike) -> Floats:
+        """Return -ln of the chance of such a rate or a larger one."""
+        k = np.asarray(rates, np.float64) * self.values
+        return np.asarray(-(np.log1p(k * (1 - self.q)) + k * np.log(self.q)))
+
+    def value(self, score: float) -> float:
+        """Return the least rate that has at least a score."""
+        few, enough = 0, 1
+        while float(self.of(enough / self.values)) < score:
+            few, enough = enough, enough * 2
+        while enough - few > 1:
+            middle = (few + enough) // 2
+            if float(self.of(middle / self.values)) < score:
+                few = middle
+            else:
+                enough = middle
+        return min(enough / self.values, 1.0)
+
+
+def _divergence(share: Floats, usual: float) -> Floats:
+    """Return the Kullback-Leibler divergence of coins that fall with these shares."""
+    return np.asarray(special.rel_entr(share, usual) + special.rel_entr(1 - share, 1 - usual), np.float64)
+
+
+def tail_chance(drawn: Floats, observed: float) -> float:
+    """Return the chance of a score as large as `observed`, of which `drawn` are values by chance.
+
+    Within the drawn ones that is their share, the observed one counted with them. Beyond, where few are as large,
+    chance falls off exponentially, as scores do: by how fast the largest tenth does.
 
     >>> values = np.random.default_rng(0).exponential(size=4000)
-    >>> round(tail_chance(values, 1.0), 2), 1e-7 < tail_chance(values, 13.8) < 1e-5
+    >>> round(tail_chance(values, 1.0), 2), 3e-7 < tail_chance(values, 13.8) < 3e-6
     (0.38, True)
 
     References
@@ -141,49 +269,43 @@ def tail_chance(drawn: Floats, observed: float) -> float:
 
     """
     as_large = int(np.count_nonzero(drawn >= observed))
-    share = (as_large + 1) / (len(drawn) + 1)
-    tail = _tail(drawn)
-    if as_large >= _LEAST_TAIL or tail is None or observed <= tail.start:
-        return share
-    return float(min(tail.chance(observed), share if as_large else 1.0))
+    if as_large >= _LEAST_TAIL:
+        return (as_large + 1) / (len(drawn) + 1)
+    return min(_tail(drawn).chance(observed), 1.0)
 
 
 def tail_value(drawn: Floats, chance: float) -> float:
-    """Return the value that is exceeded with a chance, the inverse of `tail_chance`."""
-    tail = _tail(drawn)
-    if tail is None or chance * len(drawn) >= _LEAST_TAIL:
+    """Return the score that is exceeded with a chance, the inverse of `tail_chance`."""
+    if chance * len(drawn) >= _LEAST_TAIL:
         return float(np.quantile(drawn, 1 - chance))
-    return tail.value(chance)
+    return _tail(drawn).value(chance)
 
 
 class _Tail(NamedTuple):
     start: float
     share: float
     scale: float
-    shape: float  # Hosking's sign: positive ends somewhere, negative is heavy
 
     def chance(self, value: float) -> float:
-        excess = (value - self.start) / self.scale
-        if abs(self.shape) < 1e-9:
-            return self.share * float(np.exp(-excess))
-        inner = 1 - self.shape * excess
-        return float(self.share * inner ** (1 / self.shape)) if inner > 0 else 0.0
+        return self.share * math.exp(-(value - self.start) / self.scale)
 
     def value(self, chance: float) -> float:
-        ratio = min(chance / self.share, 1.0)
-        if abs(self.shape) < 1e-9:
-            return self.start - self.scale * float(np.log(ratio))
-        return float(self.start + self.scale * (1 - ratio**self.shape) / self.shape)
+        return self.start - self.scale * math.log(min(chance / self.share, 1.0))
 
 
-def _tail(drawn: Floats) -> _Tail | None:
-    """Fit the tail by its mean excess, as exponential: what is drawn are scores, whose tail is that."""
+def _tail(drawn: Floats) -> _Tail:
+    """Fit an exponential tail by its mean excess, drawn towards 1, which it would be of perfect scores.
+
+    Where too few values differ to be fitted, 1 it is.
+    """
     ordered = np.sort(drawn)
-    count = int(len(ordered) * TAIL_SHARE)
-    if count < _LEAST_TAIL:
-        return None
-    start = float(ordered[-count - 1])
-    excess = ordered[ordered > start] - start
-    if len(excess) < _LEAST_TAIL:
-        return None
-    return _Tail(start, len(excess) / len(ordered), float(excess.mean()), 0.0)
+    start = float(ordered[-int(len(ordered) * TAIL_SHARE) - 1])
+    largest = ordered[ordered > start]
+    if len(largest) < _LEAST_TAIL:
+        # Most are alike, often zero: the score itself says it.
+        return _Tail(0.0, 1.0, 1.0)
+    start = float(largest[0])
+    if len(np.unique(largest)) < _LEAST_TAIL:
+        return _Tail(start, len(largest) / len(ordered), 1.0)
+    scale = (float(np.sum(largest - start)) + _PRIOR) / (len(largest) + _PRIOR)
+    return _Tail(start, len(largest) / len(ordered), scale)

@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mooring.drift.columns import as_floats, as_lengths, as_microseconds, filled, plain
+from mooring.drift.counting import CategoryCounter, NumberCounter, least
 from mooring.drift.grid import (
     CategoricalGrid,
     Floats,
@@ -25,11 +27,9 @@ from mooring.drift.grid import (
     OtherGrid,
     TextGrid,
     TimestampGrid,
-    category_text,
 )
 from mooring.drift.stored import encode
 
-NEW_CATEGORIES = 1000
 _UNKNOWN_COLUMNS = 1000
 _CHUNK = 131_072
 _DAYS = 65_536  # since 1970: to the year 2149
@@ -76,9 +76,11 @@ class NumericProfile(msgspec.Struct, tag="numeric"):
         return grid.center + self.total / self.values if self.values else math.nan
 
     def deviation(self) -> float:
-        """Return the standard deviation of the finite values, NaN of none."""
+        """Return the standard deviation of the finite values, NaN of none, infinite where it has no number."""
         if not self.values:
             return math.nan
+        if not math.isfinite(self.squares):
+            return math.inf
         variance = self.squares / self.values - (self.total / self.values) ** 2
         return math.sqrt(variance) if variance > 0 else 0.0
 
@@ -99,7 +101,7 @@ class CategoricalProfile(msgspec.Struct, tag="categorical"):
         new = dict(self.new)
         for name, count in other.new.items():
             new[name] = new.get(name, 0) + count
-        return CategoricalProfile(self.counts + other.counts, *_least(new, self.more + other.more))
+        return CategoricalProfile(self.counts + other.counts, *least(new, self.more + other.more))
 
     @property
     def values(self) -> int:
@@ -262,9 +264,21 @@ def profile(
     """
     digest = grids_digest(grids)
     found = empty(grids, digest)
+    counters: dict[str, NumberCounter | CategoryCounter] = {}
+    for name, grid in grids.items():
+        if isinstance(grid, NumericGrid):
+            counters[name] = NumberCounter(grid)
+        elif isinstance(grid, CategoricalGrid):
+            counters[name] = CategoryCounter(grid)
     for batch in batches:
         for start in range(0, batch.num_rows, _CHUNK):
-            _add(found, batch.slice(start, _CHUNK), grids, request_rows, misfits)
+            _add(found, batch.slice(start, _CHUNK), grids, counters, request_rows, misfits)
+    for name, counter in counters.items():
+        found.features[name].values = (
+            _numbers_of(counter)
+            if isinstance(counter, NumberCounter)
+            else CategoricalProfile(counter.counts, counter.new, counter.more)
+        )
     return found
 
 
@@ -272,6 +286,7 @@ def _add(
     found: Profile,
     batch: pa.RecordBatch | pa.Table,
     grids: Mapping[str, Grid],
+    counters: Mapping[str, NumberCounter | CategoryCounter],
     request_rows: str | None,
     misfits: str | None,
 ) -> None:
@@ -288,20 +303,37 @@ def _add(
             feature.nulls += rows
             feature.absent += rows
             continue
-        column = batch.column(places[name])
-        if pa.types.is_dictionary(column.type) and not isinstance(grid, CategoricalGrid):
-            column = column.cast(column.type.value_type)
+        column = plain(batch.column(places[name]))
         feature.nulls += column.null_count
-        values, odd = _profile_values(column, grid)
-        feature.values += values  # type: ignore[operator]
-        feature.misfits += odd
+        feature.misfits += _add_values(feature, column, grid, counters.get(name))
     for name in places.keys() - grids.keys() - {request_rows, misfits}:
-        if name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
-            filled = rows - batch.column(places[name]).null_count
-            if filled:
-                found.unknown[name] = found.unknown.get(name, 0) + filled
+        there = filled(batch.column(places[name]))
+        if there and (name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS):
+            found.unknown[name] = found.unknown.get(name, 0) + there
     if misfits is not None and misfits in places:
         _note_misfits(found, batch.column(places[misfits]))
+
+
+def _add_values(
+    feature: FeatureProfile,
+    column: pa.Array | pa.ChunkedArray,
+    grid: Grid,
+    counter: NumberCounter | CategoryCounter | None,
+) -> int:
+    """Add a column's values, and return how many are of another type."""
+    if isinstance(counter, CategoryCounter):
+        return counter.add(column)
+    if counter is not None:
+        numbers = as_floats(column)
+        if numbers is None:
+            return filled(column)
+        counter.add(numbers)
+        return 0
+    values = _values_of(column, grid)
+    if values is None:
+        return filled(column)
+    feature.values += values  # type: ignore[operator]
+    return 0
 
 
 def _note_misfits(found: Profile, texts: pa.Array | pa.ChunkedArray) -> None:
@@ -333,93 +365,43 @@ def _no_values(grid: Grid) -> Values:
             return OtherProfile()
 
 
-def _profile_values(column: pa.Array | pa.ChunkedArray, grid: Grid) -> tuple[Values, int]:
-    """Return the profile of a column's values, and how many are of another type."""
+def _values_of(column: pa.Array | pa.ChunkedArray, grid: Grid) -> Values | None:
+    """Return the profile of a column's values, None where they are of another type."""
     match grid:
-        case NumericGrid():
-            numbers = as_floats(column)
-            if numbers is None:
-                return _no_values(grid), len(column) - column.null_count
-            return numeric_profile(numbers, grid), 0
-        case CategoricalGrid():
-            return _categorical_profile(column, grid)
         case TimestampGrid():
             micros = as_microseconds(column)
-            if micros is None:
-                return _no_values(grid), len(column) - column.null_count
-            return _timestamp_profile(micros), 0
+            return None if micros is None else _timestamp_profile(micros)
         case TextGrid():
-            if not is_text(column.type):
-                return _no_values(grid), len(column) - column.null_count
-            lengths = pc.utf8_length(column).drop_null().to_numpy().astype(np.float64)
-            return TextProfile(numeric_profile(lengths, grid.lengths)), 0
-        case OtherGrid():
-            return OtherProfile(len(column) - column.null_count), 0
+            lengths = as_lengths(column)
+            return None if lengths is None else TextProfile(numeric_profile(lengths, grid.lengths))
+        case _:
+            return OtherProfile(filled(column))
 
 
 def numeric_profile(values: Floats, grid: NumericGrid) -> NumericProfile:
-    """Return the profile of numbers without nulls."""
-    values = np.sort(values)  # sorted, each edge is found once instead of each value's cell
-    edges = grid.edges
-    first, finite = values.searchsorted((-math.inf, math.inf), "right")
-    last = values.searchsorted(math.inf, "left")
-    nans = len(values) - int(finite)
-    infinities = int(first) + int(finite - last)
-    values = values[first:last]
-    if not len(values):
-        return NumericProfile(np.zeros(grid.cells, np.int64), nans, infinities)
-    bounds = np.empty(len(edges) + 2, np.int64)
-    bounds[0], bounds[-1] = 0, len(values)
-    bounds[1:-1] = values.searchsorted(edges)
-    with np.errstate(over="ignore"):
-        centered = values - grid.center
-        return NumericProfile(
-            np.diff(bounds),
-            nans,
-            infinities,
-            float(centered.sum()),
-            float(np.dot(centered, centered)),
-            float(values[0]),
-            float(values[-1]),
-            float(values[: bounds[1]].sum()),
-            float(values[bounds[-2] :].sum()),
-        )
+    """Return the profile of numbers without nulls.
+
+    >>> from mooring.drift.grid import numeric_grid
+    >>> numeric_profile(np.array([2.0, np.nan, 7.0]), numeric_grid(np.array([1.0, 2.0, 3.0]))).high
+    7.0
+    """
+    counter = NumberCounter(grid)
+    counter.add(values)
+    return _numbers_of(counter)
 
 
-def _categorical_profile(column: pa.Array | pa.ChunkedArray, grid: CategoricalGrid) -> tuple[Values, int]:
-    counts = np.zeros(grid.cells, np.int64)
-    filled = len(column) - column.null_count
-    if grid.numbers is not None:
-        numbers = as_floats(column)
-        if numbers is None:
-            return CategoricalProfile(counts), filled
-        names, found = _number_categories(numbers[~np.isnan(numbers)], grid.numbers, counts)
-        new, more = _least(dict(zip(names, found, strict=True)), 0)
-        return CategoricalProfile(counts, new, more), int(np.isnan(numbers).sum())
-    texts = as_texts(column)
-    if texts is None:
-        return CategoricalProfile(counts), filled
-    unique = pc.value_counts(texts)
-    categories, totals = unique.field(0), unique.field(1).to_numpy()
-    if pa.types.is_dictionary(categories.type):
-        categories = categories.cast(categories.type.value_type)
-    wanted = pa.array(grid.categories, categories.type)
-    places = pc.index_in(categories, value_set=wanted).fill_null(-1).to_numpy()
-    known = places >= 0
-    np.add.at(counts, places[known], totals[known])
-    others = ~known & np.asarray(categories.is_valid())
-    names = categories.filter(pa.array(others)).to_pylist()
-    new, more = _least(dict(zip(names, totals[others].tolist(), strict=True)), 0)
-    return CategoricalProfile(counts, new, more), 0
-
-
-def _number_categories(values: Floats, known: Floats, counts: Integers) -> tuple[list[str], list[int]]:
-    """Count known categories, which are sorted, and return the names and counts of the others."""
-    distinct, totals = np.unique(values, return_counts=True)
-    places = np.minimum(known.searchsorted(distinct), max(len(known) - 1, 0))
-    found = known[places] == distinct if len(known) else np.zeros(len(distinct), bool)
-    counts[places[found]] += totals[found]
-    return [category_text(float(value)) for value in distinct[~found]], totals[~found].tolist()
+def _numbers_of(counter: NumberCounter) -> NumericProfile:
+    return NumericProfile(
+        counter.counts(),
+        counter.nans,
+        counter.infinities,
+        counter.total,
+        counter.squares,
+        counter.minimum,
+        counter.maximum,
+        counter.low,
+        counter.high,
+    )
 
 
 def _timestamp_profile(micros: Integers) -> TimestampProfile:
@@ -434,64 +416,3 @@ def _timestamp_profile(micros: Integers) -> TimestampProfile:
         int(micros.min(initial=2**62)),
         int(micros.max(initial=-(2**62))),
     )
-
-
-def _least(new: dict[str, int], more: int) -> tuple[dict[str, int], int]:
-    """Return the new categories with the least hashes, by name, and the rows of the rest added to `more`."""
-    if len(new) <= NEW_CATEGORIES:
-        return dict(sorted(new.items())), more
-    kept = sorted(new, key=_hash)[:NEW_CATEGORIES]
-    left = {name: new[name] for name in sorted(kept)}
-    return left, more + sum(new.values()) - sum(left.values())
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is text."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is a number."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def as_floats(column: pa.Array | pa.ChunkedArray) -> Floats | None:
-    """Return a column's numbers without nulls, booleans as 0 and 1; None if it holds something else."""
-    if pa.types.is_null(column.type):
-        return np.empty(0)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (is_number(column.type) or pa.types.is_boolean(column.type)):
-        return None
-    if column.type != pa.float64():
-        column = pc.cast(column, pa.float64(), safe=False)
-    if column.null_count:
-        column = column.drop_null()
-    numbers: Floats = column.to_numpy()
-    return numbers
-
-
-def as_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Return a column as texts, booleans as true and false; None if it holds something else."""
-    if is_text(column.type):
-        return column
-    if pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
-        return pc.cast(column, pa.string())
-    return None
-
-
-def as_microseconds(column: pa.Array | pa.ChunkedArray) -> Integers | None:
-    """Return a column's moments without nulls as microseconds since 1970 UTC; None if it holds something else."""
-    if pa.types.is_null(column.type):
-        return np.empty(0, np.int64)
-    if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
-        return None
-    moments = pc.cast(column, pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
-    micros: Integers = pc.cast(moments, pa.int64()).drop_null().to_numpy()
-    return micros

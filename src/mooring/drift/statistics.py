@@ -12,14 +12,25 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from mooring.drift import measures
 from mooring.drift.baseline import Feature
 from mooring.drift.grid import CategoricalGrid, Floats, Integers, NumericGrid, TextGrid
-from mooring.drift.null import POPULATION, Scores, before_first, nested, thin
+from mooring.drift.null import (
+    POPULATION,
+    GammaScores,
+    KolmogorovScores,
+    RangeScores,
+    RateScores,
+    Scores,
+    before_first,
+    nested,
+    thin,
+)
 from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile
 
-_DRAWN_AT_ONCE = 1_000_000
+_DRAWN_AT_ONCE = 131_072  # counts, so that they stay in the processor's cache
 
 Measure = Callable[[Integers, Integers], Floats]
 
@@ -82,6 +93,7 @@ class FeatureNull:
             size += int(part.sum())
             self._sizes.append(size)
         baseline = thin(self._cells.baseline, POPULATION - size, self._random)
+        self._parts = parts
         self._pool = baseline + np.sum(parts, axis=0)
 
     def draw(self, count: int) -> Floats:
@@ -96,48 +108,42 @@ class FeatureNull:
         taken = self._cells.measures.values()
         return np.stack([measure(baseline, window) for window in windows for measure in taken], axis=1)
 
-    def scores(self, drawn: Floats) -> list[Scores | RangeScores]:
+    def scores(self, drawn: Floats) -> list[Scores]:
         """Return what brings each statistic to one scale, given draws of all."""
-        baseline = int(self._cells.baseline[1:].sum())
-        sizes = dict(
-            zip((one.scale for one in self.statistics[:: len(self._cells.measures)]), self._sizes, strict=True)
-        )
+        taken = len(self._cells.measures)
+        sizes = dict(zip((one.scale for one in self.statistics[::taken]), self._sizes, strict=True))
         return [
-            RangeScores((size := max(sizes[one.scale], 1)) / (baseline + size), size)
-            if one.measure == "out_of_range_rate" and baseline
-            else Scores.fit(drawn[:, at])
+            self._score(one.measure, max(sizes[one.scale], 1), drawn[:, at])
             for at, one in enumerate(self.statistics)
         ]
 
+    def _score(self, measure: str, size: int, drawn: Floats) -> Scores:
+        rows, values = int(self._cells.baseline.sum()), int(self._cells.baseline[1:].sum())
+        match measure:
+            case "ks":
+                return KolmogorovScores.fit(drawn)
+            case "out_of_range_rate" if values:
+                return RangeScores(size / (values + size), size)
+            case "null_rate":
+                return RateScores(float(self._pool[0]) / max(int(self._pool.sum()), 1), size, rows)
+            case "new_category_rate":
+                return RateScores.fit(drawn, size)
+            case _:
+                return GammaScores.fit(drawn)
 
-class RangeScores(NamedTuple):
-    """Scores of the share of values out of range.
+    def least_chance(self) -> float:
+        """Return the chance of drawing just these windows: no statistic of theirs can be less likely.
 
-    That k or more of n values lie beyond both ends of N others has probability (1 + k (1 - q)) q^k, where
-    q = n/(N + n): among all in their order, those before the first and behind the last of the N. With ties it is
-    less.
-    """
+        Where few rows differ from the others, such as one odd value among a million, that is not small, and what
+        a few draws show of it says nothing.
+        """
+        parts = np.stack([*self._parts, self._pool - np.sum(self._parts, axis=0)]).astype(np.float64)
+        return float(np.exp(min(_ways(parts.sum(axis=0)).sum() + _ways(parts.sum(axis=1)).sum()
+                                - _ways(parts).sum() - _ways(parts.sum()), 0.0)))  # fmt: skip
 
-    q: float
-    values: float
 
-    def of(self, rates: ArrayLike) -> Floats:
-        """Return -ln of the chance of such a rate or a larger one."""
-        k = np.asarray(rates, np.float64) * self.values
-        return np.asarray(-(np.log1p(k * (1 - self.q)) + k * np.log(self.q)))
-
-    def value(self, score: float) -> float:
-        """Return the least rate that has at least a score."""
-        few, enough = 0, 1
-        while float(self.of(enough / self.values)) < score:
-            few, enough = enough, enough * 2
-        while enough - few > 1:
-            middle = (few + enough) // 2
-            if float(self.of(middle / self.values)) < score:
-                few = middle
-            else:
-                enough = middle
-        return min(enough / self.values, 1.0)
+def _ways(counts: ArrayLike) -> Floats:
+    return np.asarray(special.gammaln(np.asarray(counts, np.float64) + 1), np.float64)
 
 
 def outside_of(numbers: NumericProfile, baseline: NumericProfile) -> int:
@@ -158,12 +164,12 @@ def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.ran
             starts = np.concatenate(([0], np.searchsorted(edges, grid.bins) + 1))
             taken = {
                 "ks": _values(measures.ks),
-                "js": _values(measures.js, starts),
+                "js": _values(_js, starts),
                 "out_of_range_rate": _outside(edges, grid.ends, random),
             }
         case CategoricalGrid():
             counts = by_identity([one.values for one in profiles if isinstance(one.values, CategoricalProfile)])
-            taken = {"js": _values(measures.js), "new_category_rate": _values(measures.new_category_rate)}
+            taken = {"js": _values(_js), "new_category_rate": _values(_new_rate)}
         case _:
             counts = [np.array([one.values.values]) for one in profiles]
     taken["null_rate"] = _null_difference
@@ -195,7 +201,7 @@ def coarser(counts: Integers, edges: Floats, wanted: Floats) -> Integers:
     return np.add.reduceat(counts, np.concatenate(([0], np.searchsorted(edges, wanted) + 1)))
 
 
-def _values(measure: Callable[[ArrayLike, ArrayLike], Floats], starts: Integers | None = None) -> Measure:
+def _values(measure: Measure, starts: Integers | None = None) -> Measure:
     """Return a measure of the cells that hold values, brought together from `starts` on."""
 
     def take(reference: Integers, current: Integers) -> Floats:
@@ -205,6 +211,23 @@ def _values(measure: Callable[[ArrayLike, ArrayLike], Floats], starts: Integers 
         return measure(a, b)
 
     return take
+
+
+def _js(reference: Integers, current: Integers) -> Floats:
+    """Return the Jensen-Shannon distance as `measures.js` does, to 1e-7 only but five times as fast."""
+    p, q = measures.shares(reference), measures.shares(current)
+    divergence = 1 + (_negentropy(p) + _negentropy(q) - _negentropy(p + q)) / (2 * np.log(2))
+    counted = (reference.sum(axis=-1) > 0) & (current.sum(axis=-1) > 0)
+    return np.asarray(np.sqrt(np.maximum(divergence, 0.0)) * counted, np.float64)
+
+
+def _negentropy(shares: Floats) -> Floats:
+    return np.asarray(np.einsum("...i,...i->...", shares, np.log(np.maximum(shares, 1e-300))), np.float64)
+
+
+def _new_rate(reference: Integers, current: Integers) -> Floats:
+    new = np.sum(current * (reference == 0), axis=-1)
+    return np.asarray(new / np.maximum(current.sum(axis=-1), 1), np.float64)
 
 
 def _outside(edges: Floats, ends: Floats, random: np.random.Generator) -> Measure:

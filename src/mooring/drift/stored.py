@@ -45,13 +45,13 @@ def load(data: bytes, wanted: type[Stored], kind: str, version: int) -> Stored:
 
 
 def encode(value: object) -> bytes:
-    """Return a value as MessagePack; arrays as their type and their bytes."""
-    return msgspec.msgpack.encode(value, enc_hook=_plain, order="sorted")
+    """Return a value as MessagePack; arrays as their type, shape and bytes."""
+    return msgspec.msgpack.encode(value, enc_hook=_plain)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return [value.dtype.str, np.ascontiguousarray(value).tobytes()]
+        return [value.dtype.str, value.shape, np.ascontiguousarray(value).tobytes()]
     if isinstance(value, np.generic):
         return value.item()
     raise NotImplementedError(f"{type(value)} can't be stored")
@@ -59,5 +59,6 @@ def _plain(value: Any) -> Any:
 
 def _array(wanted: type, value: Any) -> Any:
     if (get_origin(wanted) or wanted) is np.ndarray:
-        return np.frombuffer(value[1], np.dtype(value[0]))
+        kind, shape, data = value
+        return np.frombuffer(data, np.dtype(kind)).reshape(shape)
     raise NotImplementedError(f"{wanted} can't be read")

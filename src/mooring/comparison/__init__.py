@@ -1,0 +1,5 @@
+"""Any two samples compared: `mooring.baseline` and `mooring.compare`."""
+
+from mooring.comparison.compare import Comparison, baseline, compare, compared
+
+__all__ = ["Comparison", "baseline", "compare", "compared"]

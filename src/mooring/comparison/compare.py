@@ -1,0 +1,298 @@
+"""Baselines in memory, and any two samples compared by the same measures and alarms as the monitor's."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mooring.comparison.page import as_html, as_text
+from mooring.drift.baseline import Baseline, Role, make
+from mooring.drift.grid import Kind
+from mooring.drift.judge import DEFAULT_BUDGET, Judgement, Result, Rules, Severity, judge
+from mooring.drift.profile import Profile, grids_digest
+from mooring.engine import local, sources
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+DRIFTED = 2
+_BASELINE_FILE = b"mooring-baseline "
+
+
+class Comparison:
+    """What differs between a reference and a current sample, and what of it is more than chance.
+
+    `baseline` is the reference, `profile` the current sample on its grids, `judgement` what was found.
+    """
+
+    def __init__(self, baseline: Baseline, profile: Profile, judgement: Judgement) -> None:
+        self.baseline = baseline
+        self.profile = profile
+        self.judgement = judgement
+
+    @property
+    def drifted(self) -> bool:
+        """Whether anything alarms."""
+        return bool(self.judgement.alarms)
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is: ok, warning or critical."""
+        return self.judgement.severity
+
+    @property
+    def features(self) -> list[str]:
+        """The features that alarm, the most drifted first."""
+        return self.judgement.features
+
+    @property
+    def results(self) -> list[Result]:
+        """Every measure of every feature."""
+        return self.judgement.results
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row for each feature and measure: feature, measure, value, p_value, threshold, alarm.
+
+        Each measure that suits the feature is there. Only those that alarm by default, or have a threshold of
+        their own, have a threshold, and p_value only where the value is not below the floor.
+        """
+        import pandas as pd
+
+        names = ("feature", "measure", "value", "p_value", "threshold", "alarm")
+        columns = {name: [getattr(result, name) for result in self.results] for name in names}
+        table = pd.DataFrame(columns, columns=list(names))
+        return table.astype({"value": float, "p_value": float, "threshold": float, "alarm": bool})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data that JSON can hold; what is not finite is None. Names stay as they are."""
+        return {
+            "format": FORMAT,
+            "drifted": self.drifted,
+            "severity": self.severity,
+            "features": list(self.features),
+            "rows": {"reference": self.baseline.rows, "current": self.profile.rows},
+            "budget": self.judgement.budget,
+            "seed": self.judgement.seed,
+            "missing": list(self.judgement.missing),
+            "unknown": list(self.judgement.unknown),
+            "results": [_plain(result) for result in self.results],
+        }
+
+    def __repr__(self) -> str:
+        return as_text(self.baseline, self.profile, self.judgement)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.baseline, self.profile, self.judgement)
+
+
+def baseline(
+    data: Any,
+    *,
+    predictions: Any = None,
+    labels: Any = None,
+    kinds: Mapping[str, Kind] | None = None,
+    importance: Mapping[str, float] | None = None,
+    columns: Sequence[str] | None = None,
+    integers: Collection[str] = (),
+) -> Baseline:
+    """Return the baseline of data: what a model was trained on, which windows are compared with.
+
+    Parameters
+    ----------
+    data
+        The inputs: a table of pandas, polars or pyarrow, a mapping of arrays, or a path to a .parquet, .csv or
+        .jsonl file or a directory of Parquet files.
+    predictions
+        What the model says of them: an array, a column, or a table. One column is named `prediction`, several
+        `prediction.NAME`, as the log names them.
+    labels
+        The ground truth, one column, named `label`.
+    kinds
+        What a column is (numeric, categorical, timestamp, text, other), where that is not to be found out. An
+        integer with few values is taken for a category.
+    importance
+        How much the model heeds a feature, in any unit.
+    columns
+        Only these of the inputs.
+    integers
+        Columns of floats that hold integers.
+
+    Raises ValueError for data that can't be read, for names that are not there, and where the parts are not of one
+    length.
+
+    >>> made = baseline({"pH": [3.1, 3.3, 3.2]}, predictions=[5.5, 6.0, 6.5], labels=[5, 6, 7])
+    >>> {name: feature.role for name, feature in made.features.items()}
+    {'pH': 'input', 'prediction': 'output', 'label': 'label'}
+    """
+    outputs = dict(_parts(predictions, "prediction")) if predictions is not None else {}
+    truth = {"label": _one_column(labels)} if labels is not None else {}
+    roles: dict[str, Role] = {**dict.fromkeys(outputs, "output"), **dict.fromkeys(truth, "label")}
+    rows: dict[str, int] = {}
+
+    def every() -> Iterator[tuple[str, pa.ChunkedArray]]:
+        for name, column in sources.columns(data, columns):
+            name = f"input.{name}" if name in outputs else name
+            rows[name] = len(column)
+            yield name, column
+        for name, column in (*outputs.items(), *truth.items()):
+            if name in rows:
+                raise ValueError(f"the data have a column {name} already: give it as labels only, or rename it")
+            rows[name] = len(column)
+            yield name, column
+
+    made = make(every(), roles=roles, kinds=kinds, integers=integers, importance=importance)
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"the columns are not of one length: {', '.join(f'{n}: {c}' for n, c in rows.items())}")
+    for name in [*(kinds or {}), *(importance or {})]:
+        if name not in made.features:
+            raise ValueError(f"there is no column {name}; there is: {', '.join(made.features)}")
+    return made
+
+
+def compare(
+    reference: Any,
+    current: Any,
+    *,
+    budget: float = DEFAULT_BUDGET,
+    floors: bool = True,
+    kinds: Mapping[str, Kind] | None = None,
+    columns: Sequence[str] | None = None,
+    predictions: str | Sequence[str] = (),
+    thresholds: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two samples, and say what of the difference is more than chance.
+
+    Parameters
+    ----------
+    reference, current
+        Each a table of pandas, polars or pyarrow, a mapping of arrays, or a path to a .parquet, .csv or .jsonl
+        file or a directory of Parquet files. The reference may be a Baseline, or a file that one was written to;
+        the current sample may be a Spark DataFrame.
+    budget
+        The chance that samples of the same distribution raise any alarm.
+    floors
+        Whether differences too small to matter are passed over.
+    kinds
+        What a column is, where that is not to be found out.
+    columns
+        Only these.
+    predictions
+        Columns that are a model's predictions, which reports tell from its inputs.
+    thresholds
+        Fixed thresholds by `measure` or `feature.measure`, which stand in the place of the calibrated ones.
+    seed
+        The same seed gives the same result.
+
+    Raises ValueError for data that can't be read, that are empty, or that have no column in common.
+
+    >>> import numpy as np
+    >>> random = np.random.default_rng(0)
+    >>> same = compare({"x": random.normal(size=5000)}, {"x": random.normal(size=500)})
+    >>> moved = compare({"x": random.normal(size=5000)}, {"x": random.normal(1, size=500)})
+    >>> same.drifted, moved.drifted, moved.severity, moved.features
+    (False, True, 'critical', ['x'])
+    """
+    reference = _stored(reference)
+    if isinstance(reference, Baseline):
+        if kinds or predictions:
+            raise ValueError("kinds and predictions go with data: this baseline has its own")
+        made = reference if columns is None else _only(reference, columns)
+    else:
+        named = [predictions] if isinstance(predictions, str) else list(predictions)
+        roles: dict[str, Role] = dict.fromkeys(named, "output")
+        made = make(sources.columns(reference, columns), roles=roles, kinds=kinds)
+        for name in [*named, *(kinds or {})]:
+            if name not in made.features:
+                raise ValueError(f"the reference has no column {name}; it has: {', '.join(made.features)}")
+    if not made.rows:
+        raise ValueError("the reference has no rows: there is nothing to compare with")
+    found = _profile(current, made, columns)
+    if not found.rows:
+        raise ValueError("the current sample has no rows: there is nothing to compare")
+    judgement = judge(made, [found], Rules(budget, floors, thresholds or {}), seed=seed)
+    if len(judgement.missing) == len(made.features):
+        raise ValueError(
+            f"the two have no column in common: the reference has {', '.join(made.features)}; "
+            f"the current sample {', '.join(found.unknown) or 'none with a value'}"
+        )
+    return Comparison(made, found, judgement)
+
+
+def compared(reference: Any, current: Any, *, as_json: bool = False, **options: Any) -> tuple[str, int]:
+    """Return what `mooring compare` prints and its exit code: 2 on drift, else 0. Raises as `compare` does.
+
+    >>> compared({"x": [1.5, 2.5, 3.5] * 50}, {"x": [1.5, 2.5, 3.5] * 50})[1]
+    0
+    """
+    found = compare(reference, current, **options)
+    text = json.dumps(found.to_dict(), indent=2) if as_json else repr(found)
+    return text, DRIFTED if found.drifted else 0
+
+
+def _profile(current: Any, made: Baseline, columns: Sequence[str] | None) -> Profile:
+    if not hasattr(current, "mapInArrow"):
+        return local.profile_of(current, made, columns=columns)
+    from mooring.engine import spark
+
+    frame = current if columns is None else current.select(*[name for name in current.columns if name in columns])
+    return spark.profile_of(frame, made)
+
+
+def _stored(reference: Any) -> Any:
+    """Return the baseline that a file holds; anything else as it is."""
+    if not isinstance(reference, str | os.PathLike) or not Path(reference).is_file():
+        return reference
+    with Path(reference).open("rb") as file:
+        head = file.read(len(_BASELINE_FILE))
+        return Baseline.from_bytes(head + file.read()) if head == _BASELINE_FILE else reference
+
+
+def _only(made: Baseline, columns: Sequence[str]) -> Baseline:
+    if lacking := [name for name in columns if name not in made.features]:
+        raise ValueError(f"the baseline has no {', '.join(lacking)}; it has: {', '.join(made.features)}")
+    chosen = {name: made.features[name] for name in columns}
+    digest = grids_digest({name: feature.grid for name, feature in chosen.items()})
+    return Baseline(chosen, made.rows, made.about, digest=digest)
+
+
+def _parts(values: Any, name: str) -> list[tuple[str, pa.ChunkedArray]]:
+    """Return the columns of what is a column or a table, named as the log names them."""
+    found = list(sources.columns(values))
+    if len(found) == 1:
+        return [(name, found[0][1])]
+    return [(f"{name}.{part}", column) for part, column in found]
+
+
+def _one_column(values: Any) -> pa.ChunkedArray:
+    found = list(sources.columns(values))
+    if len(found) != 1:
+        raise ValueError(f"labels are one column, and these are {len(found)}")
+    return found[0][1]
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    names = (
+        "feature",
+        "role",
+        "kind",
+        "measure",
+        "value",
+        "reference",
+        "p_value",
+        "threshold",
+        "alarm",
+        "severity",
+    )
+    values = {name: getattr(result, name) for name in names}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,110 @@
+"""Arrow columns of any type as the few kinds that are counted: numbers, texts, moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mooring.drift.grid import Floats, Integers
+
+Column: TypeAlias = "pa.Array | pa.ChunkedArray"
+
+
+def plain(column: Column) -> Column:
+    """Return a column in the plainest encoding of its values: without run-ends, views, extensions.
+
+    Dictionaries stay where their values are texts, as counting these is fast.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(_each_chunk(column, lambda chunk: chunk.storage, kind.storage_type))
+    if pa.types.is_run_end_encoded(kind):
+        return plain(_each_chunk(column, pc.run_end_decode, kind.value_type))
+    if pa.types.is_dictionary(kind) and not _is_plain_text(kind.value_type):
+        return plain(column.cast(kind.value_type))
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    return column
+
+
+def filled(column: Column) -> int:
+    """Return how many values a column has that are not null."""
+    return len(column) - int(column.null_count)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is text."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return _is_plain_text(kind) or bool(pa.types.is_string_view(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is a number."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def as_floats(column: Column) -> Floats | None:
+    """Return a column's numbers without nulls, booleans as 0 and 1; None if it holds something else.
+
+    >>> as_floats(pa.array([1, None, 3]))
+    array([1., 3.])
+    """
+    column = plain(column)
+    if pa.types.is_null(column.type):
+        return np.empty(0)
+    if not (is_number(column.type) or pa.types.is_boolean(column.type)):
+        return None
+    if column.type != pa.float64():
+        column = pc.cast(column, pa.float64(), safe=False)
+    if column.null_count:
+        column = column.drop_null()
+    numbers: Floats = column.to_numpy()
+    return numbers
+
+
+def as_texts(column: Column) -> Column | None:
+    """Return a column as texts, booleans as true and false; None if it holds something else."""
+    column = plain(column)
+    if is_text(column.type):
+        return column
+    if pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
+        return pc.cast(column, pa.string())
+    return None
+
+
+def as_lengths(column: Column) -> Floats | None:
+    """Return the lengths in characters of a column's texts, without nulls; None if it holds something else."""
+    texts = as_texts(column)
+    if texts is None or pa.types.is_boolean(column.type):
+        return None
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.cast(texts.type.value_type)
+    lengths: Floats = pc.utf8_length(texts).drop_null().to_numpy().astype(np.float64)
+    return lengths
+
+
+def as_microseconds(column: Column) -> Integers | None:
+    """Return a column's moments without nulls as microseconds since 1970 UTC; None if it holds something else."""
+    column = plain(column)
+    if pa.types.is_null(column.type):
+        return np.empty(0, np.int64)
+    if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
+        return None
+    moments = pc.cast(column, pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
+    micros: Integers = pc.cast(moments, pa.int64()).drop_null().to_numpy()
+    return micros
+
+
+def _is_plain_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _each_chunk(column: Column, change: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> Column:
+    if isinstance(column, pa.ChunkedArray):
+        return pa.chunked_array([change(chunk) for chunk in column.chunks], kind)
+    return change(column)

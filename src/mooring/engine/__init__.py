@@ -1,0 +1,1 @@
+"""Where profiles are computed: in this process, or on Spark."""

@@ -1,0 +1,216 @@
+"""Files of tables: Parquet, CSV, lines of JSON."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+from pyarrow import csv as arrow_csv
+
+_PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_BLOCK_BYTES = 8 << 20
+_CONVERSION = re.compile(r"In CSV column #(\d+):.*conversion error to (\w+)", re.DOTALL)
+
+
+Result = TypeVar("Result")
+
+
+class SourceError(ValueError):
+    """Data that can't be read as a table; the message says which, and what to do."""
+
+
+class Files:
+    """A file, or a directory of Parquet files, as one table. Raises SourceError for what is neither."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise SourceError(f"there is no file {path}")
+        self._path = path
+        self._files = _parquet_files(path) if path.is_dir() else [path]
+        name = path.name.lower()
+        self._is_parquet = path.is_dir() or name.endswith(_PARQUET)
+        self._is_csv = name.endswith(_CSV)
+        if not (self._is_parquet or self._is_csv or name.endswith(_JSON)):
+            raise SourceError(f"what {path} holds is told by its name: .parquet, .csv, .tsv or .jsonl")
+
+    def batches(
+        self, wanted: Collection[str] | None, categories: Collection[str], rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, `rows` at a time from Parquet; see `mooring.engine.sources.batches`."""
+        if self._is_parquet:
+            for file in self._files:
+                yield from _parquet_batches(file, wanted, categories, rows)
+            return
+        for batch in _csv_batches(self._path) if self._is_csv else _json_batches(self._path):
+            yield batch if wanted is None else batch.select([n for n in batch.schema.names if n in wanted])
+
+    def columns(self, wanted: Sequence[str] | None) -> Iterator[tuple[str, pa.ChunkedArray]]:
+        """Yield the columns; see `mooring.engine.sources.columns`."""
+        if self._is_parquet:
+            names = list(dict.fromkeys(name for file in self._files for name in _names(file)))
+            for name in self._checked(names, wanted):
+                yield name, self._parquet_column(name)
+            return
+        table = _csv_table(self._path) if self._is_csv else pa.Table.from_batches(list(_json_batches(self._path)))
+        for name in self._checked(table.column_names, wanted):
+            yield name, table.column(name)
+
+    def _checked(self, there: Sequence[str], wanted: Sequence[str] | None) -> Sequence[str]:
+        if wanted is None:
+            return there
+        if lacking := [name for name in wanted if name not in there]:
+            raise SourceError(f"{self._path} has no column {', '.join(lacking)}; it has: {', '.join(there)}")
+        return wanted
+
+    def _parquet_column(self, name: str) -> pa.ChunkedArray:
+        parts = []
+        for file in self._files:
+            opened = _open(file)
+            if name in opened.schema_arrow.names:
+                parts.append(_explained(file, lambda opened=opened: opened.read([name])))  # type: ignore[misc]
+            else:
+                parts.append(pa.table({name: pa.nulls(opened.metadata.num_rows)}))
+        try:
+            return pa.concat_tables(parts, promote_options="permissive").column(0)
+        except pa.ArrowException:
+            types = ", ".join(sorted({str(part.column(0).type) for part in parts}))
+            raise SourceError(
+                f"{name} is not of one type in the files of {self._path}: {types}; convert it in some of them"
+            ) from None
+
+
+def _parquet_files(directory: Path) -> list[Path]:
+    inside = (path.relative_to(directory) for path in sorted(directory.rglob("*")) if path.is_file())
+    files = [
+        directory / path
+        for path in inside
+        if path.name.lower().endswith(_PARQUET) and not any(part.startswith((".", "_")) for part in path.parts)
+    ]
+    if not files:
+        raise SourceError(f"there are no .parquet files in {directory}")
+    return files
+
+
+def _open(file: Path, categories: Collection[str] = ()) -> pq.ParquetFile:
+    """Open a Parquet file, to read what columns of `categories` are text as dictionaries."""
+    opened: pq.ParquetFile = _explained(file, lambda: pq.ParquetFile(file, pre_buffer=False))
+    names = opened.schema_arrow.names
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(f"columns of {file} have the same name: {', '.join(doubled)}")
+    texts = [field.name for field in opened.schema_arrow if field.name in categories and _is_text(field.type)]
+    if not texts:
+        return opened
+    return pq.ParquetFile(file, pre_buffer=False, read_dictionary=texts, metadata=opened.metadata)
+
+
+def _names(file: Path) -> list[str]:
+    names: list[str] = _open(file).schema_arrow.names
+    return names
+
+
+def _parquet_batches(
+    file: Path, wanted: Collection[str] | None, categories: Collection[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    opened = _open(file, categories)
+    names = [name for name in opened.schema_arrow.names if wanted is None or name in wanted]
+    batches = opened.iter_batches(rows, columns=names)
+    while (batch := _explained(file, lambda: next(batches, None))) is not None:
+        yield batch
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _explained(file: Path, read: Callable[[], Result]) -> Result:
+    try:
+        return read()
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{file} can't be read: {error}; leave it out or write it anew") from None
+
+
+def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a CSV file.
+
+    What a column is is taken from its beginning. Where that does not hold further on, the file is read again with
+    a wider type from there on: the batches of a column may be of different types.
+    """
+    types: dict[str, pa.DataType] = {}
+    done = 0
+    while True:
+        skip = done
+        try:
+            reader = _open_csv(path, types)
+            for batch in reader:
+                fresh = batch.slice(min(skip, batch.num_rows))
+                skip -= batch.num_rows - fresh.num_rows
+                if fresh.num_rows:
+                    done += fresh.num_rows
+                    yield fresh
+            return
+        except pa.ArrowException as error:
+            _widen(path, types, error)
+
+
+def _csv_table(path: Path) -> pa.Table:
+    types: dict[str, pa.DataType] = {}
+    while True:
+        try:
+            return _open_csv(path, types).read_all()
+        except pa.ArrowException as error:
+            _widen(path, types, error)
+
+
+def _open_csv(path: Path, types: dict[str, pa.DataType]) -> arrow_csv.CSVStreamingReader:
+    return arrow_csv.open_csv(
+        path,
+        read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+        parse_options=arrow_csv.ParseOptions(delimiter=_delimiter(path)),
+        convert_options=arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+    )
+
+
+def _widen(path: Path, types: dict[str, pa.DataType], error: pa.ArrowException) -> None:
+    """Give the column that did not fit a wider type: integers to floats, anything else to text."""
+    found = _CONVERSION.search(str(error))
+    names = _csv_names(path)
+    place = int(found[1]) if found else -1
+    if found is None or place >= len(names) or types.get(names[place]) == pa.string():
+        raise SourceError(f"{path} can't be read as CSV: {error}") from None
+    narrow = found[2] in ("int64", "null") and names[place] not in types
+    types[names[place]] = pa.float64() if narrow else pa.string()
+
+
+def _csv_names(path: Path) -> list[str]:
+    with pa.input_stream(path) as stream:
+        head = stream.read(1 << 20).decode("utf-8", "replace")
+    return next(csv.reader(head.splitlines(), delimiter=_delimiter(path)), [])
+
+
+def _delimiter(path: Path) -> str:
+    """Return what separates the columns: the likeliest character of the first line."""
+    if ".tsv" in path.name.lower():
+        return "\t"
+    with pa.input_stream(path) as stream:
+        first = stream.read(1 << 16).decode("utf-8", "replace").partition("\n")[0]
+    return max(",;\t|", key=first.count)
+
+
+def _json_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pj.open_json(
+            pa.input_stream(path), read_options=pj.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES)
+        )
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{path} can't be read as lines of JSON: {error}; each line is an object, and a key always holds "
+            "values of one type"
+        ) from None
