@@ -1,4 +1,7 @@
-"""What MLflow's registry knows, asked in a process of its own: MLflow takes seconds and 200 MB to import."""
+"""What MLflow's registry knows, asked in a process of its own: MLflow takes seconds and 200 MB to import.
+
+And where a baseline lies beside a model or its run, for those who write it and those who look for it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
+DIRECTORY = "mooring"
+"""Where a run or a logged model has what Mooring put there."""
+BASELINE = "baseline.mooring"
 _SECONDS = 60.0
 _RESOLVE = """
 import json, sys
@@ -66,3 +74,24 @@ def resolve(uri: str) -> tuple[str, str]:
     """
     name, alias, version = split_uri(uri)
     return name, ask(_RESOLVE, name, alias, version)
+
+
+def log_baseline_artifact(data: bytes, *, run_id: str | None = None, model_id: str | None = None) -> str:
+    """Log a baseline with a logged model or with a run, where `Tracking.find_baseline` finds it; return its URI.
+
+    Raises ValueError unless one of the two is given, and what MLflow raises.
+    """
+    if (run_id is None) == (model_id is None):
+        raise ValueError("a baseline goes with a run or with a logged model: give run_id or model_id")
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    with tempfile.TemporaryDirectory() as local:
+        path = Path(local, DIRECTORY, BASELINE)
+        path.parent.mkdir()
+        path.write_bytes(data)
+        if run_id is not None:
+            client.log_artifacts(run_id, local)
+            return f"runs:/{run_id}/{DIRECTORY}/{BASELINE}"
+        client.log_model_artifacts(str(model_id), local)
+        return f"models:/{model_id}/{DIRECTORY}/{BASELINE}"

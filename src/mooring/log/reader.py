@@ -176,6 +176,14 @@ def find(
     opened = open_log(uri)
     model = only_model(opened, uri, model)
     listed = list_objects(opened, uri, f"{what}/model={folder_name(model)}", since, until)
+    found = found_in(opened, uri, model, listed, what)
+    return found._replace(filter=_filter(since, until, version))
+
+
+def found_in(
+    opened: ObjectStore, uri: str, model: str, listed: Sequence[Object], what: What = "inferences"
+) -> Found:
+    """Return these objects of a log; those that are no part of it are left out with a LogWarning."""
     objects = {one.path: one for one in listed}
     fragments: dict[str, ds.ParquetFileFragment] = {}
     for path, fragment in _ahead(lambda one: _fragment(opened, uri, one), objects, _FOOTERS_AT_ONCE):
@@ -188,7 +196,7 @@ def find(
         if problem := _foreign(fragment.physical_schema, schema):
             del fragments[path]
             _leave_out(path, LogError(problem))
-    return Found(objects, fragments, schema, _filter(since, until, version))
+    return Found(objects, fragments, schema, None)
 
 
 def open_log(uri: str) -> ObjectStore:

@@ -44,5 +44,18 @@ def fields_of(model: str) -> Fields | None:
     return Fields(fields.input, {f"prediction.{name}": kind for name, kind in fields.output.items()})
 
 
+def integers_of(model: str) -> list[str]:
+    """Return which inputs and outputs of a registered model are integers; none where MLflow does not know it."""
+    if model == "default" or "'" in model:
+        return []
+    try:
+        inputs, outputs = ask(_ASK, model)
+    except RegistryError:
+        return []
+    if len(outputs) == 1:
+        outputs = [["prediction", outputs[0][1]]]
+    return [name for name, kind in (*inputs, *outputs) if kind.lower() in ("integer", "long")]
+
+
 def _kinds(columns: list[list[str]]) -> dict[str, str]:
     return {name: _KINDS.get(kind.lower(), "json") for name, kind in columns}

@@ -1,0 +1,174 @@
+"""From a window's profile to its verdict, and what is kept of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from mooring.config import JudgeSettings
+from mooring.drift.baseline import FORMAT, Baseline
+from mooring.drift.judge import Judgement, Result, Rules, judge
+from mooring.drift.profile import Profile
+from mooring.drift.stored import dump, load
+from mooring.monitor.schema import Finding, Verdict, Window
+
+_FINDINGS = 10
+MEASURES = (
+    "ks",
+    "js",
+    "psi",
+    "hellinger",
+    "wasserstein",
+    "total_variation",
+    "l_infinity",
+    "chi_square",
+    "mean_shift",
+    "null_rate",
+    "new_category_rate",
+    "out_of_range_rate",
+    "type_change_rate",
+    "hour_js",
+    "weekday_js",
+    "longest_gap",
+)
+"""Every measure that a threshold can be given for."""
+
+
+class Concluded(NamedTuple):
+    """A verdict, and the judgement that it rests on, if there is one."""
+
+    verdict: Verdict
+    judgement: Judgement | None
+
+    @property
+    def results(self) -> bytes:
+        """The judgement as bytes that `judgement_of` reads; none where there is no judgement."""
+        return b"" if self.judgement is None else dump(self.judgement, "judgement", FORMAT)
+
+
+def judgement_of(results: bytes | None) -> Judgement | None:
+    """Return the judgement that a verdict's results hold. Raises FormatError where another version wrote them."""
+    return load(results, Judgement, "judgement", FORMAT) if results else None
+
+
+def rules_of(settings: JudgeSettings) -> Rules:
+    """Return what alarms. Raises ValueError for a threshold that can't be meant."""
+    return Rules(settings.budget, settings.floors, thresholds_of(settings.threshold))
+
+
+def thresholds_of(given: Sequence[str]) -> dict[str, float]:
+    """Return fixed thresholds from MEASURE=VALUE or FEATURE.MEASURE=VALUE. Raises ValueError for something else.
+
+    >>> thresholds_of(["psi=0.2", "alcohol.ks=0.1"])
+    {'psi': 0.2, 'alcohol.ks': 0.1}
+    """
+    thresholds = {}
+    for text in given:
+        name, _, value = text.rpartition("=")
+        try:
+            thresholds[name.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"--threshold {text}: give MEASURE=VALUE, such as psi=0.2") from None
+        if name.strip().rpartition(".")[2] not in MEASURES:
+            raise ValueError(f"--threshold {text}: there is no such measure; there is: {', '.join(MEASURES)}")
+    return thresholds
+
+
+def conclude(
+    window: Window,
+    profiles: Sequence[Profile],
+    baseline: Baseline | None,
+    settings: JudgeSettings,
+    *,
+    provisional: bool = False,
+    digest: str | None = None,
+    why_not: str = "",
+) -> Concluded:
+    """Return the verdict on a window.
+
+    Parameters
+    ----------
+    window
+        The window as it is now.
+    profiles
+        Its profile, then those of the windows before it, newest first.
+    baseline, digest
+        What it is compared with, and the name under which the state has that.
+    settings
+        The budget, thresholds, and how many rows are enough.
+    provisional
+        Whether the window is still open.
+    why_not
+        Why there is no baseline, and what to do.
+    """
+    # From the window's id, so that the same window is judged alike wherever and whenever it is.
+    seed = (int(window.id[:8], 16) + window.revision) % 2**31
+    told = Verdict(
+        window_id=window.id,
+        revision=window.revision,
+        provisional=provisional,
+        status="no_baseline",
+        rows=window.rows,
+        seed=seed,
+        budget=settings.budget,
+        baseline=digest,
+        message=why_not,
+        created=datetime.now(UTC),
+    )
+    if baseline is None:
+        return Concluded(told, None)
+    found = judge(baseline, profiles, rules_of(settings), past=baseline.past, seed=seed)
+    worth = profiles[0].effective_rows
+    if worth < settings.min_rows:
+        message = (
+            f"{window.rows} rows, worth {worth:.0f} independent ones: fewer than the {settings.min_rows:g} wanted"
+        )
+        return Concluded(msgspec.structs.replace(told, status="too_few", message=message), found)
+    return Concluded(
+        msgspec.structs.replace(
+            told,
+            status=found.severity,
+            alarms=len(found.alarms),
+            summary=tuple(findings(found)),
+            message=in_words(found),
+        ),
+        found,
+    )
+
+
+def findings(judgement: Judgement) -> list[Finding]:
+    """Return the strongest alarm of each feature that drifted, the most drifted first."""
+    found = []
+    for name in judgement.features[:_FINDINGS]:
+        strongest = max((one for one in judgement.alarms if one.feature == name), key=lambda one: one.strength)
+        found.append(
+            Finding(
+                feature=name,
+                measure=strongest.measure,
+                value=strongest.value,
+                threshold=strongest.threshold,
+                p_value=strongest.p_value,
+                scale=strongest.scale,
+            )
+        )
+    return found
+
+
+def in_words(judgement: Judgement) -> str:
+    """Say in a line what drifted."""
+    parts = [_in_words(judgement, name) for name in judgement.features[:3]]
+    more = len(judgement.features) - len(parts)
+    parts += [f"and {more} more"] if more > 0 else []
+    parts += [f"{name} is missing" for name in judgement.missing[:3] if name not in judgement.features]
+    return "; ".join(parts)
+
+
+def _in_words(judgement: Judgement, name: str) -> str:
+    if name in judgement.missing:
+        return f"{name} is missing"
+    strongest: Result = max((one for one in judgement.alarms if one.feature == name), key=lambda one: one.strength)
+    over = f" over {strongest.scale} windows" if strongest.scale > 1 else ""
+    return f"{name}: {strongest.measure} {strongest.value:.3g}{over}"

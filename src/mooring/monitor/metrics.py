@@ -1,0 +1,140 @@
+"""What the monitor tells Prometheus: the newest windows, how far behind it is, and what went wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from mooring.monitor.schema import Verdict, Window
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+KEPT = 8
+"""How many versions and variants of a model are told of: those with the newest windows."""
+_SEVERITY = {"ok": 0.0, "warning": 1.0, "critical": 2.0}
+_STREAM = ["model", "version", "variant"]
+
+
+class CantServe(Exception):
+    """The metrics can't be served where that was asked for; the message says why."""
+
+
+class Newest(NamedTuple):
+    """The newest window of a model, version and variant, and what was concluded of it."""
+
+    window: Window
+    verdict: Verdict
+    values: list[tuple[str, str, float]]
+
+
+class Metrics:
+    """The monitor's metrics, in memory; any thread may call any method.
+
+    `clock` gives the time now; tests have their own.
+    """
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._newest: dict[tuple[str, str | None, str], Newest] = {}
+        self._read_until: dict[str, datetime] = {}
+        self._errors: Counter[tuple[str, str]] = Counter()
+        self._alerts: Counter[tuple[str, str, str]] = Counter()
+
+    def judged(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
+        """Tell of a verdict from now on, with feature, measure and value of each result.
+
+        One on an older window than is told of already is left out. Of a model the versions and variants that were
+        judged last are told of; others are dropped.
+        """
+        numbers = [(feature, measure, value) for feature, measure, value in values if value is not None]
+        key = window.model, window.version, window.variant
+        with self._lock:
+            known = self._newest.get(key)
+            if known is not None and known.window.start > window.start:
+                return
+            self._newest[key] = Newest(window, verdict, numbers)
+            of_model = [each for each in self._newest if each[0] == window.model]
+            of_model.sort(key=lambda each: self._newest[each].window.end, reverse=True)
+            for each in of_model[KEPT:]:
+                del self._newest[each]
+
+    def read(self, model: str, newest: datetime) -> None:
+        """Note the time of the newest row of a model that was read."""
+        with self._lock:
+            self._read_until[model] = max(newest, self._read_until.get(model, newest))
+
+    def error(self, model: str, part: str) -> None:
+        """Count something that went wrong; `part` is a word for where: log, baseline, state, tracking."""
+        with self._lock:
+            self._errors[model, part] += 1
+
+    def alert(self, model: str, kind: str, status: str) -> None:
+        """Count an attempt to send an alert; `status` is what it is after that: sent, pending, failed."""
+        with self._lock:
+            self._alerts[model, kind, status] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        with self._lock:
+            newest, read_until = list(self._newest.values()), dict(self._read_until)
+            errors, alerts = dict(self._errors), dict(self._alerts)
+        drift = GaugeMetricFamily(
+            "mooring_drift", "What a measure gives for a feature", labels=[*_STREAM, "feature", "measure"]
+        )
+        verdict = GaugeMetricFamily("mooring_verdict", "0 ok, 1 warning, 2 critical", labels=_STREAM)
+        rows = GaugeMetricFamily("mooring_window_rows", "Rows of the newest window", labels=_STREAM)
+        alarms = GaugeMetricFamily("mooring_window_alarms", "Alarms of the newest window", labels=_STREAM)
+        end = GaugeMetricFamily("mooring_window_end_seconds", "When the newest window ends", labels=_STREAM)
+        for one in newest:
+            stream = [one.window.model, one.window.version or "", one.window.variant]
+            for feature, measure, value in one.values:
+                drift.add_metric([*stream, feature, measure], value)
+            if one.verdict.status in _SEVERITY:
+                verdict.add_metric(stream, _SEVERITY[one.verdict.status])
+            rows.add_metric(stream, one.verdict.rows)
+            alarms.add_metric(stream, one.verdict.alarms)
+            end.add_metric(stream, one.window.end.timestamp())
+        yield from (drift, verdict, rows, alarms, end)
+        lag = GaugeMetricFamily(
+            "mooring_monitor_lag_seconds", "How long ago the newest row that was read came", labels=["model"]
+        )
+        for model, until in read_until.items():
+            lag.add_metric([model], (self._clock() - until).total_seconds())
+        yield lag
+        failed = CounterMetricFamily("mooring_monitor_errors", "What went wrong", labels=["model", "part"])
+        for (model, part), count in errors.items():
+            failed.add_metric([model, part], count)
+        yield failed
+        told = CounterMetricFamily(
+            "mooring_alerts", "Attempts to send alerts, by what came of them", labels=["model", "kind", "status"]
+        )
+        for (model, kind, status), count in alerts.items():
+            told.add_metric([model, kind, status], count)
+        yield told
+
+
+@contextmanager
+def serving(metrics: Metrics, port: int, host: str = "127.0.0.1") -> Iterator[int]:
+    """Serve metrics over HTTP meanwhile, and yield the port, which is a free one for 0. Raises CantServe."""
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except (OSError, OverflowError) as error:
+        raise CantServe(f"the monitor's metrics can't be served on {host}:{port}: {error}") from None
+    try:
+        yield int(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,152 @@
+"""The monitor's results as data."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mooring.monitor.judging import judgement_of
+from mooring.monitor.state import Judged, State
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "model",
+    "version",
+    "variant",
+    "start",
+    "end",
+    "rows",
+    "status",
+    "feature",
+    "measure",
+    "scale",
+    "value",
+    "p_value",
+    "threshold",
+    "alarm",
+)
+
+
+class UnknownModel(ValueError):
+    """A model of which the state knows nothing; the message says what it knows."""
+
+
+def history(
+    state: State,
+    model: str | None = None,
+    *,
+    version: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    newest: int = 100,
+) -> list[Judged]:
+    """Return the newest windows of a model that have a verdict, oldest first. Raises UnknownModel."""
+    name = model_in(state, model)
+    found = state.history(name, version=version or ..., start=start, end=end, newest=newest)
+    return [judged for judged in found if judged.verdict is not None]
+
+
+def model_in(state: State, model: str | None) -> str:
+    """Return `model`, or the only one that the state knows. Raises UnknownModel."""
+    known = sorted({watched.model for watched in state.models()})
+    if model in known:
+        return str(model)
+    if model is None and len(known) == 1:
+        return known[0]
+    if not known:
+        raise UnknownModel(f"the state {state.name} has no verdicts yet: run `mooring monitor` first")
+    what = f"of {model}" if model else "unless you say of which model"
+    raise UnknownModel(f"the state {state.name} has nothing {what}; it has: {', '.join(known)}")
+
+
+def as_dicts(state: State, judged: list[Judged], *, values: bool = False) -> list[dict[str, Any]]:
+    """Return windows with their verdicts as plain data for JSON; `values` are all measures rather than alarms."""
+    return [_as_dict(state, one, values) for one in judged]
+
+
+def _as_dict(state: State, judged: Judged, values: bool) -> dict[str, Any]:
+    window, verdict = judged
+    assert verdict is not None
+    judgement = judgement_of(state.results(verdict.id))
+    shown = (judgement.results if values else judgement.alarms) if judgement else []
+    return {
+        "model": window.model,
+        "version": window.version,
+        "variant": window.variant,
+        "start": window.start.isoformat(),
+        "end": window.end.isoformat(),
+        "rows": window.rows,
+        "requests": window.requests,
+        "effective_rows": judgement.effective_rows if judgement else None,
+        "verdict": verdict.id,
+        "status": verdict.status,
+        "provisional": verdict.provisional,
+        "message": verdict.message,
+        "budget": verdict.budget,
+        "seed": verdict.seed,
+        "features": judgement.features if judgement else [],
+        "missing": judgement.missing if judgement else [],
+        "unknown": judgement.unknown if judgement else [],
+        "results": [
+            {
+                "feature": one.feature,
+                "measure": one.measure,
+                "scale": one.scale,
+                "value": one.value,
+                "p_value": one.p_value,
+                "threshold": one.threshold,
+                "alarm": one.alarm,
+                "severity": one.severity,
+            }
+            for one in shown
+        ],
+    }
+
+
+def drift(
+    model: str | None = None,
+    *,
+    state: str = "sqlite:///./.mooring/state.db",
+    version: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    newest: int = 100,
+) -> pd.DataFrame:
+    """Return what the monitor found: a row for each window, feature, measure and number of windows merged.
+
+    Parameters
+    ----------
+    model
+        Its name; may be left out where the state knows only one.
+    state
+        The monitor's state, as its `--state`.
+    version, start, end, newest
+        Only windows of this version, that begin in [start, end), and only the newest of them.
+
+    Columns are model, version, variant, start, end, rows, status, feature, measure, scale, value, p_value,
+    threshold and alarm. Raises UnknownModel, and StateError where the state can't be read.
+    """
+    import pandas as pd
+
+    rows = []
+    with State(state) as opened:
+        found = history(opened, model, version=version, start=start, end=end, newest=newest)
+        for window, verdict in found:
+            assert verdict is not None
+            judgement = judgement_of(opened.results(verdict.id))
+            own = (
+                window.model,
+                window.version,
+                window.variant,
+                window.start,
+                window.end,
+                window.rows,
+                verdict.status,
+            )
+            rows += [
+                (*own, one.feature, one.measure, one.scale, one.value, one.p_value, one.threshold, one.alarm)
+                for one in (judgement.results if judgement else [])
+            ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

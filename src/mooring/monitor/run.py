@@ -1,0 +1,160 @@
+"""`mooring monitor`: looks again and again, tells who wants to know, and goes on whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from mooring.config import MonitorSettings
+from mooring.log import reader
+from mooring.log.store import StoreError
+from mooring.monitor import alerts
+from mooring.monitor.baselines import Baselines
+from mooring.monitor.database import StateError
+from mooring.monitor.judging import judgement_of, rules_of
+from mooring.monitor.leases import Lease, LeaseHeld
+from mooring.monitor.metrics import Metrics, serving
+from mooring.monitor.state import State
+from mooring.monitor.tracking import Tracking, TrackingError
+from mooring.monitor.watch import Watch
+
+SmallReport = Callable[[State, str], str]
+_STAND_BY_SECONDS = 5.0
+_SAY_AGAIN_SECONDS = 600.0
+_TRACKED_AT_ONCE = 50
+
+
+def run(settings: MonitorSettings, *, once: bool = False, report: SmallReport | None = None) -> bool:
+    """Watch a model's log until SIGTERM or SIGINT, or once; return whether all that was tried worked.
+
+    Once, the windows that are still open are judged as they are, and what fails is not tried again. `report` makes
+    the small report that goes to MLflow. Raises ValueError for settings that can't be meant, StateError where the
+    state can't be opened, CantServe where the metrics can't be, and, once, LogError, StoreError and LeaseHeld.
+    """
+    rules_of(settings)
+    channels = channels_of(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    metrics = Metrics()
+    with ExitStack() as stack:
+        state = stack.enter_context(State(settings.state))
+        if settings.metrics_port >= 0 and not once:
+            port = stack.enter_context(serving(metrics, settings.metrics_port, settings.metrics_host))
+            say(f"metrics on http://{settings.metrics_host}:{port}/metrics")
+        watching = _Watching(settings, state, channels, report, metrics)
+        return watching.once() if once else watching.until(stop)
+
+
+def channels_of(settings: MonitorSettings) -> list[alerts.Channel]:
+    """Return who is told of drift. Raises ValueError for what is no URL or no program."""
+    webhooks = [alerts.Webhook(url, settings.alert_secret) for url in settings.alert_webhook]
+    return [*webhooks, *(alerts.Command(command) for command in settings.alert_command)]
+
+
+class _Watching:
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        state: State,
+        channels: list[alerts.Channel],
+        report: SmallReport | None,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._channels = channels
+        self._report = report
+        self._metrics = metrics
+        self._tracking = Tracking()
+        self._said: dict[str, float] = {}
+        self._baselines = Baselines(state, self._tracking, self._complain)
+        self._watch = Watch(settings, state, self._baselines, channels, say, metrics)
+
+    def once(self) -> bool:
+        model = self._model()
+        with self._state.lease(f"monitor/{model}") as lease:
+            self._watch.look(lease, provisional=True)
+            told = self._tell(model, lease)
+            return self._track(model) and told
+
+    def until(self, stop: threading.Event) -> bool:
+        say(f"watching {self._settings.model or 'the model'} in {self._settings.log}, state in {self._state.name}")
+        while not stop.is_set():
+            try:
+                model = self._model()
+                with self._state.lease(f"monitor/{model}") as lease:
+                    self._said.pop("lease", None)
+                    while not stop.is_set():
+                        self._watch.look(lease)
+                        self._tell(model, lease)
+                        self._track(model)
+                        stop.wait(self._settings.every)
+            except LeaseHeld as error:
+                self._complain(f"{error}. This one stands by")
+                stop.wait(_STAND_BY_SECONDS)
+            except (reader.LogError, StoreError, StateError) as error:
+                self._metrics.error(
+                    self._settings.model or "", "state" if isinstance(error, StateError) else "log"
+                )
+                self._complain(f"{error}. Nothing is lost; it is tried again")
+                stop.wait(min(self._settings.every, 30.0))
+        return True
+
+    def _model(self) -> str:
+        if self._settings.model:
+            return self._settings.model
+        opened = reader.open_log(self._settings.log)
+        return reader.only_model(opened, self._settings.log, None)
+
+    def _tell(self, model: str, lease: Lease) -> bool:
+        """Send the alerts that are due, and return whether all were taken."""
+        told = alerts.deliver(self._state, model, self._channels, lease=lease)
+        for alert in told:
+            self._metrics.alert(model, alert.kind, alert.status)
+            if alert.status != "sent":
+                self._complain(f"an alert to {alert.channel} was not sent: {alert.last_error}")
+        return all(alert.status == "sent" for alert in told)
+
+    def _track(self, model: str) -> bool:
+        """Log verdicts to MLflow that are not there yet; what fails is tried again the next time."""
+        waiting = self._state.untracked(model, _TRACKED_AT_ONCE)
+        while waiting:
+            for place, (window, verdict) in enumerate(waiting):
+                if verdict is None:
+                    continue
+                judgement = judgement_of(self._state.results(verdict.id))
+                results = judgement.results if judgement else []
+                values = [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
+                newest = place == len(waiting) - 1 and len(waiting) < _TRACKED_AT_ONCE
+                html = self._report(self._state, model) if self._report and newest else None
+                try:
+                    self._tracking.log_verdict(window, verdict, values, html)
+                except TrackingError as error:
+                    self._metrics.error(model, "tracking")
+                    self._complain(f"{error}. Verdicts wait in the state until then")
+                    return False
+                with self._state.begin() as tx:
+                    tx.mark_tracked([verdict.id])
+            waiting = self._state.untracked(model, _TRACKED_AT_ONCE)
+        return True
+
+    def _complain(self, text: str) -> None:
+        """Say what is wrong, the same thing not again for a while."""
+        now = time.monotonic()
+        if now - self._said.get(text, -_SAY_AGAIN_SECONDS) >= _SAY_AGAIN_SECONDS:
+            self._said = {
+                **{old: when for old, when in self._said.items() if now - when < _SAY_AGAIN_SECONDS},
+                text: now,
+            }
+            say(text)
+
+
+def say(text: str) -> None:
+    """Print to stderr, if it takes that."""
+    with suppress(OSError):
+        print(f"mooring monitor: {text}", file=sys.stderr, flush=True)

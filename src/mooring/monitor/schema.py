@@ -1,0 +1,329 @@
+"""What the monitor remembers: the tables, and a plain class for a row of each.
+
+Times are aware datetimes, kept in UTC. A change here goes into a new file in `migrations/versions`, too.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+Status = Literal["ok", "warning", "critical", "too_few", "no_baseline"]
+"""What a verdict says of a window; the last two say that it can't be judged."""
+Level = Literal["ok", "warning", "critical"]
+"""How bad a drift is."""
+Kind = Literal["new", "worsened", "ended"]
+"""What happened to a drift that somebody is told of."""
+
+VERSION_TABLE = "mooring_version"
+_NAMESPACE = uuid.UUID("6f0e7c52-3d1b-5a0c-9a8e-0c7d0b1f6a11")
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware datetime, in UTC. SQLite keeps no time zone, so none goes there."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what goes into the database. Raises ValueError for a time without a zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what came from the database, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class VersionText(TypeDecorator[str]):
+    """A model's version, None where the log names none; kept as '', since unique keys tell two NULLs apart."""
+
+    impl = Text
+    cache_ok = True
+    coerce_to_is_types = ()
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str:
+        """Return what goes into the database."""
+        return value or ""
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return what came from the database."""
+        return value or None
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+objects = Table(
+    "mooring_objects",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("log", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("day", Date, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("done", Utc, nullable=False),
+    Index(None, "model", "log", "day"),
+)
+
+models = Table(
+    "mooring_models",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", VersionText, primary_key=True),
+    Column("variant", Text, primary_key=True),
+    Column("standing", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+)
+
+baselines = Table(
+    "mooring_baselines",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", VersionText, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("created", Utc, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+windows = Table(
+    "mooring_windows",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("version", VersionText, nullable=False),
+    Column("variant", Text, nullable=False),
+    Column("start", Utc, nullable=False),
+    Column("end", Utc, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("weight", BigInteger, nullable=False),
+    Column("late", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("profile", LargeBinary),
+    ForeignKeyConstraint(
+        ["model", "version", "variant"],
+        ["mooring_models.model", "mooring_models.version", "mooring_models.variant"],
+    ),
+    UniqueConstraint("model", "version", "variant", "start"),
+    UniqueConstraint("model", "number"),
+    Index(None, "model", "start"),
+    Index(None, "model", "status"),
+)
+
+verdicts = Table(
+    "mooring_verdicts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("window_id", Text, ForeignKey("mooring_windows.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("provisional", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("budget", Float, nullable=False),
+    Column("baseline", Text),
+    Column("alarms", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("tracked", Utc),
+    Column("results", LargeBinary, nullable=False),
+    UniqueConstraint("window_id", "revision", "provisional"),
+)
+# Few wait to be logged to MLflow at any time.
+_untracked = verdicts.c.tracked.is_(None)
+Index("ix_mooring_verdicts_untracked", verdicts.c.window_id, sqlite_where=_untracked, postgresql_where=_untracked)
+
+alerts = Table(
+    "mooring_alerts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("verdict_id", Text, ForeignKey("mooring_verdicts.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("next_attempt", Utc, nullable=False),
+    Column("last_error", Text),
+    Column("sent", Utc),
+    UniqueConstraint("verdict_id", "kind", "channel"),
+    Index(None, "model", "status"),
+    Index(None, "model", "created"),
+)
+
+leases = Table(
+    "mooring_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires", Utc, nullable=False),
+)
+
+
+def _id(*parts: object) -> str:
+    """Return an id that is the same for the same parts, on whatever machine."""
+    return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode(parts).decode()))
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one model, version and variant that are judged together: those from `start` on and before `end`.
+
+    `requests` is the number of requests that they came in, `weight` the sum over the rows of their request's
+    number of rows, `late` how many rows came after the window had been closed, `revision` how often it was opened
+    again for them. `number` counts a model's windows from 1, and is 0 until the window is written.
+
+    >>> hour = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1, 13, tzinfo=UTC)
+    >>> Window(model="wine", version="3", start=hour[0], end=hour[1]).id
+    '5d8c43dc-3681-5be3-b1f1-d6bb18d2a8ec'
+    """
+
+    model: str
+    version: str | None = None
+    variant: str = "champion"
+    start: datetime
+    end: datetime
+    number: int = 0
+    rows: int = 0
+    requests: int = 0
+    weight: int = 0
+    late: int = 0
+    revision: int = 0
+    status: Literal["open", "closed"] = "open"
+
+    @property
+    def id(self) -> str:
+        """The window's id, which follows from what it is a window of and where it begins."""
+        return _id(self.model, self.version or "", self.variant, self.start.astimezone(UTC))
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a measure gave for a feature; `scale` is how many windows were taken together."""
+
+    feature: str
+    measure: str
+    value: float | None
+    threshold: float | None = None
+    p_value: float | None = None
+    scale: int = 1
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the monitor concluded for one window, at one of its revisions.
+
+    `rows` is how many were judged: a provisional verdict is on a window that is not closed yet. `baseline` is the
+    digest of the one compared with, `summary` the features that moved most, `alarms` how many alarms there were.
+    With `seed`, `budget` and the profiles it can be computed again.
+    """
+
+    window_id: str
+    revision: int = 0
+    provisional: bool = False
+    status: Status
+    rows: int = 0
+    seed: int = 0
+    budget: float = 0.0
+    baseline: str | None = None
+    alarms: int = 0
+    message: str = ""
+    summary: tuple[Finding, ...] = ()
+    created: datetime
+    tracked: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The verdict's id, fit for links: the same one however often the verdict is computed."""
+        return _id(self.window_id, self.revision, self.provisional)
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """A baseline and where it is from: the URI of an artifact, or a log and `START..END`."""
+
+    model: str
+    version: str | None
+    digest: str
+    created: datetime
+    source: str
+    data: bytes
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to one channel about a verdict. `channel` names it without its secrets; `payload` is JSON."""
+
+    verdict_id: str
+    model: str
+    kind: Kind
+    channel: str
+    payload: str = "{}"
+    status: Literal["pending", "sent", "failed"] = "pending"
+    attempts: int = 0
+    created: datetime
+    next_attempt: datetime
+    last_error: str | None = None
+    sent: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The alert's id: whoever gets one twice knows it by this."""
+        return alert_id(self.verdict_id, self.kind, self.channel)
+
+
+def alert_id(verdict_id: str, kind: Kind, channel: str) -> str:
+    """Return the id of the alert of this kind about a verdict to a channel."""
+    return _id(verdict_id, kind, channel)
+
+
+def encode_summary(summary: tuple[Finding, ...]) -> str:
+    """Return findings as JSON; a value that is no finite number becomes null."""
+    return msgspec.json.encode(summary).decode()
+
+
+def decode_summary(text: str) -> tuple[Finding, ...]:
+    """Return the findings that `encode_summary` made a text of."""
+    return msgspec.json.decode(text, type=tuple[Finding, ...])
+
+
+def values(row: msgspec.Struct) -> dict[str, Any]:
+    """Return a row's columns by name, its id too where it has one."""
+    columns = {name: getattr(row, name) for name in row.__struct_fields__}
+    return {"id": row.id, **columns} if isinstance(row, Window | Verdict | Alert) else columns

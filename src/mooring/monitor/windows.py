@@ -1,0 +1,147 @@
+"""Windows: which rows are judged together.
+
+A window ends when it has enough rows, or when the hour (or whatever its length) is over. Rows that come late go to
+the window of their time, which is opened again for them, so the windows of a stream never overlap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from mooring.drift.grid import Integers
+from mooring.monitor.schema import Window
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Piece(NamedTuple):
+    """Rows `first` to before `last`, and the window that they go to; `too_late` ones are only counted there."""
+
+    window: Window
+    first: int
+    last: int
+    too_late: bool = False
+
+
+class Lengths(NamedTuple):
+    """When windows end, in microseconds and rows, and until when late rows open them again."""
+
+    length: int
+    rows: int
+    grace: int
+
+
+def micros(moment: datetime) -> int:
+    """Return a moment as microseconds since 1970.
+
+    >>> micros(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(value: int) -> datetime:
+    """Return microseconds since 1970 as a moment."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def cut(times: Integers, known: Sequence[Window], blank: Window, lengths: Lengths) -> list[Piece]:
+    """Divide rows among windows.
+
+    Parameters
+    ----------
+    times
+        When the rows were received, ascending, in microseconds since 1970.
+    known
+        The stream's windows from the first row's time on, the last before it too, in their order.
+    blank
+        A window with the model, version and variant of new ones.
+    lengths
+        When windows end.
+
+    Of a window that is still open, `end` lies right behind its newest row.
+    """
+    windows = sorted(known, key=_start)
+    newest = max([micros(window.end) for window in windows], default=0)
+    pieces: list[Piece] = []
+    at = 0
+    while at < len(times):
+        place = bisect_right(windows, int(times[at]), key=_start)
+        before = windows[place - 1] if place else None
+        after = windows[place] if place < len(windows) else None
+        if before is not None and before.status == "closed" and times[at] < micros(before.end):
+            piece = _late(before, times, at, newest - lengths.grace)
+        else:
+            piece = _on_time(before, after, times, at, blank, lengths)
+        if before is not None and piece.window.start == before.start:
+            windows.remove(before)
+        insort(windows, piece.window, key=_start)
+        newest = max(newest, micros(piece.window.end))
+        pieces.append(piece)
+        at = piece.last
+    return pieces
+
+
+def close(window: Window, lengths: Lengths, before: int) -> Window | None:
+    """Return an open window closed, if its time was over `before` a moment; else None."""
+    end = _limit(micros(window.start), lengths)
+    if window.status != "open" or end > before:
+        return None
+    return msgspec.structs.replace(window, status="closed", end=moment(end))
+
+
+def _late(window: Window, times: Integers, first: int, too_late: int) -> Piece:
+    last = int(times.searchsorted(micros(window.end)))
+    late = window.late + last - first
+    if micros(window.end) <= too_late:
+        return Piece(msgspec.structs.replace(window, late=late), first, last, too_late=True)
+    reopened = msgspec.structs.replace(
+        window, late=late, rows=window.rows + last - first, revision=window.revision + 1
+    )
+    return Piece(reopened, first, last)
+
+
+def _on_time(
+    before: Window | None, after: Window | None, times: Integers, first: int, blank: Window, lengths: Lengths
+) -> Piece:
+    time = int(times[first])
+    if before is not None and before.status == "open" and time < _limit(micros(before.start), lengths):
+        window = before
+    else:
+        start = time - time % lengths.length
+        if before is not None:
+            start = max(start, micros(before.end) if before.status == "closed" else start)
+        window = msgspec.structs.replace(blank, start=moment(start), end=moment(time + 1))
+    limit = _limit(micros(window.start), lengths)
+    if after is not None:
+        limit = min(limit, micros(after.start))
+    last = int(times.searchsorted(limit))
+    wanted = max(lengths.rows - window.rows, 1)
+    if last - first >= wanted:
+        # A request's rows have one time, and stay together.
+        end = max(int(times[first + wanted - 1]) + 1, micros(window.end))
+        last = int(times.searchsorted(end))
+        closed = msgspec.structs.replace(window, status="closed", end=moment(end), rows=window.rows + last - first)
+        return Piece(closed, first, last)
+    end = max(int(times[last - 1]) + 1, micros(window.end))
+    status = window.status
+    if after is not None:
+        status, end = "closed", limit
+    return Piece(
+        msgspec.structs.replace(window, status=status, end=moment(end), rows=window.rows + last - first),
+        first,
+        last,
+    )
+
+
+def _limit(start: int, lengths: Lengths) -> int:
+    return start - start % lengths.length + lengths.length
+
+
+def _start(window: Window) -> int:
+    return micros(window.start)

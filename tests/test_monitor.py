@@ -1,0 +1,337 @@
+"""The monitor reads what is new, judges each window once, and goes on whatever happens to it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from monitoring import START, Monitoring, Traffic, settings
+from mooring.monitor.judging import judgement_of
+from postgres import postgres
+
+
+@pytest.fixture
+def traffic(tmp_path, monkeypatch) -> Traffic:
+    monkeypatch.chdir(tmp_path)  # where there is no MLflow
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Traffic(tmp_path / "log")
+
+
+@pytest.fixture
+def state(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+def test_unchanged_traffic_is_ok_and_shifted_traffic_is_drift(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(3000))
+    traffic.write(traffic.exchanges(2000, START + timedelta(minutes=10), shift=0.7))
+    assert monitoring.watch.look() == 5
+    assert monitoring.verdicts() == [(1000, "ok")] * 3 + [(1000, "critical")] * 2
+    [*_, last] = monitoring.state.history("wine")
+    assert [one.feature for one in last.verdict.summary][:2] in (
+        ["alcohol", "prediction"],
+        ["prediction", "alcohol"],
+    )
+    assert "alcohol" in last.verdict.message
+    assert monitoring.watch.look() == 0, "what is done is not read again"
+
+
+def test_slow_drift_is_found_in_merged_windows_before_single_ones_show_it(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, floors=False, budget=0.01))
+    monitoring.keep(traffic.baseline(20_000))
+    for hour in range(20):
+        traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.1, per_request=1))
+    monitoring.watch.look()
+    alarms = [
+        {
+            one.scale
+            for one in judgement_of(monitoring.state.results(verdict.id)).alarms
+            if one.feature == "alcohol"
+        }
+        for _, verdict in monitoring.state.history("wine")
+        if verdict is not None
+    ]
+    assert 16 in alarms[-1]
+    assert sum(1 in scales for scales in alarms) < len(alarms) / 2
+
+
+def test_the_same_log_gives_the_same_verdicts_however_it_is_read(traffic, tmp_path):
+    years = 100 * 365 * 86_400.0  # no window ends by the time of day meanwhile
+    at_once = Monitoring(settings(traffic.log, f"{tmp_path}/a.db", window=years))
+    bit_by_bit = Monitoring(settings(traffic.log, f"{tmp_path}/b.db", window=years))
+    baseline = traffic.baseline()
+    for monitoring in (at_once, bit_by_bit):
+        monitoring.keep(baseline)
+    for number in range(8):
+        traffic.write(traffic.exchanges(450, START + timedelta(minutes=5 * number), shift=0.1 * number))
+        bit_by_bit.watch.look()
+    at_once.watch.look()
+    assert results(at_once) == results(bit_by_bit)
+    assert len(results(at_once)) == 3
+
+
+def results(monitoring: Monitoring) -> dict[str, object]:
+    """Return what was found of each window; moments may differ in their last bits with the order of the rows."""
+    found = {}
+    for _, verdict in monitoring.state.history("wine", newest=1000):
+        if verdict is not None and (judgement := judgement_of(monitoring.state.results(verdict.id))):
+            values = [(one.feature, one.measure, round(one.value, 9), one.p_value) for one in judgement.results]
+            found[verdict.id] = (verdict.status, verdict.seed, values)
+    return found
+
+
+def test_two_writers_at_the_same_time_make_common_windows(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    for writer in "ab":
+        for part in range(3):
+            start = START + timedelta(minutes=part * 3, seconds=0.5 * (writer == "b"))
+            traffic.write(traffic.exchanges(1000, start), f"{writer}-{part:08d}")
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok")] * 6
+
+
+def test_late_rows_open_their_window_again(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(2000))
+    monitoring.watch.look()
+    [first, _] = monitoring.state.history("wine")
+    traffic.write(traffic.exchanges(500, START + timedelta(seconds=1), seconds=0.1, shift=3))
+    assert monitoring.watch.look() == 1
+    [again, _] = monitoring.state.history("wine")
+    assert (again.window.rows, again.window.late, again.window.revision) == (1500, 500, 1)
+    assert (first.verdict.status, again.verdict.status) == ("ok", "critical")
+    assert first.verdict.id != again.verdict.id
+
+
+def test_rows_later_than_the_grace_are_counted_and_said(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, grace=60))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(3000))
+    monitoring.watch.look()
+    traffic.write(traffic.exchanges(30, START + timedelta(seconds=1)))
+    assert monitoring.watch.look() == 0
+    [first, *_] = monitoring.state.history("wine")
+    assert (first.window.rows, first.window.late, first.window.revision) == (1000, 30, 0)
+    assert any("30 rows came later than --grace" in line for line in monitoring.said)
+
+
+def test_versions_and_variants_are_kept_apart(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    baseline = traffic.baseline()
+    for version in "12":
+        monitoring.keep(baseline, version)
+    both = traffic.exchanges(1000, version="1") + traffic.exchanges(1000, version="2", shift=1)
+    traffic.write(both + traffic.exchanges(1000, version="2", variant="shadow"))
+    monitoring.watch.look()
+    assert monitoring.verdicts(version="1") == [(1000, "ok")]
+    assert monitoring.verdicts(version="2", variant="champion") == [(1000, "critical")]
+    assert monitoring.verdicts(version="2", variant="shadow") == [(1000, "ok")]
+
+
+def test_a_window_waits_for_its_hour_and_then_says_that_it_has_too_few_rows(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    now = datetime.now(UTC)
+    traffic.write(traffic.exchanges(10, now - timedelta(hours=3)))
+    traffic.write(traffic.exchanges(10, now))
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(10, "too_few"), (10, "-")]
+    monitoring.watch.look(provisional=True)
+    [_, (_, provisional)] = monitoring.state.history("wine")
+    assert (provisional.status, provisional.provisional) == ("too_few", True)
+
+
+def test_many_rows_in_one_request_are_too_few_independent_ones(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(1000, per_request=500))
+    monitoring.watch.look()
+    [(_, verdict)] = monitoring.state.history("wine")
+    assert verdict.status == "too_few"
+    assert verdict.message.startswith("1000 rows, worth 2 independent ones")
+
+
+def test_without_a_baseline_windows_wait_for_one_and_are_judged_then(traffic, state, monkeypatch):
+    monkeypatch.setattr("mooring.monitor.baselines._AGAIN_SECONDS", 0.0)
+    monitoring = Monitoring(settings(traffic.log, state))
+    traffic.write(traffic.exchanges(2500))
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "no_baseline"), (1000, "no_baseline"), (500, "no_baseline")]
+    [(_, verdict), *_] = monitoring.state.history("wine")
+    assert "MLFLOW_TRACKING_URI" in verdict.message
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(500, START + timedelta(minutes=20)))
+    monitoring.watch.look()
+    found = monitoring.verdicts()
+    assert [status for _, status in found[:2]] == ["ok", "ok"]
+    assert sum(rows for rows, _ in found) == 3000
+    monitoring.watch.look()
+    assert {status for _, status in monitoring.verdicts()} <= {"ok", "-"}
+
+
+def test_a_foreign_file_and_a_truncated_object_are_said_and_the_rest_goes_on(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    name = traffic.write(traffic.exchanges(1000))
+    traffic.write(traffic.exchanges(1000, START + timedelta(hours=1)))
+    [whole] = traffic.log.glob(f"inferences/**/{name}.parquet")
+    whole.with_name("foreign.parquet").write_bytes(b"PAR1 but not really")
+    whole.with_name("cut.parquet").write_bytes(whole.read_bytes()[:-100])
+    whole.with_name("notes.txt").write_text("hello")
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok")] * 2
+    assert sum("foreign.parquet" in line for line in monitoring.said) == 1
+    assert sum("cut.parquet" in line for line in monitoring.said) == 1
+    monitoring.said.clear()
+    monitoring.watch.look()
+    assert monitoring.said == []
+
+
+def test_a_window_of_nan_only_is_drift_and_no_crash(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    exchanges = traffic.exchanges(1000)
+    nothing = [[None, None, None]] * 10
+    body = json.dumps({"dataframe_split": {"columns": ["alcohol", "sugar", "colour"], "data": nothing}}).encode()
+    for exchange in exchanges:
+        exchange.request = body
+    traffic.write(exchanges)
+    monitoring.watch.look()
+    [(_, verdict)] = monitoring.state.history("wine")
+    assert verdict.status == "critical"
+    assert {one.measure for one in verdict.summary if one.feature != "prediction"} == {"null_rate"}
+
+
+def test_rows_from_the_future_are_said(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(1000, datetime.now(UTC) + timedelta(days=1)))
+    monitoring.watch.look()
+    assert any("set the clock" in line for line in monitoring.said)
+    assert monitoring.verdicts() == [(1000, "ok")]
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = sys.argv[4:]
+from monitoring import Monitoring, settings
+from mooring.monitor.state import Transaction
+from pathlib import Path
+log, state, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+calls = 0
+def dying(name):
+    original = getattr(Transaction, name)
+    def patched(*args, **kwargs):
+        global calls
+        calls += 1
+        result = original(*args, **kwargs)
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(Transaction, name, patched)
+for name in ("mark_done", "put_window", "put_verdict", "prune"):
+    dying(name)
+import mooring.monitor.watch as watch
+watch.CHUNK_ROWS = 1500
+Monitoring(settings(log, state)).watch.look(provisional=True)
+print(calls)
+"""
+
+
+def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_path, monkeypatch):
+    monkeypatch.setattr("mooring.monitor.watch.CHUNK_ROWS", 1500)
+    baseline = traffic.baseline()
+    for number in range(3):
+        traffic.write(traffic.exchanges(1200, START + timedelta(hours=number), shift=0.2 * number))
+    whole = Monitoring(settings(traffic.log, f"{tmp_path}/whole.db"))
+    whole.keep(baseline)
+    whole.watch.look(provisional=True)
+    wanted = results(whole)
+    assert len(wanted) > 4
+    for nth in itertools.count(1, 3):
+        state = f"{tmp_path}/{nth}.db"
+        Monitoring(settings(traffic.log, state)).keep(baseline)
+        command = [sys.executable, "-c", KILLED, str(traffic.log), state, str(nth), str(Path(__file__).parent)]
+        first = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        again = Monitoring(settings(traffic.log, state))
+        again.watch.look(provisional=True)
+        assert results(again) == wanted
+        assert [(w.rows, w.revision) for w, _ in again.state.history("wine")] == [
+            (w.rows, w.revision) for w, _ in whole.state.history("wine")
+        ]
+        again.state.close()
+        if first.returncode == 0:
+            break
+        assert first.returncode == -signal.SIGKILL, first.stderr
+    assert nth > 10
+
+
+def test_the_state_may_be_in_postgresql(traffic):
+    with postgres() as server:
+        monitoring = Monitoring(settings(traffic.log, server.url()))
+        monitoring.keep(traffic.baseline())
+        traffic.write(traffic.exchanges(2000))
+        traffic.write(traffic.exchanges(1000, START + timedelta(minutes=10), shift=1))
+        monitoring.watch.look()
+        assert monitoring.verdicts() == [(1000, "ok"), (1000, "ok"), (1000, "critical")]
+        monitoring.state.close()
+
+
+def test_a_baseline_of_another_format_is_said_and_windows_wait(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    newer = traffic.baseline().to_bytes().replace(b"mooring-baseline 1", b"mooring-baseline 2", 1)
+    with monitoring.state.begin() as tx:
+        tx.put_baseline("wine", None, newer, "test")
+    traffic.write(traffic.exchanges(1000))
+    monitoring.watch.look()
+    [(_, verdict)] = monitoring.state.history("wine")
+    assert verdict.status == "no_baseline"
+    assert "format 2 and this Mooring reads 1" in verdict.message
+    assert "mooring baseline build --model wine" in verdict.message
+
+
+def test_a_tracking_server_that_is_not_there_is_said_and_nothing_is_lost(traffic, state, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("mooring.monitor.baselines._AGAIN_SECONDS", 0.0)
+    monitoring = Monitoring(settings(traffic.log, state))
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    try:
+        traffic.write(traffic.exchanges(1000))
+        monitoring.watch.look()
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert monitoring.verdicts() == [(1000, "no_baseline")]
+    assert any("MLflow at http://127.0.0.1:9 does not" in line for line in monitoring.said)
+    monitoring.keep(traffic.baseline())
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok")]
+
+
+@pytest.mark.slow
+def test_spark_finds_what_this_process_finds(traffic, tmp_path):
+    pytest.importorskip("pyspark", reason="PySpark is not installed: make test-all installs it")
+    baseline = traffic.baseline()
+    for hour in range(3):
+        traffic.write(traffic.exchanges(700, START + timedelta(hours=hour), shift=0.3 * hour))
+    found = {}
+    for engine in ("local", "spark"):
+        monitoring = Monitoring(settings(traffic.log, f"{tmp_path}/{engine}.db", engine=engine))
+        monitoring.keep(baseline)
+        monitoring.watch.look()
+        found[engine] = results(monitoring)
+    assert found["spark"] == found["local"]
+    assert len(found["local"]) == 3

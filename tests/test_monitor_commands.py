@@ -1,0 +1,235 @@
+"""`mooring monitor` and what goes with it, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+from urllib.request import urlopen
+
+import pytest
+
+from monitoring import START, Monitoring, Traffic, settings
+from mooring.demo.processes import running, wait_for
+from mooring.monitor.alerts import sign
+from mooring.monitor.state import State
+
+
+def mooring(
+    *arguments: str, directory: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mooring", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+@pytest.fixture
+def traffic(tmp_path, monkeypatch) -> Traffic:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = Traffic(tmp_path / "mooring-log")
+    made.write(made.exchanges(2000))
+    made.write(made.exchanges(1000, START + timedelta(minutes=10), shift=1))
+    (tmp_path / ".mooring").mkdir()
+    return made
+
+
+@pytest.fixture
+def judged(traffic, tmp_path) -> Path:
+    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
+    monitoring.keep(traffic.baseline())
+    monitoring.watch.look()
+    monitoring.state.close()
+    return tmp_path
+
+
+def test_once_judges_what_is_there_and_says_what_is_missing(traffic, tmp_path):
+    first = mooring("monitor", "--once", directory=tmp_path)
+    assert first.returncode == 1, first.stderr  # there is no MLflow to tell
+    assert "mooring baseline build --model wine" in first.stderr or "MLFLOW_TRACKING_URI" in first.stderr
+    assert "Traceback" not in first.stderr
+    data = tmp_path / "train.csv"
+    columns = traffic.columns(3000)
+    lines = ["alcohol,sugar,colour", *(f"{a},{b},{c}" for a, b, c in zip(*columns.values(), strict=True))]
+    data.write_text("\n".join(lines))
+    built = mooring("baseline", "build", "--model", "wine", "--data", str(data), directory=tmp_path)
+    assert built.returncode == 0, built.stderr
+    again = mooring("monitor", "--once", directory=tmp_path)
+    assert "wine 2026-03-01 12:00:00" in again.stderr
+    found = mooring("drift", "--json", directory=tmp_path)
+    assert found.returncode == 2
+    assert [one["status"] for one in json.loads(found.stdout)] == ["ok", "ok", "critical"]
+
+
+def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
+    for arguments, says in (
+        (["monitor", "--once", "--log", "nowhere"], "there is no log at nowhere"),
+        (["monitor", "--once", "--threshold", "psi"], "--threshold psi: give MEASURE=VALUE"),
+        (["monitor", "--once", "--threshold", "psl=1"], "there is no such measure"),
+        (["monitor", "--once", "--window", "soon"], "--window"),
+        (["monitor", "--once", "--alert-webhook", "chat"], "begins with http"),
+        (["monitor", "--once", "--state", "mysql://x/y"], "sqlite:///PATH or postgresql://"),
+        (["drift", "--model", "wine"], "has no verdicts yet"),
+        (["report"], "has no verdicts yet"),
+        (["baseline", "build", "--model", "wine"], "give either --data FILE or --from-log"),
+        (["baseline", "build", "--model", "wine", "--from-log", "yesterday"], "from START to END"),
+        (["compare", "a.csv", "b.csv"], "a.csv"),
+    ):
+        done = mooring(*arguments, directory=tmp_path)
+        assert done.returncode in (1, 2), (arguments, done.stderr)
+        assert says in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_drift_as_a_table_as_json_and_as_a_frame(judged, monkeypatch):
+    table = mooring("drift", directory=judged, env={"COLUMNS": "200"})
+    assert table.returncode == 2
+    assert "critical" in table.stdout
+    as_json = json.loads(mooring("drift", "--json", "--values", "-n", "1", directory=judged).stdout)
+    [last] = as_json
+    assert (last["model"], last["rows"], last["status"]) == ("wine", 1000, "critical")
+    assert {one["measure"] for one in last["results"] if one["feature"] == "alcohol"} >= {
+        "ks",
+        "psi",
+        "wasserstein",
+    }
+    earlier = mooring("drift", "--end", "2026-03-01T12:00:30Z", directory=judged)
+    assert earlier.returncode == 0
+    import mooring as package
+
+    monkeypatch.chdir(judged)
+    frame = package.drift("wine")
+    assert list(frame["status"].drop_duplicates()) == ["ok", "critical"]
+    assert frame[(frame.feature == "alcohol") & frame.alarm & (frame.measure == "ks")]["value"].iloc[-1] > 0.3
+
+
+def test_the_report_is_one_file(judged):
+    done = mooring("report", "-o", "r.html", directory=judged)
+    assert done.returncode == 0, done.stderr
+    text = (judged / "r.html").read_text()
+    assert "alcohol" in text
+    assert len(text) < 6e6
+
+
+def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tmp_path):
+    for hour in range(1, 35):
+        traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.3 * (hour % 2)))
+    span = "2026-03-01T12:00..2026-03-04"
+    built = mooring("baseline", "build", "--model", "wine", "--from-log", span, directory=tmp_path)
+    assert built.returncode == 0, built.stderr
+    shown = json.loads(mooring("baseline", "show", "--model", "wine", "--json", directory=tmp_path).stdout)
+    kinds = {one["feature"]: (one["role"], one["kind"]) for one in shown["features"]}
+    assert kinds == {
+        "prediction": ("output", "numeric"),
+        "alcohol": ("input", "numeric"),
+        "sugar": ("input", "numeric"),
+        "colour": ("input", "categorical"),
+    }
+    short = mooring(
+        "calibrate", "--model", "wine", "--from-log", "2026-03-01T12:00..2026-03-01T14:00", directory=tmp_path
+    )
+    assert short.returncode == 2
+    assert "it takes 30 to know what is usual" in short.stderr
+    usual = mooring(
+        "calibrate", "--model", "wine", "--from-log", "2026-03-01T13:00..2026-03-04", directory=tmp_path
+    )
+    assert usual.returncode == 0, usual.stderr
+    assert "what is usual is taken from 34 windows" in usual.stderr
+    once = mooring("monitor", "--once", directory=tmp_path)
+    assert "Traceback" not in once.stderr, once.stderr
+    with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:
+        statuses = [
+            verdict.status
+            for window, verdict in state.history("wine")
+            if window.start > START + timedelta(hours=1)
+        ]
+    assert statuses.count("ok") >= 30, statuses
+
+
+def test_it_runs_until_it_is_told_to_stop_serves_metrics_and_takes_over_from_another(traffic, tmp_path):
+    with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:
+        with state.begin() as tx:
+            tx.put_baseline("wine", None, traffic.baseline().to_bytes(), "test")
+        command = [sys.executable, "-m", "mooring", "monitor", "--every", "0.2s", "--metrics-port", "0"]
+        with (
+            running(command, tmp_path, tmp_path / "a.log") as one,
+            running(command, tmp_path, tmp_path / "b.log") as two,
+        ):
+            logs = [tmp_path / "a.log", tmp_path / "b.log"]
+            wait_for(lambda: len(state.history("wine")) == 3, 60, "no verdicts")
+            wait_for(lambda: any("stands by" in log.read_text() for log in logs), 60, "both work")
+            working, standing = (one, two) if "stands by" in logs[1].read_text() else (two, one)
+            said = logs[0 if working is one else 1].read_text()
+            address = said.split("metrics on ")[1].split()[0]
+            wait_for(lambda: b'mooring_verdict{model="wine"' in urlopen(address).read(), 20, "no metrics")
+            working.send_signal(signal.SIGTERM)
+            assert working.wait(30) == 0
+            traffic.write(traffic.exchanges(1000, START + timedelta(minutes=20)))
+            wait_for(lambda: len(state.history("wine")) == 4, 60, "the other did not take over")
+            standing.send_signal(signal.SIGTERM)
+            assert standing.wait(30) == 0
+
+
+def test_compare_two_files(traffic, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name, shift in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+        pq.write_table(pa.table(traffic.columns(2000, shift)), tmp_path / f"{name}.parquet")
+    assert mooring("compare", "a.parquet", "b.parquet", directory=tmp_path).returncode == 0
+    drifted = mooring("compare", "a.parquet", "c.parquet", "--json", "--html", "c.html", directory=tmp_path)
+    assert drifted.returncode == 2
+    assert json.loads(drifted.stdout)["features"] == ["alcohol"]
+    assert "alcohol" in (tmp_path / "c.html").read_text()
+
+
+class Hooks(BaseHTTPRequestHandler):
+    got: ClassVar[list[tuple[dict, bool]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        signed = sign("secret", self.headers["X-Mooring-Timestamp"], body) == self.headers["X-Mooring-Signature"]
+        self.got.append((json.loads(body), signed))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    now = datetime.now(UTC) - timedelta(hours=2)
+    traffic = Traffic(tmp_path / "mooring-log")
+    for number, shift in enumerate((0.0, 1.0, 1.0, 0.0)):
+        traffic.write(traffic.exchanges(1000, now + timedelta(minutes=10 * number), shift=shift))
+    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
+    monitoring.keep(traffic.baseline())
+    monitoring.state.close()
+    said = tmp_path / "said.json"
+    command = f"{sys.executable} -c \"import sys; open('{said}', 'a').write(sys.stdin.read() + chr(10))\""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hooks) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        for _ in range(2):
+            mooring(
+                *("monitor", "--once", "--window", "30d", "--alert-webhook", url),
+                *("--alert-secret", "secret", "--alert-command", command),
+                directory=tmp_path,
+            )
+        server.shutdown()
+    assert [(alert["kind"], signed) for alert, signed in Hooks.got] == [("new", True), ("ended", True)]
+    assert Hooks.got[0][0]["features"][0]["feature"] in ("alcohol", "prediction")
+    assert [json.loads(line)["kind"] for line in said.read_text().splitlines()] == ["new", "ended"]

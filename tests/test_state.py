@@ -1,0 +1,603 @@
+"""The state: all or nothing, once, by whoever has the lease, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+
+import msgspec
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, event, text
+
+from mooring.demo.processes import wait_for
+from mooring.monitor import migrations
+from mooring.monitor.database import Database, StateError
+from mooring.monitor.leases import LeaseHeld, LeaseLost
+from mooring.monitor.schema import VERSION_TABLE, Alert, Finding, Verdict, Window, metadata
+from mooring.monitor.state import Done, Judged, State, StateConflict
+from postgres import postgres
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DAY = date(2026, 3, 1)
+LOG = "s3://bucket/log"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/made/state.db"
+    return request.getfixturevalue("server").url()
+
+
+@pytest.fixture
+def state(url):
+    with State(url) as opened:
+        yield opened
+
+
+def window(hour: int = 0, **changed) -> Window:
+    start = NOON + hour * HOUR
+    given = {"model": "wine", "version": "3", "start": start, "end": start + HOUR, "status": "closed"}
+    return Window(**{**given, **changed})
+
+
+def verdict(of: Window, status: str = "ok", **changed) -> Verdict:
+    return Verdict(window_id=of.id, status=status, created=of.end, revision=of.revision, **changed)
+
+
+def alert(about: Verdict, kind: str = "new", channel: str = "https://example.org", **changed) -> Alert:
+    given = {"model": "wine", "created": NOON, "next_attempt": NOON}
+    return Alert(verdict_id=about.id, kind=kind, channel=channel, **{**given, **changed})
+
+
+def put(state: State, *windows: Window, status: str = "ok") -> list[Window]:
+    """Write windows, each with a verdict, and return them with their numbers."""
+    with state.begin() as tx:
+        written = [tx.put_window(one, b"profile of " + one.id.encode()) for one in windows]
+        for one in written:
+            tx.put_verdict(verdict(one, status), b"results of " + one.id.encode())
+    return written
+
+
+# What is written comes back
+
+
+def test_a_window_comes_back_as_it_was_in_whatever_zone_its_times_were_given(state):
+    east = timezone(timedelta(hours=5, minutes=30))
+    given = window(
+        start=datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=east),
+        end=datetime(2026, 3, 1, 13, 0, 0, 1, tzinfo=east),
+        version=None,
+        variant="canary",
+        rows=2**40,
+        requests=7,
+        weight=2**50,
+        late=2,
+        revision=1,
+    )
+    with state.begin() as tx:
+        written = tx.put_window(given, b"\x00profile\xff")
+    [(found, none)] = state.history("wine")
+    assert found == written == msgspec.structs.replace(given, number=1)
+    assert none is None
+    assert found.start.tzinfo is UTC
+    assert found.id == given.id
+    assert state.profiles([found.id, "unknown"]) == {found.id: b"\x00profile\xff"}
+
+
+def test_a_verdict_comes_back_with_its_findings_and_results(state):
+    findings = (
+        Finding(feature="pH, naïve \u0000", measure="ks", value=0.25, threshold=0.1, p_value=1e-300, scale=4),
+        Finding(feature="é", measure="psi", value=math.inf),
+    )
+    given = verdict(
+        window(), "critical", rows=1000, seed=2**62, budget=0.001, baseline="d1", alarms=2, summary=findings
+    )
+    with state.begin() as tx:
+        of = tx.put_window(window(), b"")
+        assert tx.put_verdict(given, b"\x00results\xff")
+    found = state.verdict(given.id)
+    no_number = msgspec.structs.replace(findings[1], value=None)
+    assert found == Judged(of, msgspec.structs.replace(given, summary=(findings[0], no_number)))
+    assert state.results(given.id) == b"\x00results\xff"
+    assert (state.verdict("unknown"), state.results("unknown")) == (None, None)
+
+
+def test_the_newest_baseline_of_a_version_counts_and_the_older_are_kept(state):
+    with state.begin() as tx:
+        first = tx.put_baseline("wine", None, b"\x00one", "models:/wine/3")
+    with state.begin() as tx:
+        second = tx.put_baseline("wine", None, b"two", "mooring-log 2026-02-01..2026-03-01")
+    assert state.baseline("wine", None) == second
+    assert state.baseline("wine", None, first.digest) == first
+    assert state.baseline("wine", "3") is None
+    with state.begin() as tx:
+        tx.put_baseline("wine", None, b"\x00one", "again")
+    assert state.baseline("wine", None).source == "again"
+
+
+def test_a_time_without_a_zone_is_refused(state):
+    with pytest.raises(Exception, match="has no time zone"), state.begin() as tx:
+        tx.put_window(window(start=datetime(2026, 3, 1, 12)), b"")
+
+
+# Once
+
+
+def count(state: State, done: list[Done]) -> None:
+    with state.begin() as tx:
+        tx.put_window(window(), b"")
+        tx.mark_done("wine", LOG, done)
+
+
+def test_objects_that_are_done_are_known_by_model_and_log(state):
+    names = [f"inferences/model=wine/date=2026-03-01/{number}.parquet" for number in range(1200)]
+    with state.begin() as tx:
+        tx.mark_done("wine", LOG, [Done(name, DAY, 10) for name in names[:1100]])
+        tx.mark_done("wine", LOG, [])
+        tx.mark_done("wine", "other", [Done(names[1199], DAY + timedelta(days=1), 10)])
+    assert state.seen("wine", LOG, names) == set(names[:1100])
+    assert state.seen("beer", LOG, names) == set()
+    assert state.newest_day("wine", LOG) == DAY
+    assert state.newest_day("beer", LOG) is None
+
+
+def test_an_object_that_is_done_already_lets_nothing_of_the_transaction_through(state):
+    with state.begin() as tx:
+        tx.mark_done("wine", LOG, [Done("a", DAY, 10)])
+    with pytest.raises(StateConflict, match="nothing is counted twice"):
+        count(state, [Done("b", DAY, 10), Done("a", DAY, 10)])
+    assert state.seen("wine", LOG, ["a", "b"]) == {"a"}
+    assert state.history("wine") == []
+
+
+def test_a_window_written_again_is_changed_and_keeps_its_number(state):
+    first, second, other = put(state, window(0), window(1), window(0, model="beer"))
+    assert [first.number, second.number, other.number] == [1, 2, 1]
+    with state.begin() as tx:
+        again = tx.put_window(
+            msgspec.structs.replace(window(0), rows=5, late=5, revision=1, status="open"), b"new"
+        )
+    assert (again.number, again.rows, again.revision) == (1, 5, 1)
+    assert [one.window for one in state.history("wine")] == [again, second]
+    assert [one.window for one in state.history("wine", status="open")] == [again]
+    assert state.profiles([first.id])[first.id] == b"new"
+
+
+def test_a_final_verdict_is_written_once(state):
+    [one] = put(state, window())
+    with state.begin() as tx:
+        assert not tx.put_verdict(verdict(one, "critical"), b"otherwise")
+    [judged] = state.history("wine")
+    assert judged.verdict.status == "ok"
+    assert state.results(judged.verdict.id) != b"otherwise"
+
+
+def test_a_provisional_verdict_is_replaced_and_gives_way_to_the_final_one_and_to_later_revisions(state):
+    now = window(status="open")
+    with state.begin() as tx:
+        tx.put_window(now, b"")
+        first = verdict(now, "too_few", provisional=True, rows=10)
+        more = verdict(now, "warning", provisional=True, rows=500)
+        assert [tx.put_verdict(each, b"") for each in (first, first, more, more)] == [True, False, True, False]
+    assert first.id == more.id
+    assert state.history("wine")[0].verdict == more
+    final = verdict(now, "ok")
+    with state.begin() as tx:
+        tx.put_verdict(final, b"")
+    assert state.history("wine")[0].verdict == final
+    assert state.verdict(more.id).verdict == more
+    late = verdict(msgspec.structs.replace(now, revision=1), "critical", provisional=True)
+    with state.begin() as tx:
+        tx.put_verdict(late, b"")
+    assert state.history("wine")[0].verdict == late
+
+
+def test_ids_are_the_same_wherever_they_are_made_and_differ_for_what_differs():
+    windows = [window(), window(version=None), window(variant="canary"), window(1), window(model="beer")]
+    assert len({one.id for one in windows}) == len(windows)
+    assert window().id == window(start=NOON.astimezone(timezone(HOUR)), rows=5, revision=3).id
+    of = window()
+    verdicts = [verdict(of), verdict(of, provisional=True), verdict(msgspec.structs.replace(of, revision=1))]
+    assert len({one.id for one in verdicts}) == len(verdicts)
+    assert verdict(of, "critical").id == verdict(of, "ok").id
+
+
+# All or nothing
+
+
+def test_an_exception_undoes_all_of_a_transaction(state):
+    def fail(tx):
+        tx.put_window(window(), b"")
+        tx.put_baseline("wine", "3", b"", "")
+        tx.mark_done("wine", LOG, [Done("a", DAY, 10)])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), state.begin() as tx:
+        fail(tx)
+    assert state.history("wine") == []
+    assert state.models() == []
+    assert state.baseline("wine", "3") is None
+    assert state.seen("wine", LOG, ["a"]) == set()
+
+
+WORK = """
+import sys
+sys.path[:0] = [{tests!r}]
+from test_state import *
+
+state = State(sys.argv[1])
+lease = state.lease("monitor/wine", 1.0)
+assert lease.acquire()
+with state.begin(lease) as tx:
+    one = tx.put_window(window(), b"profile")
+    drift = verdict(one, "critical")
+    tx.put_verdict(drift, b"results")
+    tx.put_alert(alert(drift))
+    tx.set_standing("wine", "3", "champion", "critical")
+    tx.mark_done("wine", LOG, [Done("a", DAY, 10)])
+    if "wait" in sys.argv:
+        print("working", flush=True)
+        sys.stdin.read()
+print("done", flush=True)
+"""
+
+
+def run(code: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code.replace("{tests!r}", repr(str(Path(__file__).parent))), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_in_the_middle_of_a_transaction_nothing_is_there_and_the_next_one_does_it_all(state, url):
+    with run(WORK, url, "wait") as killed:
+        assert killed.stdout.readline() == "working\n"
+        killed.kill()
+    assert state.history("wine") == []
+    assert state.seen("wine", LOG, ["a"]) == set()
+    lease = state.lease("monitor/wine")
+    wait_for(lease.acquire, 30, "the dead process's lease does not expire")
+    lease.release()
+    with run(WORK, url) as worked:
+        assert worked.stdout.readline() == "done\n"
+    [judged] = state.history("wine")
+    assert judged.verdict.status == "critical"
+    assert state.seen("wine", LOG, ["a"]) == {"a"}
+    assert [one.verdict_id for one in state.due_alerts("wine", NOON)] == [judged.verdict.id]
+    assert state.standing("wine", "3", "champion") == "critical"
+
+
+def test_who_reads_sees_the_last_whole_transaction_while_another_writes(state, url):
+    put(state, window())
+    with run(WORK, url, "wait") as writing:
+        assert writing.stdout.readline() == "working\n"
+        assert [one.verdict.status for one in state.history("wine")] == ["ok"]
+        writing.kill()
+
+
+# Leases
+
+RACE = """
+import sys
+from mooring.monitor.state import State
+state = State(sys.argv[1])
+lease = state.lease("monitor/wine")
+print("ready", flush=True)
+sys.stdin.readline()
+print(lease.acquire(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_of_processes_that_race_for_a_new_state_and_its_lease_all_open_it_and_one_gets_it(url):
+    racing = [run(RACE, url) for _ in range(4)]
+    try:
+        assert [one.stdout.readline() for one in racing] == ["ready\n"] * 4
+        for one in racing:
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        assert sorted(one.stdout.readline() for one in racing) == ["False\n"] * 3 + ["True\n"]
+    finally:
+        for one in racing:
+            one.communicate()
+    assert [one.returncode for one in racing] == [0] * 4
+
+
+def test_a_lease_is_renewed_as_long_as_it_is_used_and_released_then(state):
+    with state.lease("monitor/wine", 1.0):
+        first = state.holder("monitor/wine")
+        wait_for(lambda: state.holder("monitor/wine").expires > first.expires, 20, "it is not renewed")
+        with pytest.raises(LeaseHeld, match=r"monitor/wine is being done by .*:\d+"), state.lease("monitor/wine"):
+            pass
+        assert state.lease("monitor/beer").acquire()
+    assert state.holder("monitor/wine") is None
+    assert state.lease("monitor/wine").acquire()
+
+
+def test_who_was_not_heard_of_in_time_writes_nothing_once_another_has_taken_over(state):
+    slow, quick = state.lease("monitor/wine", 0.1), state.lease("monitor/wine")
+    assert slow.acquire()
+    wait_for(quick.acquire, 20, "the lease does not expire")
+    with pytest.raises(LeaseLost, match="another process has taken over monitor/wine"), state.begin(slow) as tx:
+        tx.put_window(window(), b"")
+    with pytest.raises(LeaseLost):
+        slow.renew()
+    slow.release()
+    assert not slow.acquire()
+    with state.begin(quick) as tx:
+        tx.put_window(window(), b"")
+    assert len(state.history("wine")) == 1
+
+
+# Questions
+
+
+def test_history_is_by_range_version_and_variant_and_the_oldest_first(state):
+    hours = put(state, *(window(hour) for hour in range(5)))
+    canary, unversioned = put(state, window(1, variant="canary"), window(2, version=None))
+    found = {
+        "newest": state.history("wine", newest=2),
+        "range": state.history("wine", start=NOON + HOUR, end=NOON + 3 * HOUR, version="3", variant="champion"),
+        "canary": state.history("wine", variant="canary"),
+        "unversioned": state.history("wine", version=None),
+        "nothing": state.history("beer"),
+    }
+    assert {name: [one.window for one in judged] for name, judged in found.items()} == {
+        "newest": hours[3:],
+        "range": hours[1:3],
+        "canary": [canary],
+        "unversioned": [unversioned],
+        "nothing": [],
+    }
+    assert all(one.verdict.window_id == one.window.id for one in state.history("wine"))
+
+
+def test_overlapping_windows_are_found_by_any_part(state):
+    first, second = put(state, window(0), window(5, end=NOON + 8 * HOUR))
+    put(state, window(0, end=NOON + 9 * HOUR, variant="canary"))
+
+    def overlapping(start: float, end: float) -> list[Window]:
+        return state.overlapping("wine", "3", "champion", NOON + start * HOUR, NOON + end * HOUR)
+
+    assert overlapping(0.5, 0.6) == [first]
+    assert overlapping(-1, 0.1) == [first]
+    assert overlapping(0.5, 5.1) == [first, second]
+    assert overlapping(6, 7) == [second]
+    assert overlapping(1, 5) == overlapping(8, 9) == overlapping(-2, 0) == []
+
+
+def test_models_are_listed_with_their_newest_verdict_and_what_stands(state):
+    put(state, window(0), window(1), status="ok")
+    [_, last] = put(state, window(2), window(3, version="4"), status="warning")
+    put(state, window(0, model="beer", version=None, variant="shadow"))
+    with state.begin() as tx:
+        tx.put_window(window(4, status="open"), b"")
+        tx.set_standing("wine", "4", "champion", "warning")
+    beer, three, four = state.models()
+    assert beer[:4] == ("beer", None, "shadow", "ok")
+    assert three[:4] == ("wine", "3", "champion", "ok")
+    assert (three.newest.window.start, three.newest.verdict.status) == (NOON + 2 * HOUR, "warning")
+    assert four[:4] == ("wine", "4", "champion", "warning")
+    assert four.newest.window == last
+    assert state.standing("wine", "4", "champion") == "warning"
+    assert state.standing("rum", None, "champion") == "ok"
+
+
+def test_final_verdicts_wait_to_be_logged_to_mlflow(state):
+    first, second, third = put(state, window(1), window(0), window(2))
+    with state.begin() as tx:
+        tx.put_verdict(verdict(third, provisional=True), b"")
+    waiting = state.untracked("wine")
+    assert [one.window for one in waiting] == [first, second, third]
+    with state.begin() as tx:
+        tx.mark_tracked([one.verdict.id for one in waiting[:2]])
+    assert [one.window for one in state.untracked("wine")] == [third]
+    assert state.history("wine")[0].verdict.tracked is not None
+
+
+def test_old_profiles_are_forgotten_and_their_verdicts_stay(state):
+    old, new = put(state, window(0), window(1))
+    [open_one] = put(state, window(-1, status="open"))
+    with state.begin() as tx:
+        assert tx.prune("wine", before=NOON + HOUR) == 1
+        assert tx.prune("beer", before=NOON + HOUR) == 0
+    assert set(state.profiles([old.id, new.id, open_one.id])) == {new.id, open_one.id}
+    assert all(one.verdict for one in state.history("wine"))
+
+
+def test_an_alert_is_put_once_and_those_of_a_channel_keep_their_order(state):
+    first, second = put(state, window(0), window(1))
+    new = alert(verdict(first), payload='{"kind": "new"}')
+    ended = alert(verdict(second), "ended", created=NOON + HOUR)
+    elsewhere = alert(verdict(second), "ended", "command:page", created=NOON + HOUR)
+    with state.begin() as tx:
+        assert [tx.put_alert(one) for one in (new, new, ended, elsewhere)] == [True, False, True, True]
+    later = NOON + 2 * HOUR
+    assert state.due_alerts("wine", NOON - HOUR) == state.due_alerts("beer", later) == []
+    assert state.due_alerts("wine", later) == [new, elsewhere]
+    failed = msgspec.structs.replace(new, attempts=1, next_attempt=later + HOUR, last_error="refused")
+    sent = msgspec.structs.replace(elsewhere, attempts=1, status="sent", sent=later)
+    with state.begin() as tx:
+        tx.update_alert(failed)
+        tx.update_alert(sent)
+    assert state.due_alerts("wine", later) == []
+    assert state.due_alerts("wine", later + HOUR) == [failed]
+    with state.begin() as tx:
+        tx.update_alert(msgspec.structs.replace(failed, status="failed"))
+    assert state.due_alerts("wine", later) == [ended]
+    assert len(state.alerts("wine")) == 3
+    assert state.alerts("wine", newest=1)[0].kind == "ended"
+
+
+def test_questions_are_answered_from_indexes(tmp_path):
+    with State(str(tmp_path / "state.db")) as state:
+        [one] = put(state, window())
+        asked = []
+        event.listen(state._database._engine, "before_cursor_execute", lambda *args: asked.append(args[2:4]))
+        state.seen("wine", LOG, ["a"])
+        state.newest_day("wine", LOG)
+        state.history("wine")
+        state.history("wine", version="3", variant="champion", start=NOON, end=NOON, newest=5)
+        state.history("wine", status="open")
+        state.overlapping("wine", "3", "champion", NOON, NOON)
+        state.profiles([one.id])
+        state.verdict(verdict(one).id)
+        state.models()
+        state.untracked("wine")
+        state.due_alerts("wine", NOON)
+        state.alerts("wine")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        for statement, parameters in asked:
+            if statement.startswith("SELECT"):
+                plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+                scans = [step for step in plan if step.startswith("SCAN") and "mooring_models" not in step]
+                assert [step for step in scans if "ix_mooring_verdicts_untracked" not in step] == [], statement
+    connection.close()
+
+
+# Migrations
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(state, url):
+    with state._database.reading() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_state_goes_down_to_nothing_and_up_again(url):
+    database = Database(url)
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "base")
+        assert not migrations.at_head(connection)
+    database.close()
+    with State(url) as state:
+        put(state, window())
+        assert len(state.history("wine")) == 1
+
+
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "later", {head!r}
+def upgrade():
+    with op.batch_alter_table("mooring_windows") as windows:
+        windows.add_column(sa.Column("note", sa.Text))
+    op.create_table("mooring_retrains", sa.Column("id", sa.Text, primary_key=True))
+def downgrade():
+    op.drop_table("mooring_retrains")
+    with op.batch_alter_table("mooring_windows") as windows:
+        windows.drop_column("note")
+"""
+
+
+@pytest.fixture
+def later(tmp_path):
+    """The migrations of a Mooring to come."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(migrations.HERE, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    head = max(path.name for path in (scripts / "versions").glob("r*.py"))[1:5]
+    (scripts / "versions" / "r9999_later.py").write_text(LATER.format(head=head))
+    return scripts
+
+
+def test_a_state_is_brought_up_from_an_older_revision_and_keeps_its_rows(url, later):
+    with State(url) as state:
+        written = put(state, window(0), window(1))
+    database = Database(url)
+    with database.migrating() as connection:
+        migrations.upgrade(connection, later)
+        assert migrations.at_head(connection, later)
+        assert connection.scalar(text("SELECT count(*) FROM mooring_windows WHERE note IS NULL")) == 2
+        migrations.downgrade(connection, "-1", later)
+    database.close()
+    with State(url) as state:
+        assert [one.window for one in state.history("wine")] == written
+
+
+def test_a_state_of_a_newer_mooring_is_left_alone(url, later):
+    State(url).close()
+    database = Database(url)
+    with database.migrating() as connection:
+        migrations.upgrade(connection, later)
+    database.close()
+    with pytest.raises(StateError, match=r"written by a newer Mooring \(its tables are of revision later\)"):
+        State(url)
+
+
+def test_it_shares_a_database_with_mlflow(state, url):
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('of-mlflow')"))
+    engine.dispose()
+    with State(url) as again:
+        assert again.models() == []
+
+
+# What goes wrong is said
+
+
+def test_the_default_is_a_file_in_a_directory_that_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with State() as state:
+        put(state, window())
+    assert (tmp_path / ".mooring" / "state.db").exists()
+    with State(".mooring/state.db") as state:
+        assert len(state.history("wine")) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "postgresql://ann:secret@127.0.0.1:1/state",
+            "the state postgresql://ann:***@127.0.0.1:1/state can't be used",
+        ),
+        ("postgres://127.0.0.1:1/state?password=secret", "check that the database runs"),
+        ("mysql://ann:secret@host/state", "mysql://ann:***@host/state is no state: it is sqlite:///PATH or"),
+        ("sqlite://", "a state in memory would be forgotten: name a file"),
+        ("://secret", "the state's URL can't be read"),
+        ("sqlite:////dev/null/state.db", "the directory of the state /dev/null/state.db can't be made"),
+        ("sqlite:////", "can't be used: unable to open database file; check that it is an SQLite file"),
+    ],
+)
+def test_a_state_that_can_not_be_used_says_why_and_what_to_do_and_no_password(url, message):
+    with pytest.raises(StateError) as error:
+        State(url)
+    assert message in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_database_is_not_touched(tmp_path):
+    path = tmp_path / "state.db"
+    path.write_text("something else altogether, and long enough to be looked at" * 100)
+    with pytest.raises(StateError, match="file is not a database; check that it is an SQLite file"):
+        State(str(path))
+    assert path.read_text().startswith("something else")
+
+
+def test_a_server_that_comes_back_is_used_again(server):
+    url = server.url()
+    with State(url) as state:
+        put(state, window(0))
+        [_, rest] = url.split("@/")
+        name = rest.split("?")[0]
+        server.psql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'", "postgres")
+        put(state, window(1))
+        assert len(state.history("wine")) == 2
