@@ -1,0 +1,185 @@
+"""Distributions to be looked at: a feature's baseline and window on few cells of common width."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mooring.drift.grid import CategoricalGrid, Floats, Grid, NumericGrid, TextGrid, TimestampGrid
+from mooring.drift.measures import shares
+from mooring.drift.profile import (
+    CategoricalProfile,
+    FeatureProfile,
+    NumericProfile,
+    TextProfile,
+    TimestampProfile,
+)
+from mooring.drift.statistics import by_identity
+
+MOST_CELLS = 40
+_LEAST_CELLS = 16
+_CATEGORIES = 10
+_LATTICE_SHARE = 0.8
+
+
+class Histogram(NamedTuple):
+    """Shares of baseline and window in cells of one `width` from `start` on, and below and above those cells.
+
+    All shares are of the feature's finite values. The cells cover where the values mostly are; what lies far
+    outside is in `below` and `above`, each of baseline and window.
+    """
+
+    start: float
+    width: float
+    before: Floats
+    after: Floats
+    below: tuple[float, float]
+    above: tuple[float, float]
+
+    @property
+    def end(self) -> float:
+        """Where the last cell ends."""
+        return self.start + self.width * len(self.before)
+
+
+class Bars(NamedTuple):
+    """Shares of baseline and window by category, the most frequent first; `new` ones the baseline does not have.
+
+    `rest` is the number of further categories, and `rest_shares` are theirs together.
+    """
+
+    names: list[str]
+    before: Floats
+    after: Floats
+    new: list[bool]
+    rest: int
+    rest_shares: tuple[float, float]
+
+
+class Clock(NamedTuple):
+    """Shares of baseline and window by hour of the day and by day of the week, Monday first; UTC."""
+
+    hours: tuple[Floats, Floats]
+    weekdays: tuple[Floats, Floats]
+
+
+Distribution = Histogram | Bars | Clock
+
+
+def distribution(grid: Grid, before: FeatureProfile, after: FeatureProfile) -> Distribution | None:
+    """Return a feature's distribution in baseline and window; None where there is nothing to draw."""
+    a, b = before.values, after.values
+    match grid:
+        case NumericGrid() if isinstance(a, NumericProfile) and isinstance(b, NumericProfile):
+            return histogram(grid, a, b)
+        case TextGrid() if isinstance(a, TextProfile) and isinstance(b, TextProfile):
+            return histogram(grid.lengths, a.lengths, b.lengths)
+        case CategoricalGrid() if isinstance(a, CategoricalProfile) and isinstance(b, CategoricalProfile):
+            return _bars(grid, a, b)
+        case TimestampGrid() if isinstance(a, TimestampProfile) and isinstance(b, TimestampProfile):
+            if not a.values + b.values:
+                return None
+            return Clock((shares(a.hours), shares(b.hours)), (shares(a.weekdays), shares(b.weekdays)))
+        case _:
+            return None
+
+
+def histogram(grid: NumericGrid, before: NumericProfile, after: NumericProfile) -> Histogram | None:
+    """Return the histogram of numbers; None where baseline and window have none, or lie too far apart to draw.
+
+    >>> from mooring.drift.grid import numeric_grid
+    >>> from mooring.drift.profile import numeric_profile
+    >>> values = np.arange(100.0)
+    >>> grid = numeric_grid(values)
+    >>> found = histogram(grid, numeric_profile(values, grid), numeric_profile(values + 50, grid))
+    >>> len(found.after) <= MOST_CELLS, round(found.above[1], 2), round(float(found.after.sum()), 2)
+    (True, 0.5, 0.5)
+    """
+    if not before.values + after.values:
+        return None
+    below_edges = [np.cumsum(shares(one.counts))[:-1] for one in (before, after)]
+    low, high = _where_values_are(grid.edges, below_edges)
+    cells = int(np.clip(2.5 * max(after.values, 1) ** (1 / 3), _LEAST_CELLS, MOST_CELLS - 4))
+    start, width, count = _layout(grid, before, low, high, cells)
+    if not np.isfinite(width) or width <= 0 or not np.isfinite(start + width * count):
+        return None
+    edges = start + width * np.arange(count + 1)
+    cumulated = [np.interp(edges, grid.edges, below) for below in below_edges]
+    ends = [1.0 if one.values else 0.0 for one in (before, after)]
+    return Histogram(
+        float(start),
+        float(width),
+        np.diff(cumulated[0]),
+        np.diff(cumulated[1]),
+        (float(cumulated[0][0]), float(cumulated[1][0])),
+        (float(ends[0] - cumulated[0][-1]), float(ends[1] - cumulated[1][-1])),
+    )
+
+
+def _where_values_are(edges: Floats, below_edges: list[Floats]) -> tuple[float, float]:
+    """Return the range that holds nearly all of both, but for outliers."""
+    counted = [below for below in below_edges if below[-1] > 0]
+    if not counted:  # all of the window's values lie above the baseline's, which has none itself
+        return float(edges[0]), float(edges[-1])
+    below = np.mean(counted, axis=0)
+    places = np.minimum(np.searchsorted(below, (0.001, 0.25, 0.75, 0.999)), len(edges) - 1)
+    least, low, high, most = edges[places]
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = high - low
+        if spread > 0:
+            least, most = max(least, low - 3 * spread), min(most, high + 3 * spread)
+    return float(least), float(most)
+
+
+def _layout(
+    grid: NumericGrid, before: NumericProfile, low: float, high: float, cells: int
+) -> tuple[float, float, int]:
+    """Return start, width and number of cells. Where values lie on a lattice, a cell holds whole steps of it."""
+    if not low < high:
+        width = abs(low) / 10 or 1.0
+        return low - 2.5 * width, width, 5
+    with np.errstate(over="ignore"):
+        width = (high - low) / cells
+    step, anchor = _lattice(grid, before)
+    if step <= 0 or not np.isfinite(width) or width > 1000 * step:
+        return low, width, cells
+    width = step * float(np.ceil(width / step * 0.999))
+    first = anchor - step / 2
+    start = first + width * float(np.floor((low - first) / width + 1e-9))
+    return start, width, min(int(np.floor((high - start) / width + 1e-9)) + 1, MOST_CELLS)
+
+
+def _lattice(grid: NumericGrid, before: NumericProfile) -> tuple[float, float]:
+    """Return the step between values that repeat, and one of them; a step of 0 where few repeat."""
+    single = np.flatnonzero(np.nextafter(grid.edges[:-1], np.inf) == grid.edges[1:])
+    counts = before.counts[1:-1][single]
+    if len(single) < 2 or counts.sum() < _LATTICE_SHARE * before.values:
+        return 0.0, 0.0
+    own = grid.edges[single]
+    with np.errstate(over="ignore"):
+        gaps = np.sort(np.diff(own))
+    step = float(gaps[len(gaps) // 4])
+    return step, float(own[int(np.argmax(counts))])
+
+
+def _bars(grid: CategoricalGrid, before: CategoricalProfile, after: CategoricalProfile) -> Bars | None:
+    if not before.values + after.values:
+        return None
+    named = sorted({name for one in (before, after) for name in one.new})
+    a, b = (shares(counts) for counts in by_identity([before, after]))
+    names = [*grid.categories, *named]
+    order = np.argsort(-np.maximum(a, b)[: len(names)], kind="stable")
+    shown = order[:_CATEGORIES]
+    if len(names) <= _CATEGORIES and grid.numbers is not None:
+        shown = np.arange(len(names))  # numbers stay in their order
+    kept = [int(place) for place in shown]
+    left = len(names) - len(kept) + int(after.more > 0)
+    return Bars(
+        [names[place] for place in kept],
+        a[kept],
+        b[kept],
+        [place >= len(grid.categories) for place in kept],
+        left,
+        (float(1 - a[kept].sum()) if left else 0.0, float(1 - b[kept].sum()) if left and b.sum() else 0.0),
+    )

@@ -1,0 +1,69 @@
+"""A report on what the monitor's state knows of a model."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from mooring.drift.baseline import Baseline, profile_from_bytes
+from mooring.drift.stored import FormatError
+from mooring.monitor.judging import judgement_of
+from mooring.monitor.results import history
+from mooring.monitor.state import Judged, State
+from mooring.report.model import Report, ReportWindow
+from mooring.report.page import svg
+
+_PROFILES = 20
+_SMALL = 48
+
+
+def of_state(
+    state: State,
+    model: str,
+    *,
+    log: str = "",
+    version: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    newest: int = 100,
+) -> Report:
+    """Return a report on a model's newest windows: of those in [start, end), or of a version, where given."""
+    judged = history(state, model, version=version, start=start, end=end, newest=newest)
+    baseline = _baseline(state, model, judged[-1].window.version if judged else version)
+    profiles = state.profiles(one.window.id for one in judged[-_PROFILES:])
+    windows = [_window(state, one, profiles.get(one.window.id), baseline) for one in judged]
+    return Report(model=model, log=log, created=datetime.now(UTC), baseline=baseline, windows=windows)
+
+
+def small_report(state: State, model: str) -> str:
+    """Return the small report that goes to MLflow, as HTML without a script."""
+    return svg(of_state(state, model, newest=_SMALL))
+
+
+def _baseline(state: State, model: str, version: str | None) -> Baseline | None:
+    kept = state.baseline(model, version)
+    try:
+        return Baseline.from_bytes(kept.data) if kept else None
+    except FormatError:
+        return None  # the windows say so
+
+
+def _window(state: State, judged: Judged, data: bytes | None, baseline: Baseline | None) -> ReportWindow:
+    window, verdict = judged
+    assert verdict is not None
+    profile = profile_from_bytes(data) if data else None
+    if profile is not None and (baseline is None or profile.digest != baseline.digest):
+        profile = None
+    return ReportWindow(
+        start=window.start,
+        end=window.end,
+        rows=window.rows,
+        requests=window.requests,
+        version=window.version,
+        variant=window.variant,
+        severity=verdict.status,
+        provisional=verdict.provisional,
+        judgement=judgement_of(state.results(verdict.id)),
+        profile=profile,
+        late_rows=window.late,
+        message=verdict.message,
+    )

@@ -1,0 +1,244 @@
+"""What the windows of a report amount to: which of them count, since when there is drift, how features rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+from mooring.drift.baseline import Baseline, Feature
+from mooring.drift.judge import Result, Severity
+from mooring.drift.profile import FeatureProfile, Profile
+from mooring.report.model import Report, ReportWindow
+
+CHAMPION = "champion"
+_RANK: dict[str, int] = {"ok": 0, "warning": 1, "critical": 2}
+
+
+class Cell(NamedTuple):
+    """A feature in a window: its strongest result, and how large that is relative to its threshold."""
+
+    ratio: float
+    severity: Severity
+    result: Result
+
+
+class FeatureReading(NamedTuple):
+    """A feature over the windows of a report.
+
+    `results` are those of the newest judged window and `top` is the strongest of them. `history` has a cell for
+    each window, None where that was not judged. `before` and `after` are the baseline's profile and that of the
+    newest `span` windows together, as many as the strongest alarm is about.
+    """
+
+    name: str
+    baseline: Feature | None
+    results: list[Result]
+    top: Cell | None
+    history: list[Cell | None]
+    after: FeatureProfile | None
+    span: int
+
+    @property
+    def role(self) -> str:
+        """Whether it is an input or an output."""
+        return self.results[0].role if self.results else self.baseline.role if self.baseline else "input"
+
+    @property
+    def severity(self) -> Severity:
+        """How far it has drifted in the newest judged window."""
+        return self.top.severity if self.top else "ok"
+
+    @property
+    def before(self) -> FeatureProfile | None:
+        """What the baseline holds of it."""
+        return self.baseline.profile if self.baseline else None
+
+    @property
+    def alarms(self) -> int:
+        """In how many windows it alarmed."""
+        return sum(cell is not None and cell.severity != "ok" for cell in self.history)
+
+
+class Series(NamedTuple):
+    """The windows of one version and variant, oldest first."""
+
+    version: str | None
+    variant: str
+    windows: list[ReportWindow]
+
+    @property
+    def judged(self) -> ReportWindow | None:
+        """The newest window that was judged."""
+        return next((window for window in reversed(self.windows) if window.judgement), None)
+
+
+class Reading(NamedTuple):
+    """A report's windows, put in order.
+
+    `windows` are those of the variant that answers (the champion), oldest first, over all its versions; `earlier`
+    is how many before them are left out, and `newest` the last of them that was judged. `features` begin with
+    those that drifted, the most drifted first.
+    """
+
+    windows: list[ReportWindow]
+    earlier: int
+    newest: ReportWindow | None
+    series: list[Series]
+    features: list[FeatureReading]
+
+    @property
+    def drifted(self) -> list[FeatureReading]:
+        """The features that alarm in the newest judged window."""
+        return [feature for feature in self.features if feature.severity != "ok"]
+
+    @property
+    def steady(self) -> list[FeatureReading]:
+        """The others."""
+        return [feature for feature in self.features if feature.severity == "ok"]
+
+    def run(self) -> list[ReportWindow]:
+        """Return the judged windows, oldest first, that have been as the newest is: well, or drifting."""
+        found: list[ReportWindow] = []
+        if self.newest is None:
+            return found
+        well = self.newest.severity == "ok"
+        for window in reversed(self.windows):
+            if window.judgement is None:
+                continue
+            if (window.severity == "ok") != well:
+                break
+            found.insert(0, window)
+        return found
+
+    def last_drift(self) -> tuple[datetime, datetime] | None:
+        """Return when the last drift before the newest window began and ended; None if there was none."""
+        began = ended = None
+        for window in reversed(self.windows):
+            if window.judgement is None:
+                continue
+            if window.severity != "ok":
+                began, ended = window.start, ended or window.end
+            elif ended:
+                break
+        return (began, ended) if began and ended else None
+
+
+def read(report: Report, most_windows: int) -> Reading:
+    """Return what a report's newest `most_windows` windows amount to."""
+    ordered = sorted(report.windows, key=lambda window: (window.start, window.end))
+    answering = _answering(ordered)
+    answered = [window for window in ordered if window.variant == answering]
+    windows = answered[-most_windows:]
+    newest = next((window for window in reversed(windows) if window.judgement), None)
+    return Reading(
+        windows,
+        len(answered) - len(windows),
+        newest,
+        _series(ordered),
+        _features(report.baseline, windows, newest),
+    )
+
+
+def ratio(result: Result) -> float | None:
+    """Return a result relative to its threshold: from 1 on it is as large as what alarms. None without one.
+
+    >>> ratio(Result("x", "input", "numeric", "ks", 0.1, threshold=0.05))
+    2.0
+    """
+    if not result.threshold or result.threshold <= 0:
+        return None
+    usual = result.reference or 0.0
+    if result.measure != "null_rate" or result.threshold <= usual:
+        return abs(result.value) / result.threshold
+    return abs(result.value - usual) / (result.threshold - usual)
+
+
+def strongest(results: Iterable[Result]) -> Cell | None:
+    """Return the strongest of a feature's results: the worst alarm, else the one nearest to its threshold."""
+    cells = [Cell(found, one.severity, one) for one in results if (found := ratio(one)) is not None]
+    return max(cells, key=_strength, default=None)
+
+
+def _strength(cell: Cell) -> tuple[bool, int, int, float]:
+    # Of equal alarms that of the window alone is the plainest.
+    return cell.result.alarm, _RANK[cell.severity], -cell.result.scale if cell.result.alarm else 0, cell.ratio
+
+
+def _answering(windows: Sequence[ReportWindow]) -> str:
+    variants = {window.variant for window in windows}
+    if CHAMPION in variants or not variants:
+        return CHAMPION
+    return max(sorted(variants), key=lambda one: sum(window.rows for window in windows if window.variant == one))
+
+
+def _series(windows: Sequence[ReportWindow]) -> list[Series]:
+    found: dict[tuple[str | None, str], Series] = {}
+    for window in windows:
+        key = (window.version, window.variant)
+        found.setdefault(key, Series(*key, [])).windows.append(window)
+    return sorted(
+        found.values(), key=lambda one: (one.variant != CHAMPION, one.variant, -one.windows[-1].end.timestamp())
+    )
+
+
+def _features(
+    baseline: Baseline | None, windows: Sequence[ReportWindow], newest: ReportWindow | None
+) -> list[FeatureReading]:
+    results = _by_feature(newest)
+    known = {name: one for name, one in baseline.features.items() if one.role != "label"} if baseline else {}
+    names = list(results) or list(known)
+    strong = [
+        {name: strongest(some) for name, some in _by_feature(window).items()} if window.judgement else None
+        for window in windows
+    ]
+    profiles = _profiles(baseline, windows, newest)
+    found = []
+    for name in names:
+        top = strongest(results.get(name, []))
+        span = top.result.scale if top and top.result.alarm else 1
+        mine = [one.features[name] for one in profiles[:span] if name in one.features]
+        history = [cells.get(name) if cells else None for cells in strong]
+        after = reduce(add, mine) if mine else None
+        found.append(
+            FeatureReading(name, known.get(name), results.get(name, []), top, history, after, max(len(mine), 1))
+        )
+    order = (
+        {name: place for place, name in enumerate(newest.judgement.features)}
+        if newest and newest.judgement
+        else {}
+    )
+    return sorted(
+        found,
+        key=lambda one: (
+            one.severity == "ok",
+            order.get(one.name, len(order)),
+            -(one.top.ratio if one.top else 0.0),
+            one.name,
+        ),
+    )
+
+
+def _by_feature(window: ReportWindow | None) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    if window is not None and window.judgement is not None:
+        for result in window.judgement.results:
+            found.setdefault(result.feature, []).append(result)
+    return found
+
+
+def _profiles(
+    baseline: Baseline | None, windows: Sequence[ReportWindow], newest: ReportWindow | None
+) -> list[Profile]:
+    """Return the profiles of the newest judged window and those just before it, on the baseline's grids."""
+    if baseline is None or newest is None:
+        return []
+    digest, found = baseline.digest, []
+    same = [window for window in windows if window.version == newest.version and window.judgement]
+    for window in reversed(same):
+        if window.profile is None or window.profile.digest != digest:
+            break
+        found.append(window.profile)
+    return found

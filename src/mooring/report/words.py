@@ -1,0 +1,299 @@
+"""How a report says things: numbers, times, names, measures, and what changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from mooring.drift.baseline import Feature
+from mooring.drift.grid import CategoricalGrid, NumericGrid, TextGrid
+from mooring.drift.judge import Result
+from mooring.drift.measures import shares
+from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile
+from mooring.drift.statistics import by_identity
+from mooring.report.reading import FeatureReading
+
+LONGEST_NAME = 120
+STATUS = {
+    "ok": "no drift",
+    "warning": "drift",
+    "critical": "large drift",
+    "too_few": "too few rows",
+    "no_baseline": "no baseline",
+}
+MEASURES = {
+    "ks": ("KS", "Kolmogorov–Smirnov distance: the largest gap between both distribution functions. 0 to 1."),
+    "js": (
+        "JS",
+        "Jensen–Shannon distance, base 2, of the shares in the baseline's deciles or in each category. 0 to 1.",
+    ),
+    "null_rate": ("without a value", "Share of rows without a usable value: null, NaN, or of another type."),
+    "new_category_rate": ("new categories", "Share of values in categories that the training data does not have."),
+    "out_of_range_rate": ("out of range", "Share of values below or above all of the training data."),
+    "psi": ("PSI", "Population stability index on the baseline's deciles or categories. 0 and up."),
+    "hellinger": ("Hellinger", "Hellinger distance of the same shares. 0 to 1."),
+    "wasserstein": ("Wasserstein", "Wasserstein-1 distance, in standard deviations of the training data."),
+    "total_variation": ("total variation", "Half the sum of the differences of shares. 0 to 1."),
+    "l_infinity": ("L-infinity", "Largest difference of a share. 0 to 1."),
+    "chi_square": ("chi-square", "Pearson's statistic of two samples. 0 and up."),
+    "mean_shift": ("mean shift", "Difference of the means, in standard deviations of the training data."),
+    "hour_js": ("JS of hours", "Jensen–Shannon distance of the hours of the day."),
+    "weekday_js": ("JS of weekdays", "Jensen–Shannon distance of the days of the week."),
+    "longest_gap": ("longest gap", "Days between two values between which there is none."),
+    "type_change_rate": ("of another type", "Share of rows whose value has another type than the training data."),
+}
+RATES = ("null_rate", "new_category_rate", "out_of_range_rate", "type_change_rate")
+_NBSP = "\u00a0"
+_NEW = "new: "
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number with no more than so many digits.
+
+    >>> number(1234.5678), number(0.012345), number(0.012345, 2), number(3.0), number(2500000).replace(_NBSP, " ")
+    ('1235', '0.01235', '0.012', '3', '2.5 × 10⁶')
+    """
+    if not math.isfinite(value):
+        return "none" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e5:
+        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{places}f}"
+        return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    mantissa, exponent = f"{value:.2e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
+    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace(" ", _NBSP)
+
+
+def percent(share: float) -> str:
+    """Return a share in percent.
+
+    >>> [percent(share).replace(_NBSP, " ") for share in (0.0, 0.0001, 0.0312, 0.456, 0.9999, 1.0)]
+    ['0 %', '<0.1 %', '3.1 %', '46 %', '>99.9 %', '100 %']
+    """
+    if 0 < share < 0.0005:
+        return f"<0.1{_NBSP}%"
+    if 0.9995 < share < 1:
+        return f">99.9{_NBSP}%"
+    digits = 1 if share < 0.0995 or 0.99 <= share < 1 else 0
+    text = f"{100 * share:.{digits}f}"
+    return (text.removesuffix(".0") if share in (0, 1) else text) + f"{_NBSP}%"
+
+
+def count(value: float) -> str:
+    """Return a whole number in groups of three.
+
+    >>> count(1234567)
+    '1,234,567'
+    """
+    return f"{value:,.0f}"
+
+
+def chance(p: float | None) -> str:
+    """Return a p-value; a dash where none was needed.
+
+    >>> chance(None), chance(0.034), chance(3e-7).replace(_NBSP, " "), chance(1e-40).replace(_NBSP, " ")
+    ('–', '0.034', '3 × 10⁻⁷', '< 10⁻¹²')
+    """
+    if p is None:
+        return "–"
+    if p < 1e-12:
+        return f"<{_NBSP}10⁻¹²"
+    if p >= 0.001:
+        return f"{p:.2g}"
+    mantissa, exponent = f"{p:.0e}".split("e")
+    return f"{mantissa}{_NBSP}×{_NBSP}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def value_of(result: Result, value: float | None = None) -> str:
+    """Return a result's value, or another of its measure, as a rate or a number."""
+    value = result.value if value is None else value
+    return percent(value) if result.measure in RATES else number(value, 3)
+
+
+def measure(name: str) -> str:
+    """Return what a measure is called."""
+    return MEASURES[name][0] if name in MEASURES else name.replace("_", " ")
+
+
+def moment(time: datetime) -> str:
+    """Return a time in UTC, to the minute.
+
+    >>> moment(datetime(2026, 5, 4, 14, 0, tzinfo=UTC)).replace(_NBSP, " ")
+    '2026-05-04 14:00 UTC'
+    """
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC").replace(" ", _NBSP)
+
+
+def name(text: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name fit to be printed: of no more than `longest` characters, and without any that can't be.
+
+    >>> name("a\\x00b"), name("abcdef", 4)
+    ('a�b', 'abc…')
+    """
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if ord(sign) < 32 or 127 <= ord(sign) < 160 else sign for sign in text
+    )
+
+
+def short(label: str, most: int) -> str:
+    """Return a label without its middle where it is long: names often differ in their ends only.
+
+    >>> short("a rather long name, 17", 12)
+    'a rath…e, 17'
+    """
+    label = name(label, 1000)
+    return label if len(label) <= most else f"{label[: most // 2]}…{label[-(most - most // 2 - 1) :]}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names as a list in a sentence.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c", "d", "e"])
+    ('a and b', 'a, b, c and 2 more')
+    """
+    if len(names) > most + 1:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def plural(amount: int, one: str, many: str | None = None) -> str:
+    """Return an amount with its noun.
+
+    >>> plural(1, "window"), plural(2400, "row")
+    ('1 window', '2,400 rows')
+    """
+    return f"{count(amount)} {one if amount == 1 else many or one + 's'}"
+
+
+def changes(feature: FeatureReading, missing: Sequence[str] = ()) -> str:
+    """Return in words how a feature differs from the training data, '' where there is nothing to say."""
+    if feature.name in missing:
+        return "no longer in the traffic: all rows are without it"
+    if feature.baseline is None or feature.after is None:
+        return ""
+    alarming = {result.measure for result in feature.results if result.alarm}
+    found = []
+    if {"ks", "js", "psi", "hellinger", "wasserstein", "mean_shift", "total_variation", "l_infinity"} & alarming:
+        shape = _shape(feature.baseline, feature.after)
+        if not ("new_category_rate" in alarming and shape.startswith(_NEW)):
+            found.append(shape.removeprefix(_NEW))
+    values = feature.after.values
+    if isinstance(values, CategoricalProfile) and (
+        "new_category_rate" in alarming or (found and _new_share(values) > 0.05)
+    ):
+        found.append(_new_categories(values))
+    if "out_of_range_rate" in alarming:
+        found.append(_out_of_range(feature))
+    if "null_rate" in alarming:
+        before, after = (unusable_share(one) for one in (feature.baseline.profile, feature.after))
+        found.append(f"without a value {percent(before)} → {percent(after)}")
+    return "; ".join(text for text in found if text) or _shape(feature.baseline, feature.after).removeprefix(_NEW)
+
+
+def rows_of(profile: FeatureProfile) -> int:
+    """Return of how many rows a feature's profile is."""
+    numbers = numbers_of(profile)
+    return profile.unusable + profile.values.values + (numbers.infinities if numbers else 0)
+
+
+def unusable_share(profile: FeatureProfile) -> float:
+    """Return the share of rows without a usable value."""
+    return profile.unusable / max(rows_of(profile), 1)
+
+
+def numbers_of(profile: FeatureProfile) -> NumericProfile | None:
+    """Return the profile of a feature's numbers, or of its texts' lengths; None where it has neither."""
+    values = profile.values
+    return (
+        values.lengths
+        if isinstance(values, TextProfile)
+        else values
+        if isinstance(values, NumericProfile)
+        else None
+    )
+
+
+def new_names(values: CategoricalProfile) -> list[str]:
+    """Return the categories that the baseline does not have, the most frequent first."""
+    return sorted(values.new, key=lambda category: (-values.new[category], category))
+
+
+def _shape(baseline: Feature, after: FeatureProfile) -> str:
+    before = baseline.profile
+    grid = baseline.grid.lengths if isinstance(baseline.grid, TextGrid) else baseline.grid
+    a, b = numbers_of(before), numbers_of(after)
+    if isinstance(grid, NumericGrid) and a and b:
+        if not b.values and b.infinities:
+            return "all values are infinite"
+        if not a.values or not b.values:
+            return "no values" if a.values else "had no values"
+        return _moments(grid, a, b, "length" if isinstance(baseline.grid, TextGrid) else "mean")
+    if isinstance(baseline.grid, CategoricalGrid):
+        return _largest_category(baseline.grid, before, after)
+    return ""
+
+
+def _moments(grid: NumericGrid, before: NumericProfile, after: NumericProfile, what: str) -> str:
+    means = before.mean(grid), after.mean(grid)
+    if not all(map(math.isfinite, means)):
+        return ""
+    text = f"{what} {number(means[0])} → {number(means[1])}"
+    if grid.scale <= 0:
+        return text
+    shift = (means[1] - means[0]) / grid.scale
+    if abs(shift) >= 0.05:
+        text += f" ({shift:+.1f}{_NBSP}sd)".replace("-", "−")
+    spread = after.deviation() / grid.scale
+    if not 0.8 < spread < 1.25:
+        text += f", spread {number(grid.scale)} → {number(after.deviation())}"
+    return text
+
+
+def _largest_category(grid: CategoricalGrid, before: FeatureProfile, after: FeatureProfile) -> str:
+    a, b = before.values, after.values
+    if not isinstance(a, CategoricalProfile) or not isinstance(b, CategoricalProfile):
+        return ""
+    if not b.values:
+        return "no values"
+    p, q = (shares(counts) for counts in by_identity([a, b]))
+    names = [*grid.categories, *sorted(b.new)]
+    if not names:
+        return ""
+    place = int(np.argmax(np.abs(q - p)[: len(names)]))
+    new = _NEW if place >= len(grid.categories) else ""
+    return f"{new}“{name(names[place], 40)}” {percent(float(p[place]))} → {percent(float(q[place]))}"
+
+
+def _new_share(values: CategoricalProfile) -> float:
+    return (sum(values.new.values()) + values.more) / max(values.values, 1)
+
+
+def _new_categories(values: CategoricalProfile) -> str:
+    names = new_names(values)
+    some = listed([f"“{name(one, 30)}”" for one in names], 2)
+    return f"{percent(_new_share(values))} in new categories: {some}"
+
+
+def _out_of_range(feature: FeatureReading) -> str:
+    before = numbers_of(feature.baseline.profile) if feature.baseline else None
+    after = numbers_of(feature.after) if feature.after else None
+    if before is None or after is None or not before.values:
+        return ""
+    below, above = int(after.counts[0]), int(after.counts[-1])
+    total = max(after.values + after.infinities, 1)
+    parts = [
+        f"{percent(amount / total)} {word} {number(bound)}"
+        for amount, word, bound in ((below, "below", before.minimum), (above, "above", before.maximum))
+        if amount
+    ]
+    if after.infinities and not before.infinities:
+        parts.append(f"{percent(after.infinities / total)} infinite")
+    return f"{' and '.join(parts)}, the end of training" if parts else ""

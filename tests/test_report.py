@@ -1,0 +1,429 @@
+"""The report: what it says, that it stands by itself, and that a browser shows it to whoever reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from browser import CHROMIUM, Page, browser
+from mooring.demo.train import SAMPLE
+from mooring.drift import judge as judging
+from mooring.drift.baseline import Baseline, make
+from mooring.drift.grid import numeric_grid
+from mooring.drift.judge import Judgement, judge
+from mooring.drift.profile import Profile, numeric_profile, profile
+from mooring.report import distributions, page, words
+from mooring.report.distributions import Bars, histogram
+from mooring.report.model import Report, ReportWindow, Status
+from mooring.report.reading import read
+
+START = datetime(2026, 5, 4, 6, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+EVIL = "<script>window.hacked=1</script>"
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here, so no browser shows the report")
+
+
+def wines(seed: int, rows: int = 600) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    found = pd.read_csv(SAMPLE).sample(rows, random_state=seed).drop(columns="density")
+    found["style"] = random.choice(["dry", "off-dry", "sweet"], rows, p=[0.6, 0.3, 0.1])
+    found[EVIL] = random.choice(["<b>bold</b>", "plain"], rows)
+    found["bottled"] = pd.Timestamp("2026-03-01") + pd.to_timedelta(random.integers(0, 10**6, rows), unit="s")
+    found["note"] = ["x" * length for length in random.poisson(40, rows) + 5]
+    found["prediction"] = found.pop("quality") + random.normal(0, 0.4, rows)
+    return found
+
+
+def shifted(found: pd.DataFrame) -> pd.DataFrame:
+    found = found.assign(alcohol=found["alcohol"] + 3)
+    found.loc[found.index[:60], "style"] = "rosé"
+    found.loc[found.index[:40], "pH"] = None
+    return found.assign(extra=1)
+
+
+def baseline_of(found: pd.DataFrame) -> Baseline:
+    return make({name: pa.Array.from_pandas(found[name]) for name in found}, roles={"prediction": "output"})
+
+
+def profile_of(found: pd.DataFrame, baseline: Baseline) -> Profile:
+    return profile([pa.Table.from_pandas(found, preserve_index=False)], baseline.grids)
+
+
+def window(
+    hour: int,
+    status: Status = "too_few",
+    judgement: Judgement | None = None,
+    found: Profile | None = None,
+    *,
+    variant: str = "champion",
+    version: str = "3",
+    message: str = "",
+    provisional: bool = False,
+) -> ReportWindow:
+    return ReportWindow(
+        START + hour * HOUR,
+        START + (hour + 1) * HOUR,
+        found.rows if found else 12,
+        9,
+        version,
+        variant,
+        judgement.severity if judgement else status,
+        provisional,
+        judgement,
+        found,
+        message=message,
+    )
+
+
+def report(baseline: Baseline | None, *windows: ReportWindow, model: str = "wine") -> Report:
+    return Report(model, "./mooring-log", START + 30 * HOUR, baseline, list(windows))
+
+
+def sentence(text: str) -> str:
+    """Return a page's verdict as plain text, its spaces plain, too."""
+    found = text.split("<h1>")[1].split("</h1>")[0]
+    while "<time" in found:
+        before, _, rest = found.partition("<time")
+        found = before + rest.partition(">")[2].replace("</time>", "", 1)
+    return found.replace("\u00a0", " ")
+
+
+class Sample(msgspec.Struct):
+    baseline: Baseline
+    profiles: list[Profile]
+    judgements: list[Judgement]
+
+    def window(self, hour: int, which: int, **more: object) -> ReportWindow:
+        return window(hour, judgement=self.judgements[which], found=self.profiles[which], **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    """A baseline of the demonstration's wines, a window like it and one that drifted."""
+    baseline = baseline_of(wines(0, 2000))
+    profiles = [profile_of(wines(1), baseline), profile_of(shifted(wines(2)), baseline)]
+    judgements = [judge(baseline, [one], seed=7) for one in profiles]
+    assert [one.severity for one in judgements] == ["ok", "critical"]
+    return Sample(baseline, profiles, judgements)
+
+
+@pytest.fixture(scope="module")
+def drifted(sample: Sample) -> Report:
+    few = window(3)
+    windows = [sample.window(0, 0, version="2"), sample.window(1, 0), sample.window(2, 0), few]
+    canary = sample.window(4, 0, variant="canary", version="4")
+    return report(sample.baseline, *windows, sample.window(4, 1), sample.window(5, 1, provisional=True), canary)
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def files(drifted: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    (folder / "whole.html").write_text(page.html(drifted), encoding="utf-8")
+    (folder / "small.html").write_text(page.svg(drifted), encoding="utf-8")
+    return folder
+
+
+def test_says_first_what_drifted_and_since_when(drifted: Report) -> None:
+    for text in (page.html(drifted), page.svg(drifted)):
+        said = sentence(text)
+        assert said.startswith("wine is drifting: ")
+        assert said.endswith("since 2026-05-04 10:00 UTC, for 2 windows.")
+        assert "alcohol" in said
+        assert "Provisional: the newest window is still open." in text
+        assert "The canary, version 4, is well." in text
+
+
+def test_ranks_features_as_the_judgement_does(sample: Sample, drifted: Report) -> None:
+    reading = read(drifted, 100)
+    assert [one.name for one in reading.drifted] == sample.judgements[1].features
+    assert {"alcohol", "style", "pH"} <= {one.name for one in reading.drifted}
+    strengths = [one.top.ratio for one in reading.steady if one.top]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_tells_in_words_what_changed(drifted: Report) -> None:
+    said = {one.name: words.changes(one).replace("\u00a0", " ") for one in read(drifted, 100).features}
+    assert said["alcohol"].startswith("mean 10.")
+    assert "sd)" in said["alcohol"]
+    assert "10 % in new categories: “rosé”" in said["style"]
+    assert said["pH"] == "without a value 0 % → 6.7 %"
+
+
+def test_the_order_of_windows_does_not_matter(drifted: Report) -> None:
+    turned = msgspec.structs.replace(drifted, windows=drifted.windows[::-1])
+    assert page.svg(turned) == page.svg(drifted)
+
+
+def test_well_again_after_a_drift(sample: Sample) -> None:
+    text = page.svg(report(sample.baseline, sample.window(0, 1), sample.window(1, 0), sample.window(2, 0)))
+    assert sentence(text) == "wine is well: its last 2 windows look like the data it was trained on."
+    assert "Its last drift was from" in text
+
+
+def test_nothing_logged_too_few_rows_no_baseline(sample: Sample) -> None:
+    few = window(0, message="100 rows are needed: wait for more.")
+    bare = window(1, "no_baseline", message="Make one: mooring baseline build --model wine.")
+    for found, said, advice in (
+        (report(sample.baseline), "Nothing has been logged for wine yet.", "./mooring-log"),
+        (report(sample.baseline, few), "There is too little traffic to judge wine", "wait for more"),
+        (
+            report(None, bare),
+            "Nobody can tell whether version 3 of wine drifts: it has no baseline.",
+            "baseline build",
+        ),
+    ):
+        for text in (page.html(found), page.svg(found)):
+            assert sentence(text).startswith(said)
+            assert advice in text
+
+
+def test_a_newer_window_with_too_few_rows_does_not_hide_the_verdict(sample: Sample) -> None:
+    text = page.svg(report(sample.baseline, sample.window(0, 1), window(1)))
+    assert "is drifting" in sentence(text)
+    assert "has too few rows to be judged" in text
+
+
+def test_slow_drift_is_shown_with_the_windows_that_it_was_found_in(sample: Sample) -> None:
+    def found_together(judgement: Judgement) -> Judgement:
+        results = [
+            msgspec.structs.replace(one, scale=4) if one.feature == "alcohol" and one.alarm else one
+            for one in judgement.results
+        ]
+        return msgspec.structs.replace(judgement, results=results)
+
+    windows = [sample.window(hour, 1) for hour in range(5)]
+    windows[-1].judgement = found_together(sample.judgements[1])
+    [alcohol] = [one for one in read(report(sample.baseline, *windows), 100).features if one.name == "alcohol"]
+    assert alcohol.span == 4
+    assert alcohol.after is not None
+    assert alcohol.after.values.values == 4 * 600
+
+
+def test_missing_and_unknown_columns_are_named(sample: Sample) -> None:
+    gone = profile_of(wines(3).drop(columns="chlorides").assign(brand_new=1), sample.baseline)
+    text = page.html(report(sample.baseline, window(0, judgement=judge(sample.baseline, [gone]), found=gone)))
+    assert "Missing from the traffic: chlorides." in text
+    assert "In the traffic but not in the training data: <bdi>brand_new</bdi>." in text
+    assert "no longer in the traffic" in text
+
+
+def test_every_measure_has_a_definition(sample: Sample) -> None:
+    given = {result.measure for judgement in sample.judgements for result in judgement.results}
+    assert given <= words.MEASURES.keys()
+    assert set(judging.FLOORS) <= words.MEASURES.keys()
+
+
+def test_stands_by_itself_with_plotly_once(drifted: Report) -> None:
+    from plotly.offline import get_plotlyjs
+
+    text = page.html(drifted)
+    assert text.count(get_plotlyjs()) == 1
+    assert len(text.encode()) < 6_000_000
+    ours = text.replace(get_plotlyjs(), "")
+    assert "http://" not in ours
+    assert "https://" not in ours
+    assert EVIL not in ours
+
+
+def test_the_small_report_is_small_and_has_no_script(drifted: Report) -> None:
+    text = page.svg(drifted)
+    assert len(text.encode()) < 300_000
+    assert "<script" not in text
+    assert text.count("<svg") > 20
+
+
+def test_many_features_and_windows_stay_small(sample: Sample) -> None:
+    """200 features × 120 windows, most of them alarming, all with names as long as they are shown."""
+    random = np.random.default_rng(0)
+    names = [f"{place} " + "a long name of a feature " * 8 for place in range(220)]
+    values = {name: pa.array(random.lognormal(size=300)) for name in names}
+    baseline = make(values)
+    found = profile([pa.table(values)], baseline.grids)
+    kinds = [one for one in sample.judgements[1].results if one.feature == "alcohol"]
+
+    def judged() -> Judgement:
+        noise = random.uniform(0.01, 1, (len(names), len(kinds)))
+        results = [
+            msgspec.structs.replace(one, feature=name, value=one.value * factor, alarm=factor > 0.3)
+            for name, factors in zip(names, noise, strict=True)
+            for one, factor in zip(kinds, factors, strict=True)
+        ]
+        return msgspec.structs.replace(sample.judgements[1], results=results, features=names)
+
+    windows = [window(hour, judgement=judged(), found=found) for hour in range(120)]
+    whole, small = page.html(report(baseline, *windows)), page.svg(report(baseline, *windows))
+    assert len(whole.encode()) < 6_000_000
+    assert len(small.encode()) < 300_000
+    assert "20 earlier ones left out" in whole
+    assert "are left out of this page to keep it small" in whole
+
+
+def test_names_that_no_page_may_hold() -> None:
+    text = page.svg(report(None, model="</title><script>alert(1)</script>\x00\ud800"))
+    assert "<script" not in text
+    assert "\x00" not in text
+    text.encode()
+
+
+def test_histograms_are_not_squashed_by_outliers() -> None:
+    values = np.append(np.random.default_rng(0).normal(size=5000), 1e9)
+    grid = numeric_grid(values)
+    found = histogram(grid, numeric_profile(values, grid), numeric_profile(values, grid))
+    assert found is not None
+    assert found.width < 1
+    assert 0.9 < found.before.sum() <= 1
+    for side in (0, 1):
+        shares = (found.before, found.after)[side]
+        assert shares.sum() + found.below[side] + found.above[side] == pytest.approx(1)
+
+
+def test_histograms_of_numbers_with_one_decimal_have_no_gaps() -> None:
+    values = np.round(np.random.default_rng(0).uniform(8, 14, 20_000), 1)
+    grid = numeric_grid(values)
+    found = histogram(grid, numeric_profile(values, grid), numeric_profile(values, grid))
+    assert found is not None
+    steps = found.width / 0.1
+    assert steps == pytest.approx(round(steps))
+    inner = found.before[1:-1]
+    assert inner.max() < 1.3 * inner.min()
+
+
+def test_values_beyond_the_training_data_are_in_the_tail() -> None:
+    values = np.random.default_rng(0).uniform(0, 1, 1000)
+    grid = numeric_grid(values)
+    found = histogram(grid, numeric_profile(values, grid), numeric_profile(values + 10, grid))
+    assert found is not None
+    assert found.above == (pytest.approx(0), pytest.approx(1))
+
+
+@pytest.mark.parametrize(
+    "values", [[5.0] * 50, [np.nan] * 50, [-1.7e308, 1.7e308] * 25, [0.0] * 45 + [1e-300] * 5]
+)
+def test_odd_numbers_are_drawn_or_left_out(values: list[float]) -> None:
+    array = np.array(values)
+    grid = numeric_grid(array)
+    found = histogram(grid, numeric_profile(array, grid), numeric_profile(np.array([np.nan, np.inf]), grid))
+    assert found is None or np.isfinite([found.start, found.end]).all()
+
+
+def test_of_many_categories_the_largest_and_the_new_are_shown() -> None:
+    before = pa.array([f"c{place}" for place in range(100) for _ in range(3)])
+    baseline = make({"many": before}, kinds={"many": "categorical"})
+    found = profile([pa.table({"many": ["c1"] * 50 + ["new one"] * 50})], baseline.grids)
+    shown = distributions.distribution(
+        baseline.features["many"].grid, baseline.features["many"].profile, found.features["many"]
+    )
+    assert isinstance(shown, Bars)
+    assert {shown.names[0], shown.names[1]} == {"c1", "new one"}
+    assert shown.new[shown.names.index("new one")]
+    assert shown.rest == 101 - len(shown.names)
+    assert shown.before.sum() + shown.rest_shares[0] == pytest.approx(1)
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["whole.html", "small.html"])
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (360, False), (360, True)])
+def test_a_browser_shows_it_without_network_errors_or_sideways_scrolling(
+    tab: Page, files: Path, tmp_path: Path, name: str, width: int, dark: bool
+) -> None:
+    tab.open(files / name, width=width, dark=dark)
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert tab.run("document.querySelector('h1').textContent").startswith("wine is drifting")
+    light = "rgb(252, 251, 248)"
+    assert (tab.run("getComputedStyle(document.body).backgroundColor") == light) is not dark
+    assert tab.run("window.hacked") is None
+    assert EVIL in tab.run("document.body.innerText") or name == "small.html"
+    assert tab.screenshot(tmp_path / "shot.png", whole=True).stat().st_size > 20_000
+    assert tab.errors == []
+    assert tab.requests == []
+
+
+@needs_chromium
+def test_a_feature_is_explored_by_keyboard(tab: Page, files: Path) -> None:
+    tab.open(files / "whole.html")
+    tab.run("document.querySelector('figure[data-feature] button').focus()")
+    first = tab.run("document.activeElement.getAttribute('aria-label')").removeprefix("Explore ")
+    tab.press("Enter", 13, "\r")
+    assert tab.run("document.querySelector('dialog').open")
+    assert tab.run("document.getElementById('explored').textContent") == first
+    assert tab.run("document.querySelectorAll('dialog .main-svg').length") >= 2
+    tab.press("ArrowRight", 39)
+    assert tab.run("document.getElementById('explored').textContent") != first
+    tab.press("Escape", 27)
+    assert not tab.run("document.querySelector('dialog').open")
+    assert tab.errors == []
+
+
+@needs_chromium
+def test_all_features_can_be_explored(tab: Page, files: Path) -> None:
+    tab.open(files / "whole.html")
+    tab.run("document.querySelector('figure[data-feature] button').click()")
+    for _ in range(tab.run("JSON.parse(document.getElementById('data').textContent).features.length")):
+        tab.run("document.getElementById('next').click()")
+    assert tab.errors == []
+
+
+@needs_chromium
+def test_alarms_are_told_by_more_than_colour(tab: Page, files: Path) -> None:
+    tab.open(files / "small.html")
+    rows = tab.run(
+        "[...document.querySelectorAll('.heat tbody tr')].map(row => [row.cells[0].textContent,"
+        " row.cells[2].textContent, row.querySelectorAll('.ma, .mc').length])"
+    )
+    found = {name: (count, marks) for name, count, marks in rows}
+    assert found["alcohol"] == ("2", 1)
+    assert found["sulphates"] == ("", 0)
+
+
+@needs_chromium
+def test_the_heat_map_tells_what_is_under_the_pointer(tab: Page, files: Path) -> None:
+    tab.open(files / "whole.html")
+    x, y = tab.run(
+        "(() => { const strip = [...document.querySelectorAll('.heat tr')].find(row => row.textContent.includes("
+        "'alcohol')).querySelector('svg'); strip.scrollIntoView({behavior: 'instant', block: 'center'});"
+        " const box = strip.getBoundingClientRect(); return [box.right - 3, box.top + 5]; })()"
+    )
+    tab.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    said = tab.run("document.getElementById('readout').textContent")
+    assert said.startswith("alcohol, 2026-05-04 11:00 UTC, 600 rows: ")
+    assert "large alarm" in said
+
+
+@needs_chromium
+def test_on_paper_everything_is_open_and_nothing_is_dark(tab: Page, files: Path, tmp_path: Path) -> None:
+    tab.open(files / "whole.html", dark=True)
+    tab.send("Emulation.setEmulatedMedia", media="print", features=[])
+    closed = tab.run("[...document.querySelectorAll('details:not([open])')].map(one => one.offsetHeight)")
+    assert closed
+    assert tab.run("document.querySelector('#distributions details .figures').offsetHeight") > 200
+    assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tab.send("Emulation.setEmulatedMedia", media="", features=[])
+    assert tab.pdf(tmp_path / "report.pdf").stat().st_size > 50_000
+    assert tab.errors == []
+
+
+@needs_chromium
+def test_parts_have_what_screen_readers_need(tab: Page, files: Path) -> None:
+    tab.open(files / "whole.html")
+    assert tab.run(
+        "[...document.querySelectorAll('table')].every(one => one.caption && one.querySelector('th[scope=col]'))"
+    )
+    assert tab.run("[...document.querySelectorAll('main svg')].every(one => one.ariaHidden || one.ariaLabel)")
+    assert tab.run("document.querySelectorAll('h1').length") == 1
+    tab.press("Tab", 9)
+    assert tab.run("document.activeElement.className") == "skip"
+    assert tab.run("document.querySelector('time').title") != ""
