@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mooring.cli import main
-from mooring.config import COMMANDS, ProxySettings, SettingError, resolve
+from mooring.config import COMMANDS, MonitorSettings, ProxySettings, SettingError, _duration, _is_duration, resolve
 
 DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
 UPSTREAM = {"upstream": "http://localhost:5002"}
@@ -22,6 +22,13 @@ def test_flag_over_variable_over_model_over_file_over_default():
     environ = {"MOORING_HOST": "::3", "MOORING_PORT": "4"}
     resolved = resolve(ProxySettings, {**UPSTREAM, "port": 5, "model": "m"}, environ, yaml)
     assert (resolved.port, resolved.host, resolved.log, resolved.idle_timeout) == (5, "::3", "model", 75.0)
+
+
+def test_times_are_written_with_their_unit_and_tables_of_thresholds_as_such():
+    yaml = {"window": "30m", "threshold": {"psi": 0.2, "alcohol.ks": 0.1}}
+    resolved = resolve(MonitorSettings, {"every": "1.5h"}, {"MOORING_GRACE": "90"}, yaml)
+    assert (resolved.every, resolved.grace, resolved.window) == (5400.0, 90.0, 1800.0)
+    assert resolved.threshold == ("psi=0.2", "alcohol.ks=0.1")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +96,8 @@ def test_the_documentation_has_every_setting_and_no_other():
             flag = field.name.replace("_", "-")
             row = expected.setdefault(flag, {"flag": flag, "variable": f"MOORING_{field.name.upper()}"})
             row["commands"] = ", ".join(filter(None, [row.get("commands"), command]))
-            row["default"] = _default(field)
+            time = _is_duration(hints[field.name])
+            row["default"] = f"`{_duration(field.default)}`" if time else _default(field)
             row["text"] = _description(hints[field.name])
     assert documented == expected
 

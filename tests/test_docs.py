@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -11,8 +12,12 @@ from mooring.capture.proxy.admin import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.config import COMMANDS
 from mooring.exchange import Ledger
+from mooring.monitor.judging import MEASURES
+from mooring.monitor.metrics import Metrics
+from mooring.monitor.schema import Verdict, Window
 
 ROOT = Path(__file__).parents[1]
+MONITOR = (ROOT / "docs" / "monitor.md").read_text()
 OPERATE = (ROOT / "docs" / "operate.md").read_text()
 SOURCES = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
 
@@ -23,6 +28,26 @@ def test_every_metric_is_documented_and_no_other():
     for family in metrics(Stats(), ledger, 0):
         names.add(family.name + ("_total" if family.type == "counter" else ""))
     assert set(re.findall(r"`(mooring_\w+)(?:\{\w+\})?`", OPERATE)) == names
+
+
+def test_every_metric_of_the_monitor_is_documented_with_its_labels_and_no_other():
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    window = Window(model="m", start=at, end=at)
+    told = Metrics()
+    told.judged(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)])
+    told.read("m", at)
+    told.error("m", "log")
+    told.alert("m", "new", "sent")
+    found = set()
+    for family in told.collect():
+        [sample] = [one for one in family.samples if not one.name.endswith("_created")]
+        found.add(f"{sample.name}{{{','.join(sample.labels)}}}")
+    assert set(re.findall(r"^\| `(mooring_\w+\{[\w,]+\})`", MONITOR, re.MULTILINE)) == found
+
+
+def test_every_measure_is_documented_and_no_other():
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", MONITOR, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(MEASURES)
 
 
 def test_every_reason_for_a_drop_is_documented():

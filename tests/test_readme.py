@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 
 from mooring.demo.processes import free_ports, pings, running, wait_for
+from mooring.demo.train import SAMPLE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -61,6 +63,9 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
                 if not commands:
                     continue
             ran.append(commands)
+            if "train.parquet" in commands:
+                for name in ("train", "today"):
+                    pd.read_csv(SAMPLE).to_parquet(directory / f"{name}.parquet")
             if "models serve" in commands or commands.startswith("python proxy_server.py"):
                 if commands.startswith("export"):
                     servers.close()  # "Stop both"
@@ -80,7 +85,7 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
             )
             if block.prints is not None:
                 assert UUID.sub("ID", done.stdout).strip() == UUID.sub("ID", block.prints).strip()
-    assert len(ran) == 8, "the README has other blocks than this test knows"
+    assert len(ran) == 10, "the README has other blocks than this test knows"
 
 
 def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
@@ -91,12 +96,11 @@ def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
     first = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr + first.stdout
     assert "Training a model" in first.stdout
-    assert "400 requests, 400 files" in first.stdout
-    rows = {match[1].strip(): match[0] for match in re.finditer(r"│ ([\w ]+?) +│.*", first.stdout)}
-    psi = {name: [float(cell) for cell in re.findall(r"\d+\.\d+", row)][::2] for name, row in rows.items()}
-    assert all(as_trained < 0.1 for as_trained, _ in (pair for pair in psi.values() if pair))
-    assert psi["alcohol"][1] > 0.25
-    assert psi["chlorides"][1] < 0.1
+    assert "400 requests sent; 1600 rows in" in first.stdout
+    verdicts = re.findall(r"│ \d\d:\d\d:\d\d to \d\d:\d\d:\d\d +│ +\d+ +│ (\w+)", first.stdout)
+    assert verdicts[0] == "ok"
+    assert verdicts[-1] == "critical"
+    assert "residual sugar" in (tmp_path / "d" / "report.html").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert not processes_in(tmp_path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from inspect import Signature, signature
 from types import ModuleType
@@ -11,37 +10,56 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mooring.capture.api import flush, log
     from mooring.capture.model import log_model
+    from mooring.comparison import baseline, compare
     from mooring.log.reader import read_log, scan_log
+    from mooring.monitor.baselines import log_baseline
+    from mooring.monitor.results import drift
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "flush", "log", "log_model", "read_log", "scan_log"]
+__all__ = [
+    "__version__",
+    "baseline",
+    "compare",
+    "drift",
+    "flush",
+    "log",
+    "log_baseline",
+    "log_model",
+    "read_log",
+    "scan_log",
+]
 
 # Imported when asked for: the proxy's process must stay free of MLflow, pandas and pyarrow.
 _HOMES = {
+    "baseline": "mooring.comparison",
+    "compare": "mooring.comparison",
     "flush": "mooring.capture.api",
+    "log_baseline": "mooring.monitor.baselines",
     "log_model": "mooring.capture.model",
     "read_log": "mooring.log.reader",
     "scan_log": "mooring.log.reader",
 }
+# Two things at once: `mooring.log` is the package of the inference log and, called, what adds to it.
+_CALLED = {"drift": "mooring.monitor.results", "log": "mooring.capture.api"}
 
 
-class _Log(ModuleType):
-    """`mooring.log` is two things: the package of the inference log and, called, what adds to that log."""
+class _Called(ModuleType):
+    """A package that can be called, too."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> list[str]:
-        from mooring.capture.api import log
+    def _function(self) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(_CALLED[name]), name)
 
-        return log(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function()(*args, **kwargs)
 
     @property
     def __signature__(self) -> Signature:
-        from mooring.capture.api import log
-
-        return signature(log)
+        return signature(self._function())
 
 
-import_module("mooring.log")
-sys.modules["mooring.log"].__class__ = _Log
+for _name in _CALLED:
+    import_module(f"mooring.{_name}").__class__ = _Called
 
 
 def __getattr__(name: str) -> Any:

@@ -19,17 +19,24 @@ import msgspec
 from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+_DURATION = {"unit": "duration"}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
 """The schemes of logs that are no directory."""
 
 
-class LogSettings(msgspec.Struct, kw_only=True, frozen=True):
-    """Where the log goes and how it gets there."""
+class LogPlace(msgspec.Struct, kw_only=True, frozen=True):
+    """Where the log lies."""
 
     log: Annotated[str, Meta(description="the log: a directory, or s3://, gs:// or az:// and a bucket")] = (
         "./mooring-log"
     )
+
+
+class LogSettings(LogPlace, kw_only=True, frozen=True):
+    """Where the log goes and how it gets there."""
+
     format: Annotated[
         Literal["parquet", "csv"], Meta(description="Parquet, or one CSV file a request (into a directory only)")
     ] = "parquet"
@@ -120,7 +127,77 @@ class DrainSettings(LogSettings, kw_only=True, frozen=True):
     """Settings of `mooring drain`."""
 
 
-COMMANDS: dict[str, type[msgspec.Struct]] = {"proxy": ProxySettings, "drain": DrainSettings}
+class StatePlace(LogPlace, kw_only=True, frozen=True):
+    """Where the log and the monitor's state lie, and of which model."""
+
+    model: Annotated[
+        str | None,
+        Meta(description="name of the model, for the log; of models:/NAME@ALIAS the registry tells the version"),
+    ] = None
+    state: Annotated[str, Meta(description="what the monitor remembers: sqlite:///PATH or postgresql://…")] = (
+        "sqlite:///./.mooring/state.db"
+    )
+
+
+class JudgeSettings(StatePlace, kw_only=True, frozen=True):
+    """What windows are, and what alarms."""
+
+    window: Annotated[float, Meta(gt=0, extra=_DURATION, description="a window ends after this time")] = 3600.0
+    window_rows: Annotated[int, Meta(ge=1, description="or after so many rows, whichever comes first")] = 1000
+    min_rows: Annotated[
+        float, Meta(ge=1, description="independent rows that a window needs to be judged; fewer are too few")
+    ] = 30
+    budget: Annotated[
+        float, Meta(gt=0, lt=1, description="chance that a window in which nothing changed raises any alarm")
+    ] = 0.001
+    floors: Annotated[bool, Meta(description="let differences too small to matter pass, however certain")] = True
+    threshold: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="MEASURE=VALUE or FEATURE.MEASURE=VALUE: alarm from there on instead; repeat it for more"
+        ),
+    ] = ()
+
+
+class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
+    """Settings of `mooring monitor`."""
+
+    engine: Annotated[
+        Literal["local", "spark"],
+        Meta(description="profile rows in this process, or on the cluster that the Spark configuration names"),
+    ] = "local"
+    every: Annotated[float, Meta(gt=0, extra=_DURATION, description="how often to look for what is new")] = 300.0
+    grace: Annotated[
+        float, Meta(ge=0, extra=_DURATION, description="how late a row may come to be judged with its window")
+    ] = 3600.0
+    settle: Annotated[
+        float, Meta(ge=0, extra=_DURATION, description="how long after its end a window waits for its last rows")
+    ] = 120.0
+    keep: Annotated[
+        float, Meta(ge=0, extra=_DURATION, description="how long profiles of windows are kept; verdicts stay")
+    ] = 90 * 86_400.0
+    alert_webhook: Annotated[
+        tuple[str, ...], Meta(description="URL that alerts are POSTed to; repeat it for more")
+    ] = ()
+    alert_secret: Annotated[str | None, Meta(description="key that signs what is sent to webhooks")] = None
+    alert_command: Annotated[
+        tuple[str, ...], Meta(description="program, with its arguments, that gets alerts on stdin")
+    ] = ()
+    alert_windows: Annotated[
+        str,
+        Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="alert when N of the last M windows drift: N/M"),
+    ] = "1/1"
+    metrics_host: Annotated[str, Meta(description="address of the monitor's /metrics")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meta(ge=-1, le=65535, description="port of the monitor's /metrics; -1 for none")
+    ] = -1
+
+
+COMMANDS: dict[str, type[msgspec.Struct]] = {
+    "proxy": ProxySettings,
+    "drain": DrainSettings,
+    "monitor": MonitorSettings,
+}
 """The settings of each command that has any."""
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
@@ -133,16 +210,17 @@ class SettingError(click.ClickException):
     exit_code = 2
 
 
-def options(settings: type[Settings]) -> Callable[[Callable[[Settings], None]], Command]:
-    """Give a command a flag for every setting, and call it with the settings resolved.
+def options(settings: type[Settings]) -> Callable[[Callable[..., None]], Command]:
+    """Give a command a flag for every setting, and call it with the settings resolved, then its own flags.
 
     Raises SettingError (exit code 2) where one is missing or wrong.
     """
 
-    def decorate(command: Callable[[Settings], None]) -> Command:
+    def decorate(command: Callable[..., None]) -> Command:
         @functools.wraps(command)
         def run(**flags: Any) -> None:
-            command(load(settings, flags))
+            own = {name: flags.pop(name) for name in list(flags) if name not in settings.__struct_fields__}
+            command(load(settings, flags), **own)
 
         decorated: Command = run
         for option in reversed(_flags(settings)):
@@ -205,6 +283,36 @@ def _is_tuple(hint: Any) -> bool:
     return get_origin(_plain(hint)[0]) is tuple
 
 
+def _is_duration(hint: Any) -> bool:
+    metas = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return any(meta.extra == _DURATION for meta in metas if isinstance(meta, Meta))
+
+
+def _seconds(text: str) -> float | str:
+    """Return a time such as 90, 5m or 1h in seconds, or the text where it is none.
+
+    >>> _seconds("5m"), _seconds("1.5h"), _seconds("soon")
+    (300.0, 5400.0, 'soon')
+    """
+    found = re.fullmatch(r"([0-9.]+)\s*([smhd]?)", text.strip())
+    try:
+        return float(found[1]) * _SECONDS[found[2] or "s"] if found else text
+    except ValueError:
+        return text
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as they are written.
+
+    >>> _duration(3600.0), _duration(90.0)
+    ('1h', '90s')
+    """
+    for unit, size in reversed(_SECONDS.items()):
+        if seconds and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def _split(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
@@ -214,6 +322,10 @@ def _flag(name: str) -> str:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
+    if _is_tuple(hint) and isinstance(value, dict):
+        value = [f"{key}={one}" for key, one in value.items()]
+    if isinstance(value, str) and _is_duration(hint):
+        value = _seconds(value)
     try:
         return msgspec.convert(value, hint, strict=False)
     except msgspec.ValidationError as error:
@@ -234,11 +346,13 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
         elif get_origin(plain) is tuple:
             extra = {"multiple": True, "metavar": "TEXT"}
         else:
-            extra["metavar"] = {int: "N", float: "SECONDS"}.get(plain, field.name.split("_")[-1].upper())
+            metavars = {int: "N", float: "TIME" if _is_duration(hints[field.name]) else "NUMBER"}
+            extra["metavar"] = metavars.get(plain, field.name.split("_")[-1].upper())
         if field.required:
             help_text = f"{help_text}  [required]"
         elif field.default not in (None, ()):
             shown = {True: "on", False: "off"}[field.default] if plain is bool else field.default
+            shown = _duration(float(shown)) if _is_duration(hints[field.name]) else shown
             help_text = f"{help_text}  [default: {shown}]"
         flags.append(click.option(flag, field.name, help=help_text, **extra))
     return flags

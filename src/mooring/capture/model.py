@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -28,11 +28,17 @@ from mlflow.types import DataType, ParamSchema, ParamSpec
 from mooring.capture.in_process import Captures, as_request, as_response, as_text, check, encoded
 from mooring.config import CaptureSettings, resolve
 from mooring.exchange import Exchange, new_request_id
+from mooring.registry import log_baseline_artifact
+
+if TYPE_CHECKING:
+    from mooring.drift.baseline import Baseline
 
 REQUIREMENTS = ("click", "crc32c", "msgspec", "obstore")
 """What this module and the drain need beside MLflow, as the names that PyPI has them under."""
 
 _REQUEST_ID = "request_id"
+_STAYS = ("demo", "monitor", "report", "comparison", "engine", "__pycache__")
+"""What of Mooring capture has no use for."""
 _NAME = "mooring_model"
 _PROCESS = "one for all monitored models of a process"
 _logging_model = threading.Event()
@@ -44,14 +50,16 @@ def log_model(
     name: str = "model",
     registered_model_name: str | None = None,
     input_example: Any = None,
+    baseline: Baseline | None = None,
     **kwargs: Any,
 ) -> ModelInfo:
     """Log a copy of the model at `model_uri` that, wherever it is served, logs its requests and answers.
 
     The copy has the signature of the original, and takes a parameter `request_id` besides. Served, it writes one
     CSV file a request into `$MLFLOW_MONITORING_DIR` (default `out`), or Parquet where `$MLFLOW_MONITORING_FORMAT`
-    says so or that is no directory but a bucket. In the log the model has its registered name. Further arguments
-    go to `mlflow.pyfunc.log_model`. Raises MlflowException if there is no such model.
+    says so or that is no directory but a bucket. In the log the model has its registered name. A `baseline`, as
+    `mooring.baseline` makes it, goes with the model, where the monitor finds it. Further arguments go to
+    `mlflow.pyfunc.log_model`. Raises MlflowException if there is no such model.
 
         info = mlflow.sklearn.log_model(model, name="model", signature=signature)
         mooring.log_model(info.model_uri, name="monitored", registered_model_name="my-model")
@@ -66,9 +74,7 @@ def log_model(
         kwargs["model_config"] = {**(kwargs.get("model_config") or {}), _NAME: registered_model_name}
     with _unlogged(), tempfile.TemporaryDirectory() as code:
         package = Path(__file__).resolve().parents[1]
-        travelling = shutil.copytree(
-            package, Path(code, "mooring"), ignore=shutil.ignore_patterns("demo", "__pycache__")
-        )
+        travelling = shutil.copytree(package, Path(code, "mooring"), ignore=shutil.ignore_patterns(*_STAYS))
         kwargs["code_paths"] = [*(kwargs.get("code_paths") or []), str(travelling)]
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
@@ -78,6 +84,8 @@ def log_model(
             input_example=input_example,
             **kwargs,
         )
+    if baseline is not None:
+        log_baseline_artifact(baseline.to_bytes(), model_id=info.model_id)
     return info
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -16,27 +14,27 @@ from typing import NoReturn
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mooring.demo.processes import DemoError, free_ports, running, wait_for, wait_until_up
 from mooring.demo.train import MODEL, SAMPLE, TARGET
-from mooring.drift.baseline import make
-from mooring.drift.judge import values_of
-from mooring.drift.profile import profile
+from mooring.log.reader import read_log
+from mooring.monitor.state import State
+from mooring.report.from_state import of_state
+from mooring.report.page import html
 
 REQUESTS = 200
 ROWS_PER_REQUEST = 4
+WINDOW_ROWS = 400
 DRIFT = {"alcohol": 1.0, "residual sugar": 4.0, "pH": 0.05}
-PSI_LARGE, PSI_SOME = 0.25, 0.1
 
 console = Console()
 
 
 def run(directory: Path) -> None:
-    """Train if there is no model yet, serve it behind the proxy, send traffic, show the log and the drift.
+    """Train if there is no model yet, serve it behind the proxy, send traffic that drifts, and have it found.
 
     All that is written lies in `directory`. Raises DemoError where a step fails.
     """
@@ -46,46 +44,80 @@ def run(directory: Path) -> None:
     os.environ.pop("MLFLOW_REGISTRY_URI", None)
     # MLflow starts uvicorn by its name: it must be found in an environment that is not activated, too.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    log = directory / "log"
+    log, state = directory / "log", f"sqlite:///{directory / 'state.db'}"
     _train(directory)
 
     server_port, proxy_port = free_ports(2)
     upstream = f"http://127.0.0.1:{server_port}"
     model = f"models:/{MODEL}@champion"
     serve = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--port", str(server_port), "-m", model]
-    proxy = ["-m", "mooring", "proxy", "--port", str(proxy_port), "--upstream", upstream]
-    proxy += ["--log", str(log), "--format", "csv"]
-    with (
-        _interruptible(),
-        running([sys.executable, *serve], directory, directory / "server.log") as server,
-        running([sys.executable, *proxy], directory, directory / "proxy.log") as proxying,
-    ):
-        _say("Starting the model server", " ".join(["mlflow", *serve[2:]]))
-        with console.status("it loads the model"):
-            wait_until_up(server_port, server, directory / "server.log")
-        _say("Starting the proxy in front of it", " ".join(["mooring", *proxy[2:]]))
-        wait_until_up(proxy_port, proxying, directory / "proxy.log")
+    proxy = ["-m", "mooring", "proxy", "--port", str(proxy_port), "--upstream", upstream, "--model", model]
+    proxy += ["--log", str(log), "--segment-seconds", "1"]
+    monitor = ["-m", "mooring", "monitor", "--model", MODEL, "--log", str(log), "--state", state]
+    monitor += ["--every", "1s", "--window", "1d", "--window-rows", str(WINDOW_ROWS)]
+    with _interruptible(), State(state) as opened:
+        before = _rows(opened)
+        with (
+            running([sys.executable, *serve], directory, directory / "server.log") as server,
+            running([sys.executable, *proxy], directory, directory / "proxy.log") as proxying,
+            running([sys.executable, *monitor], directory, directory / "monitor.log"),
+        ):
+            _say("Starting the model server", " ".join(["mlflow", *serve[2:]]))
+            with console.status("it loads the model"):
+                wait_until_up(server_port, server, directory / "server.log")
+            _say("Starting the proxy in front of it", " ".join(["mooring", *proxy[2:]]))
+            wait_until_up(proxy_port, proxying, directory / "proxy.log")
+            _say("Starting the monitor", " ".join(["mooring", *monitor[2:]]))
 
-        wines = pd.read_csv(SAMPLE).drop(columns=TARGET).astype(float)
-        rng = np.random.default_rng(1)
-        as_trained = _send(proxy_port, wines, rng, "requests like the training data")
-        drifted_wines = wines.assign(**{name: wines[name] + shift for name, shift in DRIFT.items()})
-        drifted = _send(proxy_port, drifted_wines, rng, "requests that drifted")
-        wait_for(
-            lambda: all((log / f"{request_id}.csv").exists() for request_id in as_trained + drifted),
-            30,
-            f"not every request is in {log}; see {directory / 'proxy.log'}",
-        )
-        console.print("Stopping what was started")
-    _show_log(log, as_trained + drifted)
-    _show_drift(wines, _read(log, as_trained), _read(log, drifted))
+            wines = pd.read_csv(SAMPLE).drop(columns=TARGET).astype(float)
+            rng = np.random.default_rng(1)
+            sent = _send(proxy_port, wines, rng, "requests like the training data")
+            drifted_wines = wines.assign(**{name: wines[name] + shift for name, shift in DRIFT.items()})
+            sent += _send(proxy_port, drifted_wines, rng, "requests that drifted")
+            with console.status("the monitor reads the log"):
+                wait_for(
+                    lambda: _rows(opened) >= before + sent * ROWS_PER_REQUEST,
+                    60,
+                    f"not all rows were seen; see {directory / 'monitor.log'} and {directory / 'proxy.log'}",
+                )
+            console.print("Stopping what was started")
+        _judge_the_rest(monitor, directory)
+        _show(opened, log, sent)
+        report = directory / "report.html"
+        report.write_text(html(of_state(opened, MODEL, log=str(log))), encoding="utf-8")
     console.print(
-        f"\nEverything that was started has stopped. The log is in {log}, the models are in "
+        f"\nEverything that was started has stopped. The log is in {log}, the models and the verdicts are in "
         f"{os.environ['MLFLOW_TRACKING_URI']}\nNext, see them: mlflow ui --backend-store-uri "
-        f"{os.environ['MLFLOW_TRACKING_URI']}",
+        f"{os.environ['MLFLOW_TRACKING_URI']}\nAnd open the report: {report}",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _rows(state: State) -> int:
+    """Return how many rows the monitor has seen of the model."""
+    return sum(judged.window.rows for judged in state.history(MODEL, newest=10_000))
+
+
+def _judge_the_rest(monitor: list[str], directory: Path) -> None:
+    """Judge the windows that were still open, as they are."""
+    with running([sys.executable, *monitor, "--once"], directory, directory / "monitor-once.log") as process:
+        if process.wait() != 0:
+            raise DemoError(f"the monitor failed; see {directory / 'monitor-once.log'}")
+
+
+def _show(state: State, log: Path, sent: int) -> None:
+    console.rule("What was logged")
+    rows = read_log(str(log), model=MODEL, columns=["request_id"]).num_rows
+    console.print(f"{sent} requests sent; {rows} rows in {log}", soft_wrap=True, highlight=False)
+    console.rule("What the monitor found")
+    table = Table("window", "rows", "verdict", "why")
+    for window, verdict in state.history(MODEL, newest=12):
+        if verdict is not None:
+            style = {"ok": "green", "warning": "yellow", "critical": "red"}.get(verdict.status, "dim")
+            span = f"{window.start:%H:%M:%S} to {window.end:%H:%M:%S}"
+            table.add_row(span, f"{window.rows}", f"[{style}]{verdict.status}[/]", verdict.message)
+    console.print(table)
 
 
 def _train(directory: Path) -> None:
@@ -132,10 +164,9 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _send(port: int, wines: pd.DataFrame, rng: np.random.Generator, what: str) -> list[str]:
-    """Send requests of a few random wines each, and return their request ids."""
+def _send(port: int, wines: pd.DataFrame, rng: np.random.Generator, what: str) -> int:
+    """Send requests of a few random wines each, and return how many."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    request_ids = []
     for _ in track(range(REQUESTS), f"Sending {REQUESTS} {what}", console=console):
         rows = wines.iloc[rng.integers(len(wines), size=ROWS_PER_REQUEST)]
         body = json.dumps({"dataframe_split": {"columns": list(rows), "data": rows.to_numpy().tolist()}})
@@ -144,52 +175,8 @@ def _send(port: int, wines: pd.DataFrame, rng: np.random.Generator, what: str) -
         text = answer.read().decode()
         if answer.status != 200:
             raise DemoError(f"the model server answered {answer.status}: {text}")
-        request_ids.append(answer.headers["X-Request-Id"])
     connection.close()
-    return request_ids
-
-
-def _read(log: Path, request_ids: list[str]) -> dict[str, list[float]]:
-    """Return the logged values of each column."""
-    columns: dict[str, list[float]] = defaultdict(list)
-    for request_id in request_ids:
-        with (log / f"{request_id}.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    columns[name].append(float(value))
-    return columns
-
-
-def _show_log(log: Path, request_ids: list[str]) -> None:
-    console.rule("What was logged")
-    console.print(f"{len(request_ids)} requests, {len(request_ids)} files in {log}, such as", soft_wrap=True)
-    for request_id in request_ids[:3]:
-        console.print(f"  {request_id}.csv", highlight=False)
-    console.print("  …\n\nand in the first of them")
-    console.print((log / f"{request_ids[0]}.csv").read_text(), highlight=False, soft_wrap=True, style="dim")
-
-
-def _show_drift(
-    baseline: pd.DataFrame, as_trained: dict[str, list[float]], drifted: dict[str, list[float]]
-) -> None:
-    console.rule("Drift of the traffic against the training data")
-    table = Table(
-        "feature", caption="PSI: over 0.1 some drift, over 0.25 much. KS: from 0, the same, to 1, apart."
-    )
-    for which in ("as trained", "drifted"):
-        table.add_column(f"PSI {which}", justify="right")
-        table.add_column(f"KS {which}", justify="right")
-    trained = make({str(name): pa.array(baseline[name]) for name in baseline})
-    profiles = [profile([pa.table(dict(traffic))], trained.grids) for traffic in (as_trained, drifted)]
-    for name, feature in trained.features.items():
-        cells = []
-        for found in profiles:
-            values = {one.measure: one.value for one in values_of(name, feature, found.features[name])}
-            psi = values["psi"]
-            style = "red" if psi > PSI_LARGE else "yellow" if psi > PSI_SOME else "green"
-            cells += [f"[{style}]{psi:.3f}[/]", f"{values['ks']:.3f}"]
-        table.add_row(name, *cells)
-    console.print(table)
+    return REQUESTS
 
 
 def _say(what: str, command: str) -> None:

@@ -94,9 +94,12 @@ def main(experiment_name: str | None, data_path: str, max_depth: int, max_leaf_n
             pip_requirements=requirements("mlflow", "scikit-learn", "cloudpickle"),
             registered_model_name=MODEL,
         )
+        baseline = mooring.baseline(inputs, predictions=tree.predict(inputs), labels=train[TARGET])
+        mooring.log_baseline(baseline)
         monitored = mooring.log_model(
             model.model_uri,
             name="monitored",
+            baseline=baseline,
             input_example=inputs.head(2),
             registered_model_name=MONITORED_MODEL,
         )

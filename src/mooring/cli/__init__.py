@@ -1,0 +1,24 @@
+"""Every command. Each imports what it runs only when it runs."""
+
+from __future__ import annotations
+
+import click
+
+from mooring import __version__
+from mooring.cli.baseline import baseline, calibrate
+from mooring.cli.capture import drain, proxy
+from mooring.cli.compare import compare
+from mooring.cli.log import log_group
+from mooring.cli.monitor import drift, monitor, report
+from mooring.cli.output import CONTEXT
+from mooring.cli.start import demo, init
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__)
+def main() -> None:
+    """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
+
+
+for _command in (init, demo, proxy, drain, log_group, monitor, drift, report, baseline, calibrate, compare):
+    main.add_command(_command)

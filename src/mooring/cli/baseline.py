@@ -1,0 +1,146 @@
+"""`mooring baseline`: what a model was trained on, built from data or from the log, and shown."""
+
+from __future__ import annotations
+
+import click
+
+from mooring.cli.monitor import explained
+from mooring.cli.output import CONTEXT, show
+from mooring.config import SettingError, StatePlace, load
+
+
+@click.group(context_settings=CONTEXT)
+def baseline() -> None:
+    """What a model was trained on, which windows are compared with: build it, show it."""
+
+
+@baseline.command(context_settings=CONTEXT)
+@click.option("--model", help="name of the model")
+@click.option("--model-version", help="the version that it is of; none for rows that name no version")
+@click.option("--data", metavar="FILE", help="training data: .parquet, .csv or .jsonl, or a directory of Parquet")
+@click.option("--from-log", metavar="START..END", help="rows of the log instead, such as 2026-03-01..2026-03-08")
+@click.option("--prediction", multiple=True, metavar="COLUMN", help="with --data: what the model predicted")
+@click.option("--label", metavar="COLUMN", help="with --data: the ground truth")
+@click.option("--kind", multiple=True, metavar="COLUMN=KIND",
+              help="numeric, categorical, timestamp, text or other, where it is not to be found out")  # fmt: skip
+@click.option("--log", help="the log  [default: ./mooring-log]")
+@click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]")
+def build(
+    *,
+    model: str | None,
+    model_version: str | None,
+    data: str | None,
+    from_log: str | None,
+    prediction: tuple[str, ...],
+    label: str | None,
+    kind: tuple[str, ...],
+    log: str | None,
+    state: str | None,
+) -> None:
+    """Build a baseline and keep it in the monitor's state, where it goes before the one that training logged.
+
+    \b
+    mooring baseline build --model wine --model-version 3 --data train.parquet --label quality
+    mooring baseline build --model wine --from-log 2026-03-01..2026-03-08
+    """
+    from mooring.monitor import building
+    from mooring.monitor.state import State
+
+    settings = load(StatePlace, {"model": model, "log": log, "state": state})
+    if settings.model is None:
+        raise SettingError("--model is missing: say which model the baseline is of")
+    if (data is None) == (from_log is None):
+        raise SettingError("give either --data FILE or --from-log START..END")
+    with explained():
+        try:
+            kinds = building.kinds_of(kind)
+            if data is not None:
+                made, source = building.from_data(data, prediction, label, kinds), data
+            else:
+                made = building.from_log(settings.log, settings.model, model_version, from_log or "", kinds)
+                source = f"{settings.log} {from_log}"
+        except (ValueError, FileNotFoundError) as error:
+            raise SettingError(str(error)) from None
+        with State(settings.state) as opened, opened.begin() as tx:
+            tx.put_baseline(settings.model, model_version, made.to_bytes(), source)
+    named = f" version {model_version}" if model_version else ""
+    click.echo(f"{settings.model}{named}: {made.rows} rows, {len(made.features)} features", err=True)
+
+
+@baseline.command("show", context_settings=CONTEXT)
+@click.option("--model", help="name of the model")
+@click.option("--model-version", help="the version that it is of; by default the champion, or none")
+@click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object")
+def show_baseline(*, model: str | None, model_version: str | None, state: str | None, as_json: bool) -> None:
+    """Show the baseline that windows are compared with."""
+    import json
+
+    from mooring.monitor import building
+    from mooring.monitor.baselines import Baselines
+    from mooring.monitor.state import State
+    from mooring.monitor.tracking import Tracking
+
+    settings = load(StatePlace, {"model": model, "state": state})
+    if settings.model is None:
+        raise SettingError("--model is missing: say which model's baseline is meant")
+    with explained(), State(settings.state) as opened:
+        baselines = Baselines(opened, Tracking(), lambda _: None)
+        found, _ = baselines.of(settings.model, model_version)
+        if found is None:
+            raise click.ClickException(baselines.why_not(settings.model, model_version))
+    rows = building.described(found)
+    if as_json:
+        click.echo(json.dumps({"rows": found.rows, "about": found.about, "features": rows}, indent=1))
+        return
+    columns = ["feature", "role", "kind", "nulls", "least", "mean", "greatest", "categories"]
+    show(columns, [["" if row[name] is None else f"{row[name]}" for name in columns] for row in rows])
+    click.echo(f"{found.rows} rows; {', '.join(f'{key} {value}' for key, value in found.about.items())}", err=True)
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--model", help="name of the model")
+@click.option("--model-version", help="the version whose windows are meant")
+@click.option("--from-log", required=True, metavar="START..END", help="past windows in which nothing was wrong")
+@click.option("--variant", default="champion", show_default=True, help="the variant whose windows are meant")
+@click.option("--window", help="a window ends after this time  [default: 1h]")
+@click.option("--window-rows", type=click.IntRange(min=1), help="or after so many rows  [default: 1000]")
+@click.option("--log", help="the log  [default: ./mooring-log]")
+@click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]")
+def calibrate(
+    *,
+    model: str | None,
+    model_version: str | None,
+    from_log: str,
+    variant: str,
+    window: str | None,
+    window_rows: int | None,
+    log: str | None,
+    state: str | None,
+) -> None:
+    """Take what is usual from past windows rather than from chance alone, where traffic has its own cycles.
+
+    The baseline stays; from then on a window alarms where it lies further from the baseline than past ones did.
+    """
+    from mooring.config import JudgeSettings
+    from mooring.monitor import building
+    from mooring.monitor.baselines import Baselines
+    from mooring.monitor.state import State
+    from mooring.monitor.tracking import Tracking
+
+    given = {"model": model, "log": log, "state": state, "window": window, "window_rows": window_rows}
+    settings = load(JudgeSettings, given)
+    if settings.model is None:
+        raise SettingError("--model is missing: say which model is meant")
+    with explained(), State(settings.state) as opened:
+        baselines = Baselines(opened, Tracking(), lambda _: None)
+        found, _ = baselines.of(settings.model, model_version)
+        if found is None:
+            raise click.ClickException(baselines.why_not(settings.model, model_version))
+        try:
+            calibrated, count = building.calibrated(found, settings, model_version, variant, from_log)
+        except ValueError as error:
+            raise SettingError(str(error)) from None
+        with opened.begin() as tx:
+            tx.put_baseline(settings.model, model_version, calibrated.to_bytes(), f"{settings.log} {from_log}")
+    click.echo(f"what is usual is taken from {count} windows", err=True)

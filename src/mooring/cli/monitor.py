@@ -1,0 +1,181 @@
+"""`mooring monitor`, and what it found: `mooring drift` and `mooring report`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mooring.cli.output import CONTEXT, show
+from mooring.config import MonitorSettings, SettingError, StatePlace, load, options
+
+_DRIFT = ("warning", "critical")
+_STYLES = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what a user can do something about into a message and an exit code."""
+    from mooring.drift.stored import FormatError
+    from mooring.log.reader import LogError
+    from mooring.log.store import StoreError
+    from mooring.monitor.database import StateError
+    from mooring.monitor.metrics import CantServe
+    from mooring.monitor.results import UnknownModel
+    from mooring.monitor.tracking import TrackingError
+
+    try:
+        yield
+    except (LogError, UnknownModel) as error:
+        raise SettingError(str(error)) from None
+    except (StoreError, StateError, TrackingError, FormatError, CantServe) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command(context_settings=CONTEXT)
+@options(MonitorSettings)
+@click.option("--once", is_flag=True, help="judge what is new, and open windows as they are now; then end")
+def monitor(settings: MonitorSettings, *, once: bool) -> None:
+    """Watch a model's log for drift, window by window.
+
+    \b
+    mooring monitor --model wine --log mooring-log
+    mooring monitor --model wine --log s3://bucket/log --state postgresql://host/mooring --every 5m --window 1h
+
+    It reads only what is new in the log, compares each window with the model's baseline, keeps verdicts in the
+    state, logs them to MLflow in the experiment mooring/NAME, and tells --alert-webhook and --alert-command.
+    Killed at any point, it goes on where it was. Exit code 1: --once, and something could not be told.
+    """
+    from mooring.monitor.run import run
+    from mooring.report.from_state import small_report
+
+    with explained():
+        try:
+            worked = run(settings, once=once, report=small_report)
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+            raise SettingError(str(error)) from None
+    if not worked:
+        sys.exit(1)
+
+
+def _of_model(command: Any) -> Any:
+    """Give a command the flags that say which windows of which model are meant."""
+    for flag in reversed(
+        (
+            click.option("--model", help="name of the model; needed where the state knows several"),
+            click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]"),
+            click.option("--model-version", help="only windows of this version"),
+            click.option("--start", metavar="TIME", help="only windows that begin then or later"),
+            click.option("--end", metavar="TIME", help="only windows that begin before"),
+            click.option("-n", "--newest", type=click.IntRange(min=1), default=100, show_default=True,
+                         help="how many windows"),
+        )
+    ):  # fmt: skip
+        command = flag(command)
+    return command
+
+
+@click.command(context_settings=CONTEXT)
+@_of_model
+@click.option("--values", is_flag=True, help="with --json: every measure, not only what alarmed")
+@click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest window first")
+def drift(
+    *,
+    model: str | None,
+    state: str | None,
+    model_version: str | None,
+    start: str | None,
+    end: str | None,
+    newest: int,
+    values: bool,
+    as_json: bool,
+) -> None:
+    """Show the verdicts of the monitor. Exit code 2: the newest window drifted."""
+    import json
+
+    from mooring.log.reader import instant
+    from mooring.monitor.results import as_dicts, history
+    from mooring.monitor.state import State
+
+    settings = load(StatePlace, {"model": model, "state": state})
+    with explained(), State(settings.state) as opened:
+        found = history(
+            opened,
+            settings.model,
+            version=model_version,
+            start=instant(start, "start"),
+            end=instant(end, "end"),
+            newest=newest,
+        )
+        if as_json:
+            click.echo(json.dumps(as_dicts(opened, found, values=values), indent=1))
+        else:
+            rows = [
+                [
+                    f"{window.start:%Y-%m-%d %H:%M:%S}",
+                    f"{window.end:%H:%M:%S}",
+                    window.version or "",
+                    window.variant,
+                    f"{window.rows}",
+                    f"{_STYLES[verdict.status]}{verdict.status}{', so far' if verdict.provisional else ''}",
+                    verdict.message,
+                ]
+                for window, verdict in found
+                if verdict is not None
+            ]
+            show(["from (UTC)", "to", "version", "variant", "rows", "verdict", "why"], rows)
+    if found and found[-1].verdict is not None and found[-1].verdict.status in _DRIFT:
+        sys.exit(2)
+
+
+@click.command(context_settings=CONTEXT)
+@_of_model
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="the file to write",
+)
+def report(
+    *,
+    model: str | None,
+    state: str | None,
+    model_version: str | None,
+    start: str | None,
+    end: str | None,
+    newest: int,
+    output: Path,
+) -> None:
+    """Write a report of the monitor's verdicts: one HTML file that needs no network."""
+    from mooring.log.reader import instant
+    from mooring.monitor.results import model_in
+    from mooring.monitor.state import State
+    from mooring.report.from_state import of_state
+    from mooring.report.page import html
+
+    settings = load(StatePlace, {"model": model, "state": state})
+    with explained(), State(settings.state) as opened:
+        text = html(
+            of_state(
+                opened,
+                model_in(opened, settings.model),
+                log=settings.log,
+                version=model_version,
+                start=instant(start, "start"),
+                end=instant(end, "end"),
+                newest=newest,
+            )
+        )
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingError(f"{output} can't be written: {error.strerror}") from None
+    click.echo(f"{output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

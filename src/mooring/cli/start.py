@@ -1,0 +1,94 @@
+"""`mooring demo` and `mooring init`: for those who begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mooring.cli.output import CONTEXT
+from mooring.config import SettingError
+
+
+@click.command(context_settings=CONTEXT)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="mooring-demo",
+    show_default=True,
+    help="directory that everything is written to",
+)
+def demo(directory: Path) -> None:
+    """See it work: train, serve behind the proxy, send traffic that drifts, and have the monitor find it.
+
+    Takes about a minute, stops everything that it started, and names the report at the end.
+    """
+    from mooring.demo.processes import DemoError
+    from mooring.demo.run import run
+
+    try:
+        run(directory)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("model")
+@click.option("--force", is_flag=True, help="write over a mooring.yaml that is there")
+def init(model: str, *, force: bool) -> None:
+    """Write a mooring.yaml for a registered model, models:/NAME, and say what to type next."""
+    from mooring.registry import RegistryError, resolve
+
+    name = model.removeprefix("models:/")
+    uri = f"models:/{name}" if "@" in name or "/" in name else f"models:/{name}@champion"
+    try:
+        name, _ = resolve(uri)
+    except (RegistryError, ValueError) as error:
+        raise click.ClickException(f"{uri}: {error}. Give models:/NAME@ALIAS or models:/NAME/VERSION") from None
+    path = Path("mooring.yaml")
+    if path.exists() and not force:
+        raise SettingError(f"{path} is there already: --force writes over it")
+    path.write_text(_YAML.format(name=name), encoding="utf-8")
+    click.echo(_NEXT.format(name=name, uri=uri), nl=False)
+
+
+_YAML = """\
+# Settings of Mooring in this directory. Flags and MOORING_* variables go before them.
+# Every one is explained by `mooring proxy --help` and `mooring monitor --help`.
+
+model: {name}
+
+# The inference log: a directory, or s3://, gs:// or az:// and a bucket.
+log: ./mooring-log
+
+# What the monitor remembers: an SQLite file, or postgresql://USER@HOST/NAME for several hosts.
+state: sqlite:///./.mooring/state.db
+
+# A window is judged once it has so many rows or its time is over, whichever comes first.
+window_rows: 1000
+window: 1h
+
+# The chance that a window in which nothing has changed raises any alarm.
+budget: 0.001
+
+# Who is told when drift begins, gets worse, and ends.
+# alert_webhook: [https://chat.example/hooks/…]
+# alert_command: ["notify-team --channel models"]
+# alert_windows: 2/3    # only when 2 of the last 3 windows drift
+
+# Fields that are never stored as they are.
+# redact: ["email=hash", "name=drop"]
+"""
+
+_NEXT = """\
+mooring.yaml is written. Next, each in a terminal of its own:
+
+    mlflow models serve --env-manager local --port 5002 --model-uri {uri}
+    mooring proxy --upstream http://localhost:5002 --port 5001 --model {uri}
+    mooring monitor
+
+and, once there are verdicts:
+
+    mooring report
+"""
