@@ -5,6 +5,7 @@ A script is a server on 127.0.0.1:${port} and clients of ${proxy}; its line `# p
 
 from __future__ import annotations
 
+import re
 import resource
 import shlex
 import shutil
@@ -15,11 +16,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from peers import OK, Proxy, post, proxy, read_head, read_message, upstream
+from mooring.demo.processes import wait_for
+from peers import OK, Proxy, answering, post, proxy, read_head, read_message, upstream
 
 SCRIPTS = sorted(Path(__file__).with_name("conformance").glob("*.vtc"))
 AT_ONCE = 4
@@ -161,7 +164,7 @@ def test_an_answer_nobody_reads_does_not_keep_the_connection_for_ever(tmp_path):
             while read_message(file).line:
                 connection.sendall(answer)
 
-    flags = ("--idle-timeout", "0.5", "--receive-timeout", "0.5")
+    flags = ("--idle-timeout", "0.5", "--upstream-idle-timeout", "0.5", "--receive-timeout", "0.5")
     with between(tmp_path, handle, *flags) as running, running.connect() as client, running.connect() as reader:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         with reader.makefile("rb") as file:
@@ -174,6 +177,47 @@ def test_an_answer_nobody_reads_does_not_keep_the_connection_for_ever(tmp_path):
             while data := client.recv(2**20):
                 received += len(data)
         assert received < 30_000_000
+
+
+def test_an_answer_that_comes_again_without_a_date_gets_that_of_now(tmp_path):
+    with between(tmp_path, answering(OK)) as running, running.connect() as client, client.makefile("rb") as file:
+
+        def date() -> str:
+            client.sendall(post())
+            [value] = read_message(file).all("Date")
+            return value
+
+        first = date()
+        wait_for(lambda: date() > first, 10, "the answer's Date stands still")
+
+
+def test_many_that_go_no_further_in_one_piece(tmp_path):
+    last = b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n"
+    with between(tmp_path, echo) as running, running.connect() as client, client.makefile("rb") as file:
+        client.sendall(last * 2500)
+        answers = [read_message(file) for _ in range(2500)]
+    assert {(answer.line, answer.body) for answer in answers} == {
+        ("HTTP/1.1 200 OK", b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n")
+    }
+
+
+def test_405_names_what_is_allowed(tmp_path):
+    with between(tmp_path, echo) as running:
+        answer = running.exchange(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.line == "HTTP/1.1 405 Method Not Allowed"
+        assert "POST" in answer.all("Allow")[0]
+        port = int(re.search(r"counts on http://127\.0\.0\.1:(\d+)/", running.stderr)[1])
+        for method, path, allowed in (
+            ("DELETE", "/stats", "GET, HEAD"),
+            ("PUT", "/metrics", "GET, HEAD"),
+            ("GET", "/model-version/3", "PUT"),
+        ):
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request(method, path)
+            reply = connection.getresponse()
+            assert (reply.status, reply.headers["Allow"]) == (405, allowed)
+            assert reply.headers["Date"].endswith("GMT")
+            connection.close()
 
 
 def test_a_slow_server_stops_a_client_that_uploads(tmp_path):

@@ -356,6 +356,7 @@ def test_a_drain_killed_at_each_of_its_calls(tmp_path, log_format):
         if log_format == "parquet":
             assert logged(log) == logged(log, "inferences") == Counter(ids)
             assert not list(log.rglob("*#*"))
+            assert not list(log.glob("[ip]*/**/.*.part"))
         else:
             assert {path.stem for path in log.glob("*.csv")} == ids
         assert account(tmp_path, run) == {"seen": 8, "stored": 8, "in_flight": 0, "dropped": {}}

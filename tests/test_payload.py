@@ -288,7 +288,7 @@ def test_columns_of_lists_are_rows_if_there_are_as_many_predictions() -> None:
 
 def test_no_rows_and_no_predictions() -> None:
     scored = decode(exchange({"dataframe_split": {"columns": ["a"], "data": []}}, {"predictions": []}))
-    assert scored == ("dataframe_split", Frame(("a",), []), Frame(("prediction",), []), None)
+    assert scored == Scored("dataframe_split", Frame(("a",), []), Frame(("prediction",), []), None)
 
 
 def test_rows_that_differ_are_named() -> None:
@@ -420,6 +420,13 @@ def test_decompressed_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload, "MAX_DECOMPRESSED", len(BODY))
     assert decode_inputs(gzip.compress(BODY), encoding="gzip").kind == "inputs"
     assert refused(gzip.compress(BODY + b" "), request_encoding="gzip") == "too_large"
+
+
+def test_a_parquet_body_that_unpacks_to_much_is_not_unpacked() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"a": pa.nulls(10_000_000, pa.int8())}), file)
+    assert len(file.getvalue()) < 100_000
+    assert refused(file.getvalue(), request_type=PARQUET) == "too_large"
 
 
 # Whatever comes.

@@ -207,3 +207,12 @@ def test_the_accounts_of_ended_writers_do_not_grow_without_bound(tmp_path):
         live_writers(tmp_path)
     assert past_ledger(tmp_path).seen == 200
     assert (tmp_path / "ledger.json").stat().st_size < 10_000
+
+
+def test_a_segment_that_had_just_been_opened_hides_none_of_those_before_it(tmp_path):
+    writer = SpoolWriter(tmp_path, segment_bytes=1)
+    writer.append([encode(Exchange(request_id="a", time_ns=0)), encode(Ledger(seen=1, stored=1))])
+    writer.append([encode(Exchange(request_id="b", time_ns=0)), encode(Ledger(seen=2, stored=2))])
+    (writer.directory / "00000003.open").write_bytes(MAGIC)
+    writer.abandon()
+    assert last_ledger(writer.directory).seen == 2

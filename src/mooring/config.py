@@ -104,7 +104,9 @@ class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
     ] = 0
     header: Annotated[tuple[str, ...], Meta(description="request header to log; repeat it for more")] = ()
     max_body: Annotated[int, Meta(ge=0, description="bytes of a request's body; a longer one gets 413")] = 2**30
-    max_head: Annotated[int, Meta(ge=1, description="bytes of a request's head; a longer one gets 431")] = 65536
+    max_head: Annotated[
+        int, Meta(ge=1, description="bytes of a head; a longer one of a request gets 431, of an answer 502")
+    ] = 65536
     max_target: Annotated[int, Meta(ge=1, description="bytes of a request's target; a longer one gets 414")] = (
         16384
     )
@@ -118,9 +120,15 @@ class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
     response_timeout: Annotated[
         float, Meta(gt=0, description="seconds without a byte from the model server before 504")
     ] = 300.0
-    idle_timeout: Annotated[
-        float, Meta(gt=0, description="seconds that an idle connection is kept, on either side")
-    ] = 75.0
+    idle_timeout: Annotated[float, Meta(gt=0, description="seconds that a client's idle connection is kept")] = (
+        75.0
+    )
+    upstream_idle_timeout: Annotated[
+        float,
+        Meta(
+            gt=0, description="seconds that an idle connection to the server is kept; less than it keeps it itself"
+        ),
+    ] = 4.0
 
 
 class DrainSettings(LogSettings, kw_only=True, frozen=True):

@@ -23,13 +23,21 @@ from mooring.exchange import Exchange
 if TYPE_CHECKING:
     import pandas
 
-MAX_DECOMPRESSED = 256 * 2**20
+MAX_DECOMPRESSED = 16 * 2**20
+"""Bytes up to which a body is unpacked: as many as `--max-payload` keeps of one that is not compressed."""
 
 _JSON = "application/json"
 _CHAT_KEYS = {"messages", "prompt", "input"}
 _ANY_HEADER = 32  # zlib: take gzip's header or its own
 
 _PREDICTION = ("prediction",)
+
+_UNUSABLE = {
+    "unencodable": "The model's input or output has no form in JSON.",
+    "unredactable": "A body could not be redacted, so it was not stored.",
+    "truncated": "Only a part of the request or of its answer was captured.",
+}
+"""Codes of the capture after which a body is not what was sent, and what they say to people."""
 
 _decode_json = msgspec.json.Decoder().decode
 
@@ -50,7 +58,7 @@ class Undecodable(ValueError):
         return str(self.args[1])
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True):
     """Rows under named columns; no name comes twice.
 
     The values are those of JSON: None, bool, int, float, str, list and dict; from Parquet datetime, too. An int
@@ -58,7 +66,7 @@ class Frame(NamedTuple):
     """
 
     columns: tuple[str, ...]
-    rows: list[Sequence[Any]]
+    rows: Sequence[Sequence[Any]]
 
 
 class Inputs(NamedTuple):
@@ -69,7 +77,7 @@ class Inputs(NamedTuple):
     params: dict[str, Any] | None = None
 
 
-class Scored(NamedTuple):
+class Scored(msgspec.Struct, frozen=True):
     """A request with its answer, row for row.
 
     `kind` is the request's format: one of MLflow's own four names, `csv`, `parquet`, `chat`, or `split`, which
@@ -95,17 +103,15 @@ def decode(exchange: Exchange) -> Scored:
     """
     if not exchange.succeeded:
         raise Undecodable("failed", f"There is no prediction: the status is {exchange.status}.")
-    if "unencodable" in exchange.errors:
-        raise Undecodable("unencodable", "The model's input or output has no form in JSON.")
-    if "unredactable" in exchange.errors:
-        raise Undecodable("unredactable", "A body could not be redacted, so it was not stored.")
-    if "truncated" in exchange.errors:
-        raise Undecodable("truncated", "Only a part of the request or of its answer was captured.")
+    if exchange.errors:
+        for code, message in _UNUSABLE.items():
+            if code in exchange.errors:
+                raise Undecodable(code, message)
+    exchange = decompressed(exchange)
     if (usual := _decode_usual(exchange)) is not None:
         return usual
-    kind, inputs, params = decode_inputs(exchange.request, exchange.request_type, exchange.request_encoding)
-    answer = exchange.response, exchange.response_type, exchange.response_encoding
-    outputs = decode_outputs(*answer, chat=kind == "chat")
+    kind, inputs, params = decode_inputs(exchange.request, exchange.request_type)
+    outputs = decode_outputs(exchange.response, exchange.response_type, chat=kind == "chat")
     for asked in inputs:
         for answered in outputs:
             if len(asked.rows) == len(answered.rows):
@@ -114,8 +120,25 @@ def decode(exchange: Exchange) -> Scored:
     raise Undecodable("rows_differ", f"Rows in the request: {rows}. Predictions in its answer: {predictions}.")
 
 
+def decompressed(exchange: Exchange) -> Exchange:
+    """Return an exchange with its bodies unpacked: the same one if neither is compressed.
+
+    Raises Undecodable (`encoding`, `too_large`) for a body that is not packed as its header says, or unpacks to
+    more than MAX_DECOMPRESSED bytes; no more than that is ever unpacked.
+    """
+    if not exchange.request_encoding and not exchange.response_encoding:
+        return exchange
+    return msgspec.structs.replace(
+        exchange,
+        request=_decompress(exchange.request, exchange.request_encoding),
+        response=_decompress(exchange.response, exchange.response_encoding),
+        request_encoding="",
+        response_encoding="",
+    )
+
+
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
-    columns: tuple[str, ...]
+    columns: msgspec.Raw
     data: list[list[Any]]
 
 
@@ -127,32 +150,43 @@ class _Predictions(msgspec.Struct, forbid_unknown_fields=True):
     predictions: list[float | int | str | bool | None]
 
 
-_distinct: set[tuple[str, ...]] = set()
+_known_names: dict[bytes, tuple[str, ...]] = {}
 _decode_table = msgspec.json.Decoder(_Split).decode
+_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_predictions = msgspec.json.Decoder(_Predictions).decode
 
 
 def _decode_usual(exchange: Exchange) -> Scored | None:
     """Decode what is by far the most frequent, in a tenth of the time; None if it is anything else."""
-    if exchange.request_encoding or exchange.response_encoding:
-        return None
     if exchange.request_type != _JSON or exchange.response_type != _JSON:
         return None
     try:
-        columns, rows = msgspec.structs.astuple(_decode_table(exchange.request).dataframe_split)
+        table = _decode_table(exchange.request).dataframe_split
         predictions = _decode_predictions(exchange.response).predictions
+        columns = _distinct_names(bytes(table.columns))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if len(rows) != len(predictions) or not rows or set(map(len, rows)) != {len(columns)}:
+    if columns is None:
         return None
-    if columns not in _distinct:
-        if _names(columns) != columns:
-            return None
-        if len(_distinct) < 1024:  # clients choose the names
-            _distinct.add(columns)
+    rows, width = table.data, len(columns)
+    if len(rows) != len(predictions) or not rows or set(map(len, rows)) != {width}:
+        return None
     return Scored(
         "dataframe_split", Frame(columns, rows), Frame(_PREDICTION, [(one,) for one in predictions]), None
     )
+
+
+def _distinct_names(text: bytes) -> tuple[str, ...] | None:
+    """Return the names in a list of JSON, None if one comes twice. Clients send the same list again and again."""
+    known = _known_names.get(text)
+    if known is not None:
+        return known
+    names = _decode_names(text)
+    if _names(names) != names:
+        return None
+    if len(_known_names) < 1024 and len(text) < 16 * 1024:  # clients choose the names
+        _known_names[text] = names
+    return names
 
 
 def decode_inputs(body: bytes, content_type: str = _JSON, encoding: str = "") -> Inputs:
@@ -171,6 +205,7 @@ def decode_inputs(body: bytes, content_type: str = _JSON, encoding: str = "") ->
         frame = _through_pandas(lambda pandas: pandas.read_csv(StringIO(body.decode())))
         return Inputs("csv", (frame,))
     if mime == "application/vnd.apache.parquet":
+        _check_size(body)
         # Arrow's own types: numpy has no missing integer, so that one null would cost the others their digits.
         frame = _through_pandas(lambda pandas: pandas.read_parquet(BytesIO(body), dtype_backend="pyarrow"))
         return Inputs("parquet", (frame,))
@@ -271,6 +306,21 @@ def _inflate(body: bytes, wbits: int) -> bytes:
     if not stream.eof or stream.unused_data:
         raise Undecodable("encoding", "The compressed body ends too early, or something follows it.")
     return whole
+
+
+def _check_size(parquet: bytes) -> None:
+    """Raise Undecodable for a Parquet file that says of itself that it unpacks to more than MAX_DECOMPRESSED."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    try:
+        about = read_metadata(BytesIO(parquet))
+    except (ArrowException, OSError) as error:
+        raise Undecodable("malformed", f"The body is no Parquet file ({type(error).__name__}).") from error
+    packed = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
+    # A value that comes again and again takes no room in the file, but in memory it does.
+    if max(packed, 8 * about.num_rows * about.num_columns) > MAX_DECOMPRESSED:
+        raise Undecodable("too_large", f"The body unpacks to more than {MAX_DECOMPRESSED} bytes.")
 
 
 # Each reader takes what stands under its key and returns the ways in which it may be meant.

@@ -15,6 +15,7 @@ import shutil
 import struct
 import time
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,17 +39,33 @@ class NotASegment(ValueError):
 
 
 class Lock:
-    """An exclusive lock on a file, held by this process until `release` or its end."""
+    """An exclusive lock on a file, held by this process until `release` or its end.
+
+    A child that this process forks has no part in it.
+    """
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
+        _held.add(self)
 
     def release(self) -> None:
         """Let others have it; nothing more if that was done."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    # The kernel keeps a lock as long as any process has the file open, a child of the one that took it too.
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def try_lock(path: Path) -> Lock | None:
@@ -304,19 +321,35 @@ class Account:
 
     def __init__(self) -> None:
         self._ledger: Ledger | None = None
-        self._behind: list[Exchange] = []
+        self._behind = self._failed = 0
+        self._errors: Counter[str] = Counter()
 
     def add(self, record: Exchange | Ledger) -> None:
         """Take the next frame."""
         if isinstance(record, Ledger):
             self._ledger = record
-            self._behind.clear()
-        else:
-            self._behind.append(record)
+            self._behind = self._failed = 0
+            self._errors.clear()
+            return
+        self._behind += 1
+        if not record.succeeded:
+            self._failed += 1
+        if record.errors:
+            self._errors.update(record.errors)
+
+    def read(self, segment: Path) -> None:
+        """Take the frames of a segment, as far as they can be read. Raises FileNotFoundError where it has gone."""
+        try:
+            for payload, _ in read_frames(segment):
+                self.add(decode(payload))
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return
 
     def ledger(self, before: Ledger | None) -> Ledger | None:
         """Return the account, None where there is none, given that of the segments before."""
-        ledger, behind = self._ledger or before, len(self._behind)
+        ledger, behind = self._ledger or before, self._behind
         if not behind:
             return ledger
         ledger = ledger or Ledger()
@@ -325,8 +358,8 @@ class Account:
             seen=behind - begun,
             stored=behind,
             in_flight=-begun,
-            failed=sum(not exchange.succeeded for exchange in self._behind),
-            errors=Counter(code for exchange in self._behind for code in exchange.errors),
+            failed=self._failed,
+            errors=dict(self._errors),
         )
         return ledger + found
 
@@ -350,16 +383,14 @@ def last_ledger(directory: Path) -> Ledger | None:
     """
     while directory.is_dir():
         kept = _kept(directory)
-        last = max([*directory.glob("*.open"), *directory.glob("*.segment")], default=None)
+        waiting = [*directory.glob("*.open"), *directory.glob("*.segment")]
         account = Account()
-        if last is not None:
-            try:
-                for payload, _ in read_frames(last):
-                    account.add(decode(payload))
-            except FileNotFoundError:
-                continue  # the drain has just closed or deleted it
-            except (OSError, ValueError, msgspec.MsgspecError):
-                pass  # what is readable of it counts
+        try:
+            # One that the log refuses is still there when those after it have gone.
+            for path in sorted(path for path in waiting if kept is None or path.stem > kept.segment):
+                account.read(path)
+        except FileNotFoundError:
+            continue  # the drain has just closed or deleted it
         if directory.name in _past(directory.parent).writers:
             break  # what is in the directory is about to go
         if _kept(directory) == kept:

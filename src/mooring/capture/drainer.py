@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
+from mooring.capture.say import Seldom
 from mooring.config import LogSettings
 from mooring.spool import abandoned, try_lock, writers
 
@@ -32,7 +32,7 @@ class Drainer:
             self._command += [f"--{name.replace('_', '-')}", str(value)]
         self._process: subprocess.Popen[bytes] | None = None
         self._looked = -_LOOK_SECONDS
-        self._said = -_SAY_EVERY_SECONDS
+        self._say = Seldom(_SAY_EVERY_SECONDS)
 
     def ensure(self, now: bool = False) -> None:
         """Start the drain unless one runs, this process's or another's. Looks once a second, never raises."""
@@ -46,11 +46,7 @@ class Drainer:
                 lock.release()
                 self._start()
         except OSError as error:
-            if time.monotonic() - self._said > _SAY_EVERY_SECONDS:
-                self._said = time.monotonic()
-                with suppress(OSError):  # stderr may be a file on the disk that is full
-                    text = f"mooring: no drain can be started now, it is tried again: {error}"
-                    print(text, file=sys.stderr, flush=True)
+            self._say(f"no drain can be started now, it is tried again: {error}")
 
     def _start(self) -> None:
         # The drain finds Mooring where this process found it, in a model's code_paths too.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from mooring.capture.redact import Redactor, parse_rule
+from mooring.capture.say import Seldom
 from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, Ledger, encode, in_sample
 from mooring.spool import SpoolWriter, spooled_bytes
@@ -31,7 +30,7 @@ class Recorder:
         self._sample = settings.sample
         self._redactor = _redactor(settings)
         self._writer: SpoolWriter | None = None
-        self._said = -_SAY_EVERY_SECONDS
+        self.say = Seldom(_SAY_EVERY_SECONDS)
         self._spooled = 0
         self._measured = 0.0
         self._refused = 0  # bytes that the disk would not take, until it takes as many
@@ -190,14 +189,6 @@ class Recorder:
             f"not stored: {sum(dropped.values())} exchanges so far ({reason}: {why}). Clients still get their "
             "answers; make room or mend the directory's permissions, and logging goes on by itself."
         )
-
-    def say(self, text: str) -> None:
-        """Print to stderr, at most every ten seconds."""
-        if time.monotonic() - self._said < _SAY_EVERY_SECONDS:
-            return
-        self._said = time.monotonic()
-        with suppress(OSError):  # it may be a file on the same full disk
-            print(f"mooring: {text}", file=sys.stderr, flush=True)
 
 
 def _nothing() -> None:

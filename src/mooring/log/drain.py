@@ -32,6 +32,8 @@ _POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
 _LOOK_SECONDS = 0.5
 _BACKOFF_SECONDS = 0.2, 30.0
 _SAY_EVERY_SECONDS = 60.0
+_OUTAGE = 3
+"""Segments that are refused one after the other before the log is taken to refuse all."""
 _UNWRITABLE = (ArithmeticError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
 
 
@@ -45,16 +47,16 @@ class Frames:
 
     def __iter__(self) -> Iterator[Exchange]:
         """Yield the exchanges. A frame that can't be understood is set aside, and those after it come still."""
+        account = self.account
         for payload, offset in read_frames(self._segment.path, self.offset):
             try:
                 record = decode(payload)
             except (msgspec.MsgspecError, ValueError) as error:
                 self._set_aside(payload, error)
-                record = None
-            if isinstance(record, Exchange):
-                yield record
-            if record is not None:
-                self.account.add(record)
+            else:
+                if type(record) is Exchange:
+                    yield record
+                account.add(record)
             self.offset = offset
 
     def _set_aside(self, payload: bytes, error: Exception) -> None:
@@ -124,6 +126,39 @@ def aside(segment: Segment, suffix: str = "") -> Path:
     return directory / f"{segment.name}{suffix}"
 
 
+class Backoff:
+    """When to try again what was refused: each time twice as far ahead, up to half a minute, with jitter."""
+
+    def __init__(self) -> None:
+        self._seconds = _BACKOFF_SECONDS[0]
+        self._due = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the time has come."""
+        return time.monotonic() >= self._due
+
+    def refused(self) -> None:
+        """Put it off."""
+        self._due = time.monotonic() + self._seconds * random.uniform(0.5, 1.0)
+        self._seconds = min(self._seconds * 2, _BACKOFF_SECONDS[1])
+
+
+class Refusal:
+    """A segment that the log has refused: why, how often, and when to try again."""
+
+    def __init__(self) -> None:
+        self.error = OSError()
+        self.times = 0
+        self.backoff = Backoff()
+
+    def again(self, error: OSError) -> None:
+        """It was refused once more."""
+        self.error = error
+        self.times += 1
+        self.backoff.refused()
+
+
 class Drain:
     """One drain of one spool."""
 
@@ -131,29 +166,70 @@ class Drain:
         self._settings = settings
         self._spool = settings.spool_path
         self._sink: CsvDrain | ParquetDrain | None = None
+        self._refused: dict[str, Refusal] = {}
+        self._outage = False
+
+    @property
+    def refusal(self) -> OSError | None:
+        """Why the log refused the last of the segments that it has refused so far; None if there is none."""
+        return next((refusal.error for refusal in reversed(self._refused.values())), None)
 
     def once(self) -> int:
         """Put what is new into the log, and return how much that was.
 
-        Raises OSError where the log refuses; what it has not taken is tried again the next time.
+        A segment that the log refuses is tried again later; those behind it go on. Raises OSError where it refuses
+        several in a row and takes none, or can't be opened: that is an outage, and nothing else is tried.
         """
         if self._sink is None:  # made here, so that a log that can't be opened is tried again like any other
             log = self._settings.log
             self._sink = CsvDrain(log) if self._settings.format == "csv" else ParquetDrain(log)
-        count = 0
-        for segment in segments(self._spool):
+        count = in_a_row = 0
+        for segment in self._due():
             try:
-                count += self._sink.drain(segment)
-            except FileNotFoundError:
-                if segment.path.exists():
-                    raise
-                continue  # closed, and so renamed, since it was listed
-            except _UNWRITABLE as error:
-                # Nothing that clients send should get here; if it does, the segments behind must not wait for it.
-                path = aside(segment)
-                say(f"{segment.path} can't be made a part of the log, and is set aside as {path}: {error!r}")
-                segment.path.rename(path)
+                taken = self._take(self._sink, segment)
+            except OSError as error:
+                self._refused.setdefault(segment.name, Refusal()).again(error)
+                in_a_row += 1
+                if in_a_row < _OUTAGE:
+                    continue
+                if count:
+                    break
+                self._outage = True
+                raise
+            self._refused.pop(segment.name, None)
+            if taken:
+                count, in_a_row = count + taken, 0
+                self._end_outage()
         return count
+
+    def _due(self) -> list[Segment]:
+        """Return the segments to try now: first those that were refused least often."""
+        waiting = segments(self._spool)
+        if not self._refused:
+            return waiting
+        names = {segment.name for segment in waiting}
+        self._refused = {name: refusal for name, refusal in self._refused.items() if name in names}
+        due = [one for one in waiting if one.name not in self._refused or self._refused[one.name].backoff.due]
+        return sorted(due, key=lambda one: self._refused[one.name].times if one.name in self._refused else 0)
+
+    def _take(self, sink: CsvDrain | ParquetDrain, segment: Segment) -> int:
+        try:
+            return sink.drain(segment)
+        except FileNotFoundError:
+            if segment.path.exists():
+                raise
+            return 0  # closed, and so renamed, since it was listed
+        except _UNWRITABLE as error:
+            # Nothing that clients send should get here; if it does, the segments behind must not wait for it.
+            path = aside(segment)
+            say(f"{segment.path} can't be made a part of the log, and is set aside as {path}: {error!r}")
+            segment.path.rename(path)
+            return 0
+
+    def _end_outage(self) -> None:
+        if self._outage:  # what was refused then was not to blame
+            self._outage = False
+            self._refused.clear()
 
 
 def run(settings: LogSettings) -> bool:
@@ -179,10 +255,13 @@ def run(settings: LogSettings) -> bool:
 
 
 def _drain(settings: LogSettings, spool: Path, stop: threading.Event) -> bool:
-    drain = Drain(settings)
-    wait, said, looked, alive, alone_since = _BACKOFF_SECONDS[0], -_SAY_EVERY_SECONDS, -_LOOK_SECONDS, True, 0.0
+    drain, backoff = Drain(settings), Backoff()
+    said, looked, alive, alone_since = -_SAY_EVERY_SECONDS, -_LOOK_SECONDS, True, 0.0
     while not stop.is_set():
-        now = time.monotonic()
+        if not backoff.due:
+            stop.wait(_POLL_SECONDS[settings.format])
+            continue
+        now, count = time.monotonic(), 0
         try:
             if now - looked >= _LOOK_SECONDS:
                 alive, looked = live_writers(spool), now
@@ -191,19 +270,22 @@ def _drain(settings: LogSettings, spool: Path, stop: threading.Event) -> bool:
             if not alive and not segments(spool):
                 live_writers(spool)
                 return True
+            refusal = drain.refusal
+            if count or refusal is None:
+                backoff = Backoff()
         except OSError as error:
-            if now - said > _SAY_EVERY_SECONDS:
-                said = now
-                say(f"the log refuses: {error}. Nothing is lost: it stays in {spool} and is tried again")
-            if not alive and now - alone_since > settings.drain_timeout:
-                return False
-            stop.wait(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 2, _BACKOFF_SECONDS[1])
-            continue
-        if said > 0:
-            say("the log takes exchanges again")
-        wait, said = _BACKOFF_SECONDS[0], -_SAY_EVERY_SECONDS
+            refusal = error
+            backoff.refused()
+        if refusal is None:
+            if said > 0:
+                say("the log takes exchanges again")
+            said = -_SAY_EVERY_SECONDS
+        elif now - said > _SAY_EVERY_SECONDS:
+            said = now
+            say(f"the log refuses: {refusal}. Nothing is lost: it stays in {spool} and is tried again")
         if count == 0:
+            if refusal is not None and not alive and now - alone_since > settings.drain_timeout:
+                return False
             stop.wait(_POLL_SECONDS[settings.format])
     return not segments(spool)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mooring.exchange import Exchange
 from mooring.log import store
 from mooring.log.schema import ARROW, PAYLOADS, TIME, Fields, Kinds, Recorded, infer_fields
-from mooring.payload import Frame, Scored, Undecodable, decode
+from mooring.payload import Frame, Scored, Undecodable, decode, decompressed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -26,6 +26,9 @@ NO_MODEL = "default"
 CHUNK_EXCHANGES = 8192
 CHUNK_BYTES = 8 * 2**20
 _DAY_NS = 86_400 * 10**9
+_NEVER_TWICE = {"request_id", "client_request_id", "time", "duration_ns", "request", "response"}
+"""Columns for which a dictionary of their values would be larger than they are."""
+_OLD_SECONDS = 3600.0
 
 Signature = Callable[[str], Fields | None]
 
@@ -53,10 +56,13 @@ class ParquetLog:
             for kind, data in partition.finish():
                 path = f"{kind}/{folder}/{name}.parquet"
                 store.put_if_absent(self._store, path, data, self._uri)
+                # The name is this segment's alone, and nobody else drains it.
+                store.remove_parts(self._uri, path)
 
     def _schema(self, model: str) -> Recorded:
         if model not in self._schemas:
             recorded = Recorded(self._store, self._uri, folder_name(model))
+            store.remove_parts(self._uri, f"schemas/model={folder_name(model)}/*", older_than=_OLD_SECONDS)
             if recorded.is_new and (fields := self._signature(model)) is not None:
                 recorded.extend(fields)
             self._schemas[model] = recorded
@@ -68,17 +74,26 @@ class Partition:
 
     def __init__(self, schema: Recorded) -> None:
         self._schema = schema
-        self._fields: Fields | None = None
+        self._fields = schema.fields
         self._exchanges: list[Exchange] = []
+        self._unpacked: list[Exchange] = []
         self._bytes = 0
         self._payloads = ParquetBuffer(PAYLOADS)
         self._inferences: ParquetBuffer | None = None
 
     def add(self, exchange: Exchange) -> None:
         """Take an exchange."""
+        size = len(exchange.request) + len(exchange.response)
+        unpacked = exchange
+        if exchange.request_encoding or exchange.response_encoding:
+            unpacked = _unpacked(exchange)
+            size += len(unpacked.request) + len(unpacked.response)
+            if self._bytes + size > CHUNK_BYTES:
+                self._flush()
         self._exchanges.append(exchange)
-        self._bytes += len(exchange.request) + len(exchange.response)
-        if len(self._exchanges) >= CHUNK_EXCHANGES or self._bytes >= CHUNK_BYTES:
+        self._unpacked.append(unpacked)
+        self._bytes += size
+        if self._bytes >= CHUNK_BYTES or len(self._exchanges) >= CHUNK_EXCHANGES:
             self._flush()
 
     def finish(self) -> list[tuple[str, bytes]]:
@@ -91,29 +106,46 @@ class Partition:
 
     def _flush(self) -> None:
         exchanges, self._exchanges, self._bytes = self._exchanges, [], 0
+        unpacked, self._unpacked = self._unpacked, []
         if not exchanges:
             return
-        scored: list[tuple[Exchange, Scored]] = []
+        pairs: list[tuple[Exchange, Scored]] = []
         reasons: list[str | None] = []
-        for exchange in exchanges:
+        for exchange in unpacked:
             try:
-                decoded = decode(exchange)
+                scored = decode(exchange)
             except Undecodable as error:
                 reasons.append(f"{error.code}: {error}")
                 continue
-            if decoded.kind == "chat":
+            if scored.kind == "chat":
                 reasons.append("chat: The request is a conversation, not rows.")
                 continue
-            scored.append((exchange, decoded))
+            pairs.append((exchange, scored))
             reasons.append(None)
         self._payloads.write(payload_batch(exchanges, reasons))
-        if not scored:
-            return
+        if pairs:
+            self._write_inferences(pairs)
+
+    def _write_inferences(self, pairs: Sequence[tuple[Exchange, Scored]]) -> None:
+        inputs = _columns([scored.inputs for _, scored in pairs])
+        outputs = _columns([scored.outputs for _, scored in pairs])
+        known = self._schema.fields
+        new = Fields(infer_fields(_without(inputs, known.input)), infer_fields(_without(outputs, known.output)))
+        fields = self._schema.extend(new)
         if self._inferences is None:
-            self._fields = self._schema.extend(_found(scored))
-            self._inferences = ParquetBuffer(self._fields.arrow())
-        assert self._fields is not None
-        self._inferences.write(inference_batch(scored, self._fields))
+            self._inferences = ParquetBuffer(fields.arrow())
+        elif fields != self._fields:
+            self._inferences = self._inferences.widened(fields.arrow())
+        self._fields = fields
+        self._inferences.write(inference_batch(pairs, inputs, outputs, fields))
+
+
+def _unpacked(exchange: Exchange) -> Exchange:
+    """Return an exchange with its bodies unpacked, as it is where they can't be: `decode` will say why."""
+    try:
+        return decompressed(exchange)
+    except Undecodable:
+        return exchange
 
 
 class ParquetBuffer:
@@ -121,7 +153,8 @@ class ParquetBuffer:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._sink = pa.BufferOutputStream()
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        repeated = [path for field in schema if field.name not in _NEVER_TWICE for path in _leaves(field)]
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", use_dictionary=repeated)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch, if it has any rows."""
@@ -130,9 +163,42 @@ class ParquetBuffer:
 
     def finish(self) -> bytes:
         """Return the file."""
-        self._writer.close()
-        data: bytes = self._sink.getvalue().to_pybytes()
+        data: bytes = self._finish().to_pybytes()
         return data
+
+    def widened(self, schema: pa.Schema) -> ParquetBuffer:
+        """Return a file with these rows whose structs have more fields, null in all of them."""
+        written = pq.ParquetFile(pa.BufferReader(self._finish()))
+        wider = ParquetBuffer(schema)
+        for number in range(written.num_row_groups):
+            for batch in written.read_row_group(number).combine_chunks().to_batches():
+                wider.write(_with_nulls(batch, schema))
+        return wider
+
+    def _finish(self) -> pa.Buffer:
+        self._writer.close()
+        return self._sink.getvalue()
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    if not pa.types.is_struct(field.type):
+        return [field.name]
+    return [f"{field.name}.{child.name}" for child in field.type]
+
+
+def _with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows with the structs of `schema`, null in the fields that they lack."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for part in Fields._fields:
+        if part not in schema.names:
+            continue
+        kind, known = schema.field(part).type, {}
+        if part in columns:
+            names = [field.name for field in columns[part].type]
+            known = dict(zip(names, columns[part].flatten(), strict=True))
+        arrays = [known.get(field.name, pa.nulls(batch.num_rows, field.type)) for field in kind]
+        columns[part] = pa.StructArray.from_arrays(arrays, fields=list(kind))
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
 def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) -> pa.RecordBatch:
@@ -146,13 +212,17 @@ def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) 
     return pa.record_batch([_array(columns[field.name], field.type) for field in PAYLOADS], schema=PAYLOADS)
 
 
-def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) -> pa.RecordBatch:
-    """Return the rows of exchanges as rows of a model's inferences."""
+def inference_batch(
+    pairs: Sequence[tuple[Exchange, Scored]],
+    inputs: dict[str, Sequence[Any]],
+    outputs: dict[str, Sequence[Any]],
+    fields: Fields,
+) -> pa.RecordBatch:
+    """Return the rows of exchanges, whose columns are `inputs` and `outputs`, as rows of a model's inferences."""
     counts = [len(scored.inputs.rows) for _, scored in pairs]
     misfits: dict[int, dict[str, dict[str, Any]]] = {}
-    inputs = _columns([scored.inputs for _, scored in pairs])
-    outputs = _columns([scored.outputs for _, scored in pairs])
     rows = sum(counts)
+    one_each = rows == len(counts) and min(counts, default=1) == 1
     arrays: dict[str, pa.Array] = {}
     for part, columns in (("input", inputs), ("output", outputs)):
         kinds: Kinds = getattr(fields, part)
@@ -164,7 +234,7 @@ def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) ->
                     misfits.setdefault(at, {}).setdefault(part, {})[name] = value
 
     def spread(values: Iterable[Any]) -> list[Any]:
-        if rows == len(counts) and min(counts, default=1) == 1:
+        if one_each:
             return list(values)
         return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
@@ -188,13 +258,6 @@ def inference_batch(pairs: Sequence[tuple[Exchange, Scored]], fields: Fields) ->
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
-def _found(pairs: Sequence[tuple[Exchange, Scored]]) -> Fields:
-    """Return the fields of exchanges and their kinds."""
-    inputs = _columns([scored.inputs for _, scored in pairs])
-    outputs = _columns([scored.outputs for _, scored in pairs])
-    return Fields(infer_fields(inputs), infer_fields(outputs))
-
-
 def _columns(frames: Sequence[Frame]) -> dict[str, Sequence[Any]]:
     """Return the rows of all frames as columns; None where a frame has no such column."""
     names = frames[0].columns
@@ -205,6 +268,10 @@ def _columns(frames: Sequence[Frame]) -> dict[str, Sequence[Any]]:
     if not rows:
         return dict.fromkeys(names, ())
     return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+def _without(columns: dict[str, Sequence[Any]], known: Kinds) -> dict[str, Sequence[Any]]:
+    return {name: values for name, values in columns.items() if name not in known}
 
 
 def _widened(frame: Frame, names: tuple[str, ...]) -> Frame:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,22 @@ from mooring.spool import sync_directory
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+    "GOOGLE_BASE_URL",
+)
+"""Variables that name a store other than the cloud's own; what they name without TLS is meant so."""
+
+
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+_ASKS_THE_MACHINE = ("/latest/api/token", "/computeMetadata/", "/metadata/identity/")
+"""Where each cloud tells its own machines their credentials; asked where the environment has none."""
 
 
 class StoreError(OSError):
@@ -39,8 +57,9 @@ def _directory(uri: str) -> Path:
 def open_store(uri: str) -> ObjectStore:
     """Return the store at `uri`; a directory is made where it is missing.
 
-    Credentials and endpoints come from the environment that each cloud's own tools use, such as AWS_ACCESS_KEY_ID
-    and AWS_ENDPOINT_URL. Nothing is asked of a remote store yet. Raises StoreError for a URI that can't be used.
+    Credentials and endpoints come from the environment that each cloud's own tools use: AWS_ACCESS_KEY_ID and
+    AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY.
+    Nothing is asked of a remote store yet. Raises StoreError for a URI that can't be used.
     """
     try:
         if is_local(uri):
@@ -50,9 +69,8 @@ def open_store(uri: str) -> ObjectStore:
             raise StoreError(
                 f"{uri} is no place for a log: it is a directory, or begins with s3://, gs:// or az://"
             )
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if scheme.startswith("s3") else ""
         options: ClientConfig = {"timeout": "30s", "connect_timeout": "5s"}
-        if endpoint.startswith("http://"):
+        if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
             options["allow_http"] = True
         # Whoever calls tries again, for longer and with something to say meanwhile.
         retry: RetryConfig = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
@@ -102,12 +120,27 @@ def _link_if_absent(path: Path, data: bytes) -> bool:
     return True
 
 
+def remove_parts(uri: str, path: str, older_than: float = 0.0) -> None:
+    """Remove what killed processes left of the objects at `path`, a pattern, that they did not finish.
+
+    Only what is at least `older_than` seconds old. A remote store keeps nothing unfinished. What can't be removed
+    stays: it is hidden, and no part of the log.
+    """
+    if not is_local(uri):
+        return
+    place = _directory(uri) / path
+    with suppress(OSError):
+        for part in place.parent.glob(f".{place.name}.*.part"):
+            if time.time() - part.stat().st_mtime >= older_than:
+                part.unlink(missing_ok=True)
+
+
 def get(store: ObjectStore, path: str, uri: str) -> bytes | None:
     """Return an object's bytes, or None if there is none. Raises StoreError where the store refuses."""
     try:
         return bytes(obstore.get(store, path).bytes())
     except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
+        if any(code in str(error) for code in _NO_BUCKET):
             raise StoreError(explain(error, uri)) from error
         return None
     except (BaseError, OSError) as error:
@@ -117,8 +150,12 @@ def get(store: ObjectStore, path: str, uri: str) -> bytes | None:
 def explain(error: Exception, uri: str) -> str:
     """Say in a sentence what is wrong with the store, and what to do."""
     text = str(error)
-    if "NoSuchBucket" in text or "ContainerNotFound" in text:
+    if any(code in text for code in _NO_BUCKET):
         return f"there is no bucket for {uri}: make it, or name another"
+    if "Account must be specified" in text:
+        return f"{uri} does not say whose it is: set AZURE_STORAGE_ACCOUNT_NAME"
+    if any(path in text.partition("\n")[0] for path in _ASKS_THE_MACHINE):
+        return f"there are no credentials for {uri}: none in the environment, and this machine is given none"
     if isinstance(error, PermissionDeniedError) or "403 Forbidden" in text or "401 Unauthorized" in text:
         return f"{uri} refuses these credentials: check them in the environment, and what they allow"
     if "error sending request" in text or "dns error" in text:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 Snapshot = Callable[[], Awaitable[Stats]]
 SetVersion = Callable[[str], None]
 _TIMEOUT = 10.0
+_VERSION = "/model-version/"
+
+
+def _allowed(path: str) -> str:
+    return "PUT" if path.startswith(_VERSION) else "GET, HEAD"
 
 
 class Admin:
@@ -42,25 +48,28 @@ class Admin:
             async with asyncio.timeout(_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, target, *_ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-                status, content_type, body = await self._respond(method, target.partition("?")[0])
+                path = target.partition("?")[0]
+                status, content_type, body = await self._respond(method, path)
                 phrase = HTTPStatus(status).phrase
+                allow = f"Allow: {_allowed(path)}\r\n" if status == HTTPStatus.METHOD_NOT_ALLOWED else ""
                 writer.write(
-                    f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n"
-                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                    f"HTTP/1.1 {status} {phrase}\r\nDate: {formatdate(usegmt=True)}\r\n"
+                    f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+                    f"{allow}Connection: close\r\n\r\n".encode()
                     + (b"" if method == "HEAD" else body)
                 )
                 await writer.drain()
         writer.close()
 
     async def _respond(self, method: str, path: str) -> tuple[int, str, bytes]:
-        if method == "PUT" and path.startswith("/model-version/"):
-            version = unquote(path.removeprefix("/model-version/"))
+        if method not in _allowed(path).split(", "):
+            return 405, "text/plain", b"only GET, HEAD and PUT /model-version/VERSION\n"
+        if path.startswith(_VERSION):
+            version = unquote(path.removeprefix(_VERSION))
             if not version:
                 return 400, "text/plain", b"the version is missing: PUT /model-version/VERSION\n"
             self._set_version(version)
             return 200, "text/plain", b"ok\n"
-        if method not in ("GET", "HEAD"):
-            return 405, "text/plain", b"only GET, HEAD and PUT /model-version/VERSION\n"
         if path == "/healthz":
             return 200, "text/plain", b"ok\n"
         stats = await self._snapshot()

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 from collections import deque
+from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mooring.capture.proxy.server import Proxy
 
 NEVER = float("inf")
+ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 LINGER_SECONDS = 5.0
 """How long what a client still sends is read and dropped: closed at once, it might never see its answer."""
 _HOST = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
@@ -32,11 +34,13 @@ class Refused(Exception):
         super().__init__(message)
         self.status, self.code = status, code
 
-    def answer(self, method: bytes) -> bytes:
-        """Return the whole answer, after which the connection closes."""
+    def answer(self, method: bytes, date: bytes) -> bytes:
+        """Return the whole answer, with the line `date`, after which the connection closes."""
         lines, body = own_answer(self.status, self.code.upper(), str(self))
-        head = b"HTTP/1.1 %d %b\r\n%bVia: %b\r\nConnection: close\r\n\r\n"
-        return head % (self.status, REASONS[self.status], b"".join(lines), VIA) + (
+        if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            lines.append(b"Allow: %b\r\n" % ALLOWED)
+        head = b"HTTP/1.1 %d %b\r\n%bVia: %b%b\r\nConnection: close\r\n\r\n"
+        return head % (self.status, REASONS[self.status], b"".join(lines), VIA, date) + (
             b"" if method == b"HEAD" else body
         )
 
@@ -392,7 +396,7 @@ class ClientProtocol(asyncio.Protocol):
         if self._flows:
             self._refused = refused
             return
-        self.write(refused.answer(self._parser.get_method()))
+        self.write(refused.answer(self._parser.get_method(), self._proxy.date))
         self._close(linger=True)
 
 

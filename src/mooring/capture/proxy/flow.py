@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from mooring.capture.proxy.headers import REASONS, VIA, Fields, Headers, chunk, last_chunk, own_answer, without
+from mooring.capture.proxy.headers import (
+    REASONS,
+    VIA,
+    Fields,
+    Headers,
+    chunk,
+    last_chunk,
+    one_hop_less,
+    own_answer,
+    without,
+)
 from mooring.capture.proxy.legacy import maybe_split, plain_json, rewrap
 from mooring.capture.proxy.tap import Tap
 
@@ -18,7 +28,11 @@ if TYPE_CHECKING:
 LEGACY_BYTES = 64 * 2**20
 """A body of MLflow 1 is held until it is whole; a longer one passes as it is."""
 SCORING_PATH = b"/invocations"
+ID = b"\r\nX-Request-Id: "
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+COUNTED = frozenset({b"OPTIONS", b"TRACE"})
+"""Methods whose Max-Forwards says over how many intermediaries they may go (RFC 9110, section 7.6.2)."""
+SECRETS = (b"authorization", b"cookie")
 
 
 class Flow:
@@ -35,10 +49,12 @@ class Flow:
         "_continued",
         "_done",
         "_fields",
+        "_hops",
         "_request_chunked",
         "_request_out",
         "_retried",
         "_sniffed",
+        "_stops_here",
         "_target",
         "_trailers",
         "_upstream",
@@ -86,6 +102,9 @@ class Flow:
         self._sniffed: bytearray | None = None  # the body's beginning, until it is known what it is
 
         read = fields.read
+        self._hops, self._stops_here = read.get(b"max-forwards"), False
+        if self._hops is not None and method in COUNTED:
+            self._hops, self._stops_here = one_hop_less(self._hops)
         self._request_chunked = b"transfer-encoding" in read
         length = read.get(b"content-length")
         self.has_body = self._request_chunked or length not in (None, b"0")
@@ -151,7 +170,11 @@ class Flow:
             self._write_request(self._upstream)
         elif not self._acquired:
             self._acquired = True
-            self.proxy.pool.acquire(self)
+            if self._stops_here:
+                # In a turn of its own, since the answer to many in a row begins with the next.
+                self.proxy.loop.call_soon(self._answer_here)
+            else:
+                self.proxy.pool.acquire(self)
         elif not self.request_complete:
             self.client.hold("upstream")
 
@@ -222,8 +245,9 @@ class Flow:
                 b"\r\nX-Forwarded-Proto: ",
                 proto,
                 b"\r\nX-Forwarded-Host: " + host if host else b"",
-                b"\r\nX-Request-Id: " + request_id if request_id else b"",
+                ID + request_id if request_id else b"",
                 b"\r\nExpect: " + expect if expect else b"",
+                b"\r\nMax-Forwards: " + self._hops if self._hops else b"",
                 b"\r\n",
                 self.framing,
                 b"\r\n",
@@ -263,8 +287,10 @@ class Flow:
             lines = without(lines, b"content-length")
         out += lines
         out += (b"Via: ", via + b", " + VIA if via else VIA)
+        if b"date" not in read:
+            out.append(self.proxy.date)
         if request_id:
-            out += (b"\r\nX-Request-Id: ", request_id)
+            out += (ID, request_id)
         if chunked:
             out.append(b"\r\nTransfer-Encoding: chunked")
         if not self.keep_alive:
@@ -308,8 +334,26 @@ class Flow:
             self._finish(broken=True)
             return
         lines, body = own_answer(status, code.upper(), message)
+        self._answer(status, lines, b"application/json", body)
+
+    def _answer_here(self) -> None:
+        """Answer as the last server that the client wants to reach (RFC 9110, sections 9.3.7 and 9.3.8)."""
+        if self._done:
+            return
+        if self.method == b"OPTIONS":
+            self._answer(200, [b"Content-Length: 0\r\n"], b"", b"")
+            return
+        read = self._fields.read
+        host = b"Host: %b\r\n" % read[b"host"] if b"host" in read else b""
+        lines = without(self._fields.end_to_end(), *SECRETS)
+        seen = b"TRACE %b HTTP/%b\r\n%b%b\r\n" % (self._target, self.version.encode(), host, b"".join(lines))
+        head = b"Content-Type: message/http\r\nContent-Length: %d\r\n" % len(seen)
+        self._answer(200, [head], b"message/http", seen)
+
+    def _answer(self, status: int, lines: list[bytes], content_type: bytes, body: bytes) -> None:
+        """Give an answer of the proxy's own."""
         fields = Fields(self.proxy.answer_table)
-        fields.lines, fields.read = lines, {b"content-type": b"application/json"}
+        fields.lines, fields.read = lines, {b"content-type": content_type}
         self.answer_started(status, b"", fields, until_close=False)
         if self.method != b"HEAD":
             self.answer_body(body)
@@ -359,7 +403,8 @@ class Flow:
         self._upstream = None
         tap.status, tap.answer_fields = known.status, known.fields
         tap.answer_body(body)
-        last = b"".join((known.before, tap.answer_id, known.after, body))
+        date = b"" if known.dated else self.proxy.date
+        last = b"".join((known.before, date, ID, tap.answer_id, known.after, body))
         self.proxy.submit(self, tap, last, False)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from email.utils import formatdate
 from http import HTTPStatus
 
 Headers = list[tuple[bytes, bytes]]
@@ -30,12 +31,13 @@ REQUEST_REWRITTEN = (
     b"content-length",
     b"expect",
     b"forwarded",
+    b"max-forwards",
     b"x-forwarded-for",
     b"x-forwarded-host",
     b"x-forwarded-proto",
 )
 READ = (b"content-type", b"content-encoding")
-ANSWER_READ = (*READ, b"content-length")
+ANSWER_READ = (*READ, b"content-length", b"date")
 
 
 class FieldTable:
@@ -101,6 +103,27 @@ def without(lines: list[bytes], *names: bytes) -> list[bytes]:
     return [
         part for at in range(0, len(lines), 4) if lines[at].lower() not in names for part in lines[at : at + 4]
     ]
+
+
+def one_hop_less(max_forwards: bytes) -> tuple[bytes, bool]:
+    """Return Max-Forwards as it is passed on, and whether it lets the message go no further.
+
+    >>> one_hop_less(b"3"), one_hop_less(b"0"), one_hop_less(b"many")
+    ((b'2', False), (b'0', True), (b'many', False))
+    """
+    if not max_forwards.isdigit():
+        return max_forwards, False
+    number = int(max_forwards[-9:]) if len(max_forwards.lstrip(b"0")) < 10 else 10**9
+    return b"%d" % max(number - 1, 0), number == 0
+
+
+def date_line(seconds: float) -> bytes:
+    """Return the Date field for a time in seconds since the epoch, with the end of the line before it.
+
+    >>> date_line(0)
+    b'\\r\\nDate: Thu, 01 Jan 1970 00:00:00 GMT'
+    """
+    return b"\r\nDate: " + formatdate(seconds, usegmt=True).encode()
 
 
 def own_answer(status: int, code: str, message: str) -> tuple[list[bytes], bytes]:

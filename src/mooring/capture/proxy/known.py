@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from mooring.capture.proxy.flow import Flow
+from mooring.capture.proxy.flow import ID, Flow
 from mooring.capture.proxy.tap import Tap
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ ANSWERS = 256
 """How many heads of answers are kept; they change with their Date."""
 LONGEST = 4096
 """Bytes of the longest head that is kept."""
-_ID = b"\r\nX-Request-Id: "
 
 
 class KnownRequest(NamedTuple):
@@ -38,11 +37,15 @@ class KnownRequest(NamedTuple):
 
 
 class KnownAnswer(NamedTuple):
-    """An answer's head: what goes to the client before and after the id, and the length of its body."""
+    """An answer's head: what goes to the client before and after the id, and the length of its body.
+
+    `dated` says whether the server gave it a Date; else the proxy does, in front of the id.
+    """
 
     before: bytes
     after: bytes
     length: int
+    dated: bool
     status: int
     fields: Fields
 
@@ -86,10 +89,10 @@ def learn_request(flow: Flow, data: bytes) -> tuple[bytes, KnownRequest] | None:
     end = data.find(b"\r\n\r\n") + 4
     if end > LONGEST:
         return None
-    before, found, after = flow.head_out().partition(_ID + tap.request_id.encode())
+    before, found, after = flow.head_out().partition(ID + tap.request_id.encode())
     if not found or b"Content-Length: %d\r\n" % (len(data) - end) not in after:
         return None  # it goes on with another length: a body of MLflow 1
-    return data[:end], KnownRequest(before + _ID, after, len(data) - end, tap.request_fields, tap.target)
+    return data[:end], KnownRequest(before + ID, after, len(data) - end, tap.request_fields, tap.target)
 
 
 def learn_answer(flow: Flow, data: bytes) -> tuple[bytes, KnownAnswer] | None:
@@ -102,7 +105,9 @@ def learn_answer(flow: Flow, data: bytes) -> tuple[bytes, KnownAnswer] | None:
     if tap.answer_fields.read.get(b"content-length") != b"%d" % length or not length or end > LONGEST:
         return None
     head = b"".join(flow.answer_out)[:-length]
-    before, found, after = head.partition(_ID + tap.answer_id)
+    before, found, after = head.partition(ID + tap.answer_id)
     if not found:
         return None
-    return data[:end], KnownAnswer(before + _ID, after, length, tap.status, tap.answer_fields)
+    dated = b"date" in tap.answer_fields.read
+    before = before if dated else before.removesuffix(flow.proxy.date)
+    return data[:end], KnownAnswer(before, after, length, dated, tap.status, tap.answer_fields)

@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.flow import Flow
-from mooring.capture.proxy.headers import ANSWER_READ, HOP_BY_HOP, READ, REQUEST_REWRITTEN, REWRITTEN, FieldTable
+from mooring.capture.proxy.headers import (
+    ANSWER_READ,
+    HOP_BY_HOP,
+    READ,
+    REQUEST_REWRITTEN,
+    REWRITTEN,
+    FieldTable,
+    date_line,
+)
 from mooring.capture.proxy.known import KnownAnswer
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.tap import Tap
 from mooring.capture.proxy.upstream import Pool, UpstreamProtocol, parse_upstream
 from mooring.capture.recorder import Recorder
+from mooring.capture.say import Seldom
 
 if TYPE_CHECKING:
     from mooring.config import ProxySettings
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     Answered = tuple[Flow, Tap, bytes, bool]
 
 _SWEEP_SECONDS = 0.25
+_SAY_EVERY_SECONDS = 10.0
 
 
 def _release(done: list[Answered]) -> None:
@@ -43,11 +54,13 @@ class Proxy:
         self.recorder = recorder
         self.loop = loop
         self.upstream = parse_upstream(settings.upstream)
+        self.say = Seldom(_SAY_EVERY_SECONDS)
         self.pool = Pool(self)
         self.clients: set[ClientProtocol] = set()
         self.upstreams: set[UpstreamProtocol] = set()
         self.draining = False
         self.now = loop.time()
+        self.date = date_line(time.time())
         self.model, self.version = settings.model, settings.model_version
         self.logged_headers = [(name.lower().encode(), name) for name in settings.header]
         read = (*READ, *(name for name, _ in self.logged_headers))
@@ -124,6 +137,7 @@ class Proxy:
     def sweep(self) -> None:
         """Tell the connections whose deadline has passed."""
         self.now = now = self.loop.time()
+        self.date = date_line(time.time())
         connections: list[ClientProtocol | UpstreamProtocol] = [*self.clients, *self.upstreams]
         for connection in connections:
             if connection.deadline < now:

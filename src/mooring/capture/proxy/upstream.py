@@ -67,6 +67,8 @@ class UpstreamProtocol(asyncio.Protocol):
         self._reason = b""
         self._head_done = self._until_close = self._answered = self._spent = self._parser_spent = False
         self._begun = False  # whether anything of this flow's answer has come
+        self._ended = False  # whether the server has said that nothing more comes
+        self._head_bytes = self._trailer_bytes = 0
         self._poll = select.poll()
         self._paused = False
         self.reused = False
@@ -87,7 +89,7 @@ class UpstreamProtocol(asyncio.Protocol):
         flow = self._flow
         if flow is None:
             return
-        if self._until_close and error is None:
+        if self._until_close and self._ended and error is None:
             self._complete()
             return
         self._flow = None
@@ -96,6 +98,9 @@ class UpstreamProtocol(asyncio.Protocol):
         flow.failed(
             502, "upstream_failed", "The model server closed the connection before its answer was complete."
         )
+
+    def eof_received(self) -> None:
+        self._ended = True  # over TLS this comes only with its own end, which nobody else can forge
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -116,6 +121,8 @@ class UpstreamProtocol(asyncio.Protocol):
         if first and self._known_answer(flow, data):
             return
         self._wait()
+        if not self._head_done:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -130,6 +137,8 @@ class UpstreamProtocol(asyncio.Protocol):
             if first and not self._spent and not self._parser_spent:
                 self._learn(flow, data)
             self._complete()
+        elif not self._head_done and self._head_bytes > self._proxy.settings.max_head:
+            self._too_long()
         else:
             flow.flush_answer()
 
@@ -168,6 +177,7 @@ class UpstreamProtocol(asyncio.Protocol):
             self._spent = True  # more than one answer to one request
         self._fields = Fields(self._proxy.answer_table)
         self._trailers = []
+        self._trailer_bytes = 0
         self._reason = b""
         self._head_done = False
 
@@ -180,6 +190,9 @@ class UpstreamProtocol(asyncio.Protocol):
                 self._trailers.append((name, value))
             else:
                 self._spent = True  # the parser heeds a Connection field even here
+            self._trailer_bytes += len(name) + len(value)
+            if self._trailer_bytes > self._proxy.settings.max_head and not self._answered:
+                self._too_long()
         else:
             self._fields.add(name, value)
 
@@ -187,14 +200,18 @@ class UpstreamProtocol(asyncio.Protocol):
         flow = self._flow
         if flow is None or self._answered:
             return
-        status, read = self._parser.get_status_code(), self._fields.read
+        status, read, limit = self._parser.get_status_code(), self._fields.read, self._proxy.settings.max_head
         if status == 101:
             self._fail("The model server switched protocols unasked.")
             return
         if read.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
             self._fail("The only transfer coding served is chunked.")
             return
+        if self._head_bytes > limit and self._fields.size() + len(self._reason) > limit:
+            self._too_long()
+            return
         if status < 200:
+            self._head_bytes = 0
             flow.informational(status, self._reason, self._fields)
             return
         self._head_done = True
@@ -222,7 +239,8 @@ class UpstreamProtocol(asyncio.Protocol):
     def take(self, flow: Flow) -> None:
         """Carry `flow` from here on."""
         self._flow = flow
-        self._begun = False
+        self._begun = self._head_done = False
+        self._head_bytes = 0
         self._wait()
         flow.connected(self)
 
@@ -271,6 +289,10 @@ class UpstreamProtocol(asyncio.Protocol):
         if flow is not None:
             flow.failed(status, code, message)
 
+    def _too_long(self) -> None:
+        limit = self._proxy.settings.max_head
+        self._fail(f"The head of the model server's answer, or its trailer, is over {limit} bytes.")
+
     def _complete(self) -> None:
         flow, self._flow = self._flow, None
         self._answered = False
@@ -289,6 +311,26 @@ class UpstreamProtocol(asyncio.Protocol):
         flow.answer_end(self._trailers)
 
 
+def _tls() -> ssl.SSLContext:
+    """Return how servers are verified: by the system's authorities, or those in SSL_CERT_FILE and SSL_CERT_DIR."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _why(error: OSError) -> str:
+    """Say what keeps a connection from coming about, and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted: {error.verify_message}. If an authority of your own has signed it, "
+            "name a file with that one's certificate in SSL_CERT_FILE, and start again."
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"TLS fails: {error.reason or error}. Does it speak https, on this port?"
+    reason = error.strerror or str(error) or "it closes the connection"
+    return f"{reason}. Is it running?"
+
+
 class Pool:
     """Idle connections to the model server, the most recently used first."""
 
@@ -296,7 +338,7 @@ class Pool:
         self._proxy = proxy
         self._idle: list[UpstreamProtocol] = []
         self._connecting: set[asyncio.Task[None]] = set()
-        self._tls = ssl.create_default_context() if proxy.upstream.tls else None
+        self._tls = _tls() if proxy.upstream.tls else None
 
     def acquire(self, flow: Flow) -> None:
         """Give `flow` a connection, now or as soon as there is one."""
@@ -316,7 +358,7 @@ class Pool:
 
     def give_back(self, connection: UpstreamProtocol) -> None:
         """Keep an idle connection for the next flow."""
-        connection.deadline = self._proxy.now + self._proxy.settings.idle_timeout
+        connection.deadline = self._proxy.now + self._proxy.settings.upstream_idle_timeout
         if len(self._idle) < MAX_IDLE:
             self._idle.append(connection)
         else:
@@ -336,10 +378,11 @@ class Pool:
                 )
         except TimeoutError:
             message = f"The model server at {upstream.url} did not accept a connection in time."
+            proxy.say(message)
             flow.failed(504, "upstream_timeout", message)
         except OSError as error:
-            reason = error.strerror or str(error)
-            message = f"The model server at {upstream.url} can't be reached: {reason}. Is it running?"
+            message = f"The model server at {upstream.url} can't be reached: {_why(error)}"
+            proxy.say(message)
             flow.failed(502, "upstream_unreachable", message)
         else:
             if flow.gone:
