@@ -176,14 +176,17 @@ def find(
     opened = open_log(uri)
     model = only_model(opened, uri, model)
     listed = list_objects(opened, uri, f"{what}/model={folder_name(model)}", since, until)
-    found = found_in(opened, uri, model, listed, what)
+    found = found_in(opened, uri, model, listed, PAYLOADS if what == "payloads" else None)
     return found._replace(filter=_filter(since, until, version))
 
 
 def found_in(
-    opened: ObjectStore, uri: str, model: str, listed: Sequence[Object], what: What = "inferences"
+    opened: ObjectStore, uri: str, model: str, listed: Sequence[Object], schema: pa.Schema | None = None
 ) -> Found:
-    """Return these objects of a log; those that are no part of it are left out with a LogWarning."""
+    """Return these objects of a log; those that are no part of it are left out with a LogWarning.
+
+    They are read by `schema`, by default that of the model's inferences.
+    """
     objects = {one.path: one for one in listed}
     fragments: dict[str, ds.ParquetFileFragment] = {}
     for path, fragment in _ahead(lambda one: _fragment(opened, uri, one), objects, _FOOTERS_AT_ONCE):
@@ -191,7 +194,7 @@ def found_in(
             _leave_out(path, fragment)
         else:
             fragments[path] = fragment
-    schema = PAYLOADS if what == "payloads" else _inferences_schema(opened, uri, model, fragments)
+    schema = schema or _inferences_schema(opened, uri, model, fragments)
     for path, fragment in list(fragments.items()):
         if problem := _foreign(fragment.physical_schema, schema):
             del fragments[path]

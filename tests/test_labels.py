@@ -1,0 +1,92 @@
+"""Labels: whatever order they come in and however often, the latest of each row is what counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mooring.log.labels import LABELS, LabelError, labels_table, latest, read_labels, write_labels
+
+START = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
+
+
+def table(*labels: tuple[str, int, float | str, int]) -> pa.Table:
+    ids, rows, values, minutes = zip(*labels, strict=True)
+    times = pa.chunked_array([[START + timedelta(minutes=minute) for minute in minutes]])
+    columns = (pa.chunked_array([list(column)]) for column in (ids, values, rows))
+    return labels_table(*columns, times)
+
+
+def test_labels_are_read_as_written_by_day_and_the_same_again_makes_nothing_new(tmp_path):
+    labels = table(("a", 0, 6.0, 0), ("b", 0, 5.0, 2), ("b", 1, 7.0, 2))
+    assert write_labels(str(tmp_path), "wine/white", labels) == 2
+    assert write_labels(str(tmp_path), "wine/white", labels) == 0
+    days = sorted(path.parent.name for path in tmp_path.glob("labels/model=wine%2Fwhite/*/*.parquet"))
+    assert days == ["date=2026-03-01", "date=2026-03-02"]
+    found = read_labels(str(tmp_path), "wine/white")
+    assert found.schema == LABELS
+    assert found.select(["request_id", "row", "label"]).to_pylist() == [
+        {"request_id": "a", "row": 0, "label": 6.0},
+        {"request_id": "b", "row": 0, "label": 5.0},
+        {"request_id": "b", "row": 1, "label": 7.0},
+    ]
+    since = read_labels(str(tmp_path), "wine/white", start=START + timedelta(minutes=1))
+    assert since["request_id"].to_pylist() == ["b", "b"]
+
+
+def test_a_correction_wins_whenever_it_was_written(tmp_path):
+    write_labels(str(tmp_path), "m", table(("a", 0, 7.0, 5)))
+    write_labels(str(tmp_path), "m", table(("a", 0, 6.0, 0), ("c", 0, 1.0, 0)))
+    assert read_labels(str(tmp_path), "m")["label"].to_pylist() == [7.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "label", "text"),
+    [
+        ([1, 0], [1.0, 0.0], [None, None]),
+        ([True, False], [1.0, 0.0], [None, None]),
+        (["good", "bad"], [None, None], ["good", "bad"]),
+    ],
+)
+def test_numbers_booleans_and_texts(values, label, text):
+    found = labels_table(pa.chunked_array([["a", "b"]]), pa.chunked_array([values]))
+    assert (found["label"].to_pylist(), found["label_text"].to_pylist()) == (label, text)
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "rows", "says"),
+    [
+        (["a", None], [1, 2], None, "request_id is missing in 1 rows, such as 1"),
+        (["a", ""], [1, 2], None, "request_id is missing in 1 rows, such as 1"),
+        (["a", "b"], [1.0, None], None, "label is missing in 1 rows, such as 1"),
+        (["a", "b"], [float("nan"), 1.0], None, "label is missing in 1 rows, such as 0"),
+        (["a", "b"], [1, 2], [0, -1], "row is less than 0 in 1 rows, such as 1"),
+        (["a", "b"], [1, 2], [0.5, 1], "the column row is double, not int32"),
+        ([[1], [2]], [1, 2], None, "the column request_id is list"),
+    ],
+)
+def test_what_can_not_be_a_label_is_refused_with_its_place(ids, values, rows, says):
+    given_rows = pa.chunked_array([rows]) if rows is not None else None
+    with pytest.raises(LabelError) as error:
+        labels_table(pa.chunked_array([ids]), pa.chunked_array([values]), given_rows)
+    assert str(error.value).startswith(says)
+
+
+label = st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.floats(0, 9), st.integers(0, 5))
+
+
+@given(st.lists(label, min_size=1, max_size=30), st.randoms())
+def test_the_latest_does_not_depend_on_the_order(labels, random):
+    shuffled = labels.copy()
+    random.shuffle(shuffled)
+    found = latest(table(*labels))
+    assert found.equals(latest(table(*shuffled)))
+    assert found.equals(latest(pa.concat_tables([found, table(*shuffled)])))
+    expected = {}
+    for one in sorted(labels, key=lambda one: (one[3], one[2])):
+        expected[one[:2]] = one[2]
+    assert {(row["request_id"], row["row"]): row["label"] for row in found.to_pylist()} == expected
