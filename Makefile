@@ -26,13 +26,15 @@ test-all: .venv/.dev ## the slow proofs too
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest
 
-bench: .venv/.dev ## measure, beside others, and write docs/benchmarks.md; takes half an hour
+bench: .venv/.dev .venv/.peers ## measure, beside others, and write docs/benchmarks.md; takes two hours
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
 	test -x .venv/mitmproxy/bin/mitmdump || ($(BIN)/uv venv --quiet .venv/mitmproxy \
 		&& $(BIN)/uv pip install --quiet --python .venv/mitmproxy/bin/python mitmproxy)
 	$(BIN)/python bench/proxy.py --mitmdump .venv/mitmproxy/bin/mitmdump
 	$(BIN)/python bench/end_to_end.py
 	$(BIN)/python bench/drain.py --big 10000000
+	$(BIN)/python bench/drift.py
+	$(BIN)/python bench/alarms.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix
@@ -53,6 +55,18 @@ clean: ## remove what these commands made
 	@$(PYTHON) -m venv .venv \
 		|| { echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+# The drift tools that ours is measured beside, each with the versions of others that it still works with.
+.venv/.peers: .venv/.uv
+	for peer in "evidently evidently==0.7.23 pandas<3 nltk" \
+		"nannyml nannyml statsmodels pandas<3 pyarrow" \
+		"whylogs whylogs==1.6.4 pandas<2.3 pyarrow numpy<2.3 ipython scikit-learn pybars3" \
+		"alibi alibi-detect==0.13.0 pandas<3 numpy<2 pyarrow<26"; do \
+		set -f; set -- $$peer; name=$$1; shift; \
+		$(BIN)/uv venv --quiet --allow-existing .venv/peers-$$name \
+			&& $(BIN)/uv pip install --quiet --python .venv/peers-$$name/bin/python "$$@" || exit 1; \
+	done
 	@touch $@
 
 .venv/.setup: .venv/.uv requirements.lock pyproject.toml

@@ -10,8 +10,10 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
-from mooring.comparison import Comparison, baseline, compare, compared
+from mooring.cli import main
+from mooring.comparison import Comparison, baseline, compare
 from mooring.drift.judge import FLOORS
 
 SHOWN = ["feature", "measure", "value", "p_value", "threshold", "alarm"]
@@ -179,15 +181,19 @@ def test_the_dictionary_is_plain_json_even_where_values_are_not_finite():
 
 
 def test_the_command_line_says_what_drifted_and_ends_with_2(tmp_path):
-    sample(2000, 0).to_parquet(tmp_path / "a.parquet")
-    sample(400, 1, moved=1.0).to_csv(tmp_path / "b.csv", index=False)
-    text, code = compared(tmp_path / "a.parquet", tmp_path / "b.csv")
-    assert code == 2
-    assert text.splitlines()[0].startswith("Drift (critical) in 2 of 6 features (400 rows against 2,000)")
-    assert "alcohol" in text
-    assert json.loads(compared(tmp_path / "a.parquet", tmp_path / "b.csv", as_json=True)[0])["drifted"] is True
-    text, code = compared(tmp_path / "a.parquet", tmp_path / "a.parquet")
-    assert (text, code) == ("No drift in 6 features (2,000 rows against 2,000).", 0)
+    a, b = str(tmp_path / "a.parquet"), str(tmp_path / "b.csv")
+    sample(2000, 0).to_parquet(a)
+    sample(400, 1, moved=1.0).to_csv(b, index=False)
+    moved = CliRunner().invoke(main, ["compare", a, b])
+    assert moved.exit_code == 2
+    assert moved.output.startswith("Drift (critical) in 2 of 6 features (400 rows against 2,000)")
+    told = CliRunner().invoke(main, ["compare", a, b, "--json"])
+    assert (told.exit_code, json.loads(told.output)["features"]) == (2, ["alcohol", "prediction"])
+    same = CliRunner().invoke(main, ["compare", a, a])
+    assert (same.exit_code, same.output) == (0, "No drift in 6 features (2,000 rows against 2,000).\n")
+    lost = CliRunner().invoke(main, ["compare", a, str(tmp_path / "lost.csv")])
+    assert lost.exit_code != 0
+    assert "there is no file" in lost.output
 
 
 class Page(HTMLParser):
@@ -222,6 +228,9 @@ def test_the_page_of_a_notebook_is_self_contained_and_escaped():
     assert found.tags.count("svg") >= 4
     assert "nan" not in page.lower().replace("nannyml", "")
     assert len(page) < 200_000
+    whole = compare(before, after).to_html()
+    assert whole.startswith('<!doctype html><html lang="en"><meta charset="utf-8">')
+    assert page in whole
 
 
 def test_hundreds_of_columns_make_a_page_that_can_be_read():

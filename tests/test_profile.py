@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -223,10 +224,16 @@ def test_rows_of_one_request_weigh_as_many():
 
 def test_values_of_another_type_are_no_nulls():
     baseline = make({"x": pa.array([1.0, 2.0]), "c": pa.array(["a", "b"])})
-    table = pa.table({"x": [None, None, 1.0], "c": [None, "a", "a"],
-                      "misfits": ['{"input": {"x": "high", "c": 5, "other": 1}}', None, None]})  # fmt: skip
+    told = [{"x": "high", "c": 5, "other": 1}, {"x": True}, {"x": 2**60 + 1}]
+    table = pa.table(
+        {
+            "x": [None, None, float(2**60), None, 1.0],
+            "c": [None, "a", "a", "b", "b"],
+            "misfits": [*(json.dumps({"input": one}) for one in told), None, None],
+        }
+    )
     found = profile([table], baseline.grids, misfits="misfits")
-    assert (found.features["x"].nulls, found.features["x"].misfits) == (1, 1)
+    assert (found.features["x"].nulls, found.features["x"].misfits) == (1, 2)
     assert (found.features["c"].nulls, found.features["c"].misfits) == (0, 1)
     assert found.unknown == {"other": 1}
 

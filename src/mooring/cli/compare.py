@@ -7,7 +7,6 @@ import sys
 import click
 
 from mooring.cli.output import CONTEXT
-from mooring.config import SettingError
 
 
 @click.command(context_settings=CONTEXT)
@@ -37,7 +36,9 @@ def compare(
     html: str | None,
     as_json: bool,
 ) -> None:
-    """Compare two samples: .parquet, .csv or .jsonl files, or directories of Parquet. Exit code 2: drift.
+    """Compare two samples: .parquet, .csv or .jsonl files, or directories of Parquet.
+
+    Exit code 2: drift. 1: they can't be compared.
 
     \b
     mooring compare train.parquet today.parquet
@@ -64,9 +65,9 @@ def compare(
             seed=seed,
         )
         if html:
-            Path(html).write_text(found._repr_html_(), encoding="utf-8")
+            Path(html).write_text(found.to_html(), encoding="utf-8")
     except (ValueError, OSError) as error:
-        raise SettingError(str(error)) from None
+        raise click.ClickException(str(error)) from None
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else repr(found))
     if found.drifted:
         sys.exit(2)

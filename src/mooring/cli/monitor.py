@@ -30,9 +30,7 @@ def explained() -> Iterator[None]:
 
     try:
         yield
-    except (LogError, UnknownModel) as error:
-        raise SettingError(str(error)) from None
-    except (StoreError, StateError, TrackingError, FormatError, CantServe) as error:
+    except (LogError, UnknownModel, StoreError, StateError, TrackingError, FormatError, CantServe) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -96,7 +94,10 @@ def drift(
     values: bool,
     as_json: bool,
 ) -> None:
-    """Show the verdicts of the monitor. Exit code 2: the newest window drifted."""
+    """Show the verdicts of the monitor.
+
+    Exit code 2: the newest window drifted. 1: there are none.
+    """
     import json
 
     from mooring.log.reader import instant

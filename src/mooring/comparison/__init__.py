@@ -1,5 +1,5 @@
 """Any two samples compared: `mooring.baseline` and `mooring.compare`."""
 
-from mooring.comparison.compare import Comparison, baseline, compare, compared
+from mooring.comparison.compare import Comparison, baseline, compare
 
-__all__ = ["Comparison", "baseline", "compare", "compared"]
+__all__ = ["Comparison", "baseline", "compare"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mooring.comparison.page import as_html, as_text
+from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, Role, make
 from mooring.drift.grid import Kind
 from mooring.drift.judge import DEFAULT_BUDGET, Judgement, Result, Rules, Severity, judge
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-DRIFTED = 2
 _BASELINE_FILE = b"mooring-baseline "
 
 
@@ -87,6 +85,10 @@ class Comparison:
 
     def __repr__(self) -> str:
         return as_text(self.baseline, self.profile, self.judgement)
+
+    def to_html(self) -> str:
+        """Return it as a page of its own, self-contained."""
+        return as_page(self.baseline, self.profile, self.judgement)
 
     def _repr_html_(self) -> str:
         return as_html(self.baseline, self.profile, self.judgement)
@@ -226,24 +228,12 @@ def compare(
     return Comparison(made, found, judgement)
 
 
-def compared(reference: Any, current: Any, *, as_json: bool = False, **options: Any) -> tuple[str, int]:
-    """Return what `mooring compare` prints and its exit code: 2 on drift, else 0. Raises as `compare` does.
-
-    >>> compared({"x": [1.5, 2.5, 3.5] * 50}, {"x": [1.5, 2.5, 3.5] * 50})[1]
-    0
-    """
-    found = compare(reference, current, **options)
-    text = json.dumps(found.to_dict(), indent=2) if as_json else repr(found)
-    return text, DRIFTED if found.drifted else 0
-
-
 def _profile(current: Any, made: Baseline, columns: Sequence[str] | None) -> Profile:
     if not hasattr(current, "mapInArrow"):
         return local.profile_of(current, made, columns=columns)
     from mooring.engine import spark
 
-    frame = current if columns is None else current.select(*[name for name in current.columns if name in columns])
-    return spark.profile_of(frame, made)
+    return spark.profile_of(current if columns is None else spark.select(current, columns), made)
 
 
 def _stored(reference: Any) -> Any:

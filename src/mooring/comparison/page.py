@@ -62,6 +62,15 @@ def as_html(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
     return "".join(parts)
 
 
+def as_page(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
+    """Return the same as a document."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta name="color-scheme" content="light dark"><title>{escape(headline(baseline, profile, judgement))}'
+        f"</title>{as_html(baseline, profile, judgement)}</html>\n"
+    )
+
+
 def _sentence(name: str, judgement: Judgement) -> str:
     alarms = [one for one in judgement.alarms if one.feature == name]
     if not alarms:

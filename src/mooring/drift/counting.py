@@ -20,8 +20,8 @@ from mooring.drift.grid import CategoricalGrid, Floats, Integers, NumericGrid, c
 
 NEW_CATEGORIES = 1000
 
-BUCKETS = 65_536
-_BLOCK = 131_072
+BUCKETS = 32_768
+_BLOCK = 65_536
 _PART = 16_384  # what stays in the processor's nearest cache
 _LONG = 16_384
 _REACH = 2.0

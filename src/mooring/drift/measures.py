@@ -110,11 +110,9 @@ def wasserstein(
 ) -> float:
     """Return the Wasserstein-1 distance, the area between both distribution functions, divided by `scale`.
 
-    It is infinite where it, or the baseline's standard deviation, is beyond what a float holds.
-
     Within a cell the values are taken to be spread evenly. The outer cells are open: `below` is by how much the
     current values below the first edge miss it, summed, and `above` that of those above the last edge. The
-    reference has none there.
+    reference has none there. What is beyond the largest float is infinite.
 
     >>> round(wasserstein([0, 10, 0, 0], [0, 0, 10, 0], [0.0, 1.0, 2.0]), 9)
     1.0

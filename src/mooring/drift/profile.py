@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +32,7 @@ from mooring.drift.grid import (
 from mooring.drift.stored import encode
 
 _UNKNOWN_COLUMNS = 1000
-_CHUNK = 131_072
+_CHUNK = 65_536
 _DAYS = 65_536  # since 1970: to the year 2149
 _DAY, _HOUR = 86_400_000_000, 3_600_000_000
 
@@ -311,7 +312,7 @@ def _add(
         if there and (name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS):
             found.unknown[name] = found.unknown.get(name, 0) + there
     if misfits is not None and misfits in places:
-        _note_misfits(found, batch.column(places[misfits]))
+        _note_misfits(found, batch.column(places[misfits]), grids)
 
 
 def _add_values(
@@ -336,19 +337,24 @@ def _add_values(
     return 0
 
 
-def _note_misfits(found: Profile, texts: pa.Array | pa.ChunkedArray) -> None:
+def _note_misfits(found: Profile, texts: pa.Array | pa.ChunkedArray, grids: Mapping[str, Grid]) -> None:
     for text in pc.drop_null(texts).to_pylist():
         for part, values in json.loads(text).items():
             for name, value in values.items():
-                feature = found.features.get(f"{part}.{name}") or found.features.get(name)
-                # A number that was only rounded is there all the same.
-                if feature is not None and not (
-                    isinstance(value, int) and isinstance(feature.values, NumericProfile)
-                ):
+                known = f"{part}.{name}" if f"{part}.{name}" in grids else name
+                feature = found.features.get(known)
+                if feature is None:
+                    if name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
+                        found.unknown[name] = found.unknown.get(name, 0) + 1
+                elif not _was_rounded(value, grids[known]):
                     feature.nulls -= 1
                     feature.misfits += 1
-                elif feature is None and len(found.unknown) < _UNKNOWN_COLUMNS:
-                    found.unknown[name] = found.unknown.get(name, 0) + 1
+
+
+def _was_rounded(value: Any, grid: Grid) -> bool:
+    """Whether a value that did not fit is there all the same: an integer that no float has exactly."""
+    numeric = isinstance(grid, NumericGrid) or (isinstance(grid, CategoricalGrid) and grid.numbers is not None)
+    return numeric and type(value) is int and 2**53 < abs(value) < 2**1023
 
 
 def _no_values(grid: Grid) -> Values:

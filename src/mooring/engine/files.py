@@ -17,6 +17,7 @@ _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _BLOCK_BYTES = 8 << 20
+_BUFFER_BYTES = 1 << 16
 _CONVERSION = re.compile(r"In CSV column #(\d+):.*conversion error to (\w+)", re.DOTALL)
 
 
@@ -101,14 +102,18 @@ def _parquet_files(directory: Path) -> list[Path]:
 
 def _open(file: Path, categories: Collection[str] = ()) -> pq.ParquetFile:
     """Open a Parquet file, to read what columns of `categories` are text as dictionaries."""
-    opened: pq.ParquetFile = _explained(file, lambda: pq.ParquetFile(file, pre_buffer=False))
+    opened: pq.ParquetFile = _explained(
+        file, lambda: pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    )
     names = opened.schema_arrow.names
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(f"columns of {file} have the same name: {', '.join(doubled)}")
     texts = [field.name for field in opened.schema_arrow if field.name in categories and _is_text(field.type)]
     if not texts:
         return opened
-    return pq.ParquetFile(file, pre_buffer=False, read_dictionary=texts, metadata=opened.metadata)
+    return pq.ParquetFile(
+        file, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=texts, metadata=opened.metadata
+    )
 
 
 def _names(file: Path) -> list[str]:

@@ -28,7 +28,7 @@ from mooring.engine.files import Files, SourceError
 
 __all__ = ["BATCH_ROWS", "SourceError", "batches", "columns", "from_values"]
 
-BATCH_ROWS = 131_072
+BATCH_ROWS = 65_536
 
 
 def batches(

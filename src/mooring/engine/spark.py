@@ -7,7 +7,7 @@ and the driver adds them. The executors need Mooring installed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -121,6 +121,12 @@ def _flat(frame: DataFrame) -> DataFrame:
         flat = f"input.{name}" if name in names else name
         chosen.append(frame["input"].getField(name).alias(flat))
     return frame.select(*chosen)
+
+
+def select(frame: DataFrame, columns: Collection[str]) -> DataFrame:
+    """Return those columns of a DataFrame that it has, by their names as they are, dots in them too."""
+    quoted = {name: "`" + name.replace("`", "``") + "`" for name in frame.columns}
+    return frame.select(*[quoted[name] for name in frame.columns if name in columns])
 
 
 def _fields(frame: DataFrame, part: str) -> list[str]:
