@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, make
 from mooring.exchange import Exchange, new_request_id
 from mooring.log.parquet import ParquetLog
+from mooring.monitor.alerts import Channel
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.state import State
@@ -94,14 +96,16 @@ def settings(log: Path, state: str, **changed: Any) -> MonitorSettings:
 class Monitoring:
     """A monitor whose state and words can be looked at."""
 
-    def __init__(self, chosen: MonitorSettings, tracking: Tracking | None = None) -> None:
+    def __init__(
+        self, chosen: MonitorSettings, tracking: Tracking | None = None, channels: Sequence[Channel] = ()
+    ) -> None:
         self.said: list[str] = []
         self.settings = chosen
         self.state = State(chosen.state)
         self.tracking = tracking or Tracking()
         self.metrics = Metrics()
         baselines = Baselines(self.state, self.tracking, self.said.append)
-        self.watch = Watch(chosen, self.state, baselines, [], self.said.append, self.metrics)
+        self.watch = Watch(chosen, self.state, baselines, list(channels), self.said.append, self.metrics)
 
     def keep(self, baseline: Baseline, version: str | None = None) -> None:
         with self.state.begin() as tx:

@@ -11,9 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from monitoring import START, Monitoring, Traffic, settings
+from mooring.drift.baseline import Baseline
+from mooring.monitor.alerts import Webhook
 from mooring.monitor.judging import judgement_of
+from mooring.monitor.tracking import Tracking, TrackingError
 from postgres import postgres
 
 
@@ -47,9 +51,9 @@ def test_unchanged_traffic_is_ok_and_shifted_traffic_is_drift(traffic, state):
 
 def test_slow_drift_is_found_in_merged_windows_before_single_ones_show_it(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state, floors=False, budget=0.01))
-    monitoring.keep(traffic.baseline(20_000))
+    monitoring.keep(traffic.baseline(60_000))
     for hour in range(20):
-        traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.1, per_request=1))
+        traffic.write(traffic.exchanges(1000, START + timedelta(hours=hour), shift=0.06, per_request=1))
     monitoring.watch.look()
     alarms = [
         {
@@ -242,15 +246,15 @@ def dying(name):
     setattr(Transaction, name, patched)
 for name in ("mark_done", "put_window", "put_verdict", "prune"):
     dying(name)
-import mooring.monitor.watch as watch
-watch.CHUNK_ROWS = 1500
+import mooring.monitor.incoming as incoming
+incoming.CHUNK_ROWS = 1500
 Monitoring(settings(log, state)).watch.look(provisional=True)
 print(calls)
 """
 
 
 def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_path, monkeypatch):
-    monkeypatch.setattr("mooring.monitor.watch.CHUNK_ROWS", 1500)
+    monkeypatch.setattr("mooring.monitor.incoming.CHUNK_ROWS", 1500)
     baseline = traffic.baseline()
     for number in range(3):
         traffic.write(traffic.exchanges(1200, START + timedelta(hours=number), shift=0.2 * number))
@@ -335,3 +339,138 @@ def test_spark_finds_what_this_process_finds(traffic, tmp_path):
         found[engine] = results(monitoring)
     assert found["spark"] == found["local"]
     assert len(found["local"]) == 3
+
+
+def test_a_baseline_that_is_replaced_judges_what_comes_and_what_was_open(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, window=1e9))  # none ends by the time of day
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(1500))
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok"), (500, "-")]
+    monitoring.keep(traffic.baseline(4000))
+    traffic.write(traffic.exchanges(1000, START + timedelta(minutes=10)))
+    traffic.write(traffic.exchanges(10, START + timedelta(seconds=5)))  # late, for a window of the old one
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1010, "ok"), (500, "ok"), (1000, "ok")]
+    newest = {verdict.baseline for _, verdict in monitoring.state.history("wine") if verdict}
+    assert newest == {monitoring.state.baseline("wine", None).digest}
+
+
+class Registry(Tracking):
+    """A registry of baselines by version, whose champion can be moved, and which can be off."""
+
+    def __init__(self, baselines: dict[str, Baseline]) -> None:
+        super().__init__()
+        self.baselines = baselines
+        self.is_champion: str | None = None
+        self.off = False
+        self.asked = 0
+
+    def champion(self, model: str, alias: str = "champion") -> str | None:
+        self._ask()
+        return self.is_champion
+
+    def find_baseline(self, model: str, version: str) -> bytes | None:
+        self._ask()
+        found = self.baselines.get(version)
+        return found.to_bytes() if found else None
+
+    def _ask(self) -> None:
+        self.asked += 1
+        if self.off:
+            raise TrackingError("it is off")
+
+
+def test_rows_without_a_version_are_compared_with_whatever_is_champion(traffic, state, monkeypatch):
+    registry = Registry({"1": traffic.baseline(), "2": traffic.baseline()})
+    monitoring = Monitoring(settings(traffic.log, state), registry)
+    registry.is_champion = "1"
+    for number in range(4):
+        traffic.write(traffic.exchanges(1000, START + timedelta(minutes=10 * number)))
+        monitoring.watch.look()
+        if number == 1:
+            registry.is_champion = "2"
+        if number == 2:
+            registry.off = True  # what is known goes on to be used
+    used = [verdict.baseline for _, verdict in monitoring.state.history("wine")]
+    assert used[0] == used[1] != used[2] == used[3]
+    assert all(status == "ok" for _, status in monitoring.verdicts())
+
+
+def test_a_registry_that_does_not_answer_is_left_alone_for_a_while(traffic, state):
+    registry = Registry({})
+    registry.off = True
+    monitoring = Monitoring(settings(traffic.log, state), registry)
+    for version in range(10):
+        traffic.write(traffic.exchanges(1000, START + timedelta(minutes=version), version=f"{version}"))
+    for _ in range(3):
+        monitoring.watch.look()
+    assert registry.asked == 1
+    assert monitoring.verdicts() == [(1000, "no_baseline")] * 10
+
+
+def test_a_baseline_that_is_built_meanwhile_is_found_at_the_next_look(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state), Registry({}))
+    traffic.write(traffic.exchanges(2000, version="1") + traffic.exchanges(1000, START + timedelta(days=1)))
+    monitoring.watch.look()
+    assert {status for _, status in monitoring.verdicts()} == {"no_baseline"}
+    for version in ("1", None):
+        monitoring.keep(traffic.baseline(), version)
+    assert monitoring.watch.look() == 3
+    assert monitoring.verdicts() == [(1000, "ok")] * 3
+    assert monitoring.watch.look() == 0
+
+
+def test_a_drift_that_began_long_ago_and_lasts_is_told(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, window=1e9))
+    monitoring.keep(traffic.baseline())
+    for hours in (96, 72, 1):
+        traffic.write(traffic.exchanges(1000, datetime.now(UTC) - timedelta(hours=hours), shift=2))
+    monitoring.watch.look()
+    assert [status for _, status in monitoring.verdicts()] == ["critical"] * 3
+    assert monitoring.state.standing("wine", None, "champion") == "critical"
+    [_, _, (_, newest)] = monitoring.state.history("wine")
+    webhook = Webhook("http://127.0.0.1:9/")
+    told = Monitoring(settings(traffic.log, f"{state}.told", window=1e9), channels=[webhook])
+    told.keep(traffic.baseline())
+    told.watch.look()
+    assert [(alert.kind, alert.verdict_id) for alert in told.state.alerts("wine")] == [("new", newest.id)]
+
+
+def test_it_ends_between_two_chunks_when_it_is_told_to(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    for day in range(3):
+        traffic.write(traffic.exchanges(1000, START + timedelta(days=day)))
+    asked = iter([False, True])
+    assert monitoring.watch.look(stopping=lambda: next(asked)) == 1
+    assert monitoring.verdicts() == [(1000, "ok")]
+    assert monitoring.watch.look() == 2
+
+
+def test_a_look_at_nothing_new_asks_little_however_much_is_known(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(6000))
+    monitoring.watch.look()
+    statements: list[str] = []
+
+    def note(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert monitoring.watch.look() == 0
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len([one for one in statements if one.startswith(("SELECT", "UPDATE", "INSERT"))]) <= 5
+
+
+def test_slow_drift_that_shows_in_single_windows_now_and_then_is_no_drift_that_ends(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline(20_000))
+    for hour in range(20):
+        traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.25, per_request=1))
+    monitoring.watch.look()
+    late = [status for _, status in monitoring.verdicts()][16:]
+    assert "ok" not in late

@@ -23,10 +23,12 @@ def times(*minutes: float) -> np.ndarray:
     return np.sort(BASE + (np.array(minutes) * 60e6).astype(np.int64))
 
 
-def add(known: list[Window], rows: np.ndarray, lengths: Lengths = LENGTHS) -> list[Window]:
+def add(
+    known: list[Window], rows: np.ndarray, lengths: Lengths = LENGTHS, now: int = BASE + 10_000 * HOUR
+) -> list[Window]:
     """Return the windows after these rows, each as it is then."""
     found = {window.id: window for window in known}
-    for piece in cut(rows, known, BLANK, lengths):
+    for piece in cut(rows, known, BLANK, lengths, now):
         found[piece.window.id] = piece.window
     return sorted(found.values(), key=lambda window: window.start)
 
@@ -100,10 +102,7 @@ def test_whatever_comes_when_each_row_is_in_one_window(chunks, wanted):
         assert sum(window.rows for window in windows) == total
         for one, two in pairwise(windows):
             assert one.end <= two.start
-        closing = [
-            close(window, lengths, micros(two.start)) or window
-            for window, two in pairwise(windows)
-        ]
+        closing = [close(window, lengths, micros(two.start)) or window for window, two in pairwise(windows)]
         windows = [*closing, windows[-1]]
         for one, two in pairwise(windows):
             assert one.end <= two.start
@@ -120,3 +119,31 @@ def test_the_same_rows_give_the_same_windows_however_they_are_read():
         apart = add(apart, part)
     same = [msgspec.structs.replace(window, revision=0) for window in apart]
     assert [(w.start, w.rows) for w in same] == [(w.start, w.rows) for w in at_once]
+
+
+def test_a_window_of_the_future_makes_nothing_else_late_and_ends_nothing():
+    now = BASE + 30 * 60_000_000
+    windows = add([], times(100 * 24 * 60))
+    windows = add(windows, times(*np.linspace(0, 20, 1200)), now=now)
+    windows = add(windows, times(5, 21), now=now)
+    assert [(window.rows, window.late, window.status) for window in windows] == [
+        (1001, 1, "closed"),
+        (201, 0, "open"),
+        (1, 0, "open"),
+    ]
+
+
+def test_windows_of_another_length_than_before_do_not_overlap():
+    windows = add([], times(1, 90), Lengths(24 * HOUR, 1000, HOUR))
+    shorter = add(windows, times(80, 91, 130))
+    assert [(window.rows, window.status) for window in shorter] == [(3, "open"), (1, "open"), (1, "open")]
+    assert all(one.end <= two.start for one, two in pairwise(shorter))
+    closed = close(shorter[0], LENGTHS, BASE + 100 * HOUR)
+    assert closed.end == windows[0].end
+
+
+def test_an_open_window_ends_where_the_next_begins_however_long_windows_are_now():
+    first, second = add(add([], times(10)), times(70))
+    longer = Lengths(24 * HOUR, 1000, HOUR)
+    assert close(first, longer, 0) is None
+    assert close(first, longer, 0, second).end == second.start

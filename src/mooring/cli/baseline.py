@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from mooring.cli.monitor import explained
-from mooring.cli.output import CONTEXT, show
-from mooring.config import SettingError, StatePlace, load
+from mooring.cli.output import CONTEXT, placed, show
+from mooring.config import SettingError, StatePlace
 
 
 @click.group(context_settings=CONTEXT)
@@ -46,7 +46,7 @@ def build(
     from mooring.monitor import building
     from mooring.monitor.state import State
 
-    settings = load(StatePlace, {"model": model, "log": log, "state": state})
+    settings = placed(StatePlace, {"model": model, "log": log, "state": state})
     if settings.model is None:
         raise SettingError("--model is missing: say which model the baseline is of")
     if (data is None) == (from_log is None):
@@ -81,7 +81,7 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
     from mooring.monitor.state import State
     from mooring.monitor.tracking import Tracking
 
-    settings = load(StatePlace, {"model": model, "state": state})
+    settings = placed(StatePlace, {"model": model, "state": state})
     if settings.model is None:
         raise SettingError("--model is missing: say which model's baseline is meant")
     with explained(), State(settings.state) as opened:
@@ -129,7 +129,7 @@ def calibrate(
     from mooring.monitor.tracking import Tracking
 
     given = {"model": model, "log": log, "state": state, "window": window, "window_rows": window_rows}
-    settings = load(JudgeSettings, given)
+    settings = placed(JudgeSettings, given)
     if settings.model is None:
         raise SettingError("--model is missing: say which model is meant")
     with explained(), State(settings.state) as opened:

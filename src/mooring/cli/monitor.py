@@ -10,10 +10,9 @@ from typing import Any
 
 import click
 
-from mooring.cli.output import CONTEXT, show
-from mooring.config import MonitorSettings, SettingError, StatePlace, load, options
+from mooring.cli.output import CONTEXT, placed, show, with_name
+from mooring.config import MonitorSettings, SettingError, StatePlace, options
 
-_DRIFT = ("warning", "critical")
 _STYLES = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 
 
@@ -32,6 +31,8 @@ def explained() -> Iterator[None]:
         yield
     except (LogError, UnknownModel, StoreError, StateError, TrackingError, FormatError, CantServe) as error:
         raise click.ClickException(str(error)) from None
+    except OverflowError as error:
+        raise click.ClickException(f"a time is out of range: {error}") from None
 
 
 @click.command(context_settings=CONTEXT)
@@ -53,7 +54,7 @@ def monitor(settings: MonitorSettings, *, once: bool) -> None:
 
     with explained():
         try:
-            worked = run(settings, once=once, report=small_report)
+            worked = run(with_name(settings), once=once, report=small_report)
         except ValueError as error:
             if type(error) is not ValueError:
                 raise
@@ -96,15 +97,15 @@ def drift(
 ) -> None:
     """Show the verdicts of the monitor.
 
-    Exit code 2: the newest window drifted. 1: there are none.
+    Exit code 2: the champion's newest window drifted. 1: there are none.
     """
     import json
 
     from mooring.log.reader import instant
-    from mooring.monitor.results import as_dicts, history
+    from mooring.monitor.results import as_dicts, drifted, history
     from mooring.monitor.state import State
 
-    settings = load(StatePlace, {"model": model, "state": state})
+    settings = placed(StatePlace, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
         found = history(
             opened,
@@ -131,7 +132,7 @@ def drift(
                 if verdict is not None
             ]
             show(["from (UTC)", "to", "version", "variant", "rows", "verdict", "why"], rows)
-    if found and found[-1].verdict is not None and found[-1].verdict.status in _DRIFT:
+    if drifted(found):
         sys.exit(2)
 
 
@@ -162,7 +163,7 @@ def report(
     from mooring.report.from_state import of_state
     from mooring.report.page import html
 
-    settings = load(StatePlace, {"model": model, "state": state})
+    settings = placed(StatePlace, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
         text = html(
             of_state(

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from mooring.config import StatePlace, load
+
+Place = TypeVar("Place", bound=StatePlace)
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda name: name.replace("_", "-"),
     "max_content_width": 110,
 }
+
+
+def placed(settings: type[Place], given: Mapping[str, Any]) -> Place:
+    """Return the settings of a command, as `load` does, with the model's plain name."""
+    return with_name(load(settings, given))
+
+
+def with_name(settings: Place) -> Place:
+    """Return settings with the model's plain name, where they have its URI, which the proxy asks for."""
+    if settings.model is None or not settings.model.startswith("models:/"):
+        return settings
+    return msgspec.structs.replace(settings, model=re.split("[@/]", settings.model.removeprefix("models:/"))[0])
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

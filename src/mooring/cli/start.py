@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -38,19 +39,44 @@ def demo(directory: Path) -> None:
 @click.option("--force", is_flag=True, help="write over a mooring.yaml that is there")
 def init(model: str, *, force: bool) -> None:
     """Write a mooring.yaml for a registered model, models:/NAME, and say what to type next."""
-    from mooring.registry import RegistryError, resolve
+    import json
+    import shlex
 
-    name = model.removeprefix("models:/")
-    uri = f"models:/{name}" if "@" in name or "/" in name else f"models:/{name}@champion"
-    try:
-        name, _ = resolve(uri)
-    except (RegistryError, ValueError) as error:
-        raise click.ClickException(f"{uri}: {error}. Give models:/NAME@ALIAS or models:/NAME/VERSION") from None
     path = Path("mooring.yaml")
     if path.exists() and not force:
         raise SettingError(f"{path} is there already: --force writes over it")
-    path.write_text(_YAML.format(name=name), encoding="utf-8")
-    click.echo(_NEXT.format(name=name, uri=uri), nl=False)
+    name, uri = _registered(model)
+    quoted = json.dumps(name, ensure_ascii=False)  # a name may look like anything in YAML
+    try:
+        path.write_text(_YAML.format(name=quoted), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be written: {error.strerror}") from None
+    click.echo(_NEXT.format(uri=shlex.quote(uri)), nl=False)
+
+
+def _registered(model: str) -> tuple[str, str]:
+    """Return the name of a registered model, and the URI of what is to be served of it."""
+    from mooring.monitor.tracking import Tracking, TrackingError
+
+    name, alias, version = re.fullmatch(r"(?:models:/)?/?(.*?)(?:@(.*)|/(\d+))?/?", model, re.DOTALL).groups()  # type: ignore[union-attr]
+    tracking = Tracking()
+    try:
+        found = tracking.versions(name) if name else []
+    except TrackingError as error:
+        raise click.ClickException(str(error)) from None
+    if not found:
+        raise click.ClickException(
+            f"MLflow at {tracking.name} has no versions of a registered model {name!r}: check the name, and "
+            "MLFLOW_TRACKING_URI, or register one with mlflow.register_model"
+        )
+    aliases = sorted({one for each in found for one in each.aliases})
+    versions = [each.version for each in found]
+    if alias is None and version is None:
+        return name, f"models:/{name}@champion" if "champion" in aliases else f"models:/{name}/{versions[-1]}"
+    if alias in aliases or version in versions:
+        return name, f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
+    there = f"versions {', '.join(versions[-10:])}" + (f" and the aliases {', '.join(aliases)}" if aliases else "")
+    raise click.ClickException(f"there is no {model}: {name} has {there}")
 
 
 _YAML = """\

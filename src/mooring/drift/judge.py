@@ -4,9 +4,10 @@ An alarm means that the value is more than chance gives when nothing has changed
 user sets a budget, the chance that an unchanged window raises any alarm at all.
 
 Within a feature the statistics that alarm, of the window alone and merged with those before it, are drawn jointly,
-and the feature's chance is that of its most surprising statistic (Westfall and Young 1993). Over features the
-budget is kept by the rule of Benjamini and Hochberg (1995), which, when nothing has changed, gives any alarm with
-at most that chance. Draws are few while the answer is plain (Besag and Clifford 1991).
+and the feature's chance is that of its most surprising statistic (Westfall and Young 1993), the window's first
+measure weighing most (Genovese, Roeder and Wasserman 2006). Over features the budget is kept by the rule of
+Benjamini and Hochberg (1995), which, when nothing has changed, gives any alarm with at most that chance. Draws are
+few while the answer is plain (Besag and Clifford 1991).
 """
 
 from __future__ import annotations
@@ -207,15 +208,14 @@ class Family:
             self._find_in_past(alpha)
             return
         drawn = np.empty((0, len(self._null.statistics)))
-        least = self._null.least_chance()
+        handicaps, least = self._null.handicaps, self._null.least_chance()
         for count in _SURE:
             drawn = np.concatenate([drawn, self._null.draw(count - len(drawn))])
             scores = self._null.scores(drawn)
             by_chance = np.stack([score.of(drawn[:, at]) for at, score in enumerate(scores)], axis=1)
-            observed = np.array(
-                [score.of(value) for score, value in zip(scores, self._null.observed, strict=True)]
-            )
-            largest = by_chance.max(axis=1)
+            seen = np.array([score.of(value) for score, value in zip(scores, self._null.observed, strict=True)])
+            largest = (by_chance - handicaps).max(axis=1)
+            observed = seen - handicaps
             top = float(observed[self._heeded].max())
             self.chance = max(tail_chance(largest, top), least)
             if self.chance < alpha * _SURE[count] or np.count_nonzero(largest >= top) >= _PLAIN:
@@ -224,9 +224,9 @@ class Family:
         self._usual = np.mean(drawn**2, axis=0)
         for at in np.flatnonzero(self._heeded):
             self._joint[at] = max(tail_chance(largest, float(observed[at])), least)
-            alone = max(tail_chance(by_chance[:, at], float(observed[at])), least)
+            alone = max(tail_chance(by_chance[:, at], float(seen[at])), least)
             self._chances[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
-            self._thresholds[at] = scores[at].value(critical)
+            self._thresholds[at] = scores[at].value(critical + float(handicaps[at]))
 
     def _find_in_past(self, alpha: float) -> None:
         assert self._past is not None

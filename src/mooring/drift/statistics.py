@@ -32,6 +32,9 @@ from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericPro
 
 _DRAWN_AT_ONCE = 131_072  # counts, so that they stay in the processor's cache
 
+SECOND = 0.1
+"""The weight of a feature's further measures beside its first, and of windows merged beside the window alone."""
+
 Measure = Callable[[Integers, Integers], Floats]
 
 
@@ -63,6 +66,9 @@ class FeatureNull:
         How many windows each increment reaches back to, such as 1, 4, 16.
     effective
         How many independent rows the windows up to each scale are worth.
+
+    `handicaps` are what the scores of each statistic are lessened by, -ln of its weight, before they compete for
+    the feature's largest: so the window's first measure loses little by having others beside it.
     """
 
     def __init__(
@@ -78,6 +84,10 @@ class FeatureNull:
         taken = self._cells.measures
         merged = np.cumsum(self._cells.windows, axis=0)
         self.statistics = [Statistic(name, scale) for scale in scales for name in taken]
+        first = next(iter(taken))
+        weights = [(1 if one.measure == first else SECOND) * (1 if one.scale == 1 else SECOND)
+                   for one in self.statistics]  # fmt: skip
+        self.handicaps: Floats = -np.log(np.array(weights))
         self.observed: Floats = np.concatenate(
             [measure(self._cells.baseline[None], one[None]) for one in merged for measure in taken.values()]
         )
@@ -87,8 +97,9 @@ class FeatureNull:
         """Make the pool, in which each window counts with as many rows as it is worth."""
         parts, size = [], 0
         self._sizes: list[int] = []
+        share = min(1.0, POPULATION / 2 / max(*effective, 1.0))
         for window, worth in zip(self._cells.windows, effective, strict=True):
-            part = thin(window, max(round(worth) - size, 0), self._random)
+            part = thin(window, max(round(worth * share) - size, 0), self._random)
             parts.append(part)
             size += int(part.sum())
             self._sizes.append(size)
@@ -159,7 +170,10 @@ def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.ran
     match feature.grid:
         case NumericGrid() | TextGrid():
             grid = feature.grid if isinstance(feature.grid, NumericGrid) else feature.grid.lengths
-            edges = np.unique(np.concatenate([grid.steps, grid.bins, grid.ends]))
+            # The cells of single values too: where all move by less than their spacing, nothing else shows it.
+            steps = grid.steps[::2]
+            single = np.intersect1d(np.nextafter(steps, np.inf), grid.edges)
+            edges = np.unique(np.concatenate([steps, single, grid.bins, grid.ends]))
             counts = _numeric_cells(profiles, grid, edges)
             starts = np.concatenate(([0], np.searchsorted(edges, grid.bins) + 1))
             taken = {

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mooring.drift.grid import Kind
+    from mooring.monitor.schema import Baseline as Stored
     from mooring.monitor.state import State
     from mooring.monitor.tracking import Tracking
 
 _AGAIN_SECONDS = 60.0
+_OF_REGISTRY = "models:/"
 
 
 class Found(NamedTuple):
@@ -27,7 +29,6 @@ class Found(NamedTuple):
     baseline: Baseline | None
     digest: str | None
     why_not: str
-    asked: float
 
 
 class Baselines:
@@ -38,23 +39,26 @@ class Baselines:
         self._tracking = tracking
         self._say = say
         self._found: dict[tuple[str, str | None], Found] = {}
+        self._fresh: set[tuple[str, str | None]] = set()
+        self._asked: dict[tuple[str, str | None], tuple[float, str]] = {}
+        self._failed = -_AGAIN_SECONDS, ""
+
+    def look_again(self) -> None:
+        """Look everything up anew from now on: somebody may have built another, or moved the champion."""
+        self._fresh.clear()
 
     def of(self, model: str, version: str | None) -> tuple[Baseline | None, str | None]:
         """Return a version's baseline and its digest; where there is none, MLflow is asked again after a minute.
 
         Rows that name no version are compared with the champion's baseline.
         """
-        known = self._found.get((model, version))
-        if known is None or (known.baseline is None and time.monotonic() - known.asked > _AGAIN_SECONDS):
-            known = self._find(model, version)
-            if known.why_not:
-                self._say(known.why_not)
-            self._found[model, version] = known
-        return known.baseline, known.digest
-
-    def forget(self) -> None:
-        """Look everything up anew, since somebody may have built another."""
-        self._found.clear()
+        key = model, version
+        if key not in self._fresh:
+            self._found[key] = self._find(model, version)
+            self._fresh.add(key)
+            if why_not := self._found[key].why_not:
+                self._say(why_not)
+        return self._found[key].baseline, self._found[key].digest
 
     def why_not(self, model: str, version: str | None) -> str:
         """Return why a version has no baseline, and what to do; nothing where it has one."""
@@ -63,28 +67,56 @@ class Baselines:
 
     def _find(self, model: str, version: str | None) -> Found:
         kept = self._state.baseline(model, version)
-        build = f"mooring baseline build --model {model}" + (f" --model-version {version}" if version else "")
+        why_not = ""
+        if kept is None or (version is None and kept.source.startswith(_OF_REGISTRY)):
+            kept, why_not = self._ask(model, version, kept)
         if kept is None:
-            try:
-                wanted = version or self._tracking.champion(model)
-                data = self._tracking.find_baseline(model, wanted) if wanted else None
-            except TrackingError as error:
-                return Found(None, None, f"{error}. Windows wait for their baseline until then", time.monotonic())
-            if data is None:
-                named = f"version {version} of {model}" if version else model
-                why = (
-                    f"{named} has no baseline: log one in training with mooring.log_baseline, or build one with "
-                    f"`{build} --data FILE`"
-                )
-                return Found(None, None, why, time.monotonic())
-            with self._state.begin() as tx:
-                kept = tx.put_baseline(model, version, data, f"models:/{model}/{wanted}")
+            return Found(None, None, why_not)
+        known = self._found.get((model, version))
+        if known is not None and known.digest == kept.digest:
+            return known
         try:
-            return Found(Baseline.from_bytes(kept.data), kept.digest, "", time.monotonic())
+            return Found(Baseline.from_bytes(kept.data), kept.digest, "")
         except FormatError as error:
-            return Found(
-                None, None, f"the baseline of {model} can't be read: {error}; `{build}`", time.monotonic()
-            )
+            return Found(None, None, f"the baseline of {model} can't be read: {error}; `{_build(model, version)}`")
+
+    def _ask(self, model: str, version: str | None, kept: Stored | None) -> tuple[Stored | None, str]:
+        """Return what MLflow has for a version, kept from now on, else what is kept, and why there is nothing.
+
+        A server that does not answer is left alone for a minute, whichever version it is about: each attempt takes
+        long, and others wait.
+        """
+        now = time.monotonic()
+        failed, why_not = self._failed
+        if now - failed < _AGAIN_SECONDS:
+            return kept, why_not
+        asked, why_not = self._asked.get((model, version), (-_AGAIN_SECONDS, ""))
+        if now - asked < _AGAIN_SECONDS:
+            return kept, why_not
+        try:
+            wanted = version or self._tracking.champion(model)
+            source = f"{_OF_REGISTRY}{model}/{wanted}"
+            if kept is not None and (wanted is None or kept.source == source):
+                return kept, ""
+            data = self._tracking.find_baseline(model, wanted) if wanted else None
+        except TrackingError as error:
+            why_not = f"{error}. Windows wait for their baseline until then"
+            self._failed = time.monotonic(), why_not
+            return kept, why_not
+        if data is not None:
+            with self._state.begin() as tx:
+                return tx.put_baseline(model, version, data, source), ""
+        what = f"version {version} of {model}" if version else f"{model}, whose rows name no version,"
+        why_not = (
+            f"{what} has no baseline: log one in training with mooring.log_baseline, or build one with "
+            f"`{_build(model, version)} --data FILE`"
+        )
+        self._asked[model, version] = time.monotonic(), why_not
+        return kept, why_not
+
+
+def _build(model: str, version: str | None) -> str:
+    return f"mooring baseline build --model {model}" + (f" --model-version {version}" if version else "")
 
 
 def log_baseline(

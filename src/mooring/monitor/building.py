@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -11,16 +13,18 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from mooring.drift.baseline import Baseline, Past, make
+from mooring.drift.baseline import Baseline, Feature, Past, make
 from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
 from mooring.drift.judge import FLOORS, SCALES, values_of
-from mooring.drift.profile import NumericProfile, Profile, profile
+from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty, profile
 from mooring.log import reader
+from mooring.log.parquet import folder_name
 from mooring.log.signature import integers_of
+from mooring.monitor.incoming import Stream, chunks, of_stream
+from mooring.monitor.judging import lengths_of
 from mooring.monitor.schema import Window
-from mooring.monitor.windows import Lengths, cut
+from mooring.monitor.windows import cut, micros
 
 if TYPE_CHECKING:
     from mooring.config import JudgeSettings
@@ -66,17 +70,16 @@ def from_log(
     nothing, LogError where there is no log.
     """
     start, end = between(span)
-    found = reader.find(uri, model=model, start=start, end=end, version=version)
+    found = reader.find(uri, model=model, start=start, end=end)
+    stream = Stream(version, "champion")
     outputs = reader.choose(found.schema, None, flat=True)
     roles = {name: "output" for name, path in outputs.items() if path[0] == "output"}
 
     def columns() -> Iterator[tuple[str, pa.ChunkedArray]]:
         for name, path in outputs.items():
-            chosen = {"values": path, "variant": ("variant",)}
-            parts = [
-                table.filter(pc.equal(table["variant"], "champion")) for _, table in reader.tables(found, chosen)
-            ]
-            yield name, pa.concat_tables(parts)["values"] if parts else pa.chunked_array([], pa.null())
+            chosen = {"values": path, "\0model_version": ("model_version",), "\0variant": ("variant",)}
+            parts = [of_stream(table, stream)["values"] for _, table in reader.tables(found, chosen)]
+            yield name, pa.chunked_array([one for part in parts for one in part.chunks], _type(found.schema, path))
 
     made = make(
         columns(),
@@ -86,8 +89,23 @@ def from_log(
         about=_about(log=uri, start=start.isoformat(), end=end.isoformat()),
     )
     if not made.rows:
-        raise ValueError(f"the log {uri} has no rows of {model} in {span}")
+        named = f"of version {version}" if version else "that name no version"
+        raise ValueError(f"the log {uri} has no rows of {model} {named} in {span}; it has: {_there(found)}")
     return made
+
+
+def _there(found: reader.Found) -> str:
+    """Say which versions and variants objects have rows of."""
+    names = {"version": ("model_version",), "variant": ("variant",)}
+    rows = {tuple(one.values()) for _, table in reader.tables(found, names)
+            for one in table.group_by(list(names)).aggregate([]).to_pylist()}  # fmt: skip
+    said = [f"version {version or 'none'} as {variant}" for version, variant in sorted(rows, key=str)]
+    return ", ".join(said) or "none at all"
+
+
+def _type(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
+    kind = schema.field(path[0]).type
+    return kind.field(path[1]).type if len(path) > 1 else kind
 
 
 def between(span: str) -> tuple[datetime, datetime]:
@@ -110,51 +128,69 @@ def calibrated(
 
     Raises ValueError where there are fewer than 30 of them.
     """
-    start, end = between(span)
-    windows = list(_past_windows(baseline, settings, version, variant, start, end))
-    scales = [scale for scale in SCALES if len(windows) - scale + 1 >= LEAST_WINDOWS]
+    windows = 0
+    newest: deque[Profile] = deque(maxlen=SCALES[-1])
+    rows: dict[tuple[str, int], list[list[float]]] = {}
+    measures: dict[str, list[str]] = {}
+    for window in _past_windows(baseline, settings, Stream(version, variant), *between(span)):
+        windows += 1
+        newest.appendleft(window)
+        for scale, merged in enumerate(accumulate(newest, add), 1):
+            if scale not in SCALES:
+                continue
+            for name, feature in baseline.features.items():
+                values = _statistics(name, feature, merged.features[name], scale)
+                measures[name] = list(values)
+                rows.setdefault((name, scale), []).append(list(values.values()))
+    scales = [scale for scale in SCALES if windows - scale + 1 >= LEAST_WINDOWS]
     if not scales:
-        raise ValueError(f"{span} has {len(windows)} windows, and it takes {LEAST_WINDOWS} to know what is usual")
-    found: dict[str, list[list[float]]] = {name: [] for name in baseline.features}
-    names: dict[str, list[tuple[str, int]]] = {}
-    for last in range(scales[-1], len(windows) + 1):
-        merged = list(accumulate(reversed(windows[last - scales[-1] : last]), add))
-        for name, feature in baseline.features.items():
-            row: list[float] = []
-            names[name] = []
-            for scale in scales:
-                for one in values_of(name, feature, merged[scale - 1].features[name], scale):
-                    if one.measure in FLOORS:
-                        difference = one.measure == "null_rate"
-                        row.append(abs(one.value - (one.reference or 0.0)) if difference else one.value)
-                        names[name].append((one.measure, scale))
-            found[name].append(row)
-    past = {name: Past(names[name], np.array(rows)) for name, rows in found.items()}
+        raise ValueError(f"{span} has {windows} windows, and it takes {LEAST_WINDOWS} to know what is usual")
+    past = {}
+    for name, of_it in measures.items():
+        names = [(measure, scale) for scale in scales for measure in of_it]
+        # Those of each scale begin later; they are put beside each other from the last one on.
+        past[name] = Past(names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales]))
     about = {**baseline.about, "usual": f"{settings.log} {span}"}
-    return msgspec.structs.replace(baseline, past=past, about=about), len(windows)
+    return msgspec.structs.replace(baseline, past=past, about=about), windows
+
+
+def _statistics(name: str, feature: Feature, window: FeatureProfile, scale: int) -> dict[str, float]:
+    """Return how far a window lies from the baseline by the measures that alarm."""
+    return {
+        one.measure: abs(one.value - (one.reference or 0.0)) if one.measure == "null_rate" else one.value
+        for one in values_of(name, feature, window, scale)
+        if one.measure in FLOORS
+    }
 
 
 def _past_windows(
-    baseline: Baseline, settings: JudgeSettings, version: str | None, variant: str, start: datetime, end: datetime
+    baseline: Baseline, settings: JudgeSettings, stream: Stream, start: datetime, end: datetime
 ) -> Iterator[Profile]:
-    """Yield the profiles of the windows between two times, as the monitor would have cut them."""
-    found = reader.find(settings.log, model=settings.model, start=start, end=end, version=version)
-    own = {f"\0{name}": (name,) for name in ("time", "variant", "request_rows", "misfits")}
-    parts = [table for _, table in reader.tables(found, own | reader.choose(found.schema, None, flat=True))]
-    if not parts:
-        return
-    table = pa.concat_tables(parts)
-    table = table.filter(pc.equal(table["\0variant"], variant))
-    table = table.take(pc.sort_indices(table["\0time"]))
-    times = table["\0time"].cast(pa.int64()).to_numpy()
-    lengths = Lengths(int(settings.window * 1e6), settings.window_rows, 0)
-    blank = Window(model=settings.model or "", version=version, variant=variant, start=start, end=end)
-    table = table.drop_columns(["\0time", "\0variant"])
-    for piece in cut(times, [], blank, lengths):
-        rows = table.slice(piece.first, piece.last - piece.first)
-        one = profile([rows], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
-        if one.effective_rows >= settings.min_rows:
-            yield one
+    """Yield the profiles of the windows between two times, about as the monitor would have cut them."""
+    opened = reader.open_log(settings.log)
+    model = reader.only_model(opened, settings.log, settings.model)
+    objects = reader.list_objects(opened, settings.log, f"inferences/model={folder_name(model)}", start, end)
+    lengths = lengths_of(settings)
+    blank = Window(model=model, version=stream.version, variant=stream.variant, start=start, end=end)
+    window, counted = blank, empty(baseline.grids)
+    for chunk in chunks(opened, settings.log, model, objects, warnings.warn):
+        for rows in chunk.streams():
+            if rows.stream != stream:
+                continue
+            first, last = (int(rows.times.searchsorted(micros(one))) for one in (start, end))
+            known = [window] if counted.rows else []
+            for piece in cut(rows.times[first:last], known, blank, lengths):
+                if counted.rows and piece.window.start < window.start:
+                    continue  # of another host's object that was read too late
+                if piece.window.start != window.start:
+                    if counted.effective_rows >= settings.min_rows:
+                        yield counted
+                    counted = empty(baseline.grids)
+                window = piece.window
+                part = rows.part(first + piece.first, first + piece.last)
+                counted += profile([part], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+    if counted.effective_rows >= settings.min_rows:
+        yield counted
 
 
 def described(baseline: Baseline) -> list[dict[str, Any]]:

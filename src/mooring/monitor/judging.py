@@ -12,10 +12,13 @@ from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
 from mooring.drift.judge import Judgement, Result, Rules, judge
 from mooring.drift.profile import Profile
-from mooring.drift.stored import dump, load
+from mooring.drift.stored import FormatError, dump, load
 from mooring.monitor.schema import Finding, Verdict, Window
+from mooring.monitor.windows import Lengths
 
 _FINDINGS = 10
+_LONGEST = 1000 * 365 * 86_400.0
+_LONGEST_NAME = 60
 MEASURES = (
     "ks",
     "js",
@@ -50,8 +53,13 @@ class Concluded(NamedTuple):
 
 
 def judgement_of(results: bytes | None) -> Judgement | None:
-    """Return the judgement that a verdict's results hold. Raises FormatError where another version wrote them."""
-    return load(results, Judgement, "judgement", FORMAT) if results else None
+    """Return the judgement that a verdict's results hold; None where there is none that this version can read."""
+    if not results:
+        return None
+    try:
+        return load(results, Judgement, "judgement", FORMAT)
+    except FormatError:
+        return None  # another version wrote it; the verdict itself says the most of it
 
 
 def rules_of(settings: JudgeSettings) -> Rules:
@@ -75,6 +83,15 @@ def thresholds_of(given: Sequence[str]) -> dict[str, float]:
         if name.strip().rpartition(".")[2] not in MEASURES:
             raise ValueError(f"--threshold {text}: there is no such measure; there is: {', '.join(MEASURES)}")
     return thresholds
+
+
+def lengths_of(settings: JudgeSettings, grace: float = 0.0) -> Lengths:
+    """Return when windows end, `grace` in seconds. Raises ValueError for a time that can't be meant."""
+    if not 1.0 <= settings.window <= _LONGEST:
+        raise ValueError(
+            f"--window {settings.window:g}s: a window takes a second at least, and 1000 years at most"
+        )
+    return Lengths(int(settings.window * 1e6), settings.window_rows, int(grace * 1e6))
 
 
 def conclude(
@@ -162,13 +179,23 @@ def in_words(judgement: Judgement) -> str:
     parts = [_in_words(judgement, name) for name in judgement.features[:3]]
     more = len(judgement.features) - len(parts)
     parts += [f"and {more} more"] if more > 0 else []
-    parts += [f"{name} is missing" for name in judgement.missing[:3] if name not in judgement.features]
+    parts += [f"{_plain(name)} is missing" for name in judgement.missing[:3] if name not in judgement.features]
     return "; ".join(parts)
 
 
 def _in_words(judgement: Judgement, name: str) -> str:
     if name in judgement.missing:
-        return f"{name} is missing"
+        return f"{_plain(name)} is missing"
     strongest: Result = max((one for one in judgement.alarms if one.feature == name), key=lambda one: one.strength)
     over = f" over {strongest.scale} windows" if strongest.scale > 1 else ""
-    return f"{name}: {strongest.measure} {strongest.value:.3g}{over}"
+    return f"{_plain(name)}: {strongest.measure} {strongest.value:.3g}{over}"
+
+
+def _plain(name: str) -> str:
+    """Return a feature's name as it fits into a line: whoever asks the model chooses it.
+
+    >>> _plain("residual sugar"), _plain("a" * 100)[-3:], _plain("two" + chr(10) + "lines")
+    ('residual sugar', 'aa…', 'two lines')
+    """
+    plain = "".join(char if char.isprintable() else " " for char in name)
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 1]}…"

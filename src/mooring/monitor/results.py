@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,18 @@ def history(
 ) -> list[Judged]:
     """Return the newest windows of a model that have a verdict, oldest first. Raises UnknownModel."""
     name = model_in(state, model)
-    found = state.history(name, version=version or ..., start=start, end=end, newest=newest)
-    return [judged for judged in found if judged.verdict is not None]
+    found: list[Judged] = []
+    for status in ("closed", "open"):  # of these only some have a verdict
+        found += state.history(name, version=version or ..., start=start, end=end, status=status, newest=newest)
+    found = [judged for judged in found if judged.verdict is not None]
+    return sorted(found, key=lambda one: (one.window.start, one.window.number))[-newest:]
+
+
+def drifted(judged: list[Judged]) -> bool:
+    """Return whether the newest window drifted: of the champion, as long as there is any of it."""
+    answering = [one for one in judged if one.window.variant == "champion"] or judged
+    newest = answering[-1].verdict if answering else None
+    return newest is not None and newest.status in ("warning", "critical")
 
 
 def model_in(state: State, model: str | None) -> str:
@@ -94,15 +105,20 @@ def _as_dict(state: State, judged: Judged, values: bool) -> dict[str, Any]:
                 "feature": one.feature,
                 "measure": one.measure,
                 "scale": one.scale,
-                "value": one.value,
-                "p_value": one.p_value,
-                "threshold": one.threshold,
+                "value": _number(one.value),
+                "p_value": _number(one.p_value),
+                "threshold": _number(one.threshold),
                 "alarm": one.alarm,
                 "severity": one.severity,
             }
             for one in shown
         ],
     }
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number as JSON has it: none that is not finite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def drift(

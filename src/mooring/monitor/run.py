@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+
+import msgspec
 
 from mooring.config import MonitorSettings
 from mooring.log import reader
@@ -39,7 +42,7 @@ def run(settings: MonitorSettings, *, once: bool = False, report: SmallReport | 
     channels = channels_of(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: _stop(stop, number))
     metrics = Metrics()
     with ExitStack() as stack:
         state = stack.enter_context(State(settings.state))
@@ -47,7 +50,12 @@ def run(settings: MonitorSettings, *, once: bool = False, report: SmallReport | 
             port = stack.enter_context(serving(metrics, settings.metrics_port, settings.metrics_host))
             say(f"metrics on http://{settings.metrics_host}:{port}/metrics")
         watching = _Watching(settings, state, channels, report, metrics)
-        return watching.once() if once else watching.until(stop)
+        return watching.once(stop) if once else watching.until(stop)
+
+
+def _stop(stop: threading.Event, number: int) -> None:
+    stop.set()
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once; nothing is lost by that either
 
 
 def channels_of(settings: MonitorSettings) -> list[alerts.Channel]:
@@ -73,14 +81,14 @@ class _Watching:
         self._tracking = Tracking()
         self._said: dict[str, float] = {}
         self._baselines = Baselines(state, self._tracking, self._complain)
-        self._watch = Watch(settings, state, self._baselines, channels, say, metrics)
 
-    def once(self) -> bool:
+    def once(self, stop: threading.Event) -> bool:
         model = self._model()
+        watch = self._watching(model)
         with self._state.lease(f"monitor/{model}") as lease:
-            self._watch.look(lease, provisional=True)
+            watch.look(lease, provisional=True, stopping=stop.is_set)
             told = self._tell(model, lease)
-            return self._track(model) and told
+            return self._track(model, stop) and told and not stop.is_set()
 
     def until(self, stop: threading.Event) -> bool:
         say(f"watching {self._settings.model or 'the model'} in {self._settings.log}, state in {self._state.name}")
@@ -88,11 +96,11 @@ class _Watching:
             try:
                 model = self._model()
                 with self._state.lease(f"monitor/{model}") as lease:
-                    self._said.pop("lease", None)
+                    watch = self._watching(model)  # anew: another may have worked on the state meanwhile
                     while not stop.is_set():
-                        self._watch.look(lease)
+                        watch.look(lease, stopping=stop.is_set)
                         self._tell(model, lease)
-                        self._track(model)
+                        self._track(model, stop)
                         stop.wait(self._settings.every)
             except LeaseHeld as error:
                 self._complain(f"{error}. This one stands by")
@@ -104,6 +112,10 @@ class _Watching:
                 self._complain(f"{error}. Nothing is lost; it is tried again")
                 stop.wait(min(self._settings.every, 30.0))
         return True
+
+    def _watching(self, model: str) -> Watch:
+        settings = msgspec.structs.replace(self._settings, model=model)
+        return Watch(settings, self._state, self._baselines, self._channels, say, self._metrics)
 
     def _model(self) -> str:
         if self._settings.model:
@@ -120,18 +132,19 @@ class _Watching:
                 self._complain(f"an alert to {alert.channel} was not sent: {alert.last_error}")
         return all(alert.status == "sent" for alert in told)
 
-    def _track(self, model: str) -> bool:
+    def _track(self, model: str, stop: threading.Event) -> bool:
         """Log verdicts to MLflow that are not there yet; what fails is tried again the next time."""
-        waiting = self._state.untracked(model, _TRACKED_AT_ONCE)
-        while waiting:
-            for place, (window, verdict) in enumerate(waiting):
+        while not stop.is_set():
+            waiting = self._state.untracked(model, _TRACKED_AT_ONCE + 1)
+            if not waiting:
+                return True
+            for place, (window, verdict) in enumerate(waiting[:_TRACKED_AT_ONCE], 1):
                 if verdict is None:
                     continue
                 judgement = judgement_of(self._state.results(verdict.id))
                 results = judgement.results if judgement else []
                 values = [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
-                newest = place == len(waiting) - 1 and len(waiting) < _TRACKED_AT_ONCE
-                html = self._report(self._state, model) if self._report and newest else None
+                html = self._report(self._state, model) if self._report and place == len(waiting) else None
                 try:
                     self._tracking.log_verdict(window, verdict, values, html)
                 except TrackingError as error:
@@ -140,17 +153,15 @@ class _Watching:
                     return False
                 with self._state.begin() as tx:
                     tx.mark_tracked([verdict.id])
-            waiting = self._state.untracked(model, _TRACKED_AT_ONCE)
-        return True
+                if stop.is_set():
+                    break
+        return False
 
     def _complain(self, text: str) -> None:
         """Say what is wrong, the same thing not again for a while."""
         now = time.monotonic()
-        if now - self._said.get(text, -_SAY_AGAIN_SECONDS) >= _SAY_AGAIN_SECONDS:
-            self._said = {
-                **{old: when for old, when in self._said.items() if now - when < _SAY_AGAIN_SECONDS},
-                text: now,
-            }
+        self._said = {old: when for old, when in self._said.items() if now - when < _SAY_AGAIN_SECONDS}
+        if self._said.setdefault(re.sub(r"\d+", "", text), now) == now:  # whatever it counts or numbers
             say(text)
 
 

@@ -4,51 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
-from mooring.drift.grid import Integers
+from mooring.drift.judge import FLOORS, SCALES
 from mooring.drift.profile import Profile, profile
 from mooring.drift.stored import FormatError
 from mooring.log import reader
 from mooring.log.parquet import folder_name
-from mooring.monitor import alerts, windows
+from mooring.monitor import alerts, incoming, windows
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.judging import Concluded, conclude
+from mooring.monitor.incoming import Chunk, Rows, Stream
+from mooring.monitor.judging import conclude, judgement_of, lengths_of
 from mooring.monitor.leases import Lease
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.schema import Status, Verdict, Window
 from mooring.monitor.state import Done, State, Transaction
-from mooring.monitor.windows import Lengths, Piece
+from mooring.monitor.windows import Piece
 
-CHUNK_ROWS = 250_000
-_MERGED = 15
+_MERGED = SCALES[-1] - 1
 _OLD = timedelta(days=1)
-_OWN = ("time", "model_version", "variant", "request_rows", "misfits")
+_AHEAD = timedelta(minutes=5)
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+_PAGE = 1000
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
     from pyspark.sql import SparkSession
 
 Say = Callable[[str], None]
-
-
-class Stream(NamedTuple):
-    """What is judged apart: the rows of one version and variant of a model."""
-
-    version: str | None
-    variant: str
 
 
 class Kept(NamedTuple):
@@ -58,8 +48,17 @@ class Kept(NamedTuple):
     profile: Profile | None
 
 
+class Written(NamedTuple):
+    """What is to be written of a window: its profile, and the verdict and its results where there is one."""
+
+    window: Window
+    profile: bytes
+    verdict: Verdict | None = None
+    results: bytes = b""
+
+
 class Watch:
-    """Watches one model's log.
+    """Watches one model's log, as long as nobody else does.
 
     Parameters
     ----------
@@ -75,6 +74,8 @@ class Watch:
         Takes a line for whoever looks on.
     metrics
         Counts for Prometheus.
+
+    Raises ValueError for settings that can't be meant.
     """
 
     def __init__(
@@ -92,122 +93,120 @@ class Watch:
         self._channels = channels
         self._say = say
         self._metrics = metrics
-        self._spark = _spark_session() if settings.engine == "spark" else None
-        self._chunk: list[str] = []
-        self._alone: dict[str, bool] = {}
         n, m = settings.alert_windows.split("/")
         self._n, self._m = int(n), int(m)
-        self._lengths = Lengths(int(settings.window * 1e6), settings.window_rows, int(settings.grace * 1e6))
+        self._lengths = lengths_of(settings, settings.grace)
+        alerts.level([], self._n, self._m)
+        self._key = incoming.log_key(settings.log)
+        self._spark = _spark_session() if settings.engine == "spark" else None
+        self._model = settings.model
+        self._said: set[str] = set()
+        self._done: set[str] = set()
+        self._echoing: dict[str, bool] = {}
+        self._streams: set[Stream] | None = None
+        self._caught_up: dict[Stream, str | None] = {}
 
-    def look(self, lease: Lease | None = None, *, provisional: bool = False) -> int:
+    def look(
+        self,
+        lease: Lease | None = None,
+        *,
+        provisional: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Read what is new and judge what ended, and return how many windows were judged.
 
         `provisional`: the open windows are judged too, as they are now. What was done is written chunk by chunk,
-        each whole or not at all, so after a kill the next call goes on where this one was. Raises LogError where
-        there is no log, StoreError where it can't be read now, StateError where the state refuses.
+        each whole or not at all, so after a kill the next call goes on where this one was; so does one that was
+        left because `stopping`. Raises LogError where there is no log, StoreError where it can't be read now,
+        StateError where the state refuses.
         """
         uri = self._settings.log
         opened = reader.open_log(uri)
-        model = reader.only_model(opened, uri, self._settings.model)
-        judged = self._catch_up(model, lease)
-        for chunk, unreadable in self._new(opened, uri, model):
-            judged += self._take(model, chunk, unreadable, lease)
+        model = self._model = reader.only_model(opened, uri, self._model)
+        self._baselines.look_again()
+        judged = self._catch_up(model, lease, stopping)
+        for chunk in incoming.chunks(opened, uri, model, self._new(opened, model), self._say_once):
+            if stopping():
+                return judged
+            judged += self._take(model, chunk, lease)
         judged += self._close(model, lease)
-        if provisional:
+        judged += self._catch_up(model, lease, stopping)
+        if provisional and not stopping():
             judged += self._judge_open(model, lease)
-        for newest in self._state.history(model, newest=1):
+        if judged:
+            [newest] = self._state.history(model, newest=1)
+            keep = timedelta(seconds=self._settings.keep + self._settings.grace)
             with self._state.begin(lease) as tx:
-                tx.prune(model, newest.window.end - timedelta(seconds=self._settings.keep + self._settings.grace))
+                tx.prune(model, min(newest.window.end, datetime.now(UTC)) - keep)
         return judged
 
     # What is new
 
-    def _new(
-        self, opened: ObjectStore, uri: str, model: str
-    ) -> Iterator[tuple[reader.Found, list[reader.Object]]]:
-        """Yield the objects that are not done by their rows' time, a chunk at a time; last the unreadable."""
-        newest = self._state.newest_day(model, uri)
-        start = None
-        if newest is not None:
-            start = reader.midnight(newest) - timedelta(days=1, seconds=self._settings.grace)
-        listed = reader.list_objects(opened, uri, f"inferences/model={folder_name(model)}", start)
-        seen = self._state.seen(model, uri, [one.path for one in listed])
-        new = [one for one in listed if one.path not in seen]
-        if not new:
-            return
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", reader.LogWarning)
-            found = reader.found_in(opened, uri, model, new)
-        for warning in caught:
-            self._say(f"{warning.message}. Remove it, or mend it and give it another name")
-        order = sorted(found.fragments, key=lambda path: (_first_time(found.fragments[path]), path))
-        chunk: list[str] = []
-        rows = 0
-        for path in order:
-            chunk.append(path)
-            rows += found.fragments[path].metadata.num_rows
-            if rows >= CHUNK_ROWS:
-                yield _part(found, chunk), []
-                chunk, rows = [], 0
-        left = [one for one in new if one.path not in found.fragments]
-        if chunk or left:
-            yield _part(found, chunk), left
+    def _new(self, opened: ObjectStore, model: str) -> list[reader.Object]:
+        """Return the objects that are not done, day by day."""
+        newest = self._state.newest_day(model, self._key)
+        start = incoming.since(newest, timedelta(seconds=self._settings.grace))
+        listed = reader.list_objects(opened, self._settings.log, f"inferences/model={folder_name(model)}", start)
+        self._done &= {one.path for one in listed}
+        unknown = [one.path for one in listed if one.path not in self._done]
+        if unknown:
+            self._done |= self._state.seen(model, self._key, unknown)
+        elif newest is None:
+            self._say_once(
+                f"the log {self._settings.log} has no scored rows of {model} yet; "
+                "why, its payloads say in the column reason"
+            )
+        return [one for one in listed if one.path not in self._done]
 
-    def _take(self, model: str, found: reader.Found, unreadable: list[reader.Object], lease: Lease | None) -> int:
+    def _take(self, model: str, chunk: Chunk, lease: Lease | None) -> int:
         """Add the rows of a chunk to their windows, judge those that ended, and write it all."""
-        columns = _columns(found.schema, features=self._spark is None)
-        self._alone.clear()  # what was written is asked for again
-        parts, done = [], {}
-        for path, table in reader.tables(found, columns):
-            parts.append(table)
-            done[path] = table.num_rows
-        written: list[tuple[Kept, Concluded | None]] = []
-        if parts:
-            table = pa.concat_tables(parts)
-            del parts
-            self._chunk = list(done)
-            latest = _moment(pc.max(table["\0time"]).as_py())
-            self._note_time(model, latest)
-            for stream, rows in _streams(table):
-                written += self._divide(model, stream, rows)
-        marks = [Done(path, one.day, done.get(path, 0)) for path, one in found.objects.items()]
-        marks += [Done(one.path, one.day, 0) for one in unreadable]
-        with self._state.begin(lease) as tx:
-            tx.mark_done(model, self._settings.log, marks)
-            for kept, concluded in written:
-                self._write(tx, kept, concluded)
-        return sum(concluded is not None for _, concluded in written)
+        self._echoing.clear()  # what was written is asked for again
+        written: list[Written] = []
+        latest = 0
+        for rows in chunk.streams(features=self._spark is None):
+            latest = max(latest, int(rows.times[-1]))
+            if self._streams is not None:
+                self._streams.add(rows.stream)
+            written += self._divide(model, rows, chunk)
+        if latest:
+            self._note_time(model, windows.moment(latest))
+        days = chunk.days
+        marks = [Done(path, days[path], count) for path, count in chunk.objects.items()]
+        judged = self._write(written, lease, model, marks)
+        self._done |= chunk.objects.keys()
+        return judged
 
-    def _divide(self, model: str, stream: Stream, rows: pa.Table) -> list[tuple[Kept, Concluded | None]]:
+    def _divide(self, model: str, rows: Rows, chunk: Chunk) -> list[Written]:
         """Return the windows that a stream's new rows go to, each with its verdict where it ended."""
-        times: Integers = rows["\0time"].cast(pa.int64()).to_numpy()
+        stream, times = rows.stream, rows.times
         first = windows.moment(int(times[0]) - int(times[0]) % self._lengths.length - 1)
         known = self._state.overlapping(model, *stream, first, _FOREVER)
         baseline, _ = self._baselines.of(model, stream.version)
-        shelf = self._shelf(known)
-        written: list[tuple[Kept, Concluded | None]] = []
+        shelf: dict[str, Kept] = {}
+        written: list[Written] = []
         for place, window in enumerate(known):
-            kept = shelf[window.id]
-            if window.status == "open" and _digest(kept.profile) != _digest(baseline):
+            if window.status != "open":
+                continue
+            kept = self._kept(window, shelf)
+            if _digest(kept.profile) != _digest(baseline):
                 # The baseline is another now: what was counted on its grid stays apart.
-                closed = Kept(msgspec.structs.replace(window, status="closed"), kept.profile)
-                known[place], shelf[window.id] = closed.window, closed
-                written.append((closed, self._conclude(closed, shelf)))
+                known[place] = msgspec.structs.replace(window, status="closed")
+                written.append(self._concluded(Kept(known[place], kept.profile), shelf))
         blank = Window(model=model, version=stream.version, variant=stream.variant, start=_FOREVER, end=_FOREVER)
         too_late = 0
-        for piece in windows.cut(times, known, blank, self._lengths):
-            before = shelf.get(piece.window.id)
+        for piece in windows.cut(times, known, blank, self._lengths, windows.micros(datetime.now(UTC))):
             if piece.too_late:
                 too_late += piece.last - piece.first
-                assert before is not None
-                kept = Kept(piece.window, before.profile)
-            else:
-                kept = self._grown(piece, rows, before, baseline, stream)
+                written.append(_unjudged(Kept(piece.window, self._kept(piece.window, shelf).profile)))
+                continue
+            new = piece.window.rows == piece.last - piece.first
+            before = None if new else self._kept(piece.window, shelf)
+            kept = self._grown(piece, rows, before, baseline, chunk)
             shelf[piece.window.id] = kept
-            concluded = None
-            if piece.window.status == "closed" and not piece.too_late:
-                concluded = self._conclude(kept, shelf)
-            written.append((kept, concluded))
+            closed = piece.window.status == "closed"
+            written.append(self._concluded(kept, shelf) if closed else _unjudged(kept))
+            for old in sorted(shelf.values(), key=lambda one: one.window.start)[: -_MERGED - 1]:
+                del shelf[old.window.id]  # profiles are large
         if too_late:
             self._say(
                 f"{too_late} rows came later than --grace after their window, and are counted but not judged"
@@ -218,79 +217,95 @@ class Watch:
 
     def _close(self, model: str, lease: Lease | None) -> int:
         """Judge the open windows whose time is over, or behind which others have begun."""
-        closed = 0
-        now = windows.micros(datetime.now(UTC) - timedelta(seconds=self._settings.settle))
+        now = datetime.now(UTC)
+        before = windows.micros(now - timedelta(seconds=self._settings.settle))
+        judged = 0
         for window in self._open(model):
             later = self._state.overlapping(model, window.version, window.variant, window.end, _FOREVER)
-            over = windows.close(window, self._lengths, windows.micros(later[0].start) if later else now)
-            if over is None:
-                continue
-            shelf = self._shelf([window])
-            kept = Kept(over, shelf[window.id].profile)
-            shelf[window.id] = kept
-            with self._state.begin(lease) as tx:
-                self._write(tx, kept, self._conclude(kept, shelf))
-            closed += 1
-        return closed
+            # What is of the future ends nothing: it is of a host whose clock is wrong.
+            after = next((one for one in later if one.start <= now), None)
+            over = windows.close(window, self._lengths, before, after)
+            if over is not None:
+                shelf: dict[str, Kept] = {}
+                judged += self._write(
+                    [self._concluded(Kept(over, self._kept(window, shelf).profile), shelf)], lease
+                )
+        return judged
 
     def _judge_open(self, model: str, lease: Lease | None) -> int:
         judged = 0
         for window in self._open(model):
-            shelf = self._shelf([window])
-            kept = shelf[window.id]
-            with self._state.begin(lease) as tx:
-                self._write(tx, kept, self._conclude(kept, shelf, provisional=True))
-            judged += 1
+            shelf: dict[str, Kept] = {}
+            kept = self._kept(window, shelf)
+            judged += self._write([self._concluded(kept, shelf, provisional=True)], lease)
         return judged
 
     def _open(self, model: str) -> list[Window]:
         return [judged.window for judged in self._state.history(model, status="open", newest=10_000)]
 
-    def _catch_up(self, model: str, lease: Lease | None) -> int:
+    def _catch_up(self, model: str, lease: Lease | None, stopping: Callable[[], bool]) -> int:
         """Judge the windows that had no baseline and have one now, from the log."""
+        if self._streams is None:
+            watched = self._state.models()
+            self._streams = {Stream(one.version, one.variant) for one in watched if one.model == model}
         judged = 0
-        for watched in self._state.models():
-            if watched.model != model:
+        for stream in sorted(self._streams, key=lambda one: (one.version or "", one.variant)):
+            baseline, digest = self._baselines.of(model, stream.version)
+            if baseline is None or self._caught_up.get(stream) == digest:
                 continue
-            baseline, _ = self._baselines.of(model, watched.version)
-            if baseline is None:
-                continue
-            past = self._state.history(model, version=watched.version, variant=watched.variant, newest=10_000)
-            for window, verdict in past:
-                if window.status != "closed" or verdict is None or verdict.status != "no_baseline":
-                    continue
-                found = self._read_again(window, baseline)
-                kept = Kept(msgspec.structs.replace(window, revision=window.revision + 1), found)
-                shelf = self._shelf([window])
-                shelf[window.id] = kept
-                with self._state.begin(lease) as tx:
-                    self._write(tx, kept, self._conclude(kept, shelf))
-                judged += 1
+            found, days = None, None
+            for window in self._without_verdict(model, stream):
+                if stopping():
+                    return judged
+                if days != (window.start.date(), window.end.date()):
+                    days = (window.start.date(), window.end.date())
+                    found = self._objects_of(model, window)
+                assert found is not None
+                parts = incoming.between(found, stream, window.start, window.end)
+                counted = profile(parts, baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+                again = msgspec.structs.replace(window, revision=window.revision + 1)
+                judged += self._write([self._concluded(Kept(again, counted), {})], lease)
+            self._caught_up[stream] = digest
         return judged
 
-    def _read_again(self, window: Window, baseline: Baseline) -> Profile:
-        """Return the profile of a closed window's rows, of those objects that are done."""
+    def _without_verdict(self, model: str, stream: Stream) -> list[Window]:
+        """Return the closed windows of a stream that were not judged for want of a baseline, the oldest first."""
+        found: list[Window] = []
+        end = None
+        while True:
+            page = self._state.history(
+                model, version=stream.version, variant=stream.variant, status="closed", end=end, newest=_PAGE
+            )
+            waiting = [one.window for one in page if one.verdict is None or one.verdict.status == "no_baseline"]
+            found = waiting + found
+            if len(page) < _PAGE:
+                return found
+            end = page[0].window.start
+
+    def _objects_of(self, model: str, window: Window) -> reader.Found:
+        """Return the objects of a window's days that are done."""
         uri = self._settings.log
-        found = reader.find(uri, model=window.model, start=window.start, end=window.end, version=window.version)
-        seen = self._state.seen(window.model, uri, found.objects)
-        found = _part(found, [path for path in found.fragments if path in seen])
-        parts = (
-            table.filter(_of_stream(table, Stream(window.version, window.variant)))
-            for _, table in reader.tables(found, _columns(found.schema))
-        )
-        return profile(map(_named, parts), baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+        start, end = (reader.midnight(one.date()) for one in (window.start, window.end))
+        with incoming.telling(self._say_once):
+            found = reader.find(uri, model=model, start=start, end=end + timedelta(days=1))
+        seen = self._state.seen(model, self._key, found.objects)
+        return incoming.part_of(found, [path for path in found.fragments if path in seen])
 
     # Verdicts
 
-    def _conclude(self, kept: Kept, shelf: dict[str, Kept], *, provisional: bool = False) -> Concluded:
+    def _concluded(self, kept: Kept, shelf: dict[str, Kept], *, provisional: bool = False) -> Written:
+        """Return a window with its verdict. `shelf` has windows that are not written yet; others are put there."""
         window = kept.window
+        shelf[window.id] = kept
         baseline, digest = self._baselines.of(window.model, window.version)
-        if kept.profile is None or baseline is None or kept.profile.digest != baseline.digest:
-            baseline = None
-            profiles = []
-        else:
-            profiles = [kept.profile, *self._before(window, baseline, shelf)]
         why_not = self._baselines.why_not(window.model, window.version)
+        profiles = []
+        if kept.profile is not None and baseline is not None and kept.profile.digest == baseline.digest:
+            profiles = [kept.profile, *self._before(window, baseline, shelf)]
+        elif baseline is not None:
+            baseline, why_not = None, "the baseline is another now: it is judged again, from the log"
+        if baseline is None:
+            self._caught_up.pop(Stream(window.version, window.variant), None)
         concluded = conclude(
             window,
             profiles,
@@ -300,115 +315,121 @@ class Watch:
             digest=digest if baseline else None,
             why_not=why_not,
         )
-        self._alone[window.id] = _drifted_alone(concluded.verdict)
-        return concluded
+        self._echoing[window.id] = _echoes(concluded.verdict)
+        return _unjudged(kept)._replace(verdict=concluded.verdict, results=concluded.results)
 
     def _before(self, window: Window, baseline: Baseline, shelf: dict[str, Kept]) -> list[Profile]:
         """Return the profiles of the windows before one, newest first, as many as are merged with it.
 
-        Merging looks for what no window shows alone, so it stops at one that did: else a drift that is over would
-        be found again in the next fifteen windows.
+        Merging looks for what no window shows alone, so it stops at one that showed much: else a drift that
+        is over would be found again in the windows after it.
         """
         past = self._state.history(
             window.model, version=window.version, variant=window.variant, end=window.start, newest=_MERGED
         )
-        missing = [judged.window for judged in past if judged.window.id not in shelf]
-        shelf |= self._shelf(missing)
-        earlier = sorted(
-            (kept for kept in shelf.values() if kept.window.start < window.start),
-            key=lambda kept: kept.window.start,
-            reverse=True,
-        )
-        alone = {one.window.id: _drifted_alone(one.verdict) for one in past} | self._alone
+        echoing = {one.window.id: _echoes(one.verdict) for one in past} | self._echoing
+        there = {one.window.id: one.window for one in past}
+        there |= {name: kept.window for name, kept in shelf.items() if kept.window.start < window.start}
         found = []
-        for kept in earlier[:_MERGED]:
-            if kept.profile is None or kept.profile.digest != baseline.digest or alone.get(kept.window.id):
+        for earlier in sorted(there.values(), key=lambda one: one.start, reverse=True)[:_MERGED]:
+            kept = self._kept(earlier, shelf)
+            if kept.profile is None or kept.profile.digest != baseline.digest or echoing.get(earlier.id):
                 break
             found.append(kept.profile)
         return found
 
-    def _shelf(self, known: Iterable[Window]) -> dict[str, Kept]:
-        """Return windows by id with their profiles, as far as those are kept and can be read."""
-        by_id = {window.id: window for window in known}
-        shelf = {name: Kept(window, None) for name, window in by_id.items()}
-        for name, data in self._state.profiles(by_id).items():
+    def _kept(self, window: Window, shelf: dict[str, Kept]) -> Kept:
+        """Return a window with its profile, as far as that is kept and can be read; put on the shelf."""
+        if window.id not in shelf:
+            counted = None
+            data = self._state.profiles([window.id]).get(window.id)
             if data:
                 try:
-                    shelf[name] = Kept(by_id[name], profile_from_bytes(data))
+                    counted = profile_from_bytes(data)
                 except FormatError as error:
-                    self._say(
-                        f"the window from {by_id[name].start:%Y-%m-%d %H:%M} is left out of those merged: {error}"
-                    )
-        return shelf
+                    self._say_once(f"the window from {window.start:%Y-%m-%d %H:%M} is not merged: {error}")
+            shelf[window.id] = Kept(window, counted)
+        return shelf[window.id]
 
-    def _write(self, tx: Transaction, kept: Kept, concluded: Concluded | None) -> None:
-        data = b"" if kept.profile is None else profile_to_bytes(kept.profile)
-        window = tx.put_window(kept.window, data)
-        if concluded is None:
-            return
-        verdict = concluded.verdict
-        if not tx.put_verdict(verdict, concluded.results):
-            return
-        self._say(_line(window, concluded))
-        if verdict.provisional:
-            return
-        values = concluded.judgement.results if concluded.judgement else []
-        self._metrics.judged(
-            window, verdict, [(one.feature, one.measure, one.value) for one in values if one.scale == 1]
-        )
-        statuses = tx.statuses(window.model, window.version, window.variant, 2 * self._m + 10)
-        # What is long past is known, but nobody is called for it.
+    def _write(
+        self, written: Iterable[Written], lease: Lease | None, model: str = "", marks: Iterable[Done] = ()
+    ) -> int:
+        """Write windows and verdicts, and which objects are done, all at once; return how many were judged."""
+        new: list[tuple[Window, Written]] = []
+        judged = 0
+        with self._state.begin(lease) as tx:
+            tx.mark_done(model, self._key, marks)
+            for one in written:
+                window = tx.put_window(one.window, one.profile)
+                judged += one.verdict is not None
+                if one.verdict is not None and tx.put_verdict(one.verdict, one.results):
+                    new.append((window, one))
+                    self._call(tx, window, one.verdict)
+        for window, one in new:
+            assert one.verdict is not None
+            self._say(_line(window, one.verdict))
+            if not one.verdict.provisional:
+                judgement = judgement_of(one.results)
+                results = judgement.results if judgement else []
+                values = [(each.feature, each.measure, each.value) for each in results if each.scale == 1]
+                self._metrics.judged(window, one.verdict, values)
+        return judged
+
+    def _call(self, tx: Transaction, window: Window, verdict: Verdict) -> None:
+        """Put the alerts that a new verdict is worth in the queue."""
+        # Nobody is called for what is long past. A drift that lasts is told of with its first window of today.
         news = datetime.now(UTC) - window.end < _OLD + timedelta(seconds=self._settings.grace)
-        alerts.enqueue(tx, window, verdict, statuses, self._channels if news else [], n=self._n, m=self._m)
+        if verdict.provisional or not news:
+            return
+        statuses = tx.statuses(window.model, window.version, window.variant, 2 * self._m + 10)
+        alerts.enqueue(tx, window, verdict, statuses, self._channels, n=self._n, m=self._m)
 
     def _grown(
-        self, piece: Piece, rows: pa.Table, before: Kept | None, baseline: Baseline | None, stream: Stream
+        self, piece: Piece, rows: Rows, before: Kept | None, baseline: Baseline | None, chunk: Chunk
     ) -> Kept:
         """Return a window with its new rows."""
-        part = rows.slice(piece.first, piece.last - piece.first)
-        counts = part["\0request_rows"].to_numpy()
+        counts = rows.request_rows[piece.first : piece.last]
         window = msgspec.structs.replace(
             piece.window,
             requests=piece.window.requests + round(float(np.sum(1.0 / np.maximum(counts, 1)))),
-            weight=piece.window.weight + int(counts.sum()),
+            weight=piece.window.weight + int(counts.sum(dtype=np.int64)),
         )
-        of_another = before is not None and before.window.rows and _digest(before.profile) != _digest(baseline)
-        if baseline is None or of_another:
-            return Kept(window, None if before is None else before.profile)
-        found = self._profile(part, baseline, stream)
-        if before is not None and before.profile is not None:
-            found = before.profile + found
-        return Kept(window, found)
+        counted = None if before is None else before.profile
+        if baseline is None or (before is not None and _digest(counted) != baseline.digest):
+            return Kept(window, counted)
+        found = self._profile(piece, rows, baseline, chunk)
+        return Kept(window, found if counted is None else counted + found)
 
-    def _profile(self, part: pa.Table, baseline: Baseline, stream: Stream) -> Profile:
-        """Return the profile of a stream's rows, which are by their time, of the objects read now."""
+    def _profile(self, piece: Piece, rows: Rows, baseline: Baseline, chunk: Chunk) -> Profile:
+        """Return the profile of some of a stream's rows, which are by their time."""
         if self._spark is None:
-            return profile([_named(part)], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+            part = rows.part(piece.first, piece.last)
+            return profile([part], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
         from mooring.engine.spark import profile_of_objects
 
-        times = part["\0time"]
         return profile_of_objects(
             self._spark,
             self._settings.log,
-            self._chunk,
+            list(chunk.objects),
             baseline,
-            start=_moment(times[0].as_py()),
-            end=_moment(times[-1].as_py()) + timedelta(microseconds=1),
-            version=stream.version,
-            variant=stream.variant,
+            start=windows.moment(int(rows.times[piece.first])),
+            end=windows.moment(int(rows.times[piece.last - 1]) + 1),
+            version=rows.stream.version,
+            variant=rows.stream.variant,
         )
 
     def _note_time(self, model: str, latest: datetime) -> None:
         self._metrics.read(model, latest)
         ahead = latest - datetime.now(UTC)
-        if ahead > timedelta(minutes=5):
-            self._say(f"there are rows of {ahead} from now: set the clock of the host that writes them")
+        if ahead > _AHEAD:
+            self._say_once(
+                f"there are rows of {latest:%Y-%m-%d}, from the future: set the clock of the host that writes"
+            )
 
-
-def _columns(schema: pa.Schema, *, features: bool = True) -> dict[str, tuple[str, ...]]:
-    """Return the log's own columns, by names that no feature has, and the features as a flat table has them."""
-    own = {f"\0{name}": path for name, path in reader.choose(schema, _OWN, flat=False).items()}
-    return own | reader.choose(schema, None, flat=True) if features else own
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
 
 
 def _spark_session() -> SparkSession:
@@ -420,68 +441,23 @@ def _spark_session() -> SparkSession:
     return SparkSession.builder.getOrCreate()
 
 
-def _named(table: pa.Table) -> pa.Table:
-    """Return a table without the log's own columns that a profile has no use for."""
-    return table.drop_columns(["\0time", "\0model_version", "\0variant"])
-
-
-def _streams(table: pa.Table) -> Iterator[tuple[Stream, pa.Table]]:
-    """Yield the rows of each version and variant, by their time."""
-    names = ["\0model_version", "\0variant"]
-    for one in (
-        table.select(names)
-        .group_by(names)
-        .aggregate([])
-        .sort_by([(name, "ascending") for name in names])
-        .to_pylist()
-    ):
-        stream = Stream(*(one[name] for name in names))
-        rows = table.filter(_of_stream(table, stream))
-        yield stream, rows.take(pc.sort_indices(rows["\0time"])).combine_chunks()
-
-
-def _of_stream(table: pa.Table, stream: Stream) -> pa.ChunkedArray:
-    version = table["\0model_version"]
-    same = pc.is_null(version) if stream.version is None else pc.equal(version, stream.version)
-    return pc.fill_null(pc.and_(same, pc.equal(table["\0variant"], stream.variant)), False)
-
-
-def _part(found: reader.Found, paths: Iterable[str]) -> reader.Found:
-    chosen = list(paths)
-    return found._replace(
-        objects={path: found.objects[path] for path in chosen},
-        fragments={path: found.fragments[path] for path in chosen},
-    )
-
-
-def _first_time(fragment: ds.ParquetFileFragment) -> int:
-    """Return when an object's first row was received, in microseconds, by its statistics; 0 if it has none."""
-    metadata = fragment.metadata
-    found = []
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            one = metadata.row_group(group).column(column)
-            if one.path_in_schema == "time":
-                if one.statistics is not None and one.statistics.has_min_max:
-                    found.append(windows.micros(_moment(one.statistics.min)))
-                break
-    return min(found, default=0)
-
-
-def _moment(value: datetime) -> datetime:
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+def _unjudged(kept: Kept) -> Written:
+    return Written(kept.window, b"" if kept.profile is None else profile_to_bytes(kept.profile))
 
 
 def _digest(found: Profile | Baseline | None) -> str:
     return "" if found is None else found.digest
 
 
-def _drifted_alone(verdict: Verdict | None) -> bool:
-    return verdict is not None and any(finding.scale == 1 for finding in verdict.summary)
+def _echoes(verdict: Verdict | None) -> bool:
+    """Whether a window drifted by so much that it shows still when it is merged with three that did not."""
+    return verdict is not None and any(
+        one.scale == 1 and abs(one.value or 0.0) >= SCALES[1] * FLOORS.get(one.measure, 0.0)
+        for one in verdict.summary
+    )
 
 
-def _line(window: Window, concluded: Concluded) -> str:
-    verdict = concluded.verdict
+def _line(window: Window, verdict: Verdict) -> str:
     version = f" version {window.version}" if window.version else ""
     variant = "" if window.variant == "champion" else f" ({window.variant})"
     open_ = ", so far" if verdict.provisional else ""

@@ -17,6 +17,7 @@ from mooring.drift.grid import Integers
 from mooring.monitor.schema import Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER = 2**62
 
 
 class Piece(NamedTuple):
@@ -50,7 +51,9 @@ def moment(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-def cut(times: Integers, known: Sequence[Window], blank: Window, lengths: Lengths) -> list[Piece]:
+def cut(
+    times: Integers, known: Sequence[Window], blank: Window, lengths: Lengths, now: int = _NEVER
+) -> list[Piece]:
     """Divide rows among windows.
 
     Parameters
@@ -63,6 +66,8 @@ def cut(times: Integers, known: Sequence[Window], blank: Window, lengths: Length
         A window with the model, version and variant of new ones.
     lengths
         When windows end.
+    now
+        The time: windows beyond it are of a host whose clock is wrong, and make nothing else late.
 
     Of a window that is still open, `end` lies right behind its newest row.
     """
@@ -75,22 +80,25 @@ def cut(times: Integers, known: Sequence[Window], blank: Window, lengths: Length
         before = windows[place - 1] if place else None
         after = windows[place] if place < len(windows) else None
         if before is not None and before.status == "closed" and times[at] < micros(before.end):
-            piece = _late(before, times, at, newest - lengths.grace)
+            piece = _late(before, times, at, min(newest, now) - lengths.grace)
         else:
-            piece = _on_time(before, after, times, at, blank, lengths)
+            piece = _on_time(before, after, times, at, blank, lengths, now)
         if before is not None and piece.window.start == before.start:
-            windows.remove(before)
-        insort(windows, piece.window, key=_start)
+            windows[place - 1] = piece.window
+        else:
+            insort(windows, piece.window, key=_start)
         newest = max(newest, micros(piece.window.end))
         pieces.append(piece)
         at = piece.last
     return pieces
 
 
-def close(window: Window, lengths: Lengths, before: int) -> Window | None:
-    """Return an open window closed, if its time was over `before` a moment; else None."""
-    end = _limit(micros(window.start), lengths)
-    if window.status != "open" or end > before:
+def close(window: Window, lengths: Lengths, before: int, after: Window | None = None) -> Window | None:
+    """Return an open window closed, if its time was over `before` a moment, or `after` follows it; else None."""
+    end = _limit(window, lengths)
+    if after is not None:
+        end = min(end, micros(after.start))
+    if window.status != "open" or (after is None and end > before):
         return None
     return msgspec.structs.replace(window, status="closed", end=moment(end))
 
@@ -107,17 +115,23 @@ def _late(window: Window, times: Integers, first: int, too_late: int) -> Piece:
 
 
 def _on_time(
-    before: Window | None, after: Window | None, times: Integers, first: int, blank: Window, lengths: Lengths
+    before: Window | None,
+    after: Window | None,
+    times: Integers,
+    first: int,
+    blank: Window,
+    lengths: Lengths,
+    now: int,
 ) -> Piece:
     time = int(times[first])
-    if before is not None and before.status == "open" and time < _limit(micros(before.start), lengths):
+    if before is not None and before.status == "open" and time < _limit(before, lengths):
         window = before
     else:
         start = time - time % lengths.length
         if before is not None:
-            start = max(start, micros(before.end) if before.status == "closed" else start)
+            start = max(start, micros(before.end))
         window = msgspec.structs.replace(blank, start=moment(start), end=moment(time + 1))
-    limit = _limit(micros(window.start), lengths)
+    limit = _limit(window, lengths)
     if after is not None:
         limit = min(limit, micros(after.start))
     last = int(times.searchsorted(limit))
@@ -130,7 +144,7 @@ def _on_time(
         return Piece(closed, first, last)
     end = max(int(times[last - 1]) + 1, micros(window.end))
     status = window.status
-    if after is not None:
+    if after is not None and micros(after.start) <= now:
         status, end = "closed", limit
     return Piece(
         msgspec.structs.replace(window, status=status, end=moment(end), rows=window.rows + last - first),
@@ -139,8 +153,10 @@ def _on_time(
     )
 
 
-def _limit(start: int, lengths: Lengths) -> int:
-    return start - start % lengths.length + lengths.length
+def _limit(window: Window, lengths: Lengths) -> int:
+    """Return when a window's time is over; not before its newest row, whatever the length was when that came."""
+    start = micros(window.start)
+    return max(start - start % lengths.length + lengths.length, micros(window.end))
 
 
 def _start(window: Window) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mooring.drift.baseline import Baseline, profile_from_bytes
+from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.monitor.judging import judgement_of
 from mooring.monitor.results import history
@@ -50,9 +51,6 @@ def _baseline(state: State, model: str, version: str | None) -> Baseline | None:
 def _window(state: State, judged: Judged, data: bytes | None, baseline: Baseline | None) -> ReportWindow:
     window, verdict = judged
     assert verdict is not None
-    profile = profile_from_bytes(data) if data else None
-    if profile is not None and (baseline is None or profile.digest != baseline.digest):
-        profile = None
     return ReportWindow(
         start=window.start,
         end=window.end,
@@ -63,7 +61,16 @@ def _window(state: State, judged: Judged, data: bytes | None, baseline: Baseline
         severity=verdict.status,
         provisional=verdict.provisional,
         judgement=judgement_of(state.results(verdict.id)),
-        profile=profile,
+        profile=_profile(data, baseline),
         late_rows=window.late,
         message=verdict.message,
     )
+
+
+def _profile(data: bytes | None, baseline: Baseline | None) -> Profile | None:
+    """Return a window's profile, if it is on the baseline's grids and this version of Mooring can read it."""
+    try:
+        found = profile_from_bytes(data) if data else None
+    except FormatError:
+        return None
+    return found if found is not None and baseline is not None and found.digest == baseline.digest else None

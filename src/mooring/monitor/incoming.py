@@ -1,0 +1,256 @@
+"""What is new in a model's log: its objects, a chunk at a time, and in each chunk the rows of each stream."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from mooring.drift.grid import Integers
+from mooring.log import reader
+from mooring.log.schema import TIME
+from mooring.log.store import StoreError, is_local
+from mooring.monitor.windows import micros
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+CHUNK_ROWS = 250_000
+CHUNK_VALUES = 12_000_000
+LATEST = timedelta(days=7)
+"""How far behind the newest day objects are looked for, beside the grace."""
+OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits")
+"""The log's own columns, by names that no feature of a baseline has."""
+_NEVER = 2**62
+
+Tell = Callable[[str], None]
+
+
+class Stream(NamedTuple):
+    """What is judged apart: the rows of one version and variant of a model."""
+
+    version: str | None
+    variant: str
+
+
+def log_key(uri: str) -> str:
+    """Return a log's name in the state: the same one however a directory is written.
+
+    >>> log_key("logs/../mooring-log/") == log_key("./mooring-log") == log_key("file://mooring-log")
+    True
+    """
+    return str(Path(uri.removeprefix("file://")).resolve()) if is_local(uri) else uri.rstrip("/")
+
+
+def since(newest: date | None, grace: timedelta) -> datetime | None:
+    """Return from when on objects may be new, where `newest` is the newest day of those that are done."""
+    if newest is None:
+        return None
+    today = datetime.now(UTC).date()  # rows from the future must not hide today's
+    return reader.midnight(min(newest, today)) - LATEST - grace
+
+
+def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Object], tell: Tell) -> Iterator[Chunk]:
+    """Yield objects by their rows' time, as many at once as fit into memory; `new` are in the order of their days.
+
+    One that can't be read is told of and left out. Raises StoreError where the log can't be read now.
+    """
+    for _, of_day in groupby(new, key=lambda one: one.day):
+        with telling(tell):
+            found = reader.found_in(opened, uri, model, list(of_day))
+        order = sorted(found.fragments, key=lambda path: (_first_time(found.fragments[path]), path))
+        columns = len(_columns(found.schema))
+        paths: list[str] = []
+        rows = 0
+        for path in order:
+            more = found.fragments[path].metadata.num_rows
+            if paths and (rows >= CHUNK_ROWS or (rows + more) * columns > CHUNK_VALUES):
+                yield Chunk(found, paths, tell)
+                paths, rows = [], 0
+            paths.append(path)
+            rows += more
+        if paths:
+            yield Chunk(found, paths, tell)
+
+
+class Chunk:
+    """Objects of the log that are read together. Of one that is too large, parts are read
+    when they are needed.
+
+    `objects` are those that could be read, each with its number of rows, as far as `streams` came.
+    """
+
+    def __init__(self, found: reader.Found, paths: Iterable[str], tell: Tell) -> None:
+        self._found = part_of(found, paths)
+        self._tell = tell
+        self.objects: dict[str, int] = {}
+
+    @property
+    def days(self) -> dict[str, date]:
+        """The days of the objects."""
+        return {path: one.day for path, one in self._found.objects.items()}
+
+    def streams(self, *, features: bool = True) -> Iterator[Rows]:
+        """Yield the rows of each stream; without `features` only the log's own columns are read."""
+        columns = _columns(self._found.schema)
+        rows = sum(fragment.metadata.num_rows for fragment in self._found.fragments.values())
+        whole = features and rows * len(columns) <= CHUNK_VALUES
+        wanted = columns if whole else {name: path for name, path in columns.items() if name in OWN}
+        parts = []
+        with telling(self._tell):
+            for path, table in reader.tables(self._found, wanted):
+                self.objects[path] = table.num_rows
+                parts.append(_usable(path, table, self._tell))
+        if not parts:
+            return
+        table = pa.concat_tables(parts)
+        del parts
+        again = None if whole else part_of(self._found, self.objects)
+        for stream in _streams_in(table):
+            yield Rows(stream, _by_time(of_stream(table, stream)), again)
+
+
+class Rows:
+    """The rows of a stream in a chunk, by their time: when they were received, in how large a request each.
+
+    `again` is where they are read again by and by, where only the log's own columns are there already.
+    """
+
+    def __init__(self, stream: Stream, table: pa.Table, again: reader.Found | None) -> None:
+        self.stream = stream
+        self.times: Integers = table["\0time"].cast(pa.int64()).to_numpy()
+        self.request_rows: Integers = table["\0request_rows"].to_numpy()
+        self._again = again
+        self._table = table if again is None else table.slice(0, 0)
+        self._first = 0
+
+    def part(self, first: int, last: int) -> pa.Table:
+        """Return the rows `first` to before `last` for a profile; no row of another time is between them."""
+        if last > self._first + self._table.num_rows:
+            self._read(first, last)
+        return named(self._table.slice(first - self._first, last - first))
+
+    def _read(self, first: int, last: int) -> None:
+        assert self._again is not None
+        columns = _columns(self._again.schema)
+        enough = max(last, min(first + CHUNK_VALUES // len(columns), len(self.times))) - 1
+        enough = int(self.times.searchsorted(self.times[enough], side="right"))
+        time = pc.field("time")
+        start, end = (pa.scalar(int(self.times[at]), pa.int64()).cast(TIME) for at in (first, enough - 1))
+        self._table = self._table.slice(0, 0)
+        found = self._again._replace(filter=(time >= start) & (time <= end))
+        with telling(lambda _: None):
+            parts = [_usable("", table, lambda _: None) for _, table in reader.tables(found, columns)]
+        self._table = _by_time(of_stream(pa.concat_tables(parts), self.stream))
+        self._first = first
+        if self._table.num_rows != enough - first:
+            raise StoreError("an object of the log vanished while it was read")
+
+
+def between(found: reader.Found, stream: Stream, start: datetime, end: datetime) -> Iterator[pa.Table]:
+    """Yield the rows of a stream from `start` on and before `end`, for a profile."""
+    first, last = micros(start), micros(end)
+    paths = [path for path, one in found.fragments.items() if _first_time(one) < last and _last_time(one) >= first]
+    time, of_time = pc.field("time"), [pa.scalar(one, pa.int64()).cast(TIME) for one in (first, last)]
+    part = part_of(found, paths)._replace(filter=(time >= of_time[0]) & (time < of_time[1]))
+    for path, table in reader.tables(part, _columns(found.schema)):
+        yield named(of_stream(_usable(path, table, lambda _: None), stream))
+
+
+def of_stream(table: pa.Table, stream: Stream) -> pa.Table:
+    """Return the rows of a stream."""
+    same = pc.equal(pc.fill_null(table["\0model_version"], ""), stream.version or "")
+    return table.filter(pc.and_(same, pc.fill_null(pc.equal(table["\0variant"], stream.variant), False)))
+
+
+def named(table: pa.Table) -> pa.Table:
+    """Return a table without the log's own columns that a profile has no use for."""
+    return table.drop_columns(["\0time", "\0model_version", "\0variant"])
+
+
+def part_of(found: reader.Found, paths: Iterable[str]) -> reader.Found:
+    """Return some of the objects."""
+    chosen = list(paths)
+    return found._replace(
+        objects={path: found.objects[path] for path in chosen},
+        fragments={path: found.fragments[path] for path in chosen},
+    )
+
+
+def _columns(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Return the features as a flat table has them, and the log's own columns by names that begin with NUL."""
+    own = {name: (name[1:],) for name in OWN}
+    return {**reader.choose(schema, None, flat=True), **own}
+
+
+def _usable(path: str, table: pa.Table, tell: Tell) -> pa.Table:
+    """Return the rows that say when and of what they are."""
+    there = None
+    for name in ("\0time", "\0variant", "\0request_rows"):
+        if table[name].null_count:
+            valid = pc.is_valid(table[name])
+            there = valid if there is None else pc.and_(there, valid)
+    if there is not None:
+        rows = table.num_rows
+        table = table.filter(there)
+        tell(f"{rows - table.num_rows} rows of {path} are left out: they have no time, variant or request_rows")
+    return table
+
+
+def _streams_in(table: pa.Table) -> list[Stream]:
+    names = ["\0model_version", "\0variant"]
+    found = table.select(names).group_by(names).aggregate([]).sort_by([(name, "ascending") for name in names])
+    # A version that is empty is none.
+    return list(dict.fromkeys(Stream(one[names[0]] or None, one[names[1]]) for one in found.to_pylist()))
+
+
+def _by_time(table: pa.Table) -> pa.Table:
+    times = table["\0time"].cast(pa.int64()).to_numpy()
+    if (times[:-1] <= times[1:]).all():
+        return table.combine_chunks()
+    return table.take(pc.sort_indices(table["\0time"])).combine_chunks()
+
+
+def _first_time(fragment: ds.ParquetFileFragment) -> int:
+    return min((first for first, _ in _times(fragment)), default=0)
+
+
+def _last_time(fragment: ds.ParquetFileFragment) -> int:
+    return max((last for _, last in _times(fragment)), default=_NEVER)
+
+
+def _times(fragment: ds.ParquetFileFragment) -> Iterator[tuple[int, int]]:
+    """Yield when the first and last row of each part of an object were received, as far as its statistics say."""
+    metadata = fragment.metadata
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            one = metadata.row_group(group).column(column)
+            if one.path_in_schema == "time":
+                if one.statistics is not None and one.statistics.has_min_max:
+                    yield micros(aware(one.statistics.min)), micros(aware(one.statistics.max))
+                else:
+                    yield 0, _NEVER
+                break
+
+
+def aware(value: datetime) -> datetime:
+    """Return a moment with its zone, which is UTC where it has none."""
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+@contextmanager
+def telling(tell: Tell) -> Iterator[None]:
+    """Tell of the objects that are left out meanwhile."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", reader.LogWarning)
+        yield
+    for warning in caught:
+        tell(f"{warning.message}. Remove it, or mend it: until then it is tried again")
