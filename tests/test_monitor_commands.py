@@ -226,10 +226,12 @@ def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
         for _ in range(2):
             mooring(
                 *("monitor", "--once", "--window", "30d", "--alert-webhook", url),
-                *("--alert-secret", "secret", "--alert-command", command),
+                *("--alert-secret", "secret", "--alert-command", command, "--report", "r.html"),
                 directory=tmp_path,
             )
         server.shutdown()
     assert [(alert["kind"], signed) for alert, signed in Hooks.got] == [("new", True), ("ended", True)]
     assert Hooks.got[0][0]["features"][0]["feature"] in ("alcohol", "prediction")
+    assert Hooks.got[0][0]["report"] == "r.html"
+    assert "alcohol" in (tmp_path / "r.html").read_text()
     assert [json.loads(line)["kind"] for line in said.read_text().splitlines()] == ["new", "ended"]

@@ -195,6 +195,9 @@ class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
         str,
         Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="alert when N of the last M windows drift: N/M"),
     ] = "1/1"
+    report: Annotated[
+        str | None, Meta(description="HTML file that is written anew after each verdict; alerts name it")
+    ] = None
     metrics_host: Annotated[str, Meta(description="address of the monitor's /metrics")] = "127.0.0.1"
     metrics_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of the monitor's /metrics; -1 for none")

@@ -50,11 +50,11 @@ def monitor(settings: MonitorSettings, *, once: bool) -> None:
     Killed at any point, it goes on where it was. Exit code 1: --once, and something could not be told.
     """
     from mooring.monitor.run import run
-    from mooring.report.from_state import small_report
+    from mooring.report.from_state import small_report, whole_report
 
     with explained():
         try:
-            worked = run(with_name(settings), once=once, report=small_report)
+            worked = run(with_name(settings), once=once, small=small_report, page=whole_report)
         except ValueError as error:
             if type(error) is not ValueError:
                 raise

@@ -132,7 +132,7 @@ def select(frame: DataFrame, columns: Collection[str]) -> DataFrame:
 def _fields(frame: DataFrame, part: str) -> list[str]:
     if part not in frame.columns:
         return []
-    fields: list[str] = frame.schema[part].dataType.fieldNames()  # type: ignore[attr-defined]
+    fields: list[str] = frame.schema[part].dataType.fieldNames()
     return fields
 
 

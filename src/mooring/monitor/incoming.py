@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 CHUNK_ROWS = 250_000
-CHUNK_VALUES = 12_000_000
+CHUNK_VALUES = 6_000_000
 LATEST = timedelta(days=7)
 """How far behind the newest day objects are looked for, beside the grace."""
 OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits")
@@ -168,7 +168,8 @@ def between(found: reader.Found, stream: Stream, start: datetime, end: datetime)
 def of_stream(table: pa.Table, stream: Stream) -> pa.Table:
     """Return the rows of a stream."""
     same = pc.equal(pc.fill_null(table["\0model_version"], ""), stream.version or "")
-    return table.filter(pc.and_(same, pc.fill_null(pc.equal(table["\0variant"], stream.variant), False)))
+    there = pc.and_(same, pc.fill_null(pc.equal(table["\0variant"], stream.variant), False))
+    return table if pc.all(there).as_py() else table.filter(there)
 
 
 def named(table: pa.Table) -> pa.Table:
@@ -214,9 +215,7 @@ def _streams_in(table: pa.Table) -> list[Stream]:
 
 def _by_time(table: pa.Table) -> pa.Table:
     times = table["\0time"].cast(pa.int64()).to_numpy()
-    if (times[:-1] <= times[1:]).all():
-        return table.combine_chunks()
-    return table.take(pc.sort_indices(table["\0time"])).combine_chunks()
+    return table if (times[:-1] <= times[1:]).all() else table.take(pc.sort_indices(table["\0time"]))
 
 
 def _first_time(fragment: ds.ParquetFileFragment) -> int:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import msgspec
 
@@ -25,18 +26,21 @@ from mooring.monitor.state import State
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.monitor.watch import Watch
 
-SmallReport = Callable[[State, str], str]
+Page = Callable[[State, str], str]
 _STAND_BY_SECONDS = 5.0
 _SAY_AGAIN_SECONDS = 600.0
 _TRACKED_AT_ONCE = 50
 
 
-def run(settings: MonitorSettings, *, once: bool = False, report: SmallReport | None = None) -> bool:
+def run(
+    settings: MonitorSettings, *, once: bool = False, small: Page | None = None, page: Page | None = None
+) -> bool:
     """Watch a model's log until SIGTERM or SIGINT, or once; return whether all that was tried worked.
 
-    Once, the windows that are still open are judged as they are, and what fails is not tried again. `report` makes
-    the small report that goes to MLflow. Raises ValueError for settings that can't be meant, StateError where the
-    state can't be opened, CantServe where the metrics can't be, and, once, LogError, StoreError and LeaseHeld.
+    Once, the windows that are still open are judged as they are, and what fails is not tried again. `small` makes
+    the report that goes to MLflow, `page` the one that `--report` names. Raises ValueError for settings that can't
+    be meant, StateError where the state can't be opened, CantServe where the metrics can't be, and, once, LogError,
+    StoreError and LeaseHeld.
     """
     rules_of(settings)
     channels = channels_of(settings)
@@ -49,7 +53,7 @@ def run(settings: MonitorSettings, *, once: bool = False, report: SmallReport | 
         if settings.metrics_port >= 0 and not once:
             port = stack.enter_context(serving(metrics, settings.metrics_port, settings.metrics_host))
             say(f"metrics on http://{settings.metrics_host}:{port}/metrics")
-        watching = _Watching(settings, state, channels, report, metrics)
+        watching = _Watching(settings, state, channels, metrics, small, page)
         return watching.once(stop) if once else watching.until(stop)
 
 
@@ -70,13 +74,15 @@ class _Watching:
         settings: MonitorSettings,
         state: State,
         channels: list[alerts.Channel],
-        report: SmallReport | None,
         metrics: Metrics,
+        small: Page | None,
+        page: Page | None,
     ) -> None:
         self._settings = settings
         self._state = state
         self._channels = channels
-        self._report = report
+        self._small = small
+        self._page = page
         self._metrics = metrics
         self._tracking = Tracking()
         self._said: dict[str, float] = {}
@@ -86,7 +92,7 @@ class _Watching:
         model = self._model()
         watch = self._watching(model)
         with self._state.lease(f"monitor/{model}") as lease:
-            watch.look(lease, provisional=True, stopping=stop.is_set)
+            self._write_report(model, watch.look(lease, provisional=True, stopping=stop.is_set))
             told = self._tell(model, lease)
             return self._track(model, stop) and told and not stop.is_set()
 
@@ -98,7 +104,7 @@ class _Watching:
                 with self._state.lease(f"monitor/{model}") as lease:
                     watch = self._watching(model)  # anew: another may have worked on the state meanwhile
                     while not stop.is_set():
-                        watch.look(lease, stopping=stop.is_set)
+                        self._write_report(model, watch.look(lease, stopping=stop.is_set))
                         self._tell(model, lease)
                         self._track(model, stop)
                         stop.wait(self._settings.every)
@@ -123,6 +129,18 @@ class _Watching:
         opened = reader.open_log(self._settings.log)
         return reader.only_model(opened, self._settings.log, None)
 
+    def _write_report(self, model: str, judged: int) -> None:
+        """Write the report anew where something was judged, whole or not at all."""
+        if not judged or self._page is None or self._settings.report is None:
+            return
+        path = Path(self._settings.report)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(self._page(self._state, model), encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            self._complain(f"the report {path} can't be written: {error.strerror}")
+
     def _tell(self, model: str, lease: Lease) -> bool:
         """Send the alerts that are due, and return whether all were taken."""
         told = alerts.deliver(self._state, model, self._channels, lease=lease)
@@ -144,7 +162,7 @@ class _Watching:
                 judgement = judgement_of(self._state.results(verdict.id))
                 results = judgement.results if judgement else []
                 values = [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
-                html = self._report(self._state, model) if self._report and place == len(waiting) else None
+                html = self._small(self._state, model) if self._small and place == len(waiting) else None
                 try:
                     self._tracking.log_verdict(window, verdict, values, html)
                 except TrackingError as error:

@@ -382,7 +382,8 @@ class Watch:
         if verdict.provisional or not news:
             return
         statuses = tx.statuses(window.model, window.version, window.variant, 2 * self._m + 10)
-        alerts.enqueue(tx, window, verdict, statuses, self._channels, n=self._n, m=self._m)
+        report = self._settings.report
+        alerts.enqueue(tx, window, verdict, statuses, self._channels, n=self._n, m=self._m, report=report)
 
     def _grown(
         self, piece: Piece, rows: Rows, before: Kept | None, baseline: Baseline | None, chunk: Chunk

@@ -11,7 +11,7 @@ from mooring.monitor.judging import judgement_of
 from mooring.monitor.results import history
 from mooring.monitor.state import Judged, State
 from mooring.report.model import Report, ReportWindow
-from mooring.report.page import svg
+from mooring.report.page import html, svg
 
 _PROFILES = 20
 _SMALL = 48
@@ -38,6 +38,11 @@ def of_state(
 def small_report(state: State, model: str) -> str:
     """Return the small report that goes to MLflow, as HTML without a script."""
     return svg(of_state(state, model, newest=_SMALL))
+
+
+def whole_report(state: State, model: str) -> str:
+    """Return the report on a model's newest windows, as HTML."""
+    return html(of_state(state, model))
 
 
 def _baseline(state: State, model: str, version: str | None) -> Baseline | None:
