@@ -39,8 +39,8 @@ def run(
 
     Once, the windows that are still open are judged as they are, and what fails is not tried again. `small` makes
     the report that goes to MLflow, `page` the one that `--report` names. Raises ValueError for settings that can't
-    be meant, StateError where the state can't be opened, CantServe where the metrics can't be, and, once, LogError,
-    StoreError and LeaseHeld.
+    be meant, StateError where the state can't be opened, CantServe where the metrics can't be, and, once,
+    LogError, StoreError and LeaseHeld.
     """
     rules_of(settings)
     channels = channels_of(settings)
