@@ -306,18 +306,13 @@ def test_a_baseline_of_another_format_is_said_and_windows_wait(traffic, state):
 
 
 def test_a_tracking_server_that_is_not_there_is_said_and_nothing_is_lost(traffic, state, monkeypatch):
-    import mlflow
-
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("mooring.monitor.baselines._AGAIN_SECONDS", 0.0)
     monitoring = Monitoring(settings(traffic.log, state))
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri("http://127.0.0.1:9")
-    try:
-        traffic.write(traffic.exchanges(1000))
-        monitoring.watch.look()
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    traffic.write(traffic.exchanges(1000))
+    monitoring.watch.look()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert monitoring.verdicts() == [(1000, "no_baseline")]
     assert any("MLflow at http://127.0.0.1:9 does not" in line for line in monitoring.said)
     monitoring.keep(traffic.baseline())

@@ -79,6 +79,9 @@ def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
         (["monitor", "--once", "--threshold", "psi"], "--threshold psi: give MEASURE=VALUE"),
         (["monitor", "--once", "--threshold", "psl=1"], "there is no such measure"),
         (["monitor", "--once", "--window", "soon"], "--window"),
+        (["monitor", "--once", "--window", "0.001s"], "a window takes a second at least"),
+        (["monitor", "--once", "--grace", "99999999d"], "--grace"),
+        (["monitor", "--once", "--alert-windows", "3/2"], "1 <= n <= m"),
         (["monitor", "--once", "--alert-webhook", "chat"], "begins with http"),
         (["monitor", "--once", "--state", "mysql://x/y"], "sqlite:///PATH or postgresql://"),
         (["drift", "--model", "wine"], "has no verdicts yet"),
@@ -235,3 +238,129 @@ def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
     assert Hooks.got[0][0]["report"] == "r.html"
     assert "alcohol" in (tmp_path / "r.html").read_text()
     assert [json.loads(line)["kind"] for line in said.read_text().splitlines()] == ["new", "ended"]
+
+
+def test_the_newest_verdict_is_shown_though_a_window_is_open_and_a_shadow_is_well(traffic, tmp_path):
+    traffic.write(traffic.exchanges(1000, START + timedelta(minutes=61), variant="shadow"))
+    traffic.write(traffic.exchanges(10, datetime.now(UTC)))
+    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
+    monitoring.keep(traffic.baseline())
+    monitoring.watch.look()
+    monitoring.state.close()
+    one = mooring("drift", "-n", "1", "--json", directory=tmp_path)
+    assert [(window["variant"], window["status"]) for window in json.loads(one.stdout)] == [("shadow", "ok")]
+    all_ = mooring("drift", "--json", directory=tmp_path)
+    assert len(json.loads(all_.stdout)) == 4
+    assert all_.returncode == 2, "the champion's newest drifted"
+    assert mooring("drift", "--start", "0001-01-01T00:00+14:00", directory=tmp_path).returncode == 1
+    assert mooring("drift", "--model", "models:/wine@champion", "-n", "1", directory=tmp_path).returncode == 0
+
+
+def test_what_is_no_number_is_null_in_json(traffic, tmp_path):
+    exchanges = traffic.exchanges(1000)
+    for exchange in exchanges:
+        columns = {"columns": ["alcohol", "sugar", "colour"], "data": [[1e308, 1.0, None]] * 10}
+        exchange.request = json.dumps({"dataframe_split": columns}).encode()
+    traffic.write(exchanges, "huge")
+    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
+    monitoring.keep(traffic.baseline())
+    monitoring.watch.look()
+    monitoring.state.close()
+    found = mooring("drift", "--json", "--values", directory=tmp_path)
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    assert json.loads(found.stdout, parse_constant=no_constant)
+
+
+def test_results_of_another_version_are_left_out_of_what_is_shown(judged):
+    import sqlite3
+
+    with sqlite3.connect(judged / ".mooring/state.db") as database:
+        database.execute("UPDATE mooring_verdicts SET results = CAST('mooring-judgement 9' || char(10) AS BLOB)")
+        database.execute("UPDATE mooring_windows SET profile = CAST('mooring-profile 9' || char(10) AS BLOB)")
+    shown = mooring("drift", "--json", directory=judged)
+    assert [one["status"] for one in json.loads(shown.stdout)] == ["ok", "ok", "critical"]
+    assert mooring("report", directory=judged).returncode == 0
+    assert "Traceback" not in mooring("monitor", "--once", directory=judged).stderr
+
+
+def test_once_twice_at_the_same_time_works_once(traffic, tmp_path):
+    with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.lease("monitor/wine"):
+        other = mooring("monitor", "--once", directory=tmp_path)
+        assert other.returncode == 1
+        assert "monitor/wine is being done by" in other.stderr
+        assert state.history("wine") == []
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory) -> str:
+    """A registry with a model of two versions, the first of which is champion, and one of none and one of one."""
+    import mlflow
+
+    directory = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{directory}/mlflow.db"
+    client = mlflow.MlflowClient(uri, uri)
+    for name, versions in (("wine", 2), ("empty", 0), ("no # yes", 1)):
+        client.create_registered_model(name)
+        for _ in range(versions):
+            client.create_model_version(name, f"{directory}/model")
+    client.set_registered_model_alias("wine", "champion", "1")
+    return uri
+
+
+def test_init_writes_settings_that_are_read_and_says_what_to_serve(registry, tmp_path):
+    from mooring.config import MonitorSettings, load
+
+    for model, name, uri in (
+        ("models:/wine", "wine", "models:/wine@champion"),
+        ("wine", "wine", "models:/wine@champion"),
+        ("models:/wine@champion", "wine", "models:/wine@champion"),
+        ("models:/wine/2", "wine", "models:/wine/2"),
+        ("models:/no # yes", "no # yes", "'models:/no # yes/1'"),
+    ):
+        done = mooring("init", "--force", model, directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
+        assert done.returncode == 0, done.stderr
+        assert f"--model {uri}\n" in done.stdout
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            assert load(MonitorSettings, {}).model == name
+    again = mooring("init", "wine", directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
+    assert again.returncode == 2
+    assert "--force writes over it" in again.stderr
+
+
+def test_init_of_what_is_not_there_says_what_is(registry, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for model, says in (
+        ("models:/beer", "no versions of a registered model 'beer'"),
+        ("models:/empty", "mlflow.register_model"),
+        ("models:/wine@challenger", "wine has versions 1, 2 and the aliases champion"),
+        ("models:/wine/7", "there is no models:/wine/7"),
+        ("models:/", "no versions of a registered model ''"),
+    ):
+        done = mooring("init", model, directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
+        assert done.returncode == 1
+        assert says in done.stderr, (model, done.stderr)
+        assert "Traceback" not in done.stderr
+    nowhere = mooring("init", "models:/wine", directory=tmp_path)
+    assert "MLFLOW_TRACKING_URI is not set" in nowhere.stderr
+    assert not (tmp_path / "mooring.yaml").exists()
+
+
+def test_a_baseline_from_a_file_names_predictions_as_the_log_does(traffic, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = traffic.columns(5000)
+    data = {**columns, "predicted": columns["alcohol"] / 2, "quality": columns["alcohol"].round()}
+    pq.write_table(pa.table(data), tmp_path / "train.parquet")
+    columns_of_it = ("--prediction", "predicted", "--label", "quality", "--kind", "predicted=numeric")
+    built = mooring(
+        *("baseline", "build", "--model", "wine", "--data", "train.parquet", *columns_of_it), directory=tmp_path
+    )
+    assert built.returncode == 0, built.stderr
+    mooring("monitor", "--once", directory=tmp_path)
+    found = json.loads(mooring("drift", "--json", directory=tmp_path).stdout)
+    assert [(one["status"], one["missing"], one["unknown"]) for one in found[:2]] == [("ok", [], [])] * 2

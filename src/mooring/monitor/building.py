@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from mooring.drift.baseline import Baseline, Feature, Past, make
+from mooring.drift.baseline import Baseline, Feature, Past, Role, make
 from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
 from mooring.drift.judge import FLOORS, SCALES, values_of
 from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty, profile
@@ -50,14 +50,35 @@ def kinds_of(given: Sequence[str]) -> dict[str, Kind]:
 def from_data(
     path: str, predictions: Sequence[str] = (), label: str | None = None, kinds: dict[str, Kind] | None = None
 ) -> Baseline:
-    """Return the baseline of a file or a directory of Parquet files. Raises ValueError for columns it lacks."""
+    """Return the baseline of a file or a directory of Parquet files, its columns named as the log names them.
+
+    Raises ValueError for columns that it lacks.
+    """
     from mooring.engine.sources import columns
 
-    roles = {**dict.fromkeys(predictions, "output"), **({label: "label"} if label else {})}
-    made = make(columns(path), roles=roles, kinds=kinds, about=_about(data=path))  # type: ignore[arg-type]
-    for name in [*roles, *(kinds or {})]:
-        if name not in made.features:
-            raise ValueError(f"{path} has no column {name}; it has: {', '.join(made.features)}")
+    names = {one: one if one.startswith("prediction.") else f"prediction.{one}" for one in predictions}
+    if len(predictions) == 1:
+        names = {one: one if one.startswith("prediction.") else "prediction" for one in predictions}
+    roles: dict[str, Role] = dict.fromkeys(names.values(), "output")
+    if label is not None:
+        names[label], roles["label"] = "label", "label"
+    there: list[str] = []
+
+    def named() -> Iterator[tuple[str, pa.ChunkedArray]]:
+        for name, column in columns(path):
+            there.append(name)
+            yield names.get(name, f"input.{name}" if name in roles else name), column
+
+    kinds = kinds or {}
+    made = make(
+        named(),
+        roles=roles,
+        kinds={names.get(name, name): kind for name, kind in kinds.items()},
+        about=_about(data=path),
+    )
+    for name in [*names, *kinds]:
+        if name not in there:
+            raise ValueError(f"{path} has no column {name}; it has: {', '.join(there)}")
     return made
 
 

@@ -17,7 +17,8 @@ from mooring.monitor.schema import Finding, Verdict, Window
 from mooring.monitor.windows import Lengths
 
 _FINDINGS = 10
-_LONGEST = 1000 * 365 * 86_400.0
+LONGEST = 1000 * 365 * 86_400.0
+"""Seconds that any time in the settings may take."""
 _LONGEST_NAME = 60
 MEASURES = (
     "ks",
@@ -87,7 +88,7 @@ def thresholds_of(given: Sequence[str]) -> dict[str, float]:
 
 def lengths_of(settings: JudgeSettings, grace: float = 0.0) -> Lengths:
     """Return when windows end, `grace` in seconds. Raises ValueError for a time that can't be meant."""
-    if not 1.0 <= settings.window <= _LONGEST:
+    if not 1.0 <= settings.window <= LONGEST:
         raise ValueError(
             f"--window {settings.window:g}s: a window takes a second at least, and 1000 years at most"
         )

@@ -19,7 +19,7 @@ from mooring.log.store import StoreError
 from mooring.monitor import alerts
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.database import StateError
-from mooring.monitor.judging import judgement_of, rules_of
+from mooring.monitor.judging import LONGEST, judgement_of, lengths_of, rules_of
 from mooring.monitor.leases import Lease, LeaseHeld
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.state import State
@@ -42,7 +42,7 @@ def run(
     be meant, StateError where the state can't be opened, CantServe where the metrics can't be, and, once,
     LogError, StoreError and LeaseHeld.
     """
-    rules_of(settings)
+    _check(settings)
     channels = channels_of(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,6 +60,16 @@ def run(
 def _stop(stop: threading.Event, number: int) -> None:
     stop.set()
     signal.signal(number, signal.SIG_DFL)  # a second one ends it at once; nothing is lost by that either
+
+
+def _check(settings: MonitorSettings) -> None:
+    rules_of(settings)
+    lengths_of(settings, settings.grace)
+    for name, seconds in (("grace", settings.grace), ("keep", settings.keep), ("settle", settings.settle)):
+        if seconds > LONGEST:
+            raise ValueError(f"--{name} {seconds:g}s: it takes at most 1000 years")
+    n, m = settings.alert_windows.split("/")
+    alerts.level([], int(n), int(m))
 
 
 def channels_of(settings: MonitorSettings) -> list[alerts.Channel]:

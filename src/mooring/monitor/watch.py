@@ -96,7 +96,6 @@ class Watch:
         n, m = settings.alert_windows.split("/")
         self._n, self._m = int(n), int(m)
         self._lengths = lengths_of(settings, settings.grace)
-        alerts.level([], self._n, self._m)
         self._key = incoming.log_key(settings.log)
         self._spark = _spark_session() if settings.engine == "spark" else None
         self._model = settings.model
