@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from mooring.spool import (
     MAGIC,
     Account,
     SpoolWriter,
+    abandoned,
     keep_account,
     last_ledger,
     live_writers,
@@ -145,6 +148,26 @@ def test_a_lock_is_held_by_one(tmp_path):
     again = try_lock(tmp_path / "lock")
     assert again is not None
     again.release()
+
+
+def test_what_is_left_is_seen_while_the_drain_looks_at_it_too(tmp_path):
+    """Else whoever waits for the drain goes on while the last of the spool is not in the log."""
+    writer = SpoolWriter(tmp_path)
+    writer.append([b"one"])
+    writer.close()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            assert not live_writers(tmp_path)
+
+    with ThreadPoolExecutor() as threads:
+        looking = threads.submit(look)
+        try:
+            assert all(abandoned(tmp_path) for _ in range(5_000))
+        finally:
+            ended.set()
+        looking.result()
 
 
 def test_a_write_that_the_disk_cuts_short_is_taken_back(tmp_path):

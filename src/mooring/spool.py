@@ -68,14 +68,17 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def try_lock(path: Path) -> Lock | None:
-    """Return the lock on `path`, made where it is missing; None if another holds it or its directory is gone."""
+def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
+    """Return the lock on `path`, made where it is missing; None if another holds it or its directory is gone.
+
+    One that is shared is no obstacle to others that are, and makes no file.
+    """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o644)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         # Whoever held it before may have removed the file since it was opened here.
         if os.path.samestat(os.fstat(fd), os.stat(path)):
             return Lock(path, fd)
@@ -271,7 +274,8 @@ def read_frames(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
 def abandoned(root: Path) -> bool:
     """Whether a process that has ended left anything in this spool."""
     for directory in writers(root):
-        lock = try_lock(directory / "lock")
+        # Shared, as the drain's own look at it is: neither must take the other for a writer that lives.
+        lock = try_lock(directory / "lock", shared=True)
         if lock is not None:
             lock.release()
             return True
@@ -285,7 +289,7 @@ def live_writers(root: Path) -> bool:
     """
     alive = False
     for directory in writers(root):
-        lock = try_lock(directory / "lock")
+        lock = try_lock(directory / "lock", shared=True)
         if lock is None:
             alive = alive or (directory / "lock").exists()
             continue
