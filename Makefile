@@ -26,7 +26,7 @@ test-all: .venv/.dev ## the slow proofs too
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest
 
-bench: .venv/.dev .venv/.peers ## measure, beside others, and write docs/benchmarks.md; takes two hours
+bench: .venv/.dev .venv/.peers ## measure, beside others, and write docs/benchmarks.md; takes about six hours
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
 	test -x .venv/mitmproxy/bin/mitmdump || ($(BIN)/uv venv --quiet .venv/mitmproxy \
 		&& $(BIN)/uv pip install --quiet --python .venv/mitmproxy/bin/python mitmproxy)

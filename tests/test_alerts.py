@@ -255,6 +255,8 @@ def test_each_drift_is_sent_once_as_signed_json(state):
         ],
         "report": "https://reports/wine.html",
         "created": first["created"],
+        "about": "drift",
+        "measures": {},
     }
     for (path, headers, body), one in zip(receiver.got, sent, strict=True):
         assert path == f"/hook/{'x' * 20}"

@@ -130,6 +130,78 @@ def test_columns_that_are_missing_or_new_are_told():
     assert "Not in the reference: store" in found._repr_html_()
 
 
+def test_a_column_that_one_side_lacks_is_no_drift_by_itself():
+    frames = sample(1000, 0)[["alcohol", "sugar"]], sample(300, 1)[["alcohol", "store"]]
+    for reference in (frames[0], baseline(frames[0])):
+        found = compare(reference, frames[1])
+        assert (found.drifted, found.severity, found.judgement.missing) == (False, "ok", ["sugar"])
+        assert set(found.to_pandas()["feature"]) == {"alcohol"}
+        assert repr(found).startswith("No drift in 1 feature (300 rows against 1,000).")
+    moved = compare(frames[0], sample(300, 1, moved=1.0)[["alcohol"]])
+    assert (moved.features, moved.judgement.missing) == (["alcohol"], ["sugar"])
+
+
+def test_a_column_of_nulls_is_not_missing_but_drift():
+    frame = sample(1000, 0)[["alcohol", "sugar"]]
+    found = compare(frame, frame.assign(sugar=None))
+    assert (found.features, found.judgement.missing) == (["sugar"], [])
+    assert found.to_pandas().query("alarm")["measure"].tolist() == ["null_rate"]
+
+
+def test_the_ground_truth_is_neither_compared_nor_missed():
+    frames = sample(1000, 0)[["alcohol", "sugar"]], sample(300, 1, moved=2.0)[["alcohol", "sugar"]]
+    for a, b in (frames, (frames[0], frames[1][["sugar"]]), (frames[0][["sugar"]], frames[1])):
+        found = compare(a, b, label="alcohol")
+        assert set(found.to_pandas()["feature"]) == {"sugar"}
+        assert (found.drifted, found.judgement.missing, found.judgement.unknown) == (False, [], [])
+    made = baseline(frames[0][["sugar"]], labels=frames[0]["alcohol"])
+    assert compare(made, frames[1][["sugar"]]).judgement.missing == []
+    with pytest.raises(ValueError, match="neither sample has a column quality; the reference has: alcohol, sugar"):
+        compare(*frames, label="quality")
+    with pytest.raises(ValueError, match="label go with data: this baseline has its own"):
+        compare(made, frames[1], label="alcohol")
+
+
+def test_a_column_whose_type_changed_is_told_as_that():
+    frame = sample(1000, 0)[["alcohol", "sugar"]]
+    words = frame.head(400).assign(sugar=[f"{number} g" for number in range(400)])
+    found = compare(frame, words)
+    [alarm] = found.to_pandas().query("alarm").to_dict("records")
+    assert (alarm["feature"], alarm["measure"], alarm["value"]) == ("sugar", "type_change_rate", 1.0)
+    assert alarm["p_value"] < 0.001 < alarm["threshold"] < 1
+    assert (found.severity, found.features) == ("critical", ["sugar"])
+    for told in (repr(found), found._repr_html_()):
+        assert "Of another type than in the reference: sugar" in told
+    assert "null_rate" not in repr(found)
+    assert (
+        "<b>sugar</b> type change rate 1</figcaption></figure>" in found._repr_html_()
+    )  # there is nothing to draw
+    fixed = compare(frame, words, thresholds={"null_rate": 0.5}).to_pandas().query("alarm")
+    assert fixed["measure"].tolist() == ["null_rate"]
+
+
+def test_few_rows_have_values_but_no_alarms():
+    frames = sample(2000, 0), sample(5, 1, moved=5.0)
+    for few in (compare(*frames), compare(frames[1], frames[0]), compare(*frames, thresholds={"ks": 0.1})):
+        assert few.too_few
+        assert (few.drifted, few.severity, few.features) == (False, "ok", [])
+        table = few.to_pandas().set_index(["feature", "measure"])
+        assert not table["alarm"].any()
+        assert table.loc[("alcohol", "ks"), "value"] > 0.9
+        assert repr(few).startswith("Too few rows to judge 6 features: ")
+    lowered = compare(*frames, min_rows=5)
+    assert not lowered.too_few
+    assert lowered.drifted
+
+
+def test_chances_that_are_next_to_nothing_are_not_told_to_the_last_digit(moved):
+    chances = moved.to_pandas().query("alarm")["p_value"]
+    assert chances.min() < 1e-12
+    for told in (repr(moved), moved._repr_html_().replace("&lt;", "<")):
+        assert "<1e-12" in told
+        assert f"{chances.min():.3g}" not in told
+
+
 def test_a_baseline_has_the_names_of_the_log():
     frame = sample(100, 0)[["alcohol", "prediction"]]
     made = baseline(
@@ -176,6 +248,7 @@ def test_the_dictionary_is_plain_json_even_where_values_are_not_finite():
     again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert again["format"] == 1
     assert again["rows"] == {"reference": 100, "current": 40}
+    assert again["too_few"] is False
     assert set(again) >= {"drifted", "severity", "features", "results", "budget", "seed", "missing", "unknown"}
     assert set(again["results"][0]) >= {*SHOWN, "role", "kind", "severity", "reference"}
 
@@ -194,6 +267,39 @@ def test_the_command_line_says_what_drifted_and_ends_with_2(tmp_path):
     lost = CliRunner().invoke(main, ["compare", a, str(tmp_path / "lost.csv")])
     assert lost.exit_code != 0
     assert "there is no file" in lost.output
+
+
+def test_the_command_line_takes_labels_and_says_when_there_are_too_few_rows(tmp_path):
+    a, b, c = (str(tmp_path / name) for name in ("a.parquet", "b.parquet", "c.parquet"))
+    sample(2000, 0)[["sugar", "alcohol"]].to_parquet(a)
+    sample(400, 1)[["sugar"]].to_parquet(b)
+    sample(5, 1, moved=5.0)[["sugar", "alcohol"]].to_parquet(c)
+    unlabelled = CliRunner().invoke(main, ["compare", a, b])
+    assert unlabelled.exit_code == 0
+    assert "Not in the current sample: alcohol" in unlabelled.stdout
+    labelled = CliRunner().invoke(main, ["compare", a, b, "--label", "alcohol"])
+    assert (labelled.exit_code, labelled.output) == (0, "No drift in 1 feature (400 rows against 2,000).\n")
+    few = CliRunner().invoke(main, ["compare", a, c])
+    assert few.exit_code == 0
+    assert "Too few rows to judge 2 features: 5 rows against 2,000, and 30 are wanted." in few.stdout
+    assert "fewer than 30 rows: --min-rows" in few.stderr
+    told = CliRunner().invoke(main, ["compare", a, c, "--json"])
+    assert json.loads(told.stdout)["too_few"] is True
+    assert CliRunner().invoke(main, ["compare", a, c, "--min-rows", "5"]).exit_code == 2
+
+
+def test_an_inference_log_is_told_from_a_table(tmp_path):
+    a, log = tmp_path / "a.parquet", tmp_path / "my log"
+    day = log / "inferences" / "model=wine" / "date=2026-03-01"
+    day.mkdir(parents=True)
+    sample(50, 0).to_parquet(a)
+    sample(50, 0).to_parquet(day / "w-1.parquet")
+    for given in (log, log / "inferences", day, day / "w-1.parquet"):
+        for pair in ((a, given), (given, a)):
+            found = CliRunner().invoke(main, ["compare", *map(str, pair)])
+            assert found.exit_code == 1
+            assert f"Error: {given} is an inference log" in found.output
+            assert f"mooring log export --log '{log}' today.parquet" in found.output
 
 
 class Page(HTMLParser):

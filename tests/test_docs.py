@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import yaml
 
 from mooring.capture.proxy.admin import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.config import COMMANDS
 from mooring.exchange import Ledger
+from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.schema import Verdict, Window
+from mooring.monitor.schema import Assessment, Finding, Measured, Verdict, Window
 
 ROOT = Path(__file__).parents[1]
 MONITOR = (ROOT / "docs" / "monitor.md").read_text()
@@ -38,6 +41,12 @@ def test_every_metric_of_the_monitor_is_documented_with_its_labels_and_no_other(
     told.read("m", at)
     told.error("m", "log")
     told.alert("m", "new", "sent")
+    told.labels("m", 2, 1)
+    told.assessed(
+        Assessment(
+            window=window, status="ok", rows=2, labelled=1, delay=6.0, created=at, measures={"rmse": Measured(0.5)}
+        )
+    )
     found = set()
     for family in told.collect():
         [sample] = [one for one in family.samples if not one.name.endswith("_created")]
@@ -45,8 +54,24 @@ def test_every_metric_of_the_monitor_is_documented_with_its_labels_and_no_other(
     assert set(re.findall(r"^\| `(mooring_\w+\{[\w,]+\})`", MONITOR, re.MULTILINE)) == found
 
 
+def test_every_field_of_an_alert_is_documented_and_no_other():
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    window = Window(model="wine", version="3", start=at, end=at)
+    finding = Finding(feature="alcohol", measure="ks", value=0.1)
+    verdict = Verdict(window_id=window.id, status="warning", summary=(finding,), created=at)
+    sent = json.loads(msgspec.json.encode(payload("new", window, verdict, channel="x", now=at)))
+    example = json.loads(re.search(r"```json\n(.*?)```", MONITOR, re.DOTALL)[1])
+    assert list(example) == list(sent)
+    assert list(example["window"]) == list(sent["window"])
+    assert list(example["features"][0]) == list(sent["features"][0])
+    table = re.search(r"\| field \| what it is \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(sent)
+
+
 def test_every_measure_is_documented_and_no_other():
-    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", MONITOR, re.MULTILINE)
+    table = re.search(r"\| measure \| what it is \| of \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(MEASURES)
 
 

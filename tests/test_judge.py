@@ -230,6 +230,29 @@ def test_the_same_seed_gives_the_same_judgement() -> None:
     assert [one.p_value for one in first.results] != [one.p_value for one in other.results]
 
 
+def test_a_seed_gives_the_judgement_that_it_always_gave() -> None:
+    # Verdicts are kept with their seeds, so that they can be computed again, by later versions too.
+    random = np.random.default_rng(20)
+
+    def columns(rows: int, shift: float) -> Columns:
+        return {
+            "x": np.round(random.normal(shift, 1, rows), 2),
+            "y": random.normal(size=rows),
+            "c": np.char.add("g", random.zipf(1.6, rows).astype(str)),
+        }
+
+    baseline = make(arrow(columns(1500, 0)))
+    windows = [window(baseline, columns(240, shift), request_rows=4) for shift in (0.5, 0.3, 0.1, 0.0)]
+    found = judge(baseline, windows, seed=5)
+    assert found.chance == pytest.approx(0.0036935205917611523)
+    chances = {(one.measure, one.scale): one.p_value for one in found.results if one.feature == "x"}
+    assert chances["ks", 1] == pytest.approx(0.00217341536200667)
+    assert chances["js", 1] == pytest.approx(0.01849537615596101)
+    assert chances["ks", 4] == pytest.approx(0.00017098480580968477)
+    thresholds = [one.threshold for one in found.results if one.feature == "x" and one.measure == "ks"]
+    assert thresholds == pytest.approx([0.2631777879656083, 0.15483243655935752])
+
+
 def test_the_order_of_features_does_not_matter() -> None:
     random = np.random.default_rng(15)
     columns, sample = wine_like(random, 1000), wine_like(random, 200, shift=0.4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,9 +76,9 @@ def test_once_judges_what_is_there_and_says_what_is_missing(traffic, tmp_path):
 
 def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
     for arguments, says in (
-        (["monitor", "--once", "--log", "nowhere"], "there is no log at nowhere"),
         (["monitor", "--once", "--threshold", "psi"], "--threshold psi: give MEASURE=VALUE"),
         (["monitor", "--once", "--threshold", "psl=1"], "there is no such measure"),
+        (["monitor", "--once", "--threshold", "alcohol.psl=1"], "there is no such measure"),
         (["monitor", "--once", "--window", "soon"], "--window"),
         (["monitor", "--once", "--window", "0.001s"], "a window takes a second at least"),
         (["monitor", "--once", "--grace", "99999999d"], "--grace"),
@@ -94,6 +95,78 @@ def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
         assert done.returncode in (1, 2), (arguments, done.stderr)
         assert says in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_a_log_before_its_first_traffic_is_said_and_no_failure(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for log, says in (("nowhere", "no log at nowhere yet"), ("empty", "nothing in the log empty yet")):
+        done = mooring("monitor", "--once", "--log", log, directory=tmp_path)
+        assert (done.returncode, done.stderr) == (0, f"mooring monitor: {says}\n")
+
+
+def test_the_monitor_waits_for_the_first_traffic_and_says_so_once(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = Traffic(tmp_path / "mooring-log")
+    said = tmp_path / "said.log"
+    command = [sys.executable, "-m", "mooring", "monitor", "--every", "0.1s", "--metrics-port", "0"]
+    with (
+        State(f"sqlite:///{tmp_path}/state.db") as state,
+        running([*command, "--state", f"sqlite:///{tmp_path}/state.db"], tmp_path, said) as monitor,
+    ):
+        with state.begin() as tx:
+            tx.put_baseline("wine", None, made.baseline().to_bytes(), "test")
+        wait_for(lambda: "waiting for the first traffic" in said.read_text(), 60, "it does not say that it waits")
+        address = said.read_text().split("metrics on ")[1].split()[0]
+        made.write(made.exchanges(1000))
+        wait_for(lambda: state.models() and len(state.history("wine")) == 1, 60, "no verdict")
+        counted = urlopen(address).read().decode()
+        monitor.send_signal(signal.SIGTERM)
+        assert monitor.wait(30) == 0
+    assert 'part="log"' not in counted
+    assert said.read_text().count("no log at ./mooring-log yet: waiting for the first traffic") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--once"], ["--once", "--model", "wine"]])
+def test_a_log_of_csv_files_is_said_with_how_to_have_parquet(tmp_path, arguments):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "01a204f9.csv").write_text("prediction,alcohol\n5.0,7\n")
+    done = mooring("monitor", *arguments, "--log", "out", directory=tmp_path)
+    assert done.returncode == 1
+    assert "MLFLOW_MONITORING_FORMAT=parquet" in done.stderr
+    assert "--format parquet" in done.stderr
+
+
+def test_a_window_of_few_seconds_is_said_where_minutes_may_be_meant(tmp_path, monkeypatch):
+    monkeypatch.delenv("MOORING_WINDOW", raising=False)
+    note = "Note: --window is 5 seconds; write 5m for minutes"
+    for given, noted in (("5", True), ("5s", False), ("5m", False), ("90", False)):
+        done = mooring("monitor", "--once", "--window", given, directory=tmp_path)
+        assert done.returncode == 0
+        assert (note in done.stderr) is noted, given
+    assert note in mooring("monitor", "--once", directory=tmp_path, env={"MOORING_WINDOW": "5"}).stderr
+
+
+def test_a_threshold_of_no_feature_is_said_once_the_baseline_is_known(traffic, tmp_path):
+    with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.begin() as tx:
+        tx.put_baseline("wine", None, traffic.baseline().to_bytes(), "test")
+    given = ("nosuch.ks=0.3", "colour.ks=0.3", "alcohol.ks=0.3", "psi=0.2")
+    flags = [part for one in given for part in ("--threshold", one)]
+    said = mooring("monitor", "--once", *flags, directory=tmp_path).stderr
+    assert said.count("--threshold nosuch.ks: the baseline has no feature nosuch; it has: alcohol, ") == 1
+    assert said.count("--threshold colour.ks: no such measure suits that feature; colour is categorical") == 1
+    assert said.count("--threshold") == 2
+
+
+def test_rows_without_a_version_of_a_model_without_a_champion_are_told_how_to_name_one(registry, tmp_path):
+    log = Traffic(tmp_path / "mooring-log", model="no # yes")
+    log.write(log.exchanges(1000))
+    env = {"MLFLOW_TRACKING_URI": registry}
+    done = mooring("monitor", "--once", directory=tmp_path, env=env)
+    assert "no version of no # yes has the alias champion" in done.stderr
+    assert 'set_registered_model_alias("no # yes", "champion", "1")' in done.stderr
+    assert "has no registered model" not in done.stderr
+    other = mooring("baseline", "show", "--model", "nobody", directory=tmp_path, env=env)
+    assert "has no registered model of that name" in other.stderr
 
 
 def test_drift_as_a_table_as_json_and_as_a_frame(judged, monkeypatch):
@@ -116,6 +189,48 @@ def test_drift_as_a_table_as_json_and_as_a_frame(judged, monkeypatch):
     frame = package.drift("wine")
     assert list(frame["status"].drop_duplicates()) == ["ok", "critical"]
     assert frame[(frame.feature == "alcohol") & frame.alarm & (frame.measure == "ks")]["value"].iloc[-1] > 0.3
+
+
+def test_a_report_on_a_newest_window_that_is_open_or_a_canarys(traffic, tmp_path):
+    traffic.write(traffic.exchanges(1000, START + timedelta(hours=1), version="2", variant="canary"))
+    traffic.write(traffic.exchanges(10, datetime.now(UTC)))
+    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
+    monitoring.keep(traffic.baseline())
+    monitoring.watch.look(provisional=True)
+    monitoring.state.close()
+
+    def told(*arguments: str) -> str:
+        done = mooring("report", "-o", "r.html", *arguments, directory=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return re.sub("<[^>]+>", "", (tmp_path / "r.html").read_text().split("<body>")[1].split("<section")[0])
+
+    few = told("-n", "1")
+    assert "There is too little traffic to judge wine: its newest window has 10 rows." in few
+    assert "fewer than the 30 wanted" in few
+    before = told("-n", "3")
+    assert "wine is drifting" in before
+    assert "A newer window, from" in before
+    assert "has too few rows to be judged: 10." in before
+    # The canary's window is newer than the champion's, and has no baseline.
+    settled = told("--end", (START + timedelta(hours=2)).isoformat())
+    assert "wine is drifting: " in settled
+    assert "5,000 rows" in settled
+
+
+def test_a_window_with_too_few_rows_has_values_and_no_alarms(traffic, tmp_path, monkeypatch):
+    traffic.write(traffic.exchanges(20, datetime.now(UTC), shift=5))
+    with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.begin() as tx:
+        tx.put_baseline("wine", None, traffic.baseline().to_bytes(), "test")
+    mooring("monitor", "--once", directory=tmp_path)
+    [few] = json.loads(mooring("drift", "--json", "-n", "1", directory=tmp_path).stdout)
+    assert (few["status"], few["features"], few["results"]) == ("too_few", [], [])
+    [few] = json.loads(mooring("drift", "--json", "--values", "-n", "1", directory=tmp_path).stdout)
+    assert max(one["value"] for one in few["results"] if one["measure"] == "ks") > 0.5
+    assert not any(one["alarm"] for one in few["results"])
+    monkeypatch.chdir(tmp_path)
+    import mooring as package
+
+    assert not package.drift("wine", newest=1)["alarm"].any()
 
 
 def test_the_report_is_one_file(judged):
@@ -145,11 +260,17 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
     )
     assert short.returncode == 2
     assert "it takes 30 to know what is usual" in short.stderr
+    span = "2026-03-01T13:00..2026-03-04"
+    tiny = mooring("calibrate", "--model", "wine", "--window-rows", "50", "--from-log", span, directory=tmp_path)
+    assert tiny.returncode == 2
+    assert "0 windows that could be judged" in tiny.stderr
+    assert "more have fewer than the 30 independent rows of --min-rows" in tiny.stderr
     usual = mooring(
         "calibrate", "--model", "wine", "--from-log", "2026-03-01T13:00..2026-03-04", directory=tmp_path
     )
     assert usual.returncode == 0, usual.stderr
     assert "what is usual is taken from 34 windows" in usual.stderr
+    assert "Note" not in usual.stderr, "the monitor has judged none yet"
     once = mooring("monitor", "--once", directory=tmp_path)
     assert "Traceback" not in once.stderr, once.stderr
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:
@@ -159,6 +280,13 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
             if window.start > START + timedelta(hours=1)
         ]
     assert statuses.count("ok") >= 30, statuses
+    smaller = mooring(
+        *("calibrate", "--model", "wine", "--window-rows", "100", "--from-log", span),
+        directory=tmp_path,
+        env={"MOORING_MIN_ROWS": "5"},
+    )
+    assert smaller.returncode == 0, smaller.stderr
+    assert "these windows have 100 rows in the middle, those that the monitor judged 300" in smaller.stderr
 
 
 def test_it_runs_until_it_is_told_to_stop_serves_metrics_and_takes_over_from_another(traffic, tmp_path):

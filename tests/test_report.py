@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,16 +12,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from plotly.offline import get_plotlyjs
 
 from browser import CHROMIUM, Page, browser
 from mooring.demo.train import SAMPLE
+from mooring.drift import distributions
 from mooring.drift import judge as judging
-from mooring.drift.baseline import Baseline, make
+from mooring.drift.baseline import Baseline, Past, make
+from mooring.drift.distributions import Bars, histogram
 from mooring.drift.grid import numeric_grid
 from mooring.drift.judge import Judgement, judge
 from mooring.drift.profile import Profile, numeric_profile, profile
-from mooring.report import distributions, page, words
-from mooring.report.distributions import Bars, histogram
+from mooring.monitor.judging import findings
+from mooring.report import page, words
 from mooring.report.model import Report, ReportWindow, Status
 from mooring.report.reading import read
 
@@ -147,6 +151,105 @@ def test_says_first_what_drifted_and_since_when(drifted: Report) -> None:
         assert "The canary, version 4, is well." in text
 
 
+def test_only_what_is_critical_is_said_to_be_far(sample: Sample) -> None:
+    def with_severity(severity: str, *features: str) -> ReportWindow:
+        found = sample.judgements[1]
+        results = [
+            msgspec.structs.replace(one, severity=severity if one.feature in features else "critical")
+            if one.alarm
+            else one
+            for one in found.results
+        ]
+        worst = max((one.severity for one in results if one.alarm), key=["ok", "warning", "critical"].index)
+        changed = msgspec.structs.replace(found, results=results, severity=worst)
+        return window(0, judgement=changed, found=sample.profiles[1])
+
+    features = sample.judgements[1].features
+    said = sentence(page.svg(report(sample.baseline, with_severity("warning", *features))))
+    assert "have moved away from the training data, since" in said
+    assert "far" not in said
+    said = sentence(page.svg(report(sample.baseline, with_severity("warning", *features[1:]))))
+    assert f"{features[0]} has moved far from the training data, and less so {features[1]}" in said
+
+
+def test_the_alarm_that_it_names_of_a_feature_is_that_of_the_verdict(sample: Sample) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        results = [
+            msgspec.structs.replace(
+                one,
+                scale=int(random.choice([1, 4, 16])),
+                strength=float(random.uniform(1, 9)),
+                severity=str(random.choice(["warning", "critical"])),
+            )
+            if one.alarm
+            else one
+            for one in sample.judgements[1].results
+        ]
+        judged = msgspec.structs.replace(sample.judgements[1], results=results)
+        shown = read(report(sample.baseline, window(0, judgement=judged, found=sample.profiles[1])), 100)
+        named = {one.name: one.top and (one.top.result.measure, one.top.result.scale) for one in shown.drifted}
+        assert named == {one.feature: (one.measure, one.scale) for one in findings(judged)}
+
+
+def test_a_threshold_that_is_the_floor_is_said_to_be(sample: Sample) -> None:
+    text = page.html(report(sample.baseline, sample.window(0, 0)))
+    assert "threshold 0.05, the floor" in text
+    assert "or the floor of the measure where that is larger" in text
+
+
+def test_a_baseline_of_rows_of_the_log_is_not_said_to_be_training_data(sample: Sample) -> None:
+    baseline = msgspec.structs.replace(sample.baseline, about={"log": "./mooring-log"})
+    for which, said in ((0, "looks like its baseline."), (1, "far from its baseline")):
+        text = page.html(report(baseline, sample.window(0, which)))
+        assert said in sentence(text)
+        assert "raining" not in text.replace(get_plotlyjs(), "")
+
+
+def test_what_is_usual_is_said_to_be_from_past_windows_where_it_is(sample: Sample) -> None:
+    past = {"alcohol": Past([("ks", 1)], np.ones((40, 1)))}
+    about = {**sample.baseline.about, "usual": "./mooring-log 2026-03-01..2026-03-29"}
+    calibrated = msgspec.structs.replace(sample.baseline, past=past, about=about)
+    text = page.html(report(calibrated, sample.window(0, 1)))
+    assert "What is usual was taken from past windows (./mooring-log 2026-03-01..2026-03-29)" in text
+    assert "drawing windows of the same size" not in text
+    assert "drawing windows of the same size" in page.html(report(sample.baseline, sample.window(0, 1)))
+
+
+def test_several_versions_in_one_heat_map_are_told_apart(sample: Sample, drifted: Report) -> None:
+    for text in (page.html(drifted), page.svg(drifted)):
+        plain = re.sub("<[^>]+>", "", text).replace("\u00a0", " ")
+        assert "Several versions are shown together, each compared with its own baseline" in plain
+        assert "version 2 from 2026-05-04 06:00 UTC, version 3 from 2026-05-04 07:00 UTC." in plain
+        assert text.count('class="version"') >= 2
+    one = page.html(report(sample.baseline, sample.window(0, 0), sample.window(1, 0)))
+    assert "Several versions" not in one
+
+
+def test_times_of_short_windows_are_told_to_the_second(sample: Sample) -> None:
+    windows = [sample.window(0, 0), sample.window(0, 0), sample.window(0, 1)]
+    for place, one in enumerate(windows):
+        one.start = START + timedelta(seconds=20 * place)
+        one.end = one.start + timedelta(seconds=20)
+    text = page.html(report(sample.baseline, *windows))
+    assert sentence(text).endswith("since 2026-05-04 06:00:40 UTC, the newest window.")
+    assert '<time datetime="2026-05-04T06:00:40Z">' in text
+
+
+def test_a_report_on_a_shadow_alone_says_so(sample: Sample) -> None:
+    assert sentence(page.svg(report(sample.baseline, sample.window(0, 0, variant="shadow")))).startswith(
+        "wine (shadow) is well"
+    )
+
+
+def test_severities_are_called_as_everywhere_else(drifted: Report) -> None:
+    text = page.html(drifted)
+    assert "<strong>critical</strong>" in text
+    assert "warning: a dot" in text
+    assert "critical: a square" in text
+    assert "arge drift" not in text
+
+
 def test_ranks_features_as_the_judgement_does(sample: Sample, drifted: Report) -> None:
     reading = read(drifted, 100)
     assert [one.name for one in reading.drifted] == sample.judgements[1].features
@@ -217,7 +320,7 @@ def test_missing_and_unknown_columns_are_named(sample: Sample) -> None:
     gone = profile_of(wines(3).drop(columns="chlorides").assign(brand_new=1), sample.baseline)
     text = page.html(report(sample.baseline, window(0, judgement=judge(sample.baseline, [gone]), found=gone)))
     assert "Missing from the traffic: chlorides." in text
-    assert "In the traffic but not in the training data: <bdi>brand_new</bdi>." in text
+    assert "In the traffic but not in the baseline: <bdi>brand_new</bdi>." in text
     assert "no longer in the traffic" in text
 
 
@@ -228,8 +331,6 @@ def test_every_measure_has_a_definition(sample: Sample) -> None:
 
 
 def test_stands_by_itself_with_plotly_once(drifted: Report) -> None:
-    from plotly.offline import get_plotlyjs
-
     text = page.html(drifted)
     assert text.count(get_plotlyjs()) == 1
     assert len(text.encode()) < 6_000_000
@@ -369,6 +470,23 @@ def test_a_feature_is_explored_by_keyboard(tab: Page, files: Path) -> None:
 
 
 @needs_chromium
+def test_what_lies_outside_is_marked_so_on_the_axis_of_the_explored_feature(tab: Page, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(0, 1, 3000)
+    baseline = make({"x": pa.array(np.append(values, [1e6] * 30))})
+    found = profile([pa.table({"x": np.append(values[:500], [1e6] * 30)})], baseline.grids)
+    text = page.html(report(baseline, window(0, judgement=judge(baseline, [found]), found=found)))
+    (tmp_path / "one.html").write_text(text, encoding="utf-8")
+    tab.open(tmp_path / "one.html")
+    tab.run("document.querySelector('figure[data-feature] button').click()")
+    labels = tab.run("[...document.querySelectorAll('#shape .xtick text')].map(one => one.textContent)")
+    assert (labels[0][:2], labels[-1][:2]) == ("< ", "> ")
+    numbers = [float(label) for label in labels[1:-1]]
+    assert len(numbers) > 2
+    assert numbers == sorted(numbers)
+    assert numbers[0] > 0, "no value is below 0"
+
+
+@needs_chromium
 def test_all_features_can_be_explored(tab: Page, files: Path) -> None:
     tab.open(files / "whole.html")
     tab.run("document.querySelector('figure[data-feature] button').click()")
@@ -400,7 +518,7 @@ def test_the_heat_map_tells_what_is_under_the_pointer(tab: Page, files: Path) ->
     tab.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     said = tab.run("document.getElementById('readout').textContent")
     assert said.startswith("alcohol, 2026-05-04 11:00 UTC, 600 rows: ")
-    assert "large alarm" in said
+    assert said.endswith(" × its threshold, critical")
 
 
 @needs_chromium

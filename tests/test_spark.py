@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from mooring.comparison import compare
@@ -38,6 +40,7 @@ needs_connect = pytest.mark.skipif(
 )
 
 RUN = """
+import json
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -46,18 +49,18 @@ from mooring.comparison import compare
 from mooring.drift.baseline import Baseline, profile_to_bytes
 from mooring.engine import spark as engine
 
-kind, log, start, directory = sys.argv[1:]
+kind, log, directory = sys.argv[1:]
 builder = SparkSession.builder.config("spark.ui.enabled", "false").config("spark.driver.host", "127.0.0.1")
 builder = builder.config("spark.sql.warehouse.dir", directory)
 session = (builder.remote("local[2]") if kind == "connect" else builder.master("local[2]")).getOrCreate()
 baseline = Baseline.from_bytes(Path(directory, "baseline").read_bytes())
-parts = {"whole": {}, "part": {"start": datetime.fromisoformat(start), "version": "2", "variant": "champion"}}
-for name, options in parts.items():
-    found = engine.profile_of_log(session, log, baseline, model="wine/white", **options)
-    Path(directory, name).write_bytes(profile_to_bytes(found))
-frame = engine.log_frame(session, log, model="wine/white")
-columns = [name for name in frame.columns if not name.startswith(".")]
-Path(directory, "compared").write_text(repr(compare(baseline, engine.select(frame, columns))))
+for number, part in enumerate(json.loads(Path(directory, "parts").read_text())):
+    span = {name: datetime.fromisoformat(part.pop(name)) for name in ("start", "end")}
+    found = engine.profile_of_objects(session, log, baseline=baseline, **part, **span)
+    Path(directory, f"profile-{number}").write_bytes(profile_to_bytes(found))
+frame = session.read.parquet(str(Path(directory, "flat.parquet")))
+columns = ["pH", "input.prediction", "prediction"]
+Path(directory, "compared").write_text(repr(compare(baseline, frame, columns=columns)))
 session.stop()
 """
 
@@ -110,14 +113,12 @@ def baseline(log) -> Baseline:
     return make({name: first[name] for name in first.column_names if name != "late"})
 
 
-def in_this_process(log: Path, baseline: Baseline, variant: str | None = None, **part: object) -> Profile:
+def in_this_process(log: Path, baseline: Baseline, variant: str, **part: object) -> Profile:
     found = reader.find(log, model=MODEL, **part)
     own = {name: (name,) for name in ("request_rows", "misfits", "variant")}
     tables = [table for _, table in reader.tables(found, own | reader.choose(found.schema, None, flat=True))]
     table = pa.concat_tables(tables)
-    if variant is not None:
-        table = table.filter(pa.compute.equal(table["variant"], variant))
-    rows = table.drop_columns("variant")
+    rows = table.filter(pc.equal(table["variant"], variant)).drop_columns("variant")
     return profile([rows], baseline.grids, request_rows="request_rows", misfits="misfits")
 
 
@@ -142,20 +143,27 @@ def assert_same(found: Profile, expected: Profile) -> None:
 @needs_spark
 @pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=needs_connect)])
 def test_spark_gives_the_profile_that_this_process_does(kind, log, baseline, tmp_path):
+    streams = [(version, variant) for version in ("1", "2") for variant in ("champion", "canary")]
+    whole = {"start": DAY, "end": DAY + timedelta(days=9)}
+    parts = [{**whole, "version": version, "variant": variant} for version, variant in streams]
+    parts.append({**parts[2], "start": DAY + timedelta(hours=41), "end": DAY + timedelta(hours=60, seconds=50)})
+    objects = list(reader.find(log, model=MODEL).objects)
+    flat = reader.read_log(log, model=MODEL, flat=True)
     (tmp_path / "baseline").write_bytes(baseline.to_bytes())
-    start = DAY + timedelta(hours=41)
+    (tmp_path / "parts").write_text(json.dumps([{**part, "objects": objects} for part in parts], default=str))
+    pq.write_table(flat, tmp_path / "flat.parquet")
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    command = [sys.executable, "-c", RUN, kind, log, start.isoformat(), tmp_path]
+    command = [sys.executable, "-c", RUN, kind, log, tmp_path]
     done = subprocess.run(
         [str(one) for one in command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    whole, part = (profile_from_bytes((tmp_path / name).read_bytes()) for name in ("whole", "part"))
-    assert_same(whole, in_this_process(log, baseline))
-    assert part.rows
-    assert_same(part, in_this_process(log, baseline, "champion", start=start, version="2"))
-    flat = reader.read_log(log, model=MODEL, flat=True)
-    assert (tmp_path / "compared").read_text() == repr(compare(baseline, flat))
+    for number, part in enumerate(parts):
+        found = profile_from_bytes((tmp_path / f"profile-{number}").read_bytes())
+        assert found.rows
+        assert_same(found, in_this_process(log, baseline, **part))
+    columns = ["pH", "input.prediction", "prediction"]
+    assert (tmp_path / "compared").read_text() == repr(compare(baseline, flat, columns=columns))
 
 
 def test_the_address_of_a_log_becomes_sparks():

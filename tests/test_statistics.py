@@ -79,6 +79,17 @@ def test_a_window_is_drawn_with_as_many_rows_as_it_is_worth() -> None:
     assert few[0] > 3 * many[0]
 
 
+def test_random_numbers_are_used_only_once_something_is_drawn() -> None:
+    baseline = make({"x": pa.array(["a", "b", "c"] * 500)})
+    random = np.random.default_rng(4)
+    before = random.bit_generator.state
+    one = window(baseline, ["a", "b", "c"] * 100).features["x"]
+    null = FeatureNull(baseline.features["x"], [one], [1], [30.0], random)  # worth less: the pool takes a sample
+    assert random.bit_generator.state == before
+    null.draw(1)
+    assert random.bit_generator.state != before
+
+
 def test_no_chance_is_less_than_that_of_just_what_was_seen() -> None:
     baseline = make({"x": pa.array([0.0] * 999_999)}, kinds={"x": "numeric"})
     null = null_of(baseline, window(baseline, [0.0] * 999 + [5.0]))

@@ -91,6 +91,7 @@ def test_verdicts_are_logged_to_one_run_of_the_model_that_a_restarted_monitor_fi
         values = [("alcohol", "ks", 0.1 * hour), ("residual sugar (g/l)", "js", 0.5)]
         Tracking().log_verdict(*judged("wine", hour, status), values, report=f"<html>{hour}</html>")
     run = the_run(client, "wine")
+    assert run.info.status == "FINISHED", "nothing runs between two verdicts"
     assert run.data.tags["mooring.model"] == "wine"
     history = client.get_metric_history(run.info.run_id, "alcohol/ks")
     assert [(point.step, point.value) for point in history] == [(1, 0.0), (2, 0.1), (3, 0.2)]
@@ -112,6 +113,15 @@ def test_verdicts_are_logged_to_one_run_of_the_model_that_a_restarted_monitor_fi
     assert sorted(paths) == ["drift", *drifts, "report.html"]
     local = client.download_artifacts(run.info.run_id, "report.html")
     assert Path(local).read_text() == "<html>2</html>"
+
+
+def test_a_run_that_an_earlier_monitor_left_running_is_ended(client):
+    Tracking().log_verdict(*judged("older"), [("alcohol", "ks", 0.1)])
+    run_id = the_run(client, "older").info.run_id
+    client.update_run(run_id, "RUNNING")
+    Tracking().log_verdict(*judged("older", 1), [("alcohol", "ks", 0.2)], report="<html>")
+    run = the_run(client, "older")
+    assert (run.info.run_id, run.info.status, run.data.metrics["alcohol/ks"]) == (run_id, "FINISHED", 0.2)
 
 
 def test_a_verdict_that_is_logged_again_changes_nothing(tracking, client):

@@ -120,7 +120,9 @@ def calibrate(
 ) -> None:
     """Take what is usual from past windows rather than from chance alone, where traffic has its own cycles.
 
-    The baseline stays; from then on a window alarms where it lies further from the baseline than past ones did.
+    The baseline stays; from then on a window alarms where it lies further from the baseline than past ones did. It
+    takes 30 windows of at least --min-rows, cut as the monitor cuts them: give both the same --window and
+    --window-rows.
     """
     from mooring.config import JudgeSettings
     from mooring.monitor import building
@@ -138,9 +140,13 @@ def calibrate(
         if found is None:
             raise click.ClickException(baselines.why_not(settings.model, model_version))
         try:
-            calibrated, count = building.calibrated(found, settings, model_version, variant, from_log)
+            made = building.calibrated(found, settings, model_version, variant, from_log)
         except ValueError as error:
             raise SettingError(str(error)) from None
         with opened.begin() as tx:
-            tx.put_baseline(settings.model, model_version, calibrated.to_bytes(), f"{settings.log} {from_log}")
-    click.echo(f"what is usual is taken from {count} windows", err=True)
+            tx.put_baseline(settings.model, model_version, made.baseline.to_bytes(), f"{settings.log} {from_log}")
+        unlike = building.unlike_the_monitors(opened, settings, model_version, variant, made.rows)
+    few = f"; {made.too_few} more had too few rows" if made.too_few else ""
+    click.echo(f"what is usual is taken from {len(made.rows)} windows{few}", err=True)
+    if unlike:
+        click.echo(f"Note: {unlike}", err=True)

@@ -10,6 +10,7 @@ import msgspec
 
 from mooring.config import StatePlace, load
 
+_LONG_WORD = 40  # an id is shorter
 Place = TypeVar("Place", bound=StatePlace)
 
 CONTEXT = {
@@ -32,15 +33,37 @@ def with_name(settings: Place) -> Place:
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table."""
+    """Print a table. In a terminal cells wrap, between words unless one is very long; piped they do not."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    lines = [list(columns), *rows]
+    widths = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
+    if console.is_terminal:
+        longest = [max((cell_len(word) for line in lines for word in line[place].split()), default=0)
+                   for place in range(len(columns))]  # fmt: skip
+        least = [min(width, _LONG_WORD) for width in longest]
+        widths = _narrowed(widths, least, console.width - 2 * len(columns) - 1)
+    console.width = sum(widths) + 2 * len(columns) + 1
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(Text(column), width=width, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    console.print(table)
+
+
+def _narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:
+    """Return widths of columns that are `available` together, as far as none is narrower than its longest word.
+
+    >>> _narrowed([8, 40], [8, 11], 30), _narrowed([8, 40], [8, 25], 30)
+    ([8, 22], [8, 25])
+    """
+    found = list(widths)
+    for place in sorted(range(len(found)), key=lambda at: least[at] - widths[at]):
+        found[place] -= max(0, min(found[place] - least[place], sum(found) - available))
+    return found

@@ -1,5 +1,5 @@
 """Any two samples compared: `mooring.baseline` and `mooring.compare`."""
 
-from mooring.comparison.compare import Comparison, baseline, compare
+from mooring.comparison.compare import Comparison, baseline, compare, evaluated
 
-__all__ = ["Comparison", "baseline", "compare"]
+__all__ = ["Comparison", "baseline", "compare", "evaluated"]

@@ -8,37 +8,51 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 
+from mooring.comparison.evaluation import held_out_of, in_sample
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, Role, make
 from mooring.drift.grid import Kind
 from mooring.drift.judge import DEFAULT_BUDGET, Judgement, Result, Rules, Severity, judge
 from mooring.drift.profile import Profile, grids_digest
+from mooring.drift.segments import baselines_of
 from mooring.engine import local, sources
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+MIN_ROWS = 30
+"""Fewer rows of either sample are too few to say anything of."""
 _BASELINE_FILE = b"mooring-baseline "
 
 
 class Comparison:
     """What differs between a reference and a current sample, and what of it is more than chance.
 
-    `baseline` is the reference, `profile` the current sample on its grids, `judgement` what was found.
+    `baseline` is the reference, `profile` the current sample on its grids, `judgement` what was found. With fewer
+    than `min_rows` rows in either, nothing alarms.
     """
 
-    def __init__(self, baseline: Baseline, profile: Profile, judgement: Judgement) -> None:
+    def __init__(
+        self, baseline: Baseline, profile: Profile, judgement: Judgement, min_rows: int = MIN_ROWS
+    ) -> None:
         self.baseline = baseline
         self.profile = profile
         self.judgement = judgement
+        self.min_rows = min_rows
 
     @property
     def drifted(self) -> bool:
         """Whether anything alarms."""
         return bool(self.judgement.alarms)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether either sample has too few rows to be judged."""
+        return min(self.baseline.rows, self.profile.rows) < self.min_rows
 
     @property
     def severity(self) -> Severity:
@@ -73,6 +87,7 @@ class Comparison:
         return {
             "format": FORMAT,
             "drifted": self.drifted,
+            "too_few": self.too_few,
             "severity": self.severity,
             "features": list(self.features),
             "rows": {"reference": self.baseline.rows, "current": self.profile.rows},
@@ -84,14 +99,14 @@ class Comparison:
         }
 
     def __repr__(self) -> str:
-        return as_text(self.baseline, self.profile, self.judgement)
+        return as_text(self.baseline, self.profile, self.judgement, self.min_rows)
 
     def to_html(self) -> str:
         """Return it as a page of its own, self-contained."""
-        return as_page(self.baseline, self.profile, self.judgement)
+        return as_page(self.baseline, self.profile, self.judgement, self.min_rows)
 
     def _repr_html_(self) -> str:
-        return as_html(self.baseline, self.profile, self.judgement)
+        return as_html(self.baseline, self.profile, self.judgement, self.min_rows)
 
 
 def baseline(
@@ -103,6 +118,8 @@ def baseline(
     importance: Mapping[str, float] | None = None,
     columns: Sequence[str] | None = None,
     integers: Collection[str] = (),
+    evaluation: tuple[Any, Any] | None = None,
+    segments: Sequence[str] = (),
 ) -> Baseline:
     """Return the baseline of data: what a model was trained on, which windows are compared with.
 
@@ -125,6 +142,13 @@ def baseline(
         Only these of the inputs.
     integers
         Columns of floats that hold integers.
+    evaluation
+        Labels of rows that the model did not see in training, and its predictions of them: how well it does, which
+        the monitor judges its performance against. Without, it is the training data's own labels and predictions,
+        where both are given, which flatters the model: it has seen them.
+    segments
+        Inputs by whose values the monitor is to look for drift, too: each of their values that has at least 100
+        rows, at most 20 of them, of a number each quartile, gets a baseline of its own.
 
     Raises ValueError for data that can't be read, for names that are not there, and where the parts are not of one
     length.
@@ -138,7 +162,9 @@ def baseline(
     roles: dict[str, Role] = {**dict.fromkeys(outputs, "output"), **dict.fromkeys(truth, "label")}
     rows: dict[str, int] = {}
 
-    def every() -> Iterator[tuple[str, pa.ChunkedArray]]:
+    def every(again: bool = False) -> Iterator[tuple[str, pa.ChunkedArray]]:
+        if again:
+            rows.clear()
         for name, column in sources.columns(data, columns):
             name = f"input.{name}" if name in outputs else name
             rows[name] = len(column)
@@ -155,7 +181,28 @@ def baseline(
     for name in [*(kinds or {}), *(importance or {})]:
         if name not in made.features:
             raise ValueError(f"there is no column {name}; there is: {', '.join(made.features)}")
+    if segments:
+        made.segments = baselines_of(dict(every(again=True)), made, segments)
+    if evaluation is not None:
+        return evaluated(made, evaluation)
+    if truth and outputs:
+        made.performance, why_not = in_sample(truth["label"], outputs)
+        if why_not:
+            made.about["performance"] = why_not
     return made
+
+
+def evaluated(made: Baseline, evaluation: tuple[Any, Any]) -> Baseline:
+    """Return a baseline with how well the model does on held-out rows: their labels, and its predictions.
+
+    Raises ValueError where the two can't be compared.
+    """
+    try:
+        labels, predictions = evaluation
+    except (TypeError, ValueError):
+        raise ValueError("evaluation is a pair: labels of held-out rows, and the predictions of them") from None
+    found = held_out_of(_one_column(labels), dict(_parts(predictions, "prediction")))
+    return msgspec.structs.replace(made, performance=found)
 
 
 def compare(
@@ -167,7 +214,9 @@ def compare(
     kinds: Mapping[str, Kind] | None = None,
     columns: Sequence[str] | None = None,
     predictions: str | Sequence[str] = (),
+    label: str | Sequence[str] = (),
     thresholds: Mapping[str, float] | None = None,
+    min_rows: int = MIN_ROWS,
     seed: int = 0,
 ) -> Comparison:
     """Compare two samples, and say what of the difference is more than chance.
@@ -188,10 +237,17 @@ def compare(
         Only these.
     predictions
         Columns that are a model's predictions, which reports tell from its inputs.
+    label
+        Columns of the ground truth, which are not compared; either sample may lack them. A Baseline has its own.
     thresholds
         Fixed thresholds by `measure` or `feature.measure`, which stand in the place of the calibrated ones.
+    min_rows
+        With fewer rows in either sample nothing alarms: the values are there, and `too_few` is true.
     seed
         The same seed gives the same result.
+
+    A column that only one of the two has is told, as `missing` or `unknown`, and is not compared: it is no drift
+    by itself. One whose values are of another type than in the reference alarms as `type_change_rate`.
 
     Raises ValueError for data that can't be read, that are empty, or that have no column in common.
 
@@ -204,12 +260,12 @@ def compare(
     """
     reference = _stored(reference)
     if isinstance(reference, Baseline):
-        if kinds or predictions:
-            raise ValueError("kinds and predictions go with data: this baseline has its own")
+        if kinds or predictions or label:
+            raise ValueError("kinds, predictions and label go with data: this baseline has its own")
         made = reference if columns is None else _only(reference, columns)
     else:
-        named = [predictions] if isinstance(predictions, str) else list(predictions)
-        roles: dict[str, Role] = dict.fromkeys(named, "output")
+        named = _names(predictions)
+        roles: dict[str, Role] = {**dict.fromkeys(named, "output"), **dict.fromkeys(_names(label), "label")}
         made = make(sources.columns(reference, columns), roles=roles, kinds=kinds)
         for name in [*named, *(kinds or {})]:
             if name not in made.features:
@@ -219,13 +275,66 @@ def compare(
     found = _profile(current, made, columns)
     if not found.rows:
         raise ValueError("the current sample has no rows: there is nothing to compare")
-    judgement = judge(made, [found], Rules(budget, floors, thresholds or {}), seed=seed)
-    if len(judgement.missing) == len(made.features):
+    for name in _names(label):
+        if columns is None and name not in made.features and name not in found.unknown:
+            raise ValueError(f"neither sample has a column {name}; the reference has: {', '.join(made.features)}")
+    rules = Rules(budget, floors, thresholds or {})
+    judgement = _judged(made, found, rules, _names(label), seed)
+    compared = Comparison(made, found, judgement, min_rows)
+    if compared.too_few:
+        compared.judgement = _unalarmed(judgement)
+    return compared
+
+
+def _judged(made: Baseline, found: Profile, rules: Rules, labels: Collection[str], seed: int) -> Judgement:
+    """Return the judgement of the columns that both have; those of one are only named."""
+    missing = [name for name, feature in found.features.items() if feature.absent == found.rows]
+    both = [name for name in made.features if name not in missing]
+    if all(made.features[name].role == "label" for name in both):
         raise ValueError(
             f"the two have no column in common: the reference has {', '.join(made.features)}; "
-            f"the current sample {', '.join(found.unknown) or 'none with a value'}"
+            f"the current sample {', '.join([*both, *found.unknown]) or 'none with a value'}"
         )
-    return Comparison(made, found, judgement)
+    reference = _only(made, both) if missing else made
+    current = msgspec.structs.replace(
+        found, digest=reference.digest, features={name: found.features[name] for name in both}
+    )
+    judgement = judge(reference, [current], rules, seed=seed)
+    for name in both:
+        _tell_type(name, judgement, current, rules)
+    return msgspec.structs.replace(
+        judgement,
+        missing=[name for name in missing if made.features[name].role != "label"],
+        unknown=[name for name in judgement.unknown if name not in labels],
+    )
+
+
+def _tell_type(name: str, judgement: Judgement, current: Profile, rules: Rules) -> None:
+    """Let a feature whose values lack because they are of another type alarm as that, not as nulls.
+
+    To a model both are rows without a value, and are judged together as `null_rate`.
+    """
+    feature = current.features[name]
+    if feature.misfits * 2 <= feature.unusable or rules.fixed(name, "null_rate") is not None:
+        return
+    if rules.fixed(name, "type_change_rate") is not None:
+        return
+    of_it = {result.measure: result for result in judgement.results if result.feature == name}
+    nulls, types = of_it["null_rate"], of_it["type_change_rate"]
+    types.alarm, types.severity, types.p_value = nulls.alarm, nulls.severity, nulls.p_value
+    types.strength = nulls.strength
+    if nulls.threshold is not None:
+        types.threshold = nulls.threshold - (nulls.reference or 0.0)
+    nulls.alarm, nulls.severity = False, "ok"
+
+
+def _unalarmed(judgement: Judgement) -> Judgement:
+    results = [msgspec.structs.replace(one, alarm=False, severity="ok") for one in judgement.results]
+    return msgspec.structs.replace(judgement, results=results, severity="ok", features=[])
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _profile(current: Any, made: Baseline, columns: Sequence[str] | None) -> Profile:

@@ -14,10 +14,10 @@ _TOP = 8
 _LINES = 20
 
 
-def as_text(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
+def as_text(baseline: Baseline, profile: Profile, judgement: Judgement, min_rows: int) -> str:
     """Return a line with the verdict, then one for each alarm, the most drifted feature first."""
-    lines = [headline(baseline, profile, judgement)]
-    alarms = [(one.feature, one.measure, _number(one.value), _number(one.threshold), _number(one.p_value))
+    lines = [headline(baseline, profile, judgement, min_rows)]
+    alarms = [(one.feature, one.measure, _number(one.value), _number(one.threshold), _chance(one.p_value))
               for one in _ordered(judgement)]  # fmt: skip
     if alarms:
         table = [("feature", "measure", "value", "alarms from", "p"), *alarms[:_LINES]]
@@ -31,21 +31,23 @@ def as_text(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
     return "\n".join([*lines, *_remarks(judgement)])
 
 
-def headline(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
+def headline(baseline: Baseline, profile: Profile, judgement: Judgement, min_rows: int) -> str:
     """Return the verdict in a sentence."""
     judged = {result.feature for result in judgement.results}
     rows = f"{profile.rows:,} rows against {baseline.rows:,}"
     count = f"{len(judged)} feature{'s' if len(judged) != 1 else ''}"
+    if min(profile.rows, baseline.rows) < min_rows:
+        return f"Too few rows to judge {count}: {rows}, and {min_rows} are wanted."
     if not judgement.features:
         return f"No drift in {count} ({rows})."
     return f"Drift ({judgement.severity}) in {len(judgement.features)} of {count} ({rows})."
 
 
-def as_html(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
+def as_html(baseline: Baseline, profile: Profile, judgement: Judgement, min_rows: int) -> str:
     """Return the verdict, the most drifted features' distributions, and every value in a table to open."""
     parts = [
         f'<div class="mooring-compare"><style>{STYLE}</style>',
-        f"<p class=verdict>{escape(headline(baseline, profile, judgement))}</p>",
+        f"<p class=verdict>{escape(headline(baseline, profile, judgement, min_rows))}</p>",
         *(f"<p class=remark>{escape(remark)}</p>" for remark in _remarks(judgement)),
         "<p class=legend><span class=before></span> reference <span class=after></span> current</p>",
         "<div class=features>",
@@ -53,7 +55,7 @@ def as_html(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
     for name in _top(judgement):
         feature = baseline.features[name]
         figure = draw(name, feature, profile.features[name])
-        if figure:
+        if figure or name in judgement.features:
             parts.append(
                 f"<figure><figcaption><b>{escape(name)}</b> {_sentence(name, judgement)}</figcaption>"
                 f"{figure}</figure>"
@@ -62,12 +64,13 @@ def as_html(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
     return "".join(parts)
 
 
-def as_page(baseline: Baseline, profile: Profile, judgement: Judgement) -> str:
+def as_page(baseline: Baseline, profile: Profile, judgement: Judgement, min_rows: int) -> str:
     """Return the same as a document."""
+    title = escape(headline(baseline, profile, judgement, min_rows))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<meta name="color-scheme" content="light dark"><title>{escape(headline(baseline, profile, judgement))}'
-        f"</title>{as_html(baseline, profile, judgement)}</html>\n"
+        f'<meta name="color-scheme" content="light dark"><title>{title}'
+        f"</title>{as_html(baseline, profile, judgement, min_rows)}</html>\n"
     )
 
 
@@ -85,7 +88,7 @@ def _table(results: Sequence[Result]) -> str:
     rows = "".join(
         f"<tr><th scope=row>{escape(one.feature)}</th><td>{_words(one.measure)}</td>"
         f"<td class=number>{_number(one.value)}</td><td class=number>{_number(one.threshold)}</td>"
-        f"<td class=number>{_number(one.p_value)}</td><td>{'alarm' if one.alarm else ''}</td></tr>"
+        f"<td class=number>{_chance(one.p_value)}</td><td>{'alarm' if one.alarm else ''}</td></tr>"
         for one in results
     )
     return f"<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
@@ -109,12 +112,23 @@ def _remarks(judgement: Judgement) -> list[str]:
     parts = (
         ("Not in the current sample", judgement.missing),
         ("Not in the reference", judgement.unknown),
-    )
+        ("Of another type than in the reference", [one.feature for one in judgement.results
+                                                   if one.measure == "type_change_rate" and one.alarm]),
+    )  # fmt: skip
     return [f"{what}: {', '.join(names[:_LINES])}" for what, names in parts if names]
 
 
 def _words(measure: str) -> str:
     return measure.replace("_", " ")
+
+
+def _chance(p: float | None) -> str:
+    """Return a chance; of one that no draw can tell from none, only that it is small.
+
+    >>> _chance(0.034), _chance(7.9e-319)
+    ('0.034', '<1e-12')
+    """
+    return "<1e-12" if p is not None and p < 1e-12 else _number(p)
 
 
 def _number(value: float | None) -> str:

@@ -59,12 +59,30 @@ class Past(msgspec.Struct):
     values: Floats
 
 
+class HeldOut(msgspec.Struct):
+    """How a model did on rows that it did not see in training: what its performance later is judged against.
+
+    `measure` is the one that is judged, `measures` what all gave on `rows` rows, `losses` those of a sample of the
+    rows (squared errors, log losses, or 1 for each error), `classes` all classes in their order where there are
+    any. `about` says which rows they were.
+    """
+
+    task: Literal["regression", "classification"]
+    measure: str
+    measures: dict[str, float]
+    losses: Floats
+    rows: int
+    classes: tuple[str, ...] | None = None
+    about: str = ""
+
+
 class Baseline(msgspec.Struct):
     """What a model was trained on, as a profile on grids of its own.
 
     `about` says where it comes from: the model, its version, when it was made, of how many rows. `past` has, by
     feature, statistics of past windows, where chance is to be taken from those instead of drawn. `digest` is a
-    short text that names the grids: profiles on them have it, too.
+    short text that names the grids: profiles on them have it, too. `performance` is how well the model did on rows
+    with labels, `segments` are baselines of the rows in which a feature has one value, by feature and value.
 
     >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
     >>> made.rows, {name: feature.kind for name, feature in made.features.items()}
@@ -78,6 +96,8 @@ class Baseline(msgspec.Struct):
     about: dict[str, str] = {}
     past: dict[str, Past] = {}
     digest: str = ""
+    performance: HeldOut | None = None
+    segments: dict[str, dict[str, Baseline]] = {}
 
     @property
     def grids(self) -> dict[str, Grid]:

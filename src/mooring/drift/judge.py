@@ -21,7 +21,7 @@ import numpy as np
 
 from mooring.drift import measures
 from mooring.drift.baseline import Baseline, Feature, Past, Role
-from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid, TextGrid, TimestampGrid
+from mooring.drift.grid import CategoricalGrid, Integers, Kind, NumericGrid, TextGrid, TimestampGrid
 from mooring.drift.null import GammaScores, tail_chance, tail_value
 from mooring.drift.profile import (
     CategoricalProfile,
@@ -74,7 +74,8 @@ class Judgement(msgspec.Struct):
     """What is to be said of a window: every result, and the features that alarm, the most drifted first.
 
     `chance` is that of an unchanged window with an alarm as sure as the surest here: the least budget at which
-    anything calibrated alarms.
+    anything calibrated alarms. `segments` are the judgements of the rows in which a feature has one value, by
+    FEATURE=VALUE, where that was asked for.
     """
 
     results: list[Result]
@@ -87,6 +88,7 @@ class Judgement(msgspec.Struct):
     missing: list[str] = []
     unknown: list[str] = []
     chance: float = 1.0
+    segments: dict[str, Judgement] = {}
 
     @property
     def alarms(self) -> list[Result]:
@@ -314,13 +316,8 @@ def _numeric(grid: NumericGrid, before: NumericProfile, after: NumericProfile) -
     values = after.values + after.infinities
     return {
         "ks": float(measures.ks(before.counts, after.counts)),
-        "js": float(measures.js(reference, current)),
-        "psi": float(measures.psi(reference, current)),
-        "hellinger": float(measures.hellinger(reference, current)),
+        **_of_cells(reference, current),
         "wasserstein": distance,
-        "total_variation": float(measures.total_variation(reference, current)),
-        "l_infinity": float(measures.l_infinity(reference, current)),
-        "chi_square": float(measures.chi_square(reference, current)),
         "mean_shift": measures.mean_shift(before.mean(grid), after.mean(grid), grid.scale),
         "out_of_range_rate": measures.out_of_range_rate(outside_of(after, before), values),
     }
@@ -329,13 +326,20 @@ def _numeric(grid: NumericGrid, before: NumericProfile, after: NumericProfile) -
 def _categorical(before: CategoricalProfile, after: CategoricalProfile) -> dict[str, float]:
     reference, current = by_identity([before, after])
     return {
+        **_of_cells(reference, current),
+        "new_category_rate": float(measures.new_category_rate(reference, current)),
+    }
+
+
+def _of_cells(reference: Integers, current: Integers) -> dict[str, float]:
+    """Return the measures that compare counts in cells, whatever the cells are."""
+    return {
         "js": float(measures.js(reference, current)),
         "psi": float(measures.psi(reference, current)),
         "hellinger": float(measures.hellinger(reference, current)),
         "total_variation": float(measures.total_variation(reference, current)),
         "l_infinity": float(measures.l_infinity(reference, current)),
         "chi_square": float(measures.chi_square(reference, current)),
-        "new_category_rate": float(measures.new_category_rate(reference, current)),
     }
 
 

@@ -168,6 +168,10 @@ class OtherProfile(msgspec.Struct, tag="other"):
 Values = NumericProfile | CategoricalProfile | TimestampProfile | TextProfile | OtherProfile
 
 
+def _sum(one: Values, other: Values) -> Values:
+    return one + other  # type: ignore[operator]  # profiles of one feature are of one grid, and so of one class
+
+
 class FeatureProfile(msgspec.Struct):
     """A feature in a window: its values, and the rows that have none or one of another type (`misfits`).
 
@@ -182,7 +186,7 @@ class FeatureProfile(msgspec.Struct):
     def __add__(self, other: FeatureProfile) -> FeatureProfile:
         """Return the profile of both samples."""
         return FeatureProfile(
-            self.values + other.values,  # type: ignore[operator]
+            _sum(self.values, other.values),
             self.nulls + other.nulls,
             self.misfits + other.misfits,
             self.absent + other.absent,
@@ -333,7 +337,7 @@ def _add_values(
     values = _values_of(column, grid)
     if values is None:
         return filled(column)
-    feature.values += values  # type: ignore[operator]
+    feature.values = _sum(feature.values, values)
     return 0
 
 

@@ -8,6 +8,7 @@ and the window alone and merged with those before it, are drawn jointly.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,14 @@ class Cells(NamedTuple):
     measures: dict[str, Measure]
 
 
+class Pool(NamedTuple):
+    """What is drawn from: baseline and windows together, the increments in it, and the sizes of the windows."""
+
+    counts: Integers
+    parts: list[Integers]
+    sizes: list[int]
+
+
 class FeatureNull:
     """Draws of a feature's statistics, as many as are asked for.
 
@@ -81,6 +90,7 @@ class FeatureNull:
     ) -> None:
         self._cells = cells_of(feature, windows, random)
         self._random = random
+        self._effective = effective
         taken = self._cells.measures
         merged = np.cumsum(self._cells.windows, axis=0)
         self.statistics = [Statistic(name, scale) for scale in scales for name in taken]
@@ -91,44 +101,46 @@ class FeatureNull:
         self.observed: Floats = np.concatenate(
             [measure(self._cells.baseline[None], one[None]) for one in merged for measure in taken.values()]
         )
-        self._prepare(effective)
 
-    def _prepare(self, effective: Sequence[float]) -> None:
-        """Make the pool, in which each window counts with as many rows as it is worth."""
-        parts, size = [], 0
-        self._sizes: list[int] = []
-        share = min(1.0, POPULATION / 2 / max(*effective, 1.0))
-        for window, worth in zip(self._cells.windows, effective, strict=True):
+    @cached_property
+    def _pool(self) -> Pool:
+        """The pool, in which each window counts with as many rows as it is worth.
+
+        It is made when something is drawn: nothing is where all lies below the floors, which is the usual case.
+        """
+        parts, sizes, size = [], [], 0
+        share = min(1.0, POPULATION / 2 / max(*self._effective, 1.0))
+        for window, worth in zip(self._cells.windows, self._effective, strict=True):
             part = thin(window, max(round(worth * share) - size, 0), self._random)
             parts.append(part)
             size += int(part.sum())
-            self._sizes.append(size)
+            sizes.append(size)
         baseline = thin(self._cells.baseline, POPULATION - size, self._random)
-        self._parts = parts
-        self._pool = baseline + np.sum(parts, axis=0)
+        return Pool(baseline + np.sum(parts, axis=0), parts, sizes)
 
     def draw(self, count: int) -> Floats:
         """Return the statistics of `count` draws, an array (count, statistics)."""
-        at_once = max(1, _DRAWN_AT_ONCE // len(self._pool))
+        at_once = max(1, _DRAWN_AT_ONCE // len(self._pool.counts))
         parts = [self._draw(min(at_once, count - start)) for start in range(0, count, at_once)]
         return np.concatenate(parts)
 
     def _draw(self, count: int) -> Floats:
-        windows = nested(self._pool, self._sizes, count, self._random)
-        baseline = self._pool - windows[-1]
+        windows = nested(self._pool.counts, self._pool.sizes, count, self._random)
+        baseline = self._pool.counts - windows[-1]
         taken = self._cells.measures.values()
         return np.stack([measure(baseline, window) for window in windows for measure in taken], axis=1)
 
     def scores(self, drawn: Floats) -> list[Scores]:
         """Return what brings each statistic to one scale, given draws of all."""
         taken = len(self._cells.measures)
-        sizes = dict(zip((one.scale for one in self.statistics[::taken]), self._sizes, strict=True))
+        sizes = dict(zip((one.scale for one in self.statistics[::taken]), self._pool.sizes, strict=True))
         return [
             self._score(one.measure, max(sizes[one.scale], 1), drawn[:, at])
             for at, one in enumerate(self.statistics)
         ]
 
     def _score(self, measure: str, size: int, drawn: Floats) -> Scores:
+        pool = self._pool.counts
         rows, values = int(self._cells.baseline.sum()), int(self._cells.baseline[1:].sum())
         match measure:
             case "ks":
@@ -136,7 +148,7 @@ class FeatureNull:
             case "out_of_range_rate" if values:
                 return RangeScores(size / (values + size), size)
             case "null_rate":
-                return RateScores(float(self._pool[0]) / max(int(self._pool.sum()), 1), size, rows)
+                return RateScores(float(pool[0]) / max(int(pool.sum()), 1), size, rows)
             case "new_category_rate":
                 return RateScores.fit(drawn, size)
             case _:
@@ -148,7 +160,8 @@ class FeatureNull:
         Where few rows differ from the others, such as one odd value among a million, that is not small, and what
         a few draws show of it says nothing.
         """
-        parts = np.stack([*self._parts, self._pool - np.sum(self._parts, axis=0)]).astype(np.float64)
+        increments = self._pool.parts
+        parts = np.stack([*increments, self._pool.counts - np.sum(increments, axis=0)]).astype(np.float64)
         return float(np.exp(min(_ways(parts.sum(axis=0)).sum() + _ways(parts.sum(axis=1)).sum()
                                 - _ways(parts).sum() - _ways(parts.sum()), 0.0)))  # fmt: skip
 

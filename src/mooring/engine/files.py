@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +19,7 @@ from pyarrow import csv as arrow_csv
 _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_LOG_PARTS = ("payloads", "inferences", "labels")
 _BLOCK_BYTES = 8 << 20
 _BUFFER_BYTES = 1 << 16
 _CONVERSION = re.compile(r"In CSV column #(\d+):.*conversion error to (\w+)", re.DOTALL)
@@ -36,6 +40,7 @@ class Files:
             raise SourceError(f"there is no file {path}")
         self._path = path
         self._files = _parquet_files(path) if path.is_dir() else [path]
+        _refuse_log(path, self._files)
         name = path.name.lower()
         self._is_parquet = path.is_dir() or name.endswith(_PARQUET)
         self._is_csv = name.endswith(_CSV)
@@ -76,7 +81,7 @@ class Files:
         for file in self._files:
             opened = _open(file)
             if name in opened.schema_arrow.names:
-                parts.append(_explained(file, lambda opened=opened: opened.read([name])))  # type: ignore[misc]
+                parts.append(_explained(file, partial(opened.read, [name])))
             else:
                 parts.append(pa.table({name: pa.nulls(opened.metadata.num_rows)}))
         try:
@@ -98,6 +103,20 @@ def _parquet_files(directory: Path) -> list[Path]:
     if not files:
         raise SourceError(f"there are no .parquet files in {directory}")
     return files
+
+
+def _refuse_log(path: Path, files: Sequence[Path]) -> None:
+    """Raise SourceError where files are of an inference log: its rows are of several kinds, and nested."""
+    for file in files:
+        parts = file.absolute().parts
+        for place, (kind, model) in enumerate(pairwise(parts)):
+            if kind in _LOG_PARTS and model.startswith("model="):
+                root = Path(*parts[:place])
+                raise SourceError(
+                    f"{path} is an inference log, or of one, and no table: write the rows that are meant into a "
+                    f"file, `mooring log export --log {shlex.quote(str(root))} today.parquet`, and give that "
+                    "(--start and --end choose the time)"
+                )
 
 
 def _open(file: Path, categories: Collection[str] = ()) -> pq.ParquetFile:

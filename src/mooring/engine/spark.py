@@ -6,7 +6,6 @@ and the driver adds them. The executors need Mooring installed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ import pyarrow as pa
 
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
 from mooring.drift.profile import Profile, empty, profile
-from mooring.log.parquet import folder_name
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -41,51 +39,6 @@ def profile_of(
     for row in rows.toLocalIterator():
         found += profile_from_bytes(bytes(row.profile))
     return found
-
-
-def profile_of_log(
-    spark: SparkSession,
-    uri: str | os.PathLike[str],
-    baseline: Baseline,
-    *,
-    model: str,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    version: str | None = None,
-    variant: str | None = None,
-) -> Profile:
-    """Return the profile of what a log holds of a model.
-
-    `start`, `end` and `version` are as for `mooring.read_log`; `variant` is champion, canary or shadow.
-    """
-    frame = log_frame(spark, uri, model=model, start=start, end=end, version=version, variant=variant)
-    return profile_of(frame, baseline, request_rows=_own(OWN[0]), misfits=_own(OWN[1]))
-
-
-def log_frame(
-    spark: SparkSession,
-    uri: str | os.PathLike[str],
-    *,
-    model: str,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    version: str | None = None,
-    variant: str | None = None,
-) -> DataFrame:
-    """Return a log's inferences of a model with the flat names of `read_log(flat=True)`.
-
-    Beside them are `.request_rows` and `.misfits`, which no model's field is named.
-    """
-    path = f"{_spark_uri(os.fspath(uri))}/inferences/model={folder_name(model)}"
-    frame = spark.read.option("mergeSchema", "true").parquet(path)
-    if start is not None:
-        frame = frame.where(frame["time"] >= start)
-    if end is not None:
-        frame = frame.where(frame["time"] < end)
-    for name, value in (("model_version", version), ("variant", variant)):
-        if value is not None:
-            frame = frame.where(frame[name] == value)
-    return _flat(frame)
 
 
 def profile_of_objects(

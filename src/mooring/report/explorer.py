@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
-from mooring.report.distributions import Bars, Clock, Distribution, Histogram
+from mooring.report.figures import ticks
 from mooring.report.reading import Cell, Reading
 from mooring.report.view import Line
 from mooring.report.words import measure, name, short
@@ -20,8 +21,8 @@ def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
     """Return what the script reads.
 
     Of each cell of a feature's history that is two numbers: 100 times the value relative to its threshold, and
-    three times the place of its measure in `measures`, plus 0, 1 or 2 for no alarm, an alarm, a large one. They
-    stand in one flat list; a window that was not judged has null and 0.
+    three times the place of its measure in `measures`, plus 0, 1 or 2 for ok, warning or critical. They stand
+    in one flat list; a window that was not judged has null and 0.
     """
     kinds: dict[tuple[str, int], int] = {}
 
@@ -69,6 +70,7 @@ def _shown(found: Distribution | None) -> dict[str, Any] | None:
                 "kind": "histogram",
                 "start": found.start,
                 "width": found.width,
+                "ticks": ticks(found.start, found.end),
                 "before": _rounded(found.before),
                 "after": _rounded(found.after),
                 "below": [round(share, 5) for share in found.below],

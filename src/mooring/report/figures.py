@@ -1,7 +1,7 @@
 """Figures as SVG. They stand still, so they print and show where no script runs; the page gives their colours.
 
-What is told by colour is told by shape as well: the baseline is a filled area and the window a line, an alarm is a
-dot and a large one a square.
+What is told by colour is told by shape as well: the baseline is a filled area and the window a line, a warning is
+a dot and what is critical a square.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
+from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
-from mooring.report.distributions import Bars, Clock, Distribution, Histogram
 from mooring.report.model import Status
 from mooring.report.reading import Cell
 from mooring.report.words import number, percent, short
@@ -22,6 +22,7 @@ WIDTH = 640
 _TOP, _BASE, _LEFT, _RIGHT = 14, 190, 10, 630
 _TAIL = 0.005
 _MOST_RATIO = 3.0
+_SPARK = 240
 _MIDDLES = {"t": 8.5, "l": 7.5, "h": 6.5, "a": 5, "c": 5, "n": 9.5}  # of cells 3, 5, 7 and 10 high
 _WEEKDAYS = "MTWTFSS"
 
@@ -76,7 +77,7 @@ def histogram(found: Histogram) -> Markup:
             text = f"{percent(tail[0])} → {percent(tail[1])} {word} {number(bound, 3)}"
             parts.append(f'<text x="{x}" y="{bottom + 20}" class="{anchor}">{text}</text>')
             bottom += 28
-    return _svg(parts, bottom, "Distribution in training (filled) and in the window (line)")
+    return _svg(parts, bottom, "Distribution in the baseline (filled) and in the window (line)")
 
 
 def bars(found: Bars) -> Markup:
@@ -103,7 +104,9 @@ def bars(found: Bars) -> Markup:
         parts.append(f'<text x="{left}" y="{y}">and {found.rest:,} more</text>')
         parts.append(f'<text x="{_RIGHT}" y="{y}" class="e">{percent(before)} → {percent(after)}</text>')
         lines += 1
-    return _svg(parts, 8 + lines * line, "Shares of categories in training (upper bar) and in the window (lower)")
+    return _svg(
+        parts, 8 + lines * line, "Shares of categories in the baseline (upper bar) and in the window (lower)"
+    )
 
 
 def clock(found: Clock) -> Markup:
@@ -127,13 +130,15 @@ def clock(found: Clock) -> Markup:
             for at, text in labels.items()
         ]
     return _svg(
-        parts, 226, "Hours of the day and days of the week, UTC, in training (filled) and in the window (line)"
+        parts, 226, "Hours of the day and days of the week, UTC, in the baseline (filled) and in the window (line)"
     )
 
 
 def sparkline(history: Sequence[Cell | None]) -> Markup:
     """Return the line of a feature's strongest value over the windows, relative to its threshold (dashed)."""
     top, base = 6, 50
+    # About as wide as it is shown: what is stretched by much, some browsers blur.
+    step = max(_SPARK // max(len(history) - 1, 1), 1)
     edge = round(base - (base - top) / _MOST_RATIO)
     line, marks = [], {"warning": "", "critical": ""}
     last: int | None = None
@@ -142,28 +147,31 @@ def sparkline(history: Sequence[Cell | None]) -> Markup:
             last = None
             continue
         y = round(base - (base - top) * min(cell.ratio, _MOST_RATIO) / _MOST_RATIO)
-        line.append(f"M{place} {y}h0" if last is None else f"l1 {y - last}")
+        line.append(f"M{place * step} {y}h0" if last is None else f"l{step} {y - last}")
         last = y
         if cell.severity != "ok":
-            marks[cell.severity] += f"M{place} {y}h0"
-    width = max(len(history) - 1, 1)
+            marks[cell.severity] += f"M{place * step} {y}h0"
+    width = max(len(history) - 1, 1) * step
     parts = [f'<path class="limit" d="M0 {edge}h{width}"/><path class="line" d="{"".join(line)}"/>']
     parts += [f'<path class="mark {kind}" d="{points}"/>' for kind, points in marks.items() if points]
     return _hidden("spark", width, 56, parts)
 
 
-def strip(history: Sequence[Cell | None]) -> Markup:
-    """Return a line of the heat map: a cell for each window, alarms with a dot and large ones with a square."""
-    return _strip([_level(cell) for cell in history], "strip")
+def strip(history: Sequence[Cell | None], versions: Sequence[int] = ()) -> Markup:
+    """Return a line of the heat map: a cell for each window, warnings with a dot, what is critical with a square.
+
+    At `versions` another version of the model begins, which a line says.
+    """
+    return _strip([_level(cell) for cell in history], "strip", versions)
 
 
-def timeline(statuses: Sequence[Status]) -> Markup:
+def timeline(statuses: Sequence[Status], versions: Sequence[int] = ()) -> Markup:
     """Return what was said of each window, drawn as a line of the heat map is."""
     levels = {"ok": "t", "warning": "a", "critical": "c"}
-    return _strip([levels.get(status, "n") for status in statuses], "strip timeline")
+    return _strip([levels.get(status, "n") for status in statuses], "strip timeline", versions)
 
 
-def _strip(levels: Sequence[str], kind: str) -> Markup:
+def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
     """Draw cells as thick strokes, two units wide, since no way to say it in SVG is shorter."""
     paths: dict[str, list[str]] = {}
     for level, first, length in _runs(levels):
@@ -173,6 +181,8 @@ def _strip(levels: Sequence[str], kind: str) -> Markup:
         points = [f"M{2 * place + 1} 5h0" for place, one in enumerate(levels) if one == level]
         if points:
             paths[mark] = points
+    if versions:
+        paths["version"] = [f"M{2 * place} 0v10" for place in versions]
     drawn = [f'<path class="{level}" d="{"".join(parts)}"/>' for level, parts in paths.items()]
     return _hidden(kind, 2 * max(len(levels), 1), 10, drawn)
 

@@ -8,10 +8,11 @@ from mooring.drift.baseline import Baseline, profile_from_bytes
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.monitor.judging import judgement_of
-from mooring.monitor.results import history
+from mooring.monitor.results import history, was_judged
 from mooring.monitor.state import Judged, State
 from mooring.report.model import Report, ReportWindow
 from mooring.report.page import html, svg
+from mooring.report.reading import answering
 
 _PROFILES = 20
 _SMALL = 48
@@ -29,10 +30,23 @@ def of_state(
 ) -> Report:
     """Return a report on a model's newest windows: of those in [start, end), or of a version, where given."""
     judged = history(state, model, version=version, start=start, end=end, newest=newest)
-    baseline = _baseline(state, model, judged[-1].window.version if judged else version)
+    variant = answering((one.window.variant, one.window.rows) for one in judged)
+    answered = [one.window.version for one in judged if one.window.variant == variant]
+    baseline = _baseline(state, model, answered[-1] if answered else version)
     profiles = state.profiles(one.window.id for one in judged[-_PROFILES:])
     windows = [_window(state, one, profiles.get(one.window.id), baseline) for one in judged]
-    return Report(model=model, log=log, created=datetime.now(UTC), baseline=baseline, windows=windows)
+    of_windows = {one.window.id for one in judged if one.window.variant == variant}
+    assessed = state.assessments(
+        model, version=version or ..., variant=variant, start=start, end=end, newest=newest
+    )
+    return Report(
+        model=model,
+        log=log,
+        created=datetime.now(UTC),
+        baseline=baseline,
+        windows=windows,
+        performance=[one for one in assessed if one.window.id in of_windows],
+    )
 
 
 def small_report(state: State, model: str) -> str:
@@ -65,7 +79,7 @@ def _window(state: State, judged: Judged, data: bytes | None, baseline: Baseline
         variant=window.variant,
         severity=verdict.status,
         provisional=verdict.provisional,
-        judgement=judgement_of(state.results(verdict.id)),
+        judgement=judgement_of(state.results(verdict.id)) if was_judged(verdict) else None,
         profile=_profile(data, baseline),
         late_rows=window.late,
         message=verdict.message,

@@ -10,6 +10,7 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.judge import Judgement
 from mooring.drift.profile import Profile
+from mooring.monitor.schema import Assessment
 
 Status = Literal["ok", "warning", "critical", "too_few", "no_baseline"]
 """What is said of a window; the last two say that it could not be judged."""
@@ -39,7 +40,8 @@ class ReportWindow(msgspec.Struct):
 class Report(msgspec.Struct):
     """All that a report on a model tells. `baseline` is that of the version in service, None where it has none.
 
-    `windows` may come in any order, and hold those of several versions and variants.
+    `windows` may come in any order, and hold those of several versions and variants. `performance` is how well the
+    model did in windows that have labels, of the variant that answers, the oldest first.
     """
 
     model: str
@@ -47,3 +49,4 @@ class Report(msgspec.Struct):
     created: datetime
     baseline: Baseline | None
     windows: list[ReportWindow]
+    performance: list[Assessment] = []

@@ -16,7 +16,8 @@ from markupsafe import Markup, escape
 
 from mooring import __version__
 from mooring.drift.judge import FLOORS, LARGE, SCALES
-from mooring.report import explorer, figures, view, words
+from mooring.monitor.results import STATUSES
+from mooring.report import explorer, figures, performance, view, words
 from mooring.report.model import Report
 from mooring.report.reading import Reading, read
 from mooring.report.verdict import verdict
@@ -28,7 +29,7 @@ SMALL_FIGURES = 8
 SMALL_FEATURES = 24
 SMALL_WINDOWS = 60
 _MOST_SERIES = 40
-_MOMENT = re.compile("([0-9]{4}-[0-9]{2}-[0-9]{2})\u00a0([0-9]{2}:[0-9]{2})\u00a0UTC")
+_MOMENT = re.compile("([0-9]{4}-[0-9]{2}-[0-9]{2})\u00a0([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)\u00a0UTC")
 
 
 def html(report: Report) -> str:
@@ -58,6 +59,7 @@ def _page(report: Report, reading: Reading, lines: Sequence[view.Line], scripts:
         measures=[words.MEASURES[one] for one in words.MEASURES if one in _measured(lines)],
         floors=[(words.measure(one), floor, LARGE[one], one in words.RATES) for one, floor in FLOORS.items()],
         scales=SCALES,
+        past=bool(report.baseline and report.baseline.past),
         versions={"Mooring": __version__, "plotly": version("plotly")},
         data=explorer.embed(explorer.data(reading, lines)),
         scripts=scripts,
@@ -83,8 +85,9 @@ def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dic
         "reading": reading,
         "verdict": verdict(report, reading),
         "newest": reading.newest,
+        "performance": performance.section(report.performance),
         "judgement": reading.newest.judgement if reading.newest else None,
-        "timeline": figures.timeline([window.severity for window in reading.windows]),
+        "timeline": figures.timeline([window.severity for window in reading.windows], reading.versions),
         "lines": lines,
         "drifted": drifted,
         "steady": [line for line in lines if not line.drifted],
@@ -128,8 +131,10 @@ def _environment() -> Environment:
         listed=words.listed,
         safe_name=words.name,
         timed=_timed,
+        at_floor=words.at_floor,
+        from_log=words.from_log,
     )
-    found.globals["STATUS"] = words.STATUS
+    found.globals["STATUS"] = STATUSES
     return found
 
 

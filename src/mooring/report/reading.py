@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import reduce
@@ -11,10 +12,10 @@ from typing import NamedTuple
 from mooring.drift.baseline import Baseline, Feature
 from mooring.drift.judge import Result, Severity
 from mooring.drift.profile import FeatureProfile, Profile
+from mooring.monitor import judging
 from mooring.report.model import Report, ReportWindow
 
 CHAMPION = "champion"
-_RANK: dict[str, int] = {"ok": 0, "warning": 1, "critical": 2}
 
 
 class Cell(NamedTuple):
@@ -99,6 +100,12 @@ class Reading(NamedTuple):
         """The others."""
         return [feature for feature in self.features if feature.severity == "ok"]
 
+    @property
+    def versions(self) -> list[int]:
+        """The places of the windows with which another version of the model begins."""
+        windows = self.windows
+        return [at for at in range(1, len(windows)) if windows[at].version != windows[at - 1].version]
+
     def run(self) -> list[ReportWindow]:
         """Return the judged windows, oldest first, that have been as the newest is: well, or drifting."""
         found: list[ReportWindow] = []
@@ -129,8 +136,8 @@ class Reading(NamedTuple):
 def read(report: Report, most_windows: int) -> Reading:
     """Return what a report's newest `most_windows` windows amount to."""
     ordered = sorted(report.windows, key=lambda window: (window.start, window.end))
-    answering = _answering(ordered)
-    answered = [window for window in ordered if window.variant == answering]
+    variant = answering((window.variant, window.rows) for window in ordered)
+    answered = [window for window in ordered if window.variant == variant]
     windows = answered[-most_windows:]
     newest = next((window for window in reversed(windows) if window.judgement), None)
     return Reading(
@@ -159,19 +166,24 @@ def ratio(result: Result) -> float | None:
 def strongest(results: Iterable[Result]) -> Cell | None:
     """Return the strongest of a feature's results: the worst alarm, else the one nearest to its threshold."""
     cells = [Cell(found, one.severity, one) for one in results if (found := ratio(one)) is not None]
-    return max(cells, key=_strength, default=None)
+    if alarms := [cell.result for cell in cells if cell.result.alarm]:
+        top = judging.strongest(alarms)
+        return next(cell for cell in cells if cell.result is top)
+    return max(cells, key=lambda cell: cell.ratio, default=None)
 
 
-def _strength(cell: Cell) -> tuple[bool, int, int, float]:
-    # Of equal alarms that of the window alone is the plainest.
-    return cell.result.alarm, _RANK[cell.severity], -cell.result.scale if cell.result.alarm else 0, cell.ratio
+def answering(rows: Iterable[tuple[str, int]]) -> str:
+    """Return the variant that a report is on, from those of its windows and their rows: the champion if there.
 
-
-def _answering(windows: Sequence[ReportWindow]) -> str:
-    variants = {window.variant for window in windows}
-    if CHAMPION in variants or not variants:
+    >>> answering([("shadow", 10), ("champion", 5)]), answering([("shadow", 10), ("canary", 5), ("canary", 6)])
+    ('champion', 'canary')
+    """
+    of_each: Counter[str] = Counter()
+    for variant, some in rows:
+        of_each[variant] += some
+    if CHAMPION in of_each or not of_each:
         return CHAMPION
-    return max(sorted(variants), key=lambda one: sum(window.rows for window in windows if window.variant == one))
+    return max(sorted(of_each), key=of_each.__getitem__)
 
 
 def _series(windows: Sequence[ReportWindow]) -> list[Series]:

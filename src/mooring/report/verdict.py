@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mooring.monitor.results import STATUSES
 from mooring.report.model import Report, ReportWindow, Status
-from mooring.report.reading import Reading
-from mooring.report.words import STATUS, listed, moment, name, plural
+from mooring.report.reading import CHAMPION, Reading
+from mooring.report.words import from_log, listed, moment, name, plural
 
 
 class Verdict(NamedTuple):
@@ -25,6 +26,8 @@ def verdict(report: Report, reading: Reading) -> Verdict:
     if last is None:
         where = f"Its log is {name(report.log, 300)}."
         return Verdict(None, "nothing logged", f"Nothing has been logged for {model} yet.", [where])
+    if last.variant != CHAMPION:
+        model = f"{model} ({name(last.variant, 40)})"
     newest = reading.newest
     if newest is None or (last.severity == "no_baseline"):
         return _unjudged(model, last)
@@ -32,16 +35,14 @@ def verdict(report: Report, reading: Reading) -> Verdict:
     run = reading.run()
     since = _since(reading, run)
     if newest.severity == "ok":
-        sentence = f"{model} is well: its {_windows(run)} like the data it was trained on."
+        like = "its baseline" if from_log(report.baseline) else "the data it was trained on"
+        sentence = f"{model} is well: its {_windows(run)} like {like}."
         if drift := reading.last_drift():
             notes.insert(0, f"Its last drift was from {moment(drift[0])} to {moment(drift[1])}.")
     else:
-        names = [name(feature.name, 60) for feature in reading.drifted]
-        what = listed(names) if names else "its data"
-        verb = "has" if len(names) <= 1 else "have"
-        how = "far from" if newest.severity == "critical" else "away from"
-        sentence = f"{model} is drifting: {what} {verb} moved {how} the training data, {since}."
-    return Verdict(newest.severity, STATUS[newest.severity], sentence, notes)
+        what = "its baseline" if from_log(report.baseline) else "the training data"
+        sentence = f"{model} is drifting: {_moved(reading, what)}, {since}."
+    return Verdict(newest.severity, STATUSES[newest.severity], sentence, notes)
 
 
 def _unjudged(model: str, last: ReportWindow) -> Verdict:
@@ -51,10 +52,21 @@ def _unjudged(model: str, last: ReportWindow) -> Verdict:
         advice = (
             last.message or "Log one in training with mooring.log_baseline, or make one: mooring baseline build."
         )
-        return Verdict("no_baseline", STATUS["no_baseline"], sentence, [advice])
+        return Verdict("no_baseline", STATUSES["no_baseline"], sentence, [advice])
     rows = plural(last.rows, "row")
     sentence = f"There is too little traffic to judge {model}: its newest window has {rows}."
-    return Verdict("too_few", STATUS["too_few"], sentence, [last.message] if last.message else [])
+    return Verdict("too_few", STATUSES["too_few"], sentence, [last.message] if last.message else [])
+
+
+def _moved(reading: Reading, what: str) -> str:
+    """Say which features have moved, and of which that is critical."""
+    far = [name(one.name, 60) for one in reading.drifted if one.severity == "critical"]
+    others = [name(one.name, 60) for one in reading.drifted if one.severity != "critical"]
+    if not far:
+        verb = "have" if len(others) > 1 else "has"
+        return f"{listed(others) or 'its data'} {verb} moved away from {what}"
+    less = f", and less so {listed(others)}" if others else ""
+    return f"{listed(far)} {'have' if len(far) > 1 else 'has'} moved far from {what}{less}"
 
 
 def _windows(run: list[ReportWindow]) -> str:

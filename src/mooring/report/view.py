@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from mooring.drift.distributions import Distribution, distribution
 from mooring.drift.judge import Result
 from mooring.drift.profile import CategoricalProfile
 from mooring.report import figures, words
-from mooring.report.distributions import Distribution, distribution
 from mooring.report.reading import FeatureReading, Reading
 from mooring.report.words import name
 
@@ -63,6 +63,7 @@ def chosen(reading: Reading, most: int) -> list[FeatureReading]:
 def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: int) -> list[Line]:
     """Return features as they are shown, of which the first `most_figures` and all predictions get a figure."""
     missing = reading.newest.judgement.missing if reading.newest and reading.newest.judgement else []
+    versions = reading.versions
     found = []
     for place, feature in enumerate(features):
         shown = None
@@ -78,7 +79,7 @@ def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: in
                 shown,
                 figures.draw(shown),
                 figures.sparkline(feature.history),
-                figures.strip(feature.history),
+                figures.strip(feature.history, versions),
             )
         )
     return found
@@ -100,7 +101,5 @@ def quality(shown: Sequence[Line]) -> list[Quality]:
 def traffic(reading: Reading) -> Markup:
     """Return the figure of the rows of each window; a dashed line where another version begins."""
     windows = reading.windows
-    begins = [at for at in range(1, len(windows)) if windows[at].version != windows[at - 1].version]
-    return figures.traffic(
-        [window.rows for window in windows], [window.judgement is not None for window in windows], begins
-    )
+    judged = [window.judgement is not None for window in windows]
+    return figures.traffic([window.rows for window in windows], judged, reading.versions)

@@ -8,22 +8,15 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from mooring.drift.baseline import Feature
+from mooring.drift.baseline import Baseline, Feature
 from mooring.drift.grid import CategoricalGrid, NumericGrid, TextGrid
-from mooring.drift.judge import Result
+from mooring.drift.judge import FLOORS, Result
 from mooring.drift.measures import shares
 from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile
 from mooring.drift.statistics import by_identity
 from mooring.report.reading import FeatureReading
 
 LONGEST_NAME = 120
-STATUS = {
-    "ok": "no drift",
-    "warning": "drift",
-    "critical": "large drift",
-    "too_few": "too few rows",
-    "no_baseline": "no baseline",
-}
 MEASURES = {
     "ks": ("KS", "Kolmogorov–Smirnov distance: the largest gap between both distribution functions. 0 to 1."),
     "js": (
@@ -31,19 +24,19 @@ MEASURES = {
         "Jensen–Shannon distance, base 2, of the shares in the baseline's deciles or in each category. 0 to 1.",
     ),
     "null_rate": ("without a value", "Share of rows without a usable value: null, NaN, or of another type."),
-    "new_category_rate": ("new categories", "Share of values in categories that the training data does not have."),
-    "out_of_range_rate": ("out of range", "Share of values below or above all of the training data."),
+    "new_category_rate": ("new categories", "Share of values in categories that the baseline does not have."),
+    "out_of_range_rate": ("out of range", "Share of values below or above all of the baseline."),
     "psi": ("PSI", "Population stability index on the baseline's deciles or categories. 0 and up."),
     "hellinger": ("Hellinger", "Hellinger distance of the same shares. 0 to 1."),
-    "wasserstein": ("Wasserstein", "Wasserstein-1 distance, in standard deviations of the training data."),
+    "wasserstein": ("Wasserstein", "Wasserstein-1 distance, in standard deviations of the baseline."),
     "total_variation": ("total variation", "Half the sum of the differences of shares. 0 to 1."),
     "l_infinity": ("L-infinity", "Largest difference of a share. 0 to 1."),
     "chi_square": ("chi-square", "Pearson's statistic of two samples. 0 and up."),
-    "mean_shift": ("mean shift", "Difference of the means, in standard deviations of the training data."),
+    "mean_shift": ("mean shift", "Difference of the means, in standard deviations of the baseline."),
     "hour_js": ("JS of hours", "Jensen–Shannon distance of the hours of the day."),
     "weekday_js": ("JS of weekdays", "Jensen–Shannon distance of the days of the week."),
     "longest_gap": ("longest gap", "Days between two values between which there is none."),
-    "type_change_rate": ("of another type", "Share of rows whose value has another type than the training data."),
+    "type_change_rate": ("of another type", "Share of rows whose value has another type than in the baseline."),
 }
 RATES = ("null_rate", "new_category_rate", "out_of_range_rate", "type_change_rate")
 _NBSP = "\u00a0"
@@ -76,13 +69,15 @@ def percent(share: float) -> str:
     >>> [percent(share).replace(_NBSP, " ") for share in (0.0, 0.0001, 0.0312, 0.456, 0.9999, 1.0)]
     ['0 %', '<0.1 %', '3.1 %', '46 %', '>99.9 %', '100 %']
     """
-    if 0 < share < 0.0005:
+    if share <= 0:
+        return f"0{_NBSP}%"
+    if share < 0.0005:
         return f"<0.1{_NBSP}%"
     if 0.9995 < share < 1:
         return f">99.9{_NBSP}%"
     digits = 1 if share < 0.0995 or 0.99 <= share < 1 else 0
     text = f"{100 * share:.{digits}f}"
-    return (text.removesuffix(".0") if share in (0, 1) else text) + f"{_NBSP}%"
+    return (text.removesuffix(".0") if share == 1 else text) + f"{_NBSP}%"
 
 
 def count(value: float) -> str:
@@ -116,18 +111,36 @@ def value_of(result: Result, value: float | None = None) -> str:
     return percent(value) if result.measure in RATES else number(value, 3)
 
 
+def at_floor(result: Result) -> bool:
+    """Return whether a result's threshold is the floor of its measure.
+
+    >>> [at_floor(Result("x", "input", "numeric", "ks", 0.1, threshold=threshold)) for threshold in (0.05, 0.07)]
+    [True, False]
+    """
+    if result.measure not in FLOORS or result.threshold is None:
+        return False
+    usual = (result.reference or 0.0) if result.measure == "null_rate" else 0.0
+    return math.isclose(result.threshold - usual, FLOORS[result.measure], abs_tol=1e-9)
+
+
+def from_log(baseline: Baseline | None) -> bool:
+    """Return whether a baseline was made of rows of the log, rather than of training data."""
+    return baseline is not None and "log" in baseline.about
+
+
 def measure(name: str) -> str:
     """Return what a measure is called."""
     return MEASURES[name][0] if name in MEASURES else name.replace("_", " ")
 
 
 def moment(time: datetime) -> str:
-    """Return a time in UTC, to the minute.
+    """Return a time in UTC, to the second, which is left out where it is 0: windows may last less than a minute.
 
-    >>> moment(datetime(2026, 5, 4, 14, 0, tzinfo=UTC)).replace(_NBSP, " ")
-    '2026-05-04 14:00 UTC'
+    >>> [moment(datetime(2026, 5, 4, 14, 0, second, tzinfo=UTC)).replace(_NBSP, " ") for second in (0, 7)]
+    ['2026-05-04 14:00 UTC', '2026-05-04 14:00:07 UTC']
     """
-    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC").replace(" ", _NBSP)
+    time = time.astimezone(UTC)
+    return time.strftime(f"%Y-%m-%d %H:%M{':%S' if time.second else ''} UTC").replace(" ", _NBSP)
 
 
 def name(text: str, longest: int = LONGEST_NAME) -> str:
@@ -174,7 +187,7 @@ def plural(amount: int, one: str, many: str | None = None) -> str:
 
 
 def changes(feature: FeatureReading, missing: Sequence[str] = ()) -> str:
-    """Return in words how a feature differs from the training data, '' where there is nothing to say."""
+    """Return in words how a feature differs from the baseline, '' where there is nothing to say."""
     if feature.name in missing:
         return "no longer in the traffic: all rows are without it"
     if feature.baseline is None or feature.after is None:
@@ -296,4 +309,4 @@ def _out_of_range(feature: FeatureReading) -> str:
     ]
     if after.infinities and not before.infinities:
         parts.append(f"{percent(after.infinities / total)} infinite")
-    return f"{' and '.join(parts)}, the end of training" if parts else ""
+    return f"{' and '.join(parts)}, the end of the baseline" if parts else ""

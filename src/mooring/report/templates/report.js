@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const dialog = document.getElementById("explorer");
   const SIGNS = ["circle", "triangle-up", "square"];
-  const SAYS = ["no alarm", "alarm", "large alarm"];
+  const SAYS = ["ok", "warning", "critical"];
   let open = 0;
 
   for (const time of document.querySelectorAll("time")) {
@@ -17,7 +17,7 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const utc = (time) => time.slice(0, 16).replace("T", " ") + " UTC";
+  const utc = (time) => time.slice(0, time.endsWith(":00Z") ? 16 : 19).replace("T", " ") + " UTC";
   const percent = (share) => (100 * share).toLocaleString("en", { maximumFractionDigits: 2 }) + " %";
   const round = (value) => Number(value.toPrecision(4)).toString();
 
@@ -48,7 +48,7 @@
 
   function shape(shown, span) {
     const now = span > 1 ? `last ${span} windows` : "window";
-    const filled = { type: "bar", name: "training", marker: { color: colour("train") } };
+    const filled = { type: "bar", name: "baseline", marker: { color: colour("train") } };
     if (shown.kind === "hours") {
       const x = shown.names;
       const hovertemplate = "%{y:.2%}";
@@ -66,20 +66,24 @@
         { ...across, type: "bar", name: now, x: shown.after, width: 0.4, marker: { color: colour("now") } },
       ], { hovermode: "y unified", xaxis: { tickformat: ".0%", nticks: 5, tickangle: 0 }, yaxis, bargap: 0.2 }];
     }
-    const { start, width, below, above } = shown;
+    const { start, width, below, above, ticks } = shown;
     const last = start + width * shown.before.length;
     const cells = shown.before.map((_, i) => [start + i * width, start + (i + 1) * width]);
     const label = cells.map(([a, b]) => `${round(a)} to ${round(b)}`);
     const x = cells.map(([a, b]) => (a + b) / 2);
     let [before, after] = [shown.before, shown.after];
+    // What lies outside stands apart, and is no number: its place on the axis says so.
+    const tails = [];
     if (Math.max(...below) > 0.0005) {
-      x.unshift(start - 1.5 * width); label.unshift(`below ${round(start)}`);
+      x.unshift(start - 1.5 * width); tails.push([x[0], `< ${round(start)}`]); label.unshift(`below ${round(start)}`);
       before = [below[0], ...before]; after = [below[1], ...after];
     }
     if (Math.max(...above) > 0.0005) {
-      x.push(last + 1.5 * width); label.push(`above ${round(last)}`);
+      x.push(last + 1.5 * width); tails.push([x.at(-1), `> ${round(last)}`]); label.push(`above ${round(last)}`);
       before = [...before, above[0]]; after = [...after, above[1]];
     }
+    const clear = ticks.filter((tick) => tails.every(([at]) => Math.abs(tick - at) > 3.5 * width));
+    const marks = [...clear.map((tick) => [tick, round(tick)]), ...tails].sort(([a], [b]) => a - b);
     const text = (shares) => shares.map((share, i) => `${percent(share)} ${label[i]}`);
     const hovertemplate = "%{text}";
     // The outline is a line of its own: the window's bars, which tell of themselves, can't be seen.
@@ -93,7 +97,8 @@
       { ...filled, ...bars, y: before, text: text(before) },
       { ...bars, type: "bar", name: now, y: after, text: text(after), marker: { color: "rgba(0,0,0,0)" }, showlegend: false },
       { ...outline, type: "scatter", mode: "lines", name: now, hoverinfo: "skip", line: { color: colour("now"), width: 2.5 } },
-    ], { yaxis: { tickformat: ".1~%", title: { text: `share per ${round(width)}` } } }];
+    ], { xaxis: { tickvals: marks.map(([at]) => at), ticktext: marks.map(([, said]) => said), tickangle: 0 },
+      yaxis: { tickformat: ".1~%", title: { text: `share per ${round(width)}` } } }];
   }
 
   function draw() {

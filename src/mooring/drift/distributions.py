@@ -113,7 +113,7 @@ def histogram(grid: NumericGrid, before: NumericProfile, after: NumericProfile) 
         np.diff(cumulated[0]),
         np.diff(cumulated[1]),
         (float(cumulated[0][0]), float(cumulated[1][0])),
-        (float(ends[0] - cumulated[0][-1]), float(ends[1] - cumulated[1][-1])),
+        (_no_less(float(ends[0] - cumulated[0][-1])), _no_less(float(ends[1] - cumulated[1][-1]))),
     )
 
 
@@ -181,5 +181,15 @@ def _bars(grid: CategoricalGrid, before: CategoricalProfile, after: CategoricalP
         b[kept],
         [place >= len(grid.categories) for place in kept],
         left,
-        (float(1 - a[kept].sum()) if left else 0.0, float(1 - b[kept].sum()) if left and b.sum() else 0.0),
+        (_rest(a, kept), _rest(b, kept)) if left else (0.0, 0.0),
     )
+
+
+def _rest(shares_of_all: Floats, kept: list[int]) -> float:
+    """Return the share of the categories that are not kept, 0 where there are no values."""
+    return _no_less(float(1 - shares_of_all[kept].sum())) if shares_of_all.any() else 0.0
+
+
+def _no_less(share: float) -> float:
+    """Return a share that was found by taking others from 1, which by rounding may be a little below 0."""
+    return max(share, 0.0)

@@ -1,0 +1,93 @@
+"""How well the model did, window by window, as a section of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from mooring.monitor.schema import Assessment, Measured, Segment, Status
+
+_WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
+_LEFT, _RIGHT = 10, 630
+_MEASURES = ("rmse", "log_loss", "accuracy")
+_SHOWN = 12
+_FALLS = ("too_few", "no_baseline")
+
+
+class Section(NamedTuple):
+    """What the section shows: a measure over time, the newest windows in words, and the newest one's segments."""
+
+    measure: str
+    figure: Markup
+    least: float
+    most: float
+    before: float | None
+    shown: list[Assessment]
+    newest: Assessment
+    segments: list[tuple[Segment, Measured]]
+
+
+def section(found: Sequence[Assessment]) -> Section | None:
+    """Return the section on windows, the oldest first; None where none of them has labelled rows."""
+    labelled = [one for one in found if one.measures]
+    if not labelled:
+        return None
+    newest = labelled[-1]
+    measure = next((name for name in _MEASURES if name in newest.measures), next(iter(newest.measures)))
+    drawn = [one.measures.get(measure) for one in found]
+    values = [
+        value for one in drawn if one is not None for value in (one.value, one.low, one.high) if value is not None
+    ]
+    before = newest.before.get(measure)
+    values += [before] if before is not None else []
+    least, most = min(values), max(values)
+    return Section(
+        measure,
+        _figure(found, drawn, before, least, most),
+        least,
+        most,
+        before,
+        labelled[-_SHOWN:][::-1],
+        newest,
+        [(one, one.measures[measure]) for one in newest.segments if measure in one.measures],
+    )
+
+
+def _figure(
+    found: Sequence[Assessment], drawn: Sequence[Measured | None], before: float | None, least: float, most: float
+) -> Markup:
+    """Return a measure of each window with its interval, and below it the share of rows that have a label."""
+    step = (_RIGHT - _LEFT) / len(found)
+    wide = max(min(step * 0.8, 40), 1)
+
+    def height(value: float) -> float:
+        return _LEVEL - (_LEVEL - _TOP) * ((value - least) / (most - least) if most > least else 0.5)
+
+    bars, whiskers = [], []
+    points: dict[Status, str] = {"ok": "", "warning": "", "critical": ""}
+    for place, (one, measured) in enumerate(zip(found, drawn, strict=True)):
+        x = _LEFT + (place + 0.5) * step
+        tall = (_BASE - _LEVEL - 8) * one.coverage
+        bars.append(f"M{x - wide / 2:.1f} {_BASE}v-{tall:.1f}h{wide:.1f}v{tall:.1f}z")
+        if measured is None:
+            continue
+        if measured.low is not None and measured.high is not None:
+            whiskers.append(f"M{x:.1f} {height(measured.low):.1f}V{height(measured.high):.1f}")
+        status: Status = "ok" if one.status in _FALLS else one.status
+        points[status] += f"M{x:.1f} {height(measured.value):.1f}h0"
+    parts = [f'<path class="b" d="{"".join(bars)}"/>', f'<path class="axis" d="M{_LEFT} {_BASE}H{_RIGHT}"/>']
+    if before is not None:
+        parts.append(f'<path class="limit" d="M{_LEFT} {height(before):.1f}H{_RIGHT}"/>')
+    parts.append(f'<path class="line" d="{"".join(whiskers)}"/>')
+    for kind, path in points.items():
+        style = ' style="stroke:var(--now)"' if kind == "ok" else ""
+        parts += [f'<path class="mark {kind}"{style} d="{path}"/>'] if path else []
+    return Markup(
+        '<svg viewBox="0 0 {} 200" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+    ).format(
+        _WIDE,
+        "The measure of each window with its interval, and below the share of rows with a label",
+        Markup("".join(parts)),  # noqa: S704  made of numbers
+    )
