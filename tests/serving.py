@@ -162,7 +162,7 @@ class Server:
 
 
 _ACCOUNT = re.compile(
-    r"(\d+) exchanges seen, (\d+) stored, (\d+) of all failed, (.*); (\d+) other requests passed"
+    r"(\d+) exchanges seen, (\d+) stored, (\d+) of them failed, (.*); (\d+) other requests passed"
 )
 
 

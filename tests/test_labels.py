@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.log.labels import LABELS, LabelError, labels_table, latest, read_labels, write_labels
+from mooring.log.labels import (
+    LABELS,
+    LabelError,
+    labels_table,
+    latest,
+    list_label_objects,
+    read_label_objects,
+    read_labels,
+    write_labels,
+)
+from mooring.log.reader import open_log
 
 START = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
 
@@ -90,3 +100,31 @@ def test_the_latest_does_not_depend_on_the_order(labels, random):
     for one in sorted(labels, key=lambda one: (one[3], one[2])):
         expected[one[:2]] = one[2]
     assert {(row["request_id"], row["row"]): row["label"] for row in found.to_pylist()} == expected
+
+
+def test_only_labels_of_the_requests_that_are_named_are_read(tmp_path):
+    write_labels(str(tmp_path), "m", table(("a", 0, 7.0, 0), ("b", 0, 6.0, 0), ("c", 0, 6.0, 0)))
+    write_labels(str(tmp_path), "m", table(("a", 0, 5.0, 2), ("a", 1, 4.0, 0)))
+    for ids in (pa.array(["a", "x"]), pa.array(["x", "a"], pa.large_string()), pa.chunked_array([["a"], ["x"]])):
+        found = read_labels(str(tmp_path), "m", ids=ids)
+        assert found.select(["request_id", "row", "label"]).to_pylist() == [
+            {"request_id": "a", "row": 0, "label": 5.0},
+            {"request_id": "a", "row": 1, "label": 4.0},
+        ]
+    assert len(read_labels(str(tmp_path), "m", ids=pa.array([], pa.string()))) == 0
+    assert len(read_labels(str(tmp_path), "other", ids=pa.array(["a"]))) == 0
+
+
+def test_objects_that_came_since_can_be_read_apart(tmp_path):
+    uri = str(tmp_path)
+    opened = open_log(uri)
+    assert list_label_objects(opened, uri, "m") == []
+    write_labels(uri, "m", table(("a", 0, 7.0, 0)))
+    before = list_label_objects(opened, uri, "m")
+    write_labels(uri, "m", table(("b", 0, 7.0, 0), ("c", 0, 1.0, 2)))
+    new = [one for one in list_label_objects(opened, uri, "m") if one not in before]
+    found = {path: part["request_id"].to_pylist() for path, part in read_label_objects(opened, uri, "m", new)}
+    assert sorted(found.values()) == [["b"], ["c"]]
+    assert set(found) == {one.path for one in new}
+    [tomorrow] = list_label_objects(opened, uri, "m", START + timedelta(minutes=2))
+    assert found[tomorrow.path] == ["c"]

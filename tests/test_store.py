@@ -219,4 +219,6 @@ def test_an_outage_that_the_spool_cannot_hold_is_counted_and_no_client_sees_it(s
     assert len(logged) == len(set(logged)) == 90 - lost
     assert set(logged) <= set(ids)
     assert set(ids[-10:]) <= set(logged)
-    assert f"90 exchanges seen, {90 - lost} stored, 0 of all failed, {lost} dropped (spool_full)" in running.stderr
+    assert (
+        f"90 exchanges seen, {90 - lost} stored, 0 of them failed, {lost} dropped (spool_full)" in running.stderr
+    )

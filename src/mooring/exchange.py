@@ -8,6 +8,8 @@ import time
 
 import msgspec
 
+from mooring.label import Labels
+
 BROKEN_OFF = frozenset({"client_gone", "upstream_failed", "upstream_timeout"})
 """Codes of exchanges whose answer is not whole, whatever its status."""
 
@@ -101,13 +103,13 @@ class Ledger(msgspec.Struct, array_like=True, tag="ledger"):
         dropped = ", ".join(f"{count} dropped ({reason})" for reason, count in self.dropped.items())
         sampled = f"{self.sampled_out} not in the sample, " if self.sampled_out else ""
         return (
-            f"{self.seen} exchanges seen, {self.stored} stored, {sampled}{self.failed} of all failed, "
+            f"{self.seen} exchanges seen, {self.stored} stored, {sampled}{self.failed} of them failed, "
             f"{dropped or '0 dropped'}; {self.passed} other requests passed"
         )
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Exchange | Ledger).decode
+decode = msgspec.msgpack.Decoder(Exchange | Ledger | Labels).decode
 
 
 def in_sample(request_id: str, fraction: float, salt: str) -> bool:

@@ -26,6 +26,7 @@ import msgspec
 from crc32c import crc32c
 
 from mooring.exchange import Exchange, Ledger, decode
+from mooring.label import Labels
 
 MAGIC = b"MOORING1"
 FRAME = struct.Struct("<II")
@@ -328,8 +329,10 @@ class Account:
         self._behind = self._failed = 0
         self._errors: Counter[str] = Counter()
 
-    def add(self, record: Exchange | Ledger) -> None:
-        """Take the next frame."""
+    def add(self, record: Exchange | Ledger | Labels) -> None:
+        """Take the next frame. Labels are no exchanges: the account is the same with them and without."""
+        if isinstance(record, Labels):
+            return
         if isinstance(record, Ledger):
             self._ledger = record
             self._behind = self._failed = 0

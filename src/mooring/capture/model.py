@@ -37,7 +37,7 @@ REQUIREMENTS = ("click", "crc32c", "msgspec", "obstore")
 """What this module and the drain need beside MLflow, as the names that PyPI has them under."""
 
 _REQUEST_ID = "request_id"
-_STAYS = ("demo", "monitor", "report", "comparison", "engine", "__pycache__")
+_STAYS = ("demo", "retrain", "monitor", "report", "comparison", "engine", "__pycache__")
 """What of Mooring capture has no use for."""
 _NAME = "mooring_model"
 _PROCESS = "one for all monitored models of a process"

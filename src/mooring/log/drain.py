@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mooring.config import LogSettings
 from mooring.exchange import Exchange, decode
+from mooring.label import Labels
 from mooring.log import csv_files
 from mooring.spool import (
     Account,
@@ -28,6 +30,9 @@ from mooring.spool import (
     writers,
 )
 
+if TYPE_CHECKING:
+    from mooring.log.labels import SegmentLabels
+
 _POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
 _LOOK_SECONDS = 0.5
 _BACKOFF_SECONDS = 0.2, 30.0
@@ -38,12 +43,13 @@ _UNWRITABLE = (ArithmeticError, LookupError, NotImplementedError, RecursionError
 
 
 class Frames:
-    """Reads a segment's exchanges on from where it stopped, and keeps the account that it held."""
+    """Reads a segment's exchanges on from where it stopped, and keeps the account and the labels that it held."""
 
-    def __init__(self, segment: Segment, offset: int = 0) -> None:
+    def __init__(self, segment: Segment, before: Frames | None = None) -> None:
         self._segment = segment
-        self.offset = offset
-        self.account = Account()
+        self.offset: int = before.offset if before else 0
+        self.account: Account = before.account if before else Account()
+        self._labels: SegmentLabels | None = before._labels if before else None
 
     def __iter__(self) -> Iterator[Exchange]:
         """Yield the exchanges. A frame that can't be understood is set aside, and those after it come still."""
@@ -56,8 +62,22 @@ class Frames:
             else:
                 if type(record) is Exchange:
                     yield record
+                elif isinstance(record, Labels):
+                    self._add(record)
                 account.add(record)
             self.offset = offset
+
+    def write_labels(self, log: str) -> None:
+        """Put the labels that the segment held into the log. Raises StoreError where it refuses."""
+        if self._labels is not None:
+            self._labels.write(log, self._segment.name)
+
+    def _add(self, record: Labels) -> None:
+        if self._labels is None:
+            from mooring.log.labels import SegmentLabels
+
+            self._labels = SegmentLabels()
+        self._labels.add(record)
 
     def _set_aside(self, payload: bytes, error: Exception) -> None:
         path = aside(self._segment, f"-{self.offset}")
@@ -69,21 +89,20 @@ class CsvDrain:
     """Follows all segments, those still open too, and writes a file a request."""
 
     def __init__(self, log: str) -> None:
+        self._uri = log
         self._log = Path(log.removeprefix("file://"))
         self._frames: dict[str, Frames] = {}
 
     def drain(self, segment: Segment) -> int:
         """Put what is new in a segment into the log, and return how many exchanges that was."""
-        known = self._frames.get(segment.name)
-        frames = Frames(segment, known.offset if known else 0)
-        if known:
-            frames.account = known.account
+        frames = Frames(segment, self._frames.get(segment.name))
         self._frames[segment.name] = frames
         count = 0
         for exchange in frames:
             csv_files.write(self._log, exchange)
             count += 1
         if segment.closed:
+            frames.write_labels(self._uri)  # of a proxy that wrote Parquet before: it alone takes labels
             finish(segment, frames)
             del self._frames[segment.name]
         return count
@@ -96,6 +115,7 @@ class ParquetDrain:
         from mooring.log.parquet import ParquetLog
         from mooring.log.signature import fields_of
 
+        self._uri = log
         self._log = ParquetLog(log, fields_of)
 
     def drain(self, segment: Segment) -> int:
@@ -107,6 +127,7 @@ class ParquetDrain:
         gc.disable()
         try:
             self._log.write(segment.name, frames)
+            frames.write_labels(self._uri)
         finally:
             gc.enable()
         finish(segment, frames)

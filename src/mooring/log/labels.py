@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mooring.label import Label, Labels, time_us
 from mooring.log import reader, store
-from mooring.log.parquet import folder_name
+from mooring.log.parquet import NO_MODEL, folder_name
 from mooring.log.schema import TIME
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 LABELS = pa.schema(
     [
@@ -26,6 +32,8 @@ LABELS = pa.schema(
 """One row a label. `request_id` is ours or the client's, `row` the place of the scored row in its request, from 0.
 A number or boolean is in `label`, anything else in `label_text`; `time` is when it became known."""
 ROWS_AN_OBJECT = 1_000_000
+_ROWS_A_LOOK = 262_144
+_ROWS_A_TABLE = 65_536
 _KEY = ["request_id", "row"]
 
 
@@ -42,33 +50,109 @@ def labels_table(
     """Return columns of any type as a table of LABELS.
 
     Without `rows` they are those of requests of one row, without `times` they are known now. Raises LabelError for
-    an id or a row that can't be one, and for a label that is missing.
+    an id, a row or a time that can't be one, and for a label that is missing.
 
     >>> table = labels_table(pa.chunked_array([["a", "b"]]), pa.chunked_array([[6, 7]]))
     >>> table.select(["request_id", "row", "label"]).to_pylist()[1]
     {'request_id': 'b', 'row': 0, 'label': 7.0}
     """
+    table, refused = sort_out(request_ids, labels, rows, times)
+    for why, places in refused.items():
+        shown = ", ".join(str(place) for place in places[:5])
+        raise LabelError(f"{why} in {len(places)} rows, such as {shown} (counted from 0)")
+    return table
+
+
+def sort_out(
+    request_ids: pa.ChunkedArray,
+    labels: pa.ChunkedArray,
+    rows: pa.ChunkedArray | None = None,
+    times: pa.ChunkedArray | None = None,
+) -> tuple[pa.Table, dict[str, list[int]]]:
+    """Return what can be taken of columns, as LABELS, and by reason the places of what can't.
+
+    Raises LabelError for a column of a type that can't be meant.
+    """
     count = len(request_ids)
-    ids = _cast(request_ids, pa.string(), "request_id")
-    _refuse(pc.or_kleene(pc.is_null(ids), pc.equal(ids, "")), "request_id", "missing")
+    ids = _cast(_plain(request_ids), pa.string(), "request_id")
     places = _cast(rows, pa.int32(), "row") if rows is not None else pa.array(np.zeros(count, np.int32))
     places = pc.fill_null(places, 0)
-    _refuse(pc.less(places, 0), "row", "less than 0")
-    if times is None:
-        known = pa.array(np.full(count, datetime.now(UTC), "O"), TIME)
-    else:
-        known = _cast(_as_times(times), TIME, "time")
-        _refuse(pc.is_null(known), "time", "missing")
-    missing = pc.is_null(labels, nan_is_null=True)
-    _refuse(missing, "label", "missing")
-    number = (
-        pa.types.is_integer(labels.type) or pa.types.is_floating(labels.type) or pa.types.is_decimal(labels.type)
-    )
-    if number or pa.types.is_boolean(labels.type):
-        value, text = pc.cast(labels, pa.float64(), safe=False), pa.nulls(count, pa.string())
-    else:
-        value, text = pa.nulls(count, pa.float64()), _cast(labels, pa.string(), "label")
-    return pa.table([ids, places, value, text, known], schema=LABELS)
+    value, text = _values(_plain(labels))
+    known = pa.nulls(count, TIME) if times is None else _cast(_as_times(_plain(times)), TIME, "time")
+    wrong = {
+        "request_id is missing": pc.or_kleene(pc.is_null(ids), pc.equal(ids, "")),
+        "row is less than 0": pc.less(places, 0),
+        "label is missing": pc.and_(pc.is_null(value, nan_is_null=True), pc.equal(pc.fill_null(text, ""), "")),
+        "label is infinite": pc.is_inf(value),
+        "time is no time": pc.and_(pc.is_null(known), pc.is_valid(times)) if times is not None else None,
+    }
+    bad = np.zeros(count, bool)
+    refused = {}
+    for why, mask in wrong.items():
+        if mask is None:
+            continue
+        new = np.asarray(pc.fill_null(mask, False)) & ~bad
+        if new.any():
+            refused[why] = np.flatnonzero(new).tolist()
+            bad |= new
+    now = pa.scalar(datetime.now(UTC), TIME)
+    table = pa.table([ids, places, value, text, pc.fill_null(known, now)], schema=LABELS)
+    return table.filter(pa.array(~bad)), refused
+
+
+def as_table(labels: Sequence[Label]) -> pa.Table:
+    """Return labels as a table of LABELS, in their order."""
+    values = [label.value for label in labels]
+    columns = [
+        pa.array([label.request_id for label in labels], pa.string()),
+        pa.array([label.row for label in labels], pa.int32()),
+        pa.array([None if isinstance(value, str) else value for value in values], pa.float64()),
+        pa.array([value if isinstance(value, str) else None for value in values], pa.string()),
+        pa.array([label.time_us for label in labels], pa.int64()).cast(TIME),
+    ]
+    return pa.table(columns, schema=LABELS)
+
+
+class SegmentLabels:
+    """The labels of a segment of the spool, model by model, until the segment is whole."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, list[pa.Table]] = {}
+        self._waiting: dict[str, list[Label]] = {}
+
+    def add(self, record: Labels) -> None:
+        """Take a frame."""
+        model = record.model or NO_MODEL
+        waiting = self._waiting.setdefault(model, [])
+        waiting += record.labels
+        if len(waiting) >= _ROWS_A_TABLE:
+            self._flush(model)
+
+    def write(self, uri: str, name: str) -> None:
+        """Put them into the log, an object for each model and day, all named by the segment: the same ones again.
+
+        Raises StoreError where the log refuses.
+        """
+        opened = store.open_store(uri)
+        for model in self._waiting:
+            self._flush(model)
+            for day, part in _by_day(pa.concat_tables(self._tables[model])):
+                path = f"{_prefix(model)}/date={day}/{name}.parquet"
+                store.put_if_absent(opened, path, _as_parquet(part), uri)
+                # The name is this segment's alone, and nobody else drains it.
+                store.remove_parts(uri, path)
+
+    def _flush(self, model: str) -> None:
+        waiting, self._waiting[model] = self._waiting[model], []
+        self._tables.setdefault(model, []).append(as_table(waiting))
+
+
+def _by_day(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+    """Yield the days of labels, and those of each day in their order of time."""
+    table = table.sort_by([("time", "ascending"), *((name, "ascending") for name in _KEY)])
+    days = pc.floor_temporal(table["time"], unit="day")
+    for day in pc.unique(days).to_pylist():
+        yield day.date(), table.filter(pc.equal(days, pa.scalar(day, TIME))).combine_chunks()
 
 
 def write_labels(uri: str, model: str, table: pa.Table) -> int:
@@ -77,35 +161,94 @@ def write_labels(uri: str, model: str, table: pa.Table) -> int:
     Raises StoreError where the log refuses; then the same call writes what is missing.
     """
     opened = store.open_store(uri)
-    table = table.sort_by([("time", "ascending"), *((name, "ascending") for name in _KEY)])
-    days = pc.floor_temporal(table["time"], unit="day")
     written = 0
-    for day in pc.unique(days).to_pylist():
-        part = table.filter(pc.equal(days, pa.scalar(day, TIME))).combine_chunks()
+    for day, part in _by_day(table):
         for start in range(0, part.num_rows, ROWS_AN_OBJECT):
             data = _as_parquet(part.slice(start, ROWS_AN_OBJECT))
             name = hashlib.blake2b(data, digest_size=16).hexdigest()
-            path = f"labels/model={folder_name(model)}/date={day.date()}/labels-{name}.parquet"
+            path = f"{_prefix(model)}/date={day}/labels-{name}.parquet"
             written += store.put_if_absent(opened, path, data, uri)
     return written
 
 
-def read_labels(uri: str, model: str, *, start: datetime | None = None, end: datetime | None = None) -> pa.Table:
+def read_labels(
+    uri: str,
+    model: str,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    ids: pa.Array | pa.ChunkedArray | None = None,
+) -> pa.Table:
     """Return the labels that became known in [start, end), of each request and row the latest.
 
-    Raises LogError where there is no log, StoreError where it refuses; what can't be read is left out with a
-    LogWarning.
+    With `ids` only of the requests that they name, ours or the client's; then memory is bounded by what they match
+    and a few objects. Raises LogError where there is no log, StoreError where it refuses; what can't be read is
+    left out with a LogWarning.
     """
     opened = reader.open_log(uri)
-    listed = reader.list_objects(opened, uri, f"labels/model={folder_name(model)}", start, end)
-    found = reader.found_in(opened, uri, model, listed, LABELS)
-    parts = [part for _, part in reader.tables(found, {name: (name,) for name in LABELS.names})]
-    table = pa.concat_tables(parts) if parts else LABELS.empty_table()
+    listed = reader.list_objects(opened, uri, _prefix(model), start, end)
+    wanted = None if ids is None else pc.cast(ids, pa.string())
+    tables = (_between(part, start, end) for _, part in read_label_objects(opened, uri, model, listed))
+    if wanted is not None:
+        tables = (
+            table.filter(pc.is_in(table["request_id"], value_set=wanted))
+            for table in together(tables, rows_a_look(len(wanted)))
+        )
+    return latest(pa.concat_tables([LABELS.empty_table(), *tables]))
+
+
+def list_label_objects(
+    opened: ObjectStore, uri: str, model: str, start: datetime | None = None
+) -> list[reader.Object]:
+    """Return the objects with labels of a model, day by day; only days that can have labels known from `start` on.
+
+    Raises StoreError where the log refuses. A model without labels has none.
+    """
+    return reader.list_objects(opened, uri, _prefix(model), start)
+
+
+def read_label_objects(
+    opened: ObjectStore, uri: str, model: str, objects: Sequence[reader.Object]
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each object's name and its labels as LABELS, replaced ones too: `latest` tells which count.
+
+    One that can't be read is left out with a LogWarning. Raises StoreError where the log refuses.
+    """
+    found = reader.found_in(opened, uri, model, objects, LABELS)
+    yield from reader.tables(found, {name: (name,) for name in LABELS.names})
+
+
+def _prefix(model: str) -> str:
+    return f"labels/model={folder_name(model)}"
+
+
+def _between(table: pa.Table, start: datetime | None, end: datetime | None) -> pa.Table:
     if start is not None:
         table = table.filter(pc.greater_equal(table["time"], pa.scalar(start, TIME)))
     if end is not None:
         table = table.filter(pc.less(table["time"], pa.scalar(end, TIME)))
-    return latest(table)
+    return table
+
+
+def together(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield tables that have at least `rows` rows, all but the last, made of small ones.
+
+    >>> [len(table) for table in together([pa.table({"a": [1, 2]})] * 5, 3)]
+    [4, 4, 2]
+    """
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(len(one) for one in waiting) >= rows:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if any(len(one) for one in waiting):
+        yield pa.concat_tables(waiting)
+
+
+def rows_a_look(keys: int) -> int:
+    """Return in how many rows at once to look for so many keys: each look makes a hash table of all keys."""
+    return min(keys // 4, _ROWS_A_LOOK)
 
 
 def latest(table: pa.Table) -> pa.Table:
@@ -126,13 +269,43 @@ def latest(table: pa.Table) -> pa.Table:
     return table.filter(last)
 
 
+def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values without the ways in which others keep the same: as categories, as texts of another kind."""
+    if pa.types.is_dictionary(values.type):
+        values = pc.cast(values, values.type.value_type)
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        values = pc.cast(values, pa.string())
+    return values
+
+
+def _values(labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return labels as numbers and as text, each null where they are the other."""
+    kind = labels.type
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if number or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return pc.cast(labels, pa.float64(), safe=False), pa.nulls(len(labels), pa.string())
+    return pa.nulls(len(labels), pa.float64()), _cast(labels, pa.string(), "label")
+
+
 def _as_times(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times as such; texts are ISO 8601, in UTC where they name no zone."""
-    if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
-        return pa.chunked_array([[reader.instant(one, "time") for one in times.to_pylist()]], TIME)
-    if pa.types.is_timestamp(times.type) and times.type.tz is None:
+    """Return times as such, null where they are none; texts are ISO 8601, in UTC where they name no zone."""
+    if pa.types.is_string(times.type):
+        found = [None if one is None else _time_or_none(one) for one in times.to_pylist()]
+        return pa.array(found, pa.int64()).cast(TIME)
+    if pa.types.is_date(times.type) or (pa.types.is_timestamp(times.type) and times.type.tz is None):
         return pc.assume_timezone(pc.cast(times, pa.timestamp("us"), safe=False), "UTC")
-    return times
+    if pa.types.is_timestamp(times.type):
+        return pc.cast(times, TIME, safe=False)
+    if pa.types.is_null(times.type):
+        return times
+    raise LabelError(f"the column time is {times.type}: take timestamps, or text such as 2026-03-01T12:00Z")
+
+
+def _time_or_none(text: str) -> int | None:
+    try:
+        return time_us(text)
+    except ValueError:
+        return None
 
 
 def _cast(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
@@ -140,13 +313,6 @@ def _cast(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedAr
         return pc.cast(values, kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise LabelError(f"the column {name} is {values.type}, not {kind}: {error}") from None
-
-
-def _refuse(wrong: pa.ChunkedArray, name: str, why: str) -> None:
-    places = np.flatnonzero(np.asarray(pc.fill_null(wrong, False)))
-    if len(places):
-        shown = ", ".join(str(place) for place in places[:5])
-        raise LabelError(f"{name} is {why} in {len(places)} rows, such as {shown} (counted from 0)")
 
 
 def _as_parquet(table: pa.Table) -> bytes:

@@ -118,7 +118,7 @@ def scan_log(
 
 def scan(found: Found, columns: Mapping[str, tuple[str, ...]]) -> pa.RecordBatchReader:
     """Return columns of objects, as `choose` gives them, as a reader."""
-    schema = pa.schema([(name, _type(found.schema, path)) for name, path in columns.items()])
+    schema = pa.schema([(name, type_at(found.schema, path)) for name, path in columns.items()])
     batches = (batch for _, table in tables(found, columns) for batch in table.cast(schema).to_batches())
     return pa.RecordBatchReader.from_batches(schema, batches)
 
@@ -427,7 +427,8 @@ def _scalar(moment: datetime) -> pa.Scalar:
     return pa.scalar((moment - _EPOCH) // timedelta(microseconds=1), pa.int64()).cast(TIME)
 
 
-def _type(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
+def type_at(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
+    """Return the type of a column, or of a field of one, as `choose` gives its place."""
     kind = schema.field(path[0]).type
     return kind if len(path) == 1 else kind.field(path[1]).type
 

@@ -1,4 +1,4 @@
-"""The admin port: metrics for Prometheus, health, the ledger, and the model version that the log names."""
+"""The admin port: metrics for Prometheus, health, the ledger, the model version that the log names, and labels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
+from mooring.capture.proxy.labels import LabelIntake, Refused
 from mooring.capture.proxy.stats import BUCKETS, Stats
 from mooring.exchange import Ledger
 from mooring.spool import past_ledger, spooled_bytes
@@ -25,19 +26,33 @@ Snapshot = Callable[[], Awaitable[Stats]]
 SetVersion = Callable[[str], None]
 _TIMEOUT = 10.0
 _VERSION = "/model-version/"
+_LABELS = "/labels"
+_TEXT = "text/plain"
+
+
+class Reply(NamedTuple):
+    """An answer; `further` are header fields beyond those that every answer has."""
+
+    status: int
+    content_type: str
+    body: bytes
+    further: str = ""
 
 
 def _allowed(path: str) -> str:
+    if path == _LABELS:
+        return "POST"
     return "PUT" if path.startswith(_VERSION) else "GET, HEAD"
 
 
 class Admin:
     """Answers on the admin port. `snapshot` collects the counts of all workers."""
 
-    def __init__(self, spool: Path, snapshot: Snapshot, set_version: SetVersion) -> None:
+    def __init__(self, spool: Path, snapshot: Snapshot, set_version: SetVersion, labels: LabelIntake) -> None:
         self._spool = spool
         self._snapshot = snapshot
         self._set_version = set_version
+        self._labels = labels
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
         """Listen. Raises OSError where the address can't be listened on."""
@@ -46,44 +61,65 @@ class Admin:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_TIMEOUT):
-                head = await reader.readuntil(b"\r\n\r\n")
-                method, target, *_ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                method, target, *_ = head.split("\r\n", 1)[0].split(" ")
                 path = target.partition("?")[0]
-                status, content_type, body = await self._respond(method, path)
-                phrase = HTTPStatus(status).phrase
-                allow = f"Allow: {_allowed(path)}\r\n" if status == HTTPStatus.METHOD_NOT_ALLOWED else ""
+                if method == "POST" and path == _LABELS:
+                    reply = await self._take_labels(_fields(head), reader, writer)
+                else:
+                    reply = await self._respond(method, path)
+                phrase = HTTPStatus(reply.status).phrase
                 writer.write(
-                    f"HTTP/1.1 {status} {phrase}\r\nDate: {formatdate(usegmt=True)}\r\n"
-                    f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-                    f"{allow}Connection: close\r\n\r\n".encode()
-                    + (b"" if method == "HEAD" else body)
+                    f"HTTP/1.1 {reply.status} {phrase}\r\nDate: {formatdate(usegmt=True)}\r\n"
+                    f"Content-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n"
+                    f"{reply.further}Connection: close\r\n\r\n".encode()
+                    + (b"" if method == "HEAD" else reply.body)
                 )
                 await writer.drain()
+                if method not in ("GET", "HEAD"):
+                    # What of a body was not read would have the answer thrown away as the connection closes.
+                    writer.write_eof()
+                    while await reader.read(65536):
+                        pass
         writer.close()
 
-    async def _respond(self, method: str, path: str) -> tuple[int, str, bytes]:
+    async def _take_labels(
+        self, fields: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Reply:
+        try:
+            length = self._labels.check(fields)
+            if fields.get("expect", "").lower() == "100-continue":
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            taken = await self._labels.take(fields, await reader.readexactly(length))
+        except Refused as refused:
+            further = "WWW-Authenticate: Bearer\r\n" if refused.status == HTTPStatus.UNAUTHORIZED else ""
+            return Reply(refused.status, _TEXT, f"{refused}\n".encode(), further)
+        return Reply(202, "application/json", json.dumps(taken._asdict()).encode() + b"\n")
+
+    async def _respond(self, method: str, path: str) -> Reply:
         if method not in _allowed(path).split(", "):
-            return 405, "text/plain", b"only GET, HEAD and PUT /model-version/VERSION\n"
+            text = b"only GET, HEAD, PUT /model-version/VERSION and POST /labels\n"
+            return Reply(405, _TEXT, text, f"Allow: {_allowed(path)}\r\n")
         if path.startswith(_VERSION):
             version = unquote(path.removeprefix(_VERSION))
             if not version:
-                return 400, "text/plain", b"the version is missing: PUT /model-version/VERSION\n"
+                return Reply(400, _TEXT, b"the version is missing: PUT /model-version/VERSION\n")
             self._set_version(version)
-            return 200, "text/plain", b"ok\n"
+            return Reply(200, _TEXT, b"ok\n")
         if path == "/healthz":
-            return 200, "text/plain", b"ok\n"
+            return Reply(200, _TEXT, b"ok\n")
         stats = await self._snapshot()
         if path == "/readyz":
             ready = stats.ready == stats.workers
-            return (
-                (200, "text/plain", b"ready\n") if ready else (503, "text/plain", b"exchanges can't be stored\n")
-            )
+            return Reply(200, _TEXT, b"ready\n") if ready else Reply(503, _TEXT, b"exchanges can't be stored\n")
         past = past_ledger(self._spool, stats.ended)
         if path == "/stats":
-            return 200, "application/json", json.dumps(self._as_dict(stats, past), indent=1).encode() + b"\n"
+            return Reply(
+                200, "application/json", json.dumps(self._as_dict(stats, past), indent=1).encode() + b"\n"
+            )
         if path == "/metrics":
-            return 200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(stats, past)
-        return 404, "text/plain", b"there are /metrics, /healthz, /readyz and /stats\n"
+            return Reply(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(stats, past))
+        return Reply(404, _TEXT, b"there are /metrics, /healthz, /readyz, /stats and, to POST, /labels\n")
 
     def _as_dict(self, stats: Stats, past: Ledger) -> dict[str, object]:
         total, since_start = stats.ledger + past, stats.since_start
@@ -95,23 +131,30 @@ class Admin:
             "clients": stats.clients,
             "upstreams": stats.upstreams,
             "spool_bytes": spooled_bytes(self._spool),
+            "labels_taken": self._labels.taken,
         }
 
     def _metrics(self, stats: Stats, past: Ledger) -> bytes:
         from prometheus_client import CollectorRegistry, generate_latest
 
-        spool_bytes = spooled_bytes(self._spool)
+        spool_bytes, labels = spooled_bytes(self._spool), self._labels.taken
 
         class Collector:
             def collect(self) -> Iterator[Metric]:
-                return metrics(stats, stats.ledger + past, spool_bytes)
+                return metrics(stats, stats.ledger + past, spool_bytes, labels)
 
         registry = CollectorRegistry()
         registry.register(Collector())
         return generate_latest(registry)
 
 
-def metrics(stats: Stats, ledger: Ledger, spool_bytes: int) -> Iterator[Metric]:
+def _fields(head: str) -> dict[str, str]:
+    """Return a head's fields by lower-case name."""
+    lines = (line.partition(":") for line in head.split("\r\n")[1:])
+    return {name.lower(): value.strip() for name, _, value in lines}
+
+
+def metrics(stats: Stats, ledger: Ledger, spool_bytes: int, labels: int = 0) -> Iterator[Metric]:
     """Yield the metrics; docs/operate.md says what each means."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
@@ -132,6 +175,7 @@ def metrics(stats: Stats, ledger: Ledger, spool_bytes: int) -> Iterator[Metric]:
     yield errors
     yield GaugeMetricFamily("mooring_exchanges_in_flight", "Exchanges not yet answered", value=ledger.in_flight)
     yield CounterMetricFamily("mooring_requests_passed", "Requests for other paths", value=ledger.passed)
+    yield CounterMetricFamily("mooring_labels_taken", "Labels taken by POST /labels since the start", value=labels)
     answers = CounterMetricFamily("mooring_answers", "Answers to scoring requests, by status", labels=["status"])
     for status, count in sorted(stats.statuses.items()):
         answers.add_metric([str(status)], count)

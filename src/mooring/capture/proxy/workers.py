@@ -17,6 +17,7 @@ import msgspec
 
 from mooring.capture.drainer import Drainer
 from mooring.capture.proxy.admin import Admin
+from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.server import Proxy, bind, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.upstream import parse_upstream
@@ -52,10 +53,11 @@ async def _single(settings: ProxySettings) -> None:
     async def snapshot() -> Stats:
         return proxy.stats()
 
-    admin = await _admin(settings, Admin(settings.spool_path, snapshot, proxy.set_version))
+    labels = LabelIntake(settings)
+    admin = await _admin(settings, Admin(settings.spool_path, snapshot, proxy.set_version, labels))
     stop = _stop_on_signals(loop)
     drainer = Drainer(settings)
-    looking = loop.create_task(_look_after(drainer))
+    looking = loop.create_task(_look_after(drainer, labels))
     _announce(settings, listening, admin)
     started = time.monotonic()
     try:
@@ -64,6 +66,7 @@ async def _single(settings: ProxySettings) -> None:
         looking.cancel()
         if admin is not None:
             admin.close()
+        labels.close()
     say(str(proxy.recorder.ledger))
     await _last_drain(settings, drainer, started)
 
@@ -87,12 +90,13 @@ async def _several(settings: ProxySettings) -> None:
         for worker in workers:
             worker.set_version(version)
 
-    admin = await _admin(settings, Admin(settings.spool_path, snapshot, set_version))
+    labels = LabelIntake(settings)
+    admin = await _admin(settings, Admin(settings.spool_path, snapshot, set_version, labels))
     stop = _stop_on_signals(loop)
     drainer = Drainer(settings)
     for worker in workers:
         worker.start()
-    looking = loop.create_task(_look_after(drainer, workers))
+    looking = loop.create_task(_look_after(drainer, labels, workers))
     _announce(settings, reserved, admin)
     started = time.monotonic()
     await stop.wait()
@@ -101,6 +105,7 @@ async def _several(settings: ProxySettings) -> None:
     await asyncio.gather(*(worker.end(settings.drain_timeout + 5.0) for worker in workers))
     if admin is not None:
         admin.close()
+    labels.close()
     say(str((await snapshot()).since_start))
     await _last_drain(settings, drainer, started)
 
@@ -267,9 +272,10 @@ async def _admin(settings: ProxySettings, admin: Admin) -> asyncio.Server | None
         return None
 
 
-async def _look_after(drainer: Drainer, workers: list[Worker] | None = None) -> None:
+async def _look_after(drainer: Drainer, labels: LabelIntake, workers: list[Worker] | None = None) -> None:
     while True:
         drainer.ensure()
+        labels.tick()
         for worker in workers or []:
             worker.look()
             await worker.stats()  # so that little is unknown of one that is killed

@@ -1,0 +1,66 @@
+"""How much of the log is labelled, day by day, and how long labels take to come."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from itertools import groupby
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mooring.log import reader
+from mooring.log.labels import read_labels, rows_a_look, together
+from mooring.log.parquet import folder_name
+from mooring.log.schema import INFERENCES
+
+_KEY = ["request_id", "row"]
+
+
+class Day(msgspec.Struct, frozen=True):
+    """A day of the log: its scored rows, how many of them have a label, and after how many seconds."""
+
+    date: date
+    rows: int
+    labelled: int
+    median_delay: float | None
+
+    @property
+    def coverage(self) -> float:
+        """The share of the rows that have a label."""
+        return self.labelled / self.rows if self.rows else 0.0
+
+
+def label_days(uri: str, model: str, since: datetime) -> list[Day]:
+    """Return the days of a model from `since` on, oldest first.
+
+    Raises LogError where there is no log, StoreError where it refuses.
+    """
+    opened = reader.open_log(uri)
+    labels = read_labels(uri, model, start=since - timedelta(days=1)).select([*_KEY, "time"])
+    labels = labels.rename_columns([*_KEY, "known"])
+    listed = reader.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
+    columns = {name: (name,) for name in ("request_id", "client_request_id", "row", "time")}
+    days = []
+    for day, objects in groupby(listed, key=lambda one: one.day):
+        found = reader.found_in(opened, uri, model, list(objects), INFERENCES)
+        rows, delays = 0, [np.array([], np.int64)]
+        for table in together((part for _, part in reader.tables(found, columns)), rows_a_look(len(labels))):
+            rows += len(table)
+            delays.append(_delays(table, labels))
+        all_delays = np.concatenate(delays)
+        median = float(np.median(all_delays)) / 1e6 if len(all_delays) else None
+        days.append(Day(day, rows, len(all_delays), median))
+    return days
+
+
+def _delays(table: pa.Table, labels: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return of the rows that have a label how long it took, in microseconds; it may be under the client's id."""
+    both = table.join(labels, _KEY, join_type="left outer")
+    by_client = labels.rename_columns(["client_request_id", "row", "known_too"])
+    both = both.join(by_client, ["client_request_id", "row"], join_type="left outer")
+    known, known_too, time = (pc.cast(both[name], pa.int64()) for name in ("known", "known_too", "time"))
+    delays = pc.subtract(pc.max_element_wise(known, known_too), time)
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = np.asarray(pc.drop_null(delays))
+    return found

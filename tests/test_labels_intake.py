@@ -1,0 +1,580 @@
+"""Labels come by file, from Python and over HTTP: each is handled and counted, and none that was taken is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import mooring
+from mooring.capture.recorder import Recorder
+from mooring.cli import main
+from mooring.config import CaptureSettings, LogSettings
+from mooring.exchange import Exchange, encode, new_request_id
+from mooring.label import Label, Labels
+from mooring.log.add_labels import Added
+from mooring.log.drain import Drain, run
+from mooring.log.labels import LabelError, SegmentLabels, read_labels
+from mooring.log.parquet import ParquetLog
+from mooring.log.reader import LogError
+from mooring.spool import SpoolWriter, past_ledger, segments
+from peers import BODY, OK, Proxy, answering, post, proxy, read_message, upstream
+from test_faults import FAST, drain, drain_of, is_true, kill_9, logged, past, small_disk
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+TOKEN = "a secret"
+CLOSED = ("--segment-seconds", "0.2")
+segment = count(1)
+
+
+def nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * 10**9
+
+
+def infer(log: Path, rows: int = 1, *, at: datetime = NOW, client: str | None = None, model: str = "m") -> str:
+    """Put a request of some rows into a log, as the drain does, and return its id."""
+    data = [[float(row)] for row in range(rows)]
+    exchange = Exchange(
+        request_id=new_request_id(nanoseconds(at)),
+        time_ns=nanoseconds(at),
+        client_request_id=client,
+        model=model,
+        request=json.dumps({"dataframe_split": {"columns": ["x"], "data": data}}).encode(),
+        response=json.dumps({"predictions": [0.5] * rows}).encode(),
+    )
+    ParquetLog(str(log), lambda _: None).write(f"w-{next(segment):08d}", [exchange])
+    return exchange.request_id
+
+
+def values(log: Path, model: str = "m") -> dict[tuple[str, int], float | str]:
+    """Return the labels that count."""
+    return {
+        (row["request_id"], row["row"]): row["label"] if row["label_text"] is None else row["label_text"]
+        for row in read_labels(str(log), model).to_pylist()
+    }
+
+
+def add(log: Path, file: Path | str, *options: str, stdin: bytes | None = None) -> tuple[int, dict]:
+    """Add a file on the command line, and return the exit code and what it says as JSON."""
+    result = CliRunner().invoke(
+        main, ["labels", "add", str(file), "--log", str(log), "--model", "m", "--json", *options], input=stdin
+    )
+    assert result.exit_code in (0, 1), result.output
+    return result.exit_code, json.loads(result.stdout)
+
+
+# From Python
+
+
+@pytest.mark.parametrize("form", [dict, pa.table, pd.DataFrame, pl.DataFrame])
+def test_labels_come_from_whatever_holds_columns(tmp_path, form):
+    id_ = infer(tmp_path, 2)
+    labels = form({"request_id": [id_, id_], "row": [0, 1], "label": [6, 7], "note": ["x", "y"]})
+    assert mooring.add_labels(labels, model="m", log=tmp_path) == Added(added=2)
+    assert values(tmp_path) == {(id_, 0): 6.0, (id_, 1): 7.0}
+
+
+def test_each_label_is_added_repeated_replaced_or_outdated(tmp_path):
+    id_, other = infer(tmp_path, 2), infer(tmp_path)
+    first = {"request_id": [id_, id_], "row": [0, 1], "label": [6.0, 7.0], "time": [NOW, NOW]}
+    assert mooring.add_labels(first, model="m", log=tmp_path) == Added(added=2)
+    assert mooring.add_labels(first, model="m", log=tmp_path) == Added(repeated=2)
+    second = {
+        "request_id": [id_, id_, other],
+        "row": [0, 1, 0],
+        "label": [5.0, 1.0, 2.0],
+        "time": [NOW + DAY, NOW - DAY, NOW],
+    }
+    assert mooring.add_labels(second, model="m", log=tmp_path) == Added(added=1, replaced=1, outdated=1)
+    assert values(tmp_path) == {(id_, 0): 5.0, (id_, 1): 7.0, (other, 0): 2.0}
+
+
+def test_of_two_labels_of_one_time_the_one_added_last_counts(tmp_path):
+    id_ = infer(tmp_path)
+    for value, expected in ((9.0, Added(added=1)), (3.0, Added(replaced=1)), (9.0, Added(replaced=1))):
+        labels = {"request_id": [id_], "label": [value], "time": ["2026-03-02"]}
+        assert mooring.add_labels(labels, model="m", log=tmp_path) == expected
+        assert values(tmp_path) == {(id_, 0): value}
+
+
+def test_of_several_labels_of_a_row_in_one_table_the_last_counts(tmp_path):
+    id_ = infer(tmp_path)
+    found = mooring.add_labels({"request_id": [id_] * 3, "label": [9, 3, 3]}, model="m", log=tmp_path)
+    assert found == Added(added=1, repeated=1, replaced=1)
+    assert values(tmp_path) == {(id_, 0): 3.0}
+
+
+def test_the_client_s_id_is_as_good_as_ours_within_the_lookback(tmp_path):
+    now = datetime.now(UTC)
+    infer(tmp_path, at=now - 5 * DAY, client="order-1")
+    infer(tmp_path, at=now - 100 * DAY, client="order-2")
+    labels = {"request_id": ["order-1", "order-2"], "label": [1, 2]}
+    assert mooring.add_labels(labels, model="m", log=tmp_path) == Added(added=2, unknown=1)
+
+
+def test_rows_that_the_log_does_not_have_are_counted_and_kept(tmp_path):
+    id_, other = infer(tmp_path, 2), infer(tmp_path, model="other")
+    labels = {"request_id": [id_, id_, new_request_id(), other, "typo"], "row": [1, 2, 0, 0, 0], "label": [1] * 5}
+    assert mooring.add_labels(labels, model="m", log=tmp_path) == Added(added=5, unknown=4)
+    assert len(values(tmp_path)) == 5
+
+
+def test_an_id_is_found_on_the_day_that_it_tells_however_old(tmp_path):
+    id_ = infer(tmp_path, at=NOW - 1000 * DAY)
+    late = infer(tmp_path, at=datetime(2025, 1, 1, tzinfo=UTC) - timedelta(seconds=1))
+    assert mooring.add_labels({"request_id": [id_, late], "label": [1, 1]}, model="m", log=tmp_path) == Added(
+        added=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"id": ["a"], "label": [1]}, "labels have the columns request_id and label; there is: id, label"),
+        ({"request_id": ["a", None], "label": [1, 1]}, "request_id is missing in 1 rows, such as 1"),
+        ({"request_id": ["a", "b"], "label": [1, None]}, "label is missing in 1 rows, such as 1"),
+        ({"request_id": ["a"], "label": [float("inf")]}, "label is infinite in 1 rows, such as 0"),
+        ({"request_id": ["a"], "label": [1], "time": ["soon"]}, "time is no time in 1 rows, such as 0"),
+        ({"request_id": ["a"], "label": [1], "time": [5]}, "the column time is int64"),
+        ({"request_id": ["a"], "label": [[1]]}, "the column label is list"),
+        ([1, 2], "labels come as a DataFrame"),
+    ],
+)
+def test_what_can_not_be_meant_is_said_and_nothing_is_added(tmp_path, data, says):
+    infer(tmp_path)
+    with pytest.raises(LabelError) as error:
+        mooring.add_labels(data, model="m", log=tmp_path)
+    assert str(error.value).startswith(says)
+    assert not list(tmp_path.glob("labels/**/*.parquet"))
+
+
+def test_a_log_that_is_not_there_is_no_place_for_labels(tmp_path):
+    with pytest.raises(LogError, match="there is no log at"):
+        mooring.add_labels({"request_id": ["a"], "label": [1]}, model="m", log=tmp_path / "typo")
+
+
+# From files
+
+
+def test_bad_lines_of_a_csv_file_are_told_and_the_others_are_added(tmp_path):
+    id_ = infer(tmp_path, 4)
+    file = tmp_path / "truth.csv"
+    file.write_bytes(
+        "\ufeffrequest_id,row,label,time\n".encode()
+        + f"{id_},0,6,\n".encode()
+        + f"{id_},1\n".encode()
+        + b",0,6,\n"
+        + b"\n"
+        + f"{id_},x,6,\n{id_},1,,\n{id_},-1,6,\n{id_},1,6,tomorrow\n".encode()
+        + f'"{id_}", 2, "7.5", "2026-03-05T12:00+02:00"\n'.encode()
+        + f"{id_},3,\xff,\n".encode("latin-1")
+    )
+    code, found = add(tmp_path, file)
+    assert code == 1
+    assert {line["line"]: line["why"].partition(":")[0] for line in found.pop("lines")} == {
+        3: "it has 2 cells, the first line 4",
+        4: "request_id is missing",
+        6: "row is 'x', not a whole number from 0",
+        7: "label is missing",
+        8: "row is '-1', not a whole number from 0",
+        9: "time is 'tomorrow', no time",
+        11: "label is not Unicode",
+    }
+    assert found == {"added": 2, "repeated": 0, "replaced": 0, "outdated": 0, "unknown": 0, "refused": 7}
+    assert values(tmp_path) == {(id_, 0): 6.0, (id_, 2): 7.5}
+    times = read_labels(str(tmp_path), "m")["time"].to_pylist()
+    assert times[1] == datetime(2026, 3, 5, 10, tzinfo=UTC)
+
+
+def test_files_of_each_format_may_name_their_columns_and_come_on_stdin(tmp_path):
+    id_ = infer(tmp_path, 3)
+    options = ("--id-column", "id", "--label-column", "quality", "--row-column", "place", "--time-column", "when")
+    rows = [{"id": id_, "place": row, "quality": float(row), "when": "2026-03-02T13:00Z"} for row in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "truth.parquet")
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    cells = b"".join(",".join(map(str, row.values())).encode() + b"\n" for row in rows)
+    assert add(tmp_path, tmp_path / "truth.parquet", *options)[1]["added"] == 3
+    assert add(tmp_path, "-", "--format", "jsonl", *options, stdin=lines)[1]["repeated"] == 3
+    header = b"id,place,quality,when\n"
+    assert add(tmp_path, "-", "--format", "csv", *options, stdin=header + cells) == (
+        0,
+        {"added": 0, "repeated": 3, "replaced": 0, "outdated": 0, "unknown": 0, "refused": 0, "lines": []},
+    )
+
+
+def test_bad_lines_of_json_and_rows_of_parquet_are_told(tmp_path):
+    id_ = infer(tmp_path)
+    file = tmp_path / "truth.jsonl"
+    file.write_text(f'{{"request_id": "{id_}", "label": "good"}}\nnonsense\n[1]\n{{"label": 1}}\n')
+    code, found = add(tmp_path, file)
+    assert (code, found["added"], [line["line"] for line in found["lines"]]) == (1, 1, [2, 3, 4])
+    pq.write_table(pa.table({"request_id": [id_, "", id_], "label": [1.0, 1.0, None]}), tmp_path / "truth.parquet")
+    code, found = add(tmp_path, tmp_path / "truth.parquet")
+    assert (code, found["replaced"]) == (1, 1)
+    assert found["lines"] == [
+        {"line": 2, "why": "request_id is missing"},
+        {"line": 3, "why": "label is missing"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("auto", {0: 7.0, 1: 1.0, 2: "good", 3: -0.05}),
+        ("number", {0: 7.0, 1: 1.0, 3: -0.05}),
+        ("text", {0: "007", 1: "true", 2: "good", 3: "-5e-2"}),
+    ],
+)
+def test_csv_does_not_say_what_is_a_number(tmp_path, kind, expected):
+    id_ = infer(tmp_path, 4)
+    texts = "".join(f"{id_},{row},{text}\n" for row, text in enumerate(["007", "true", "good", "-5e-2"]))
+    add(tmp_path, "-", "--format", "csv", "--label-type", kind, stdin=f"request_id,row,label\n{texts}".encode())
+    assert values(tmp_path) == {(id_, row): value for row, value in expected.items()}
+
+
+def test_the_lookback_bounds_the_days_in_which_a_client_s_id_is_looked_for(tmp_path):
+    infer(tmp_path, at=datetime.now(UTC) - 5 * DAY, client="order-1")
+    text = b"request_id,label\norder-1,1\n"
+    assert add(tmp_path, "-", "--format", "csv", "--lookback", "3d", stdin=text)[1]["unknown"] == 1
+    assert add(tmp_path, "-", "--format", "csv", "--lookback", "10d", stdin=text)[1]["unknown"] == 0
+
+
+def test_a_long_file_is_added_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("mooring.log.add_labels._ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("mooring.log.label_files.ROWS", 30)
+    ids = [infer(tmp_path, 50) for _ in range(5)]
+    lines = [f"{id_},{row},{row}\n" for row in range(50) for id_ in ids] + [f"{ids[0]},0,8\n"]
+    code, found = add(tmp_path, "-", "--format", "csv", stdin=("request_id,row,label\n" + "".join(lines)).encode())
+    assert (code, found["added"], found["replaced"], found["unknown"]) == (0, 250, 1, 0)
+    assert values(tmp_path) == {(id_, row): float(row) for id_ in ids for row in range(50)} | {(ids[0], 0): 8.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("truth.csv", b"id,label\n", "has no column request_id; it has: id, label; --id-column names another"),
+        ("truth.csv", b"", "is empty: its first line names the columns"),
+        ("truth.parquet", b"no", "can't be read as Parquet"),
+        ("truth.txt", b"x", "give --format csv, jsonl or parquet"),
+    ],
+)
+def test_a_file_that_is_none_is_one_message(tmp_path, name, content, says):
+    infer(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    result = CliRunner().invoke(main, ["labels", "add", str(tmp_path / name), "--log", str(tmp_path)])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1), result.output
+    assert says in result.output
+
+
+def test_coverage_and_delay_are_shown_day_by_day(tmp_path):
+    today = datetime.now(UTC).replace(microsecond=0)
+    old = infer(tmp_path, 4, at=today - 2 * DAY)
+    infer(tmp_path, 1, at=today - DAY, client="order-1")
+    labels = {
+        "request_id": [old, old, "order-1"],
+        "row": [0, 1, 0],
+        "label": [1, 1, 1],
+        "time": [today - 2 * DAY + timedelta(hours=1), today - 2 * DAY + timedelta(hours=3), today],
+    }
+    mooring.add_labels(labels, model="m", log=tmp_path)
+    result = CliRunner().invoke(main, ["labels", "show", "--log", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    days = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(day["rows"], day["labelled"], day["coverage"], day["median_delay"]) for day in days] == [
+        (4, 2, 0.5, 7200.0),
+        (1, 1, 1.0, 86400.0),
+    ]
+    text = CliRunner().invoke(main, ["labels", "show", "--log", str(tmp_path)]).stdout
+    assert "50.0%" in text
+    assert "2:00:00" in text
+
+
+# Over HTTP
+
+
+@pytest.fixture(scope="module")
+def server():
+    with upstream(answering(OK)) as serving:
+        yield serving
+
+
+def admin_port(of: Proxy) -> int:
+    of.admin("/healthz")  # waits until it is there
+    return int(of.stderr.partition("counts on http://127.0.0.1:")[2].partition("/")[0])
+
+
+def send(to: Proxy, body: object, token: str | None = TOKEN, kind: str = "application/json", **headers: str):
+    """POST labels to a proxy's admin port, and return status and body of the answer."""
+    connection = HTTPConnection("127.0.0.1", admin_port(to), timeout=20)
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    authorization = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    try:
+        connection.request("POST", "/labels", data, {"Content-Type": kind, **authorization, **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def taking(directory: Path, url: str, *flags: str, **options):
+    options = {"log_format": "parquet", "env": {"MOORING_LABELS_TOKEN": TOKEN}, **options}
+    return proxy(directory, url, "--model", "m", *CLOSED, *flags, **options)
+
+
+def end(running: Proxy) -> None:
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(40) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_labels_sent_to_the_proxy_are_in_the_log_and_the_account_is_as_without(server, tmp_path, workers):
+    with taking(tmp_path, server.url, "--workers", workers) as running:
+        [id_] = running.exchange(post()).all("X-Request-Id")
+        status, body = send(running, {"request_id": id_, "label": 6})
+        assert (status, json.loads(body)) == (202, {"taken": 1, "models": {"m": 1}})
+        lines = (
+            b'{"request_id": "a", "row": 1, "label": "good", "time": "2026-03-01T12:00Z"}\n\n'
+            b'{"request_id": "b", "label": true, "model": "other"}\n'
+        )
+        status, body = send(running, lines, kind="application/x-ndjson; charset=utf-8")
+        assert (status, json.loads(body)) == (202, {"taken": 2, "models": {"m": 1, "other": 1}})
+        assert running.stats()["labels_taken"] == 3
+        assert "mooring_labels_taken_total 3.0" in running.admin("/metrics")[1]
+        ledger = running.stats()["ledger"]
+        assert (ledger["seen"], ledger["stored"], ledger["balance"]) == (1, 1, 0)
+        # They are in the log soon, though the proxy goes on.
+        objects = running.wait_for_files("labels/model=m/date=*/*.parquet", 2)
+        assert "date=2026-03-01" in {path.parent.name for path in objects}
+        end(running)
+    drain(running.log)
+    assert values(running.log) == {(id_, 0): 6.0, ("a", 1): "good"}
+    assert values(running.log, "other") == {("b", 0): 1.0}
+    ledger = past(running.log)
+    assert is_true(ledger)
+    assert (ledger["seen"], ledger["stored"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ([{"request_id": "a", "label": 1}, {"label": 1}], "entry 1 (counted from 0): request_id is missing"),
+        ([{"request_id": "a", "label": None}], "entry 0 (counted from 0): label is missing"),
+        ([{"request_id": "a", "label": [1]}], "entry 0 (counted from 0): label is [1], not a number"),
+        ([{"request_id": "a", "label": 1, "row": -1}], "entry 0 (counted from 0): row is -1, not a whole number"),
+        (
+            [{"request_id": "a", "label": 1, "row": True}],
+            "entry 0 (counted from 0): row is True, not a whole number",
+        ),
+        ([{"request_id": "a", "label": 1, "time": 5}], "entry 0 (counted from 0): time is 5, no time"),
+        ([{"request_id": "a", "lable": 1}], "entry 0 (counted from 0): there is no key 'lable'"),
+        ([{"request_id": "a", "label": 1, "model": ""}], "entry 0 (counted from 0): model is no name"),
+        ([1], "entry 0 (counted from 0): it must be an object"),
+        (b"{", "the body is not JSON"),
+        (b'{"request_id": "a", "label": NaN}', "the body is not JSON"),
+        (b"[" * 100_000, "the body is not JSON"),
+    ],
+)
+def test_an_entry_that_can_not_be_meant_is_named_and_none_is_taken(refusing, body, says):
+    before = refusing.stats()["labels_taken"]
+    status, answer = send(refusing, body)
+    assert (status, answer[: len(says)]) == (400, says)
+    assert refusing.stats()["labels_taken"] == before
+
+
+@pytest.fixture(scope="module")
+def refusing(server, tmp_path_factory):
+    with taking(tmp_path_factory.mktemp("refusing"), server.url) as running:
+        yield running
+
+
+def test_a_line_that_can_not_be_meant_is_named(refusing):
+    status, answer = send(
+        refusing, b'\n{"request_id": "a", "label": 1}\n{"request_id":\n', kind="application/x-ndjson"
+    )
+    assert status == 400
+    assert answer.startswith("line 3 is not JSON")
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "a", "a secret and more", "ä"])
+def test_who_does_not_know_the_token_is_refused(refusing, token):
+    status, answer = send(refusing, {"request_id": "a", "label": 1}, token)
+    assert (status, "Authorization: Bearer" in answer) == (401, True)
+
+
+def test_what_is_no_such_request_is_refused(refusing):
+    label = {"request_id": "a", "label": 1}
+    assert send(refusing, label, kind="text/csv")[0] == 415
+    assert send(refusing, label, **{"Content-Encoding": "gzip"})[0] == 415
+    assert send(refusing, b" " * (2**20 + 1))[0] == 413
+    assert send(refusing, b" " * 2**24)[0] == 413  # the answer arrives though the body is not read
+    assert refusing.admin("/labels")[0] == 405
+    assert send(refusing, [])[0] == 202
+
+
+def test_a_client_that_asks_first_is_told_to_go_on_and_one_that_names_no_length_is_refused(refusing):
+    head = (
+        f"POST /labels HTTP/1.1\r\nHost: x\r\nAuthorization: bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    )
+    body = b'{"request_id": "a", "label": 1}'
+    with (
+        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
+        connection.makefile("rb") as file,
+    ):
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert read_message(file).line == "HTTP/1.1 100 Continue"
+        connection.sendall(body)
+        assert read_message(file).line == "HTTP/1.1 202 Accepted"
+    with (
+        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
+        connection.makefile("rb") as file,
+    ):
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode())
+        assert read_message(file).line == "HTTP/1.1 411 Length Required"
+
+
+def test_a_full_disk_takes_no_labels_until_there_is_room(server, tmp_path):
+    with (
+        small_disk(tmp_path / "disk", "2m") as disk,
+        taking(tmp_path, server.url, "--log", str(disk / "log")) as running,
+    ):
+        assert send(running, {"request_id": "before", "label": 1})[0] == 202
+        filler = disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        many = [{"request_id": f"{number}", "label": 1} for number in range(5000)]
+        status, answer = send(running, many)
+        assert (status, "No space left on device" in answer) == (507, True)
+        filler.unlink()
+        assert send(running, {"request_id": "after", "label": 1})[0] == 202
+        end(running)
+        drain(disk / "log")
+        assert set(values(disk / "log")) == {("before", 0), ("after", 0)}
+
+
+def test_without_a_token_labels_are_not_taken_and_the_answer_says_how(server, tmp_path):
+    with taking(tmp_path, server.url, env={}) as running:
+        status, answer = send(running, {"request_id": "a", "label": 1})
+        assert (status, "MOORING_LABELS_TOKEN" in answer) == (403, True)
+
+
+def test_a_log_of_csv_files_takes_none(server, tmp_path):
+    with taking(tmp_path, server.url, log_format="csv") as running:
+        status, answer = send(running, {"request_id": "a", "label": 1})
+        assert (status, "--format parquet" in answer) == (409, True)
+
+
+def test_a_full_spool_takes_no_labels_and_the_sender_knows(server, tmp_path):
+    with taking(tmp_path, server.url, "--spool-max-bytes", "0") as running:
+        status, answer = send(running, {"request_id": "a", "label": 1})
+        assert (status, "--spool-max-bytes" in answer) == (507, True)
+
+
+def test_labels_are_taken_after_the_spool_was_removed(server, tmp_path):
+    with taking(tmp_path, server.url) as running:
+        assert send(running, {"request_id": "a", "label": 1})[0] == 202
+        running.wait_for_files("labels/**/*.parquet", 1)
+        shutil.rmtree(running.log / ".spool")
+        assert send(running, {"request_id": "b", "label": 1})[0] == 202
+        end(running)
+    drain(running.log)
+    assert set(values(running.log)) == {("a", 0), ("b", 0)}
+
+
+@pytest.mark.parametrize(("durability", "workers"), [("process", "1"), ("power", "2")])
+def test_labels_that_were_taken_survive_kill_9(server, tmp_path, durability, workers):
+    flags = ("--durability", durability, "--workers", workers, "--segment-seconds", "60")
+    taken = []
+    for round_ in range(3):
+        with taking(tmp_path, server.url, *flags) as running:
+            drain_pid = drain_of(running.log)
+            running.exchange(post())
+            for number in range(20):
+                id_ = f"{round_}-{number}"
+                status, _ = send(running, [{"request_id": id_, "row": row, "label": number} for row in range(3)])
+                assert status == 202
+                taken += [((id_, row), float(number)) for row in range(3)]
+            kill_9(*[(running.process.pid,), (drain_pid, running.process.pid)][round_ % 2])
+            running.process.wait()
+    with taking(tmp_path, server.url, *FAST) as running:
+        end(running)
+    drain(running.log)
+    assert values(running.log) == dict(taken)
+    assert set(logged(running.log, "labels").values()) == {3}
+    assert is_true(past(running.log))
+
+
+# The drain
+
+
+def test_a_segment_with_labels_makes_the_same_objects_however_often(tmp_path):
+    def segment_labels() -> SegmentLabels:
+        found = SegmentLabels()
+        found.add(Labels(model="m", labels=[Label("b", 0, 1.0, 2), Label("a", 1, "good", 1)]))
+        found.add(Labels(labels=[Label("c", 0, 1.0, 86_400_000_000)]))
+        found.add(Labels(model="m", labels=[Label("a", 1, 2.0, 3)]))
+        return found
+
+    segment_labels().write(str(tmp_path), "w-00000001")
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    assert {str(path.relative_to(tmp_path)) for path in written} == {
+        "labels/model=m/date=1970-01-01/w-00000001.parquet",
+        "labels/model=default/date=1970-01-02/w-00000001.parquet",
+    }
+    segment_labels().write(str(tmp_path), "w-00000001")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == written
+    assert values(tmp_path) == {("a", 1): 2.0, ("b", 0): 1.0}
+
+
+def spooled(directory: Path) -> LogSettings:
+    """Leave a spool with an exchange and labels, as of a process that has ended."""
+    settings = CaptureSettings(log=str(directory / "log"), spool=str(directory / "spool"))
+    recorder = Recorder(settings)
+    exchange = Exchange(request_id="a", time_ns=nanoseconds(NOW), model="m", request=BODY, response=b"[1]")
+    recorder.begin("a")
+    recorder.record([exchange])
+    recorder.close()
+    writer = SpoolWriter(directory / "spool")
+    writer.append([encode(Labels(model="m", labels=[Label("a", 0, 1.0, 1)]))])
+    writer.append([encode(Labels(model="m", labels=[Label("a", 0, 2.0, 2), Label("b", 0, 1.0, 1)]))])
+    writer.close()
+    return LogSettings(log=settings.log, spool=settings.spool)
+
+
+def test_labels_that_the_log_refuses_wait_in_the_spool_and_are_there_once_in_the_end(tmp_path):
+    settings = spooled(tmp_path)
+    obstacle = tmp_path / "log" / "labels"
+    obstacle.parent.mkdir()
+    obstacle.write_bytes(b"")
+    refused = Drain(settings)
+    assert refused.once() == 1
+    assert "labels" in str(refused.refusal)
+    assert len(segments(tmp_path / "spool")) == 1
+    obstacle.unlink()
+    assert run(settings)
+    assert values(tmp_path / "log") == {("a", 0): 2.0, ("b", 0): 1.0}
+    assert logged(tmp_path / "log", "labels") == {"a": 2, "b": 1}
+    ledger = past_ledger(tmp_path / "spool")
+    assert (ledger.seen, ledger.stored, ledger.balance) == (1, 1, 0)
+
+
+def test_a_drain_into_csv_files_keeps_the_labels_that_are_in_its_spool(tmp_path):
+    assert run(msgspec.structs.replace(spooled(tmp_path), format="csv"))
+    assert values(tmp_path / "log") == {("a", 0): 2.0, ("b", 0): 1.0}
+    assert [path.stem for path in (tmp_path / "log").glob("*.csv")] == ["a"]
+    assert not segments(tmp_path / "spool")
