@@ -37,7 +37,8 @@ def main() -> None:
                 windows = arguments.largest if size == SIZES[-1] else arguments.windows
                 lines.append(false_row(size, false_alarms(pool, size, windows)))
                 print(lines[-1], flush=True)
-            save("alarms", "Alarms when nothing has changed", false_text(source, lines) + f"\n{machine()}\n")
+                # After each size, as all of them take hours.
+                save("alarms", "Alarms when nothing has changed", false_text(source, lines) + f"\n{machine()}\n")
         if arguments.peers:
             told = ", ".join(f"{name} {version_of(name)}" for name in PEERS)
             text = f"The same windows, by the defaults of {told}; any column drifted, or half of them.\n\n"

@@ -107,7 +107,9 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return "required"
     if isinstance(field.default, bool):
         return "on" if field.default else "off"
-    return {None: "", (): ""}.get(field.default, f"`{field.default}`")
+    if isinstance(field.default, tuple):
+        return f"`{', '.join(field.default)}`" if field.default else ""
+    return "" if field.default is None else f"`{field.default}`"
 
 
 def _description(hint: object) -> str:

@@ -17,7 +17,7 @@ from monitoring import START, Monitoring, Traffic, settings
 from mooring.drift.baseline import Baseline
 from mooring.monitor.alerts import Webhook
 from mooring.monitor.judging import judgement_of
-from mooring.monitor.tracking import Tracking, TrackingError
+from mooring.monitor.tracking import Tracking, TrackingError, Version
 from postgres import postgres
 
 
@@ -360,6 +360,9 @@ class Registry(Tracking):
         self.is_champion: str | None = None
         self.off = False
         self.asked = 0
+
+    def versions(self, model: str) -> list[Version]:
+        return []
 
     def champion(self, model: str, alias: str = "champion") -> str | None:
         self._ask()

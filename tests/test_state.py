@@ -446,7 +446,7 @@ def test_questions_are_answered_from_indexes(tmp_path):
     with State(str(tmp_path / "state.db")) as state:
         [one] = put(state, window())
         asked = []
-        event.listen(state._database._engine, "before_cursor_execute", lambda *args: asked.append(args[2:4]))
+        event.listen(state.database._engine, "before_cursor_execute", lambda *args: asked.append(args[2:4]))
         state.seen("wine", LOG, ["a"])
         state.newest_day("wine", LOG)
         state.history("wine")
@@ -472,7 +472,7 @@ def test_questions_are_answered_from_indexes(tmp_path):
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(state, url):
-    with state._database.reading() as connection:
+    with state.database.reading() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
         )

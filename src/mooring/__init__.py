@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from mooring.capture.api import flush, log
     from mooring.capture.model import log_model
     from mooring.comparison import baseline, compare
+    from mooring.log.add_labels import add_labels
     from mooring.log.reader import read_log, scan_log
     from mooring.monitor.baselines import log_baseline
+    from mooring.monitor.performance_results import performance
     from mooring.monitor.results import drift
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "add_labels",
     "baseline",
     "compare",
     "drift",
@@ -25,12 +28,14 @@ __all__ = [
     "log",
     "log_baseline",
     "log_model",
+    "performance",
     "read_log",
     "scan_log",
 ]
 
 # Imported when asked for: the proxy's process must stay free of MLflow, pandas and pyarrow.
 _HOMES = {
+    "add_labels": "mooring.log.add_labels",
     "baseline": "mooring.comparison",
     "compare": "mooring.comparison",
     "flush": "mooring.capture.api",
@@ -40,7 +45,11 @@ _HOMES = {
     "scan_log": "mooring.log.reader",
 }
 # Two things at once: `mooring.log` is the package of the inference log and, called, what adds to it.
-_CALLED = {"drift": "mooring.monitor.results", "log": "mooring.capture.api"}
+_CALLED = {
+    "drift": "mooring.monitor.results",
+    "log": "mooring.capture.api",
+    "performance": "mooring.monitor.performance_results",
+}
 
 
 class _Called(ModuleType):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shlex
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,7 @@ from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 _DURATION = {"unit": "duration"}
+_ARGV = {"unit": "argv"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
@@ -102,6 +104,9 @@ class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
     admin_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
     ] = 0
+    labels_token: Annotated[
+        str | None, Meta(description="bearer token of POST /labels on the admin port; without one it is closed")
+    ] = None
     header: Annotated[tuple[str, ...], Meta(description="request header to log; repeat it for more")] = ()
     max_body: Annotated[int, Meta(ge=0, description="bytes of a request's body; a longer one gets 413")] = 2**30
     max_head: Annotated[
@@ -133,6 +138,17 @@ class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
 
 class DrainSettings(LogSettings, kw_only=True, frozen=True):
     """Settings of `mooring drain`."""
+
+
+class LabelSettings(LogPlace, kw_only=True, frozen=True):
+    """Settings of `mooring labels`."""
+
+    model: Annotated[
+        str | None, Meta(description="name of the model in the log; needed where the log has several")
+    ] = None
+    lookback: Annotated[
+        float, Meta(gt=0, extra=_DURATION, description="how far back in the log to look for requests")
+    ] = 90 * 86_400.0
 
 
 class StatePlace(LogPlace, kw_only=True, frozen=True):
@@ -175,6 +191,10 @@ class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
         Meta(description="profile rows in this process, or on the cluster that the Spark configuration names"),
     ] = "local"
     every: Annotated[float, Meta(gt=0, extra=_DURATION, description="how often to look for what is new")] = 300.0
+    segment: Annotated[
+        tuple[str, ...],
+        Meta(description="feature by whose values performance and drift are told apart too; repeat it for more"),
+    ] = ()
     grace: Annotated[
         float, Meta(ge=0, extra=_DURATION, description="how late a row may come to be judged with its window")
     ] = 3600.0
@@ -204,12 +224,109 @@ class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
     ] = -1
 
 
+class GateSettings(StatePlace, kw_only=True, frozen=True):
+    """What a new version must show before it is promoted."""
+
+    gate_metric: Annotated[
+        str | None,
+        Meta(description="what has to be better [rmse; log_loss where there are probabilities, else accuracy]"),
+    ] = None
+    gate_better_by: Annotated[
+        float, Meta(ge=0, lt=1, description="by how much it has to be better, as a share of the champion's value")
+    ] = 0.02
+    gate_confidence: Annotated[
+        float, Meta(gt=0.5, lt=1, description="how sure that has to be, by a paired bootstrap of the holdout")
+    ] = 0.95
+    gate_min_rows: Annotated[int, Meta(ge=2, description="rows that the holdout needs at least")] = 100
+    gate_segment: Annotated[
+        tuple[str, ...], Meta(description="feature of whose values none may fare worse; repeat it for more")
+    ] = ()
+    gate_segment_worse: Annotated[
+        float, Meta(ge=0, description="by how much a segment may be worse, as a share of the champion's value")
+    ] = 0.1
+    gate_segment_rows: Annotated[int, Meta(ge=2, description="rows that a segment needs to be looked at")] = 30
+    gate_latency: Annotated[
+        float, Meta(gt=0, description="how many times as long as the champion it may take for a prediction")
+    ] = 2.0
+    gate_size: Annotated[
+        float, Meta(gt=0, description="how many times as large as the champion it may be on disk")
+    ] = 10.0
+    gate_range: Annotated[
+        float,
+        Meta(ge=0, description="how far predictions may leave the range of all labels, as a share of that range"),
+    ] = 0.5
+
+
+class RetrainSettings(GateSettings, kw_only=True, frozen=True):
+    """When a model is trained anew, how, and on what."""
+
+    retrain_command: Annotated[
+        str | None,
+        Meta(extra=_ARGV, description="program that trains, with its arguments; run without a shell"),
+    ] = None
+    retrain_python: Annotated[str | None, Meta(description="function that trains, as module:function")] = None
+    retrain_webhook: Annotated[str | None, Meta(description="URL that is POSTed to, so that others train")] = None
+    retrain_secret: Annotated[str | None, Meta(description="key that signs what is sent to that URL")] = None
+    retrain_when: Annotated[
+        tuple[Literal["drift", "performance"], ...], Meta(description="which verdicts lead to it")
+    ] = ("drift", "performance")
+    retrain_level: Annotated[
+        Literal["warning", "critical"], Meta(description="how bad a verdict has to be to count")
+    ] = "critical"
+    retrain_windows: Annotated[
+        str, Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="how many of the last windows must be so: N/M")
+    ] = "3/5"
+    retrain_cooldown: Annotated[
+        float, Meta(ge=0, extra=_DURATION, description="how long after one retraining none begins by itself")
+    ] = 86_400.0
+    retrain_max_per_week: Annotated[int, Meta(ge=0, description="how many may begin by themselves in 7 days")] = 3
+    retrain_approval: Annotated[
+        Literal["automatic", "manual"], Meta(description="whether somebody has to approve it first")
+    ] = "automatic"
+    retrain_range: Annotated[
+        str,
+        Meta(
+            pattern=r"^(drifted|all|[0-9.]+ *[smhd]?)$",
+            description="which rows to train on: drifted (those windows, and since), all, or of the last 30d, say",
+        ),
+    ] = "90d"
+    retrain_original: Annotated[
+        str | None, Meta(description="CSV or Parquet file of the original training data, to be mixed in")
+    ] = None
+    retrain_original_share: Annotated[
+        float, Meta(ge=0, lt=1, description="share of the training data that is to come from that file")
+    ] = 0.5
+    retrain_holdout: Annotated[
+        float, Meta(gt=0, lt=1, description="share of the labelled rows, the newest, that training never sees")
+    ] = 0.2
+    retrain_min_labels: Annotated[int, Meta(ge=1, description="labelled rows that training needs at least")] = 200
+    retrain_label: Annotated[
+        str | None, Meta(description="name of the label's column in the training data [the baseline's, or label]")
+    ] = None
+    retrain_timeout: Annotated[float, Meta(gt=0, extra=_DURATION, description="how long training may take")] = (
+        7200.0
+    )
+    retrain_attempts: Annotated[int, Meta(ge=1, description="how often it is tried")] = 2
+    retrain_directory: Annotated[
+        str, Meta(description="directory of datasets, outputs and results, one for each ticket")
+    ] = "./.mooring/retrain"
+
+    @property
+    def range_seconds(self) -> float | None:
+        """How far back the rows to train on reach; None for those of drifted windows, or for all."""
+        seconds = _seconds(self.retrain_range)
+        return seconds if isinstance(seconds, float) else None
+
+
 COMMANDS: dict[str, type[msgspec.Struct]] = {
     "proxy": ProxySettings,
     "drain": DrainSettings,
     "monitor": MonitorSettings,
+    "gate": GateSettings,
+    "retrain": RetrainSettings,
 }
 """The settings of each command that has any."""
+_GROUPS = ("retrain", "gate")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 Command = Callable[..., Any]
@@ -261,9 +378,13 @@ def resolve(
     models = yaml.pop("models", None) or {}
     hints = get_type_hints(settings, include_extras=True)
     given: dict[str, tuple[Any, str]] = {}
-    named = _model_name(flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model"))
+    only = next(iter(models)) if len(models) == 1 else None
+    model = flags.get("model") or environ.get("MOORING_MODEL") or yaml.get("model") or only
+    named = _model_name(model)
+    if model is not None and model == only:
+        given["model"] = model, "models in mooring.yaml"
     for keys, where in ((yaml, ""), (models.get(named) or {}, f" of {named}")):
-        for name, value in keys.items():
+        for name, value in _flat(keys):
             if not any(name in command.__struct_fields__ for command in COMMANDS.values()):
                 raise SettingError(f"mooring.yaml has a key{where} that is no setting: {name}.")
             given[name] = value, f"{name}{where} in mooring.yaml"
@@ -283,6 +404,19 @@ def resolve(
     return settings(**values)
 
 
+def _flat(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield settings by name: `retrain: {cooldown: 1d}` is another way to write `retrain_cooldown: 1d`.
+
+    >>> dict(_flat({"port": 5001, "retrain": {"cooldown": "1d"}, "threshold": {"psi": 0.2}}))
+    {'port': 5001, 'retrain_cooldown': '1d', 'threshold': {'psi': 0.2}}
+    """
+    for name, value in keys.items():
+        if name in _GROUPS and isinstance(value, dict):
+            yield from ((f"{name}_{key}", one) for key, one in value.items())
+        else:
+            yield name, value
+
+
 def _model_name(model: str | None) -> str | None:
     """Return the name in a model's URI, or what is a name already."""
     if model is None or not model.startswith("models:/"):
@@ -295,8 +429,12 @@ def _is_tuple(hint: Any) -> bool:
 
 
 def _is_duration(hint: Any) -> bool:
+    return _is(_DURATION, hint)
+
+
+def _is(unit: dict[str, str], hint: Any) -> bool:
     metas = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return any(meta.extra == _DURATION for meta in metas if isinstance(meta, Meta))
+    return any(meta.extra == unit for meta in metas if isinstance(meta, Meta))
 
 
 def _seconds(text: str) -> float | str:
@@ -335,6 +473,10 @@ def _flag(name: str) -> str:
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if _is_tuple(hint) and isinstance(value, dict):
         value = [f"{key}={one}" for key, one in value.items()]
+    if _is_tuple(hint) and isinstance(value, str):
+        value = [value]
+    if isinstance(value, list) and _is(_ARGV, hint):
+        value = shlex.join(map(str, value))
     if isinstance(value, str) and _is_duration(hint):
         value = _seconds(value)
     try:
@@ -364,6 +506,7 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
         elif field.default not in (None, ()):
             shown = {True: "on", False: "off"}[field.default] if plain is bool else field.default
             shown = _duration(float(shown)) if _is_duration(hints[field.name]) else shown
+            shown = ", ".join(shown) if isinstance(shown, tuple) else shown
             help_text = f"{help_text}  [default: {shown}]"
         flags.append(click.option(flag, field.name, help=help_text, **extra))
     return flags

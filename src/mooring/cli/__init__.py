@@ -8,9 +8,12 @@ from mooring import __version__
 from mooring.cli.baseline import baseline, calibrate
 from mooring.cli.capture import drain, proxy
 from mooring.cli.compare import compare
+from mooring.cli.labels import labels_group
 from mooring.cli.log import log_group
 from mooring.cli.monitor import drift, monitor, report
 from mooring.cli.output import CONTEXT
+from mooring.cli.performance import performance
+from mooring.cli.retrain import history, promote, retrain, rollback
 from mooring.cli.start import demo, init
 
 
@@ -20,5 +23,23 @@ def main() -> None:
     """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
 
 
-for _command in (init, demo, proxy, drain, log_group, monitor, drift, report, baseline, calibrate, compare):
+for _command in (
+    init,
+    demo,
+    proxy,
+    drain,
+    log_group,
+    labels_group,
+    monitor,
+    drift,
+    performance,
+    report,
+    baseline,
+    calibrate,
+    compare,
+    retrain,
+    promote,
+    rollback,
+    history,
+):
     main.add_command(_command)

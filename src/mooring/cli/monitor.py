@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mooring.cli.output import CONTEXT, placed, show, with_name
-from mooring.config import MonitorSettings, SettingError, StatePlace, options
+from mooring.config import MonitorSettings, RetrainSettings, SettingError, StatePlace, load, options
+
+if TYPE_CHECKING:
+    from mooring.monitor.run import Retrain
 
 _STYLES = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
+_UNITS = "smhd"
 
 
 @contextmanager
@@ -47,14 +52,17 @@ def monitor(settings: MonitorSettings, *, once: bool) -> None:
 
     It reads only what is new in the log, compares each window with the model's baseline, keeps verdicts in the
     state, logs them to MLflow in the experiment mooring/NAME, and tells --alert-webhook and --alert-command.
-    Killed at any point, it goes on where it was. Exit code 1: --once, and something could not be told.
+    Killed at any point, it goes on where it was. Where mooring.yaml says how, it retrains: see mooring retrain.
+    Exit code 1: --once, and something could not be told. A log that has nothing yet is no failure.
     """
     from mooring.monitor.run import run
     from mooring.report.from_state import small_report, whole_report
 
+    _note_short_times(settings)
     with explained():
         try:
-            worked = run(with_name(settings), once=once, small=small_report, page=whole_report)
+            settings = with_name(settings)
+            worked = run(settings, once=once, small=small_report, page=whole_report, retrain=_retraining(settings))
         except ValueError as error:
             if type(error) is not ValueError:
                 raise
@@ -63,7 +71,28 @@ def monitor(settings: MonitorSettings, *, once: bool) -> None:
         sys.exit(1)
 
 
-def _of_model(command: Any) -> Any:
+def _retraining(settings: MonitorSettings) -> Retrain | None:
+    """Return what retrains where mooring.yaml or the variables say how, else None."""
+    given = {"log": settings.log, "state": settings.state, "model": settings.model}
+    wanted = load(RetrainSettings, given)
+    if not (wanted.retrain_command or wanted.retrain_python or wanted.retrain_webhook):
+        return None
+    from mooring.retrain import job
+    from mooring.retrain.machine import Retraining
+
+    job.check(wanted)
+    return lambda state, model, say: Retraining(wanted, state, model, say).go_on()
+
+
+def _note_short_times(settings: MonitorSettings) -> None:
+    """Say how long --window is where somebody may have meant minutes."""
+    given = click.get_current_context().params.get("window") or os.environ.get("MOORING_WINDOW", "")
+    if 1 <= settings.window < 60 and not given.strip().endswith(tuple(_UNITS)):
+        minutes = f"{settings.window:g}m"
+        click.echo(f"Note: --window is {settings.window:g} seconds; write {minutes} for minutes", err=True)
+
+
+def of_model(command: Any) -> Any:
     """Give a command the flags that say which windows of which model are meant."""
     for flag in reversed(
         (
@@ -81,7 +110,7 @@ def _of_model(command: Any) -> Any:
 
 
 @click.command(context_settings=CONTEXT)
-@_of_model
+@of_model
 @click.option("--values", is_flag=True, help="with --json: every measure, not only what alarmed")
 @click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest window first")
 def drift(
@@ -102,7 +131,7 @@ def drift(
     import json
 
     from mooring.log.reader import instant
-    from mooring.monitor.results import as_dicts, drifted, history
+    from mooring.monitor.results import STATUSES, as_dicts, drifted, history
     from mooring.monitor.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
@@ -125,7 +154,9 @@ def drift(
                     window.version or "",
                     window.variant,
                     f"{window.rows}",
-                    f"{_STYLES[verdict.status]}{verdict.status}{', so far' if verdict.provisional else ''}",
+                    _STYLES[verdict.status]
+                    + STATUSES[verdict.status]
+                    + (", so far" if verdict.provisional else ""),
                     verdict.message,
                 ]
                 for window, verdict in found
@@ -137,7 +168,7 @@ def drift(
 
 
 @click.command(context_settings=CONTEXT)
-@_of_model
+@of_model
 @click.option(
     "-o",
     "--output",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
@@ -20,16 +19,24 @@ from mooring.config import SettingError
     show_default=True,
     help="directory that everything is written to",
 )
-def demo(directory: Path) -> None:
-    """See it work: train, serve behind the proxy, send traffic that drifts, and have the monitor find it.
+@click.option(
+    "--data-path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV file of wines with a column 'quality', such as UCI's  [default: Mooring's synthetic wines]",
+)
+@click.option("--worse", is_flag=True, help="have the retraining make a worse model, which the gate refuses")
+def demo(directory: Path, data_path: Path | None, *, worse: bool) -> None:
+    """See the loop close: train, serve, log, drift, labels, retrain, compare, promote.
 
-    Takes about a minute, stops everything that it started, and names the report at the end.
+    It starts a model server, the proxy and the monitor, and sends traffic and labels; what follows is the
+    monitor's doing. Takes about two minutes, stops everything that it started, and names the report at the end.
+    A mooring.yaml is left in the directory, where `mooring history` and the other commands need no options.
     """
     from mooring.demo.processes import DemoError
     from mooring.demo.run import run
 
     try:
-        run(directory)
+        run(directory, data_path, worse=worse)
     except DemoError as error:
         raise click.ClickException(str(error)) from None
 
@@ -58,7 +65,7 @@ def _registered(model: str) -> tuple[str, str]:
     """Return the name of a registered model, and the URI of what is to be served of it."""
     from mooring.monitor.tracking import Tracking, TrackingError
 
-    name, alias, version = re.fullmatch(r"(?:models:/)?/?(.*?)(?:@(.*)|/(\d+))?/?", model, re.DOTALL).groups()  # type: ignore[union-attr]
+    name, alias, version = _parts(model)
     tracking = Tracking()
     try:
         found = tracking.versions(name) if name else []
@@ -77,6 +84,20 @@ def _registered(model: str) -> tuple[str, str]:
         return name, f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
     there = f"versions {', '.join(versions[-10:])}" + (f" and the aliases {', '.join(aliases)}" if aliases else "")
     raise click.ClickException(f"there is no {model}: {name} has {there}")
+
+
+def _parts(model: str) -> tuple[str, str | None, str | None]:
+    """Return the name, alias and version that are asked for.
+
+    >>> _parts("models:/wine"), _parts("wine@champion"), _parts("models:/wine/3")
+    (('wine', None, None), ('wine', 'champion', None), ('wine', None, '3'))
+    """
+    text = model.removeprefix("models:/").strip("/")
+    name, at, alias = text.partition("@")
+    if at:
+        return name, alias, None
+    name, slash, version = text.partition("/")
+    return name, None, version if slash else None
 
 
 _YAML = """\

@@ -6,11 +6,17 @@
 Without `--data-path` it trains on `wine_synthetic.csv`, which is beside this file. The two registered models
 are for the two ways to log: `sklearn-monitor` is served behind Mooring's proxy, `sklearn-monitor-custom`
 by itself.
+
+As the command that retrains, it registers a new version of the one model that is retrained, and leaves it to the
+gate whether that is promoted:
+
+    python custom_model_train.py --training-data training.parquet
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -43,18 +49,36 @@ python proxy_server.py --port 5001 --mlflow-model-server-uri http://localhost:50
     show_default="Mooring's synthetic wines",
     help=f"CSV file of numbers with a column '{TARGET}'; all its other columns are the model's inputs.",
 )
+@click.option(
+    "--training-data",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Parquet or CSV file to retrain on, such as Mooring makes: a new version is registered, not promoted.",
+)
+@click.option("--label-offset", type=float, default=0.0, help="Add this to each label: a model that is wrong.")
 @click.option("--max-depth", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option("--max-leaf-nodes", type=click.IntRange(min=2), default=32, show_default=True)
-def main(experiment_name: str | None, data_path: str, max_depth: int, max_leaf_nodes: int) -> None:
+def main(
+    experiment_name: str | None,
+    data_path: str,
+    training_data: str | None,
+    label_offset: float,
+    max_depth: int,
+    max_leaf_nodes: int,
+) -> None:
     """Train a decision tree on wine quality and register it with MLflow.
 
     It becomes a new version of two registered models: sklearn-monitor is the tree itself, and
     sklearn-monitor-custom logs each request that it is sent. Both new versions get the alias "champion"
-    and the stage Production.
+    and the stage Production. With --training-data it becomes a new version of one of them, the one that
+    MOORING_MODEL names, and gets neither.
 
     It is logged to MLFLOW_TRACKING_URI or, without that, to mlflow.db in this directory.
     """
-    wines = read(data_path)
+    wines = read(training_data or data_path)
+    wines[TARGET] += label_offset
+    names = [MODEL, MONITORED_MODEL]
+    if training_data:
+        names = [os.environ.get("MOORING_MODEL", MODEL)]
 
     click.echo("Starting MLflow, which takes a few seconds")
     # Imported here and not above, so that --help and a wrong option are answered soon.
@@ -84,7 +108,7 @@ def main(experiment_name: str | None, data_path: str, max_depth: int, max_leaf_n
 
         mlflow.log_params({"max_depth": max_depth, "max_leaf_nodes": max_leaf_nodes})
         mlflow.log_metrics(metrics)
-        mlflow.set_tags({"data_path": data_path, "mlflow_version": mlflow.__version__})
+        mlflow.set_tags({"data_path": training_data or data_path, "mlflow_version": mlflow.__version__})
         model = mlflow.sklearn.log_model(
             tree,
             name="model",
@@ -92,37 +116,49 @@ def main(experiment_name: str | None, data_path: str, max_depth: int, max_leaf_n
             input_example=inputs.head(2),
             serialization_format="cloudpickle",  # MLflow's default, skops, does not trust trees
             pip_requirements=requirements("mlflow", "scikit-learn", "cloudpickle"),
-            registered_model_name=MODEL,
+            registered_model_name=MODEL if MODEL in names else None,
         )
-        baseline = mooring.baseline(inputs, predictions=tree.predict(inputs), labels=train[TARGET])
+        baseline = mooring.baseline(
+            inputs,
+            predictions=tree.predict(inputs),
+            labels=train[TARGET],
+            evaluation=(test[TARGET], predictions),
+        )
         mooring.log_baseline(baseline)
-        monitored = mooring.log_model(
-            model.model_uri,
-            name="monitored",
-            baseline=baseline,
-            input_example=inputs.head(2),
-            registered_model_name=MONITORED_MODEL,
-        )
+        registered = {MODEL: model}
+        if set(names) != {MODEL}:
+            registered[MONITORED_MODEL] = mooring.log_model(
+                model.model_uri,
+                name="monitored",
+                baseline=baseline,
+                input_example=inputs.head(2),
+                registered_model_name=next(name for name in names if name != MODEL),
+            )
 
     click.echo()
     for name, value in metrics.items():
         click.echo(f"{name:<4}  {value:.4f}")
     click.echo()
-    for name, info in ((MODEL, model), (MONITORED_MODEL, monitored)):
-        promote(name, str(info.registered_model_version))
-        click.echo(f"{name} version {info.registered_model_version} is champion and in Production")
+    for name, info in registered.items():
+        number = str(info.registered_model_version)
+        if training_data:
+            click.echo(f"{name} version {number} is registered, and waits for the gate")
+            continue
+        promote(name, number)
+        click.echo(f"{name} version {number} is champion and in Production")
     click.echo(f"\nrun {run.info.run_id} in {mlflow.get_tracking_uri()}")
-    click.echo(NEXT, nl=False)
+    if not training_data:
+        click.echo(NEXT, nl=False)
 
 
 def read(path: str) -> pd.DataFrame:
-    """Return the numbers in a CSV file, all as float64; what cannot be trained on is a usage error."""
+    """Return the numbers in a CSV or Parquet file as float64; what cannot be trained on is a usage error."""
     try:
-        wines = pd.read_csv(path)
+        wines = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
         if len(wines.columns) == 1:
             wines = pd.read_csv(path, sep=";")  # as UCI distributes them
     except (OSError, ValueError) as error:
-        raise unusable(path, f"cannot be read as CSV: {error}") from error
+        raise unusable(path, f"cannot be read: {error}") from error
     if TARGET not in wines or len(wines.columns) < 2:
         raise unusable(path, f"needs a column '{TARGET}' and others; has {', '.join(map(str, wines))}")
     if len(wines) < 10:

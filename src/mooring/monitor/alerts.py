@@ -24,8 +24,21 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from mooring.monitor.leases import Lease
-from mooring.monitor.schema import Alert, Finding, Kind, Level, Status, Verdict, Window, alert_id
-from mooring.monitor.state import State, Transaction
+from mooring.monitor.schema import (
+    About,
+    Alert,
+    AlertKind,
+    Assessment,
+    Finding,
+    Kind,
+    Level,
+    Measured,
+    Status,
+    Verdict,
+    Window,
+    alert_id,
+)
+from mooring.monitor.state import Judged, State, Transaction
 
 FEATURES = 10
 """How many features an alert names, at most."""
@@ -82,6 +95,19 @@ def transition(standing: Level, now: Level | None) -> tuple[Kind | None, Level]:
     return ("worsened", now) if _RANK[now] > _RANK[standing] else (None, standing)
 
 
+def standing_of(statuses: Sequence[Status], n: int = 1, m: int = 1) -> Level:
+    """Return how bad it is known to be after windows of these statuses, the newest at the end.
+
+    >>> standing_of(["ok", "critical", "warning"]), standing_of(["critical", "ok", "too_few"])
+    ('critical', 'ok')
+    """
+    standing: Level = "ok"
+    for at in range(len(statuses)):
+        last = statuses[max(0, at - 2 * m - 9) : at + 1]
+        _, standing = transition(standing, level(last, n, m))
+    return standing
+
+
 class Period(msgspec.Struct, frozen=True):
     """The window that an alert is about."""
 
@@ -93,7 +119,10 @@ class Period(msgspec.Struct, frozen=True):
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
-    """What an alert says, as JSON. `text` says it in a line; chat programs show that."""
+    """What an alert says, as JSON. `text` says it in a line; chat programs show that.
+
+    `about` is drift or performance; `measures` are those of the labelled rows where it is the latter.
+    """
 
     id: str
     kind: Kind
@@ -109,6 +138,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[Finding, ...]
     report: str | None
     created: datetime
+    about: About = "drift"
+    measures: dict[str, Measured] = {}
 
 
 def payload(
@@ -140,9 +171,7 @@ def _text(kind: Kind, window: Window, verdict: Verdict, report: str | None) -> s
         "worsened": f"the drift has worsened ({verdict.status})",
         "ended": "the drift has ended",
     }[kind]
-    version = f" version {window.version}" if window.version else ""
-    variant = "" if window.variant == "champion" else f" ({window.variant})"
-    lines = f"{window.model}{version}{variant}: {what}, {window.start:%Y-%m-%d %H:%M} to {window.end:%H:%M} UTC"
+    lines = f"{_named(window)}: {what}, {window.start:%Y-%m-%d %H:%M} to {window.end:%H:%M} UTC"
     moved = ", ".join(
         f"{one.feature} {one.measure} {one.value:.3g}" for one in verdict.summary[:3] if one.value is not None
     )
@@ -186,6 +215,70 @@ def enqueue(
             )
         )
     return kind
+
+
+def enqueue_performance(
+    tx: Transaction,
+    kind: Kind,
+    assessment: Assessment,
+    verdict: Judged,
+    channels: Sequence[Channel],
+    *,
+    report: str | None = None,
+) -> None:
+    """Put it in the queue that the model does worse, does worse still, or no longer does.
+
+    `assessment` says of which window, `verdict` is the one on it, whose drift may be none.
+    """
+    assert verdict.verdict is not None
+    window, now = assessment.window, datetime.now(UTC)
+    stored: AlertKind = f"performance_{kind}"  # type: ignore[assignment]
+    for channel in channels:
+        said = Payload(
+            id=alert_id(verdict.verdict.id, stored, channel.name),
+            kind=kind,
+            text=_performance_text(kind, assessment, report),
+            model=window.model,
+            version=window.version,
+            variant=window.variant,
+            severity=assessment.status,
+            window=Period(window.id, window.number, window.start, window.end, assessment.rows),
+            verdict=verdict.verdict.id,
+            alarms=int(assessment.status in ("warning", "critical")),
+            message=assessment.message,
+            features=(),
+            report=report,
+            created=now,
+            about="performance",
+            measures=assessment.measures,
+        )
+        tx.put_alert(
+            Alert(
+                verdict_id=verdict.verdict.id,
+                model=window.model,
+                kind=stored,
+                channel=channel.name,
+                payload=msgspec.json.encode(said).decode(),
+                created=now,
+                next_attempt=now,
+            )
+        )
+
+
+def _performance_text(kind: Kind, assessment: Assessment, report: str | None) -> str:
+    window = assessment.window
+    what = {
+        "new": f"it does worse than in training ({assessment.status})",
+        "worsened": f"it does worse still ({assessment.status})",
+        "ended": "it does as well as in training again",
+    }[kind]
+    line = f"{_named(window)}: {what}, {window.start:%Y-%m-%d %H:%M} to {window.end:%H:%M} UTC"
+    return ". ".join(filter(None, [line, assessment.message, report]))
+
+
+def _named(window: Window) -> str:
+    version = f" version {window.version}" if window.version else ""
+    return f"{window.model}{version}" + ("" if window.variant == "champion" else f" ({window.variant})")
 
 
 def deliver(

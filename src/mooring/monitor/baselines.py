@@ -12,7 +12,7 @@ from mooring.monitor.tracking import TrackingError
 from mooring.registry import log_baseline_artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mooring.drift.grid import Kind
     from mooring.monitor.schema import Baseline as Stored
@@ -99,6 +99,8 @@ class Baselines:
             if kept is not None and (wanted is None or kept.source == source):
                 return kept, ""
             data = self._tracking.find_baseline(model, wanted) if wanted else None
+            if data is None:
+                why_not = self._why_not(model, version, wanted)
         except TrackingError as error:
             why_not = f"{error}. Windows wait for their baseline until then"
             self._failed = time.monotonic(), why_not
@@ -106,13 +108,29 @@ class Baselines:
         if data is not None:
             with self._state.begin() as tx:
                 return tx.put_baseline(model, version, data, source), ""
-        what = f"version {version} of {model}" if version else f"{model}, whose rows name no version,"
-        why_not = (
-            f"{what} has no baseline: log one in training with mooring.log_baseline, or build one with "
-            f"`{_build(model, version)} --data FILE`"
-        )
         self._asked[model, version] = time.monotonic(), why_not
         return kept, why_not
+
+    def _why_not(self, model: str, version: str | None, wanted: str | None) -> str:
+        """Say what MLflow lacks: the model, the alias, or the baseline of the version that was looked for."""
+        build = f"`{_build(model, version)} --data FILE`"
+        if wanted is not None:
+            champion = "" if version else ", the champion, with which rows that name no version are compared,"
+            return (
+                f"version {wanted} of {model}{champion} has no baseline: log one in training with "
+                f"mooring.log_baseline, or build one with {build}"
+            )
+        versions = self._tracking.versions(model)
+        if not versions:
+            return (
+                f"the rows of {model} name no version, and MLflow at {self._tracking.name} has no registered "
+                f"model of that name whose baseline they could be compared with: build one with {build}"
+            )
+        return (
+            f"no version of {model} has the alias champion, with whose baseline rows that name no version are "
+            f"compared: set it with `python -c 'import mlflow; mlflow.MlflowClient().set_registered_model_alias("
+            f'"{model}", "champion", "{versions[-1].version}")\'`, or build a baseline with {build}'
+        )
 
 
 def _build(model: str, version: str | None) -> str:
@@ -126,6 +144,8 @@ def log_baseline(
     labels: Any = None,
     kinds: dict[str, Kind] | None = None,
     importance: dict[str, float] | None = None,
+    evaluation: tuple[Any, Any] | None = None,
+    segments: Sequence[str] = (),
     run_id: str | None = None,
     model_id: str | None = None,
 ) -> Baseline:
@@ -145,16 +165,22 @@ def log_baseline(
         integer with few values is taken for a category.
     importance
         How much the model heeds a feature, in any unit: by it and the size of the drift features are ranked.
+    evaluation
+        Labels of rows that the model did not see in training, and its predictions of them: the monitor judges the
+        model's performance against these. Without, it takes the training data's own, which flatter the model.
+    segments
+        Inputs by whose values `mooring monitor --segment` looks for drift, too.
     run_id, model_id
         The run or the logged model that it goes with; by default the active run.
 
         with mlflow.start_run():
             mlflow.sklearn.log_model(model, name="model", signature=signature)
-            mooring.log_baseline(X_train, predictions=model.predict(X_train), labels=y_train)
+            mooring.log_baseline(X_train, predictions=model.predict(X_train), labels=y_train,
+                                 evaluation=(y_test, model.predict(X_test)))
 
     Raises ValueError where there is no active run and none is named, and what MLflow raises.
     """
-    from mooring.comparison import baseline
+    from mooring.comparison import baseline, evaluated
 
     if run_id is None and model_id is None:
         import mlflow
@@ -165,7 +191,11 @@ def log_baseline(
         run_id = active.info.run_id
     made: Baseline = data
     if not isinstance(data, Baseline):
-        made = baseline(data, predictions=predictions, labels=labels, kinds=kinds, importance=importance)
+        made = baseline(
+            data, predictions=predictions, labels=labels, kinds=kinds, importance=importance, segments=segments
+        )
+    if evaluation is not None:
+        made = evaluated(made, evaluation)
     made.about["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     made.about["run_id" if run_id else "model_id"] = run_id or model_id or ""
     log_baseline_artifact(made.to_bytes(), run_id=run_id, model_id=model_id)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from operator import add
-from typing import TYPE_CHECKING, Any, cast, get_args
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import msgspec
 import numpy as np
@@ -28,8 +29,10 @@ from mooring.monitor.windows import cut, micros
 
 if TYPE_CHECKING:
     from mooring.config import JudgeSettings
+    from mooring.monitor.state import State
 
 LEAST_WINDOWS = 30
+_ANOTHER_SIZE = 2.0
 
 
 def kinds_of(given: Sequence[str]) -> dict[str, Kind]:
@@ -54,6 +57,7 @@ def from_data(
 
     Raises ValueError for columns that it lacks.
     """
+    from mooring.comparison.evaluation import in_sample
     from mooring.engine.sources import columns
 
     names = {one: one if one.startswith("prediction.") else f"prediction.{one}" for one in predictions}
@@ -63,10 +67,13 @@ def from_data(
     if label is not None:
         names[label], roles["label"] = "label", "label"
     there: list[str] = []
+    kept: dict[str, pa.ChunkedArray] = {}
 
     def named() -> Iterator[tuple[str, pa.ChunkedArray]]:
         for name, column in columns(path):
             there.append(name)
+            if name in names:
+                kept[names[name]] = column
             yield names.get(name, f"input.{name}" if name in roles else name), column
 
     kinds = kinds or {}
@@ -79,6 +86,11 @@ def from_data(
     for name in [*names, *kinds]:
         if name not in there:
             raise ValueError(f"{path} has no column {name}; it has: {', '.join(there)}")
+    if label is not None and predictions:
+        truth = kept.pop("label")
+        made.performance, why_not = in_sample(truth, kept)
+        if why_not:
+            made.about["performance"] = why_not
     return made
 
 
@@ -94,17 +106,18 @@ def from_log(
     found = reader.find(uri, model=model, start=start, end=end)
     stream = Stream(version, "champion")
     outputs = reader.choose(found.schema, None, flat=True)
-    roles = {name: "output" for name, path in outputs.items() if path[0] == "output"}
+    roles: dict[str, Role] = {name: "output" for name, path in outputs.items() if path[0] == "output"}
 
     def columns() -> Iterator[tuple[str, pa.ChunkedArray]]:
         for name, path in outputs.items():
             chosen = {"values": path, "\0model_version": ("model_version",), "\0variant": ("variant",)}
             parts = [of_stream(table, stream)["values"] for _, table in reader.tables(found, chosen)]
-            yield name, pa.chunked_array([one for part in parts for one in part.chunks], _type(found.schema, path))
+            kind = reader.type_at(found.schema, path)
+            yield name, pa.chunked_array([one for part in parts for one in part.chunks], kind)
 
     made = make(
         columns(),
-        roles=roles,  # type: ignore[arg-type]
+        roles=roles,
         kinds=kinds,
         integers=integers_of(model),
         about=_about(log=uri, start=start.isoformat(), end=end.isoformat()),
@@ -124,11 +137,6 @@ def _there(found: reader.Found) -> str:
     return ", ".join(said) or "none at all"
 
 
-def _type(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
-    kind = schema.field(path[0]).type
-    return kind.field(path[1]).type if len(path) > 1 else kind
-
-
 def between(span: str) -> tuple[datetime, datetime]:
     """Return the times of START..END. Raises ValueError for something else.
 
@@ -142,19 +150,34 @@ def between(span: str) -> tuple[datetime, datetime]:
     return start, end
 
 
+class Calibrated(NamedTuple):
+    """A baseline that takes what is usual from past windows, and what those windows were.
+
+    `rows` are those of each window that was used, `too_few` is how many more had fewer than `--min-rows`.
+    """
+
+    baseline: Baseline
+    rows: list[int]
+    too_few: int
+
+
 def calibrated(
     baseline: Baseline, settings: JudgeSettings, version: str | None, variant: str, span: str
-) -> tuple[Baseline, int]:
-    """Return a baseline that takes what is usual from past windows, and how many those were.
+) -> Calibrated:
+    """Return a baseline that takes what is usual from the past windows of a version between START..END.
 
-    Raises ValueError where there are fewer than 30 of them.
+    Raises ValueError where fewer than 30 of them have enough rows.
     """
-    windows = 0
+    sizes: list[int] = []
+    too_few = 0
     newest: deque[Profile] = deque(maxlen=SCALES[-1])
     rows: dict[tuple[str, int], list[list[float]]] = {}
     measures: dict[str, list[str]] = {}
     for window in _past_windows(baseline, settings, Stream(version, variant), *between(span)):
-        windows += 1
+        if window.effective_rows < settings.min_rows:
+            too_few += 1
+            continue
+        sizes.append(window.rows)
         newest.appendleft(window)
         for scale, merged in enumerate(accumulate(newest, add), 1):
             if scale not in SCALES:
@@ -163,16 +186,46 @@ def calibrated(
                 values = _statistics(name, feature, merged.features[name], scale)
                 measures[name] = list(values)
                 rows.setdefault((name, scale), []).append(list(values.values()))
-    scales = [scale for scale in SCALES if windows - scale + 1 >= LEAST_WINDOWS]
+    scales = [scale for scale in SCALES if len(sizes) - scale + 1 >= LEAST_WINDOWS]
     if not scales:
-        raise ValueError(f"{span} has {windows} windows, and it takes {LEAST_WINDOWS} to know what is usual")
+        dropped = ""
+        if too_few:
+            dropped = (
+                f"; {too_few} more have fewer than the {settings.min_rows:g} independent rows of --min-rows (rows "
+                "of one request count for less): make them larger with --window-rows or --window"
+            )
+        raise ValueError(
+            f"{span} has {len(sizes)} windows that could be judged, and it takes {LEAST_WINDOWS} to know what is "
+            f"usual{dropped or ': take a longer time, or smaller windows'}"
+        )
     past = {}
     for name, of_it in measures.items():
         names = [(measure, scale) for scale in scales for measure in of_it]
         # Those of each scale begin later; they are put beside each other from the last one on.
         past[name] = Past(names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales]))
     about = {**baseline.about, "usual": f"{settings.log} {span}"}
-    return msgspec.structs.replace(baseline, past=past, about=about), windows
+    return Calibrated(msgspec.structs.replace(baseline, past=past, about=about), sizes, too_few)
+
+
+def unlike_the_monitors(
+    state: State, settings: JudgeSettings, version: str | None, variant: str, rows: Sequence[int]
+) -> str:
+    """Say that windows are of another size than those that the monitor has judged, by their rows; '' if not.
+
+    What is usual depends on the size: small windows vary more by chance alone.
+    """
+    judged = state.history(settings.model or "", version=version, variant=variant, status="closed", newest=100)
+    theirs = [one.window.rows for one in judged if one.verdict is not None and one.verdict.status != "too_few"]
+    if not theirs or not rows:
+        return ""
+    here, there = median(rows), median(theirs)
+    if there / _ANOTHER_SIZE <= here <= there * _ANOTHER_SIZE:
+        return ""
+    return (
+        f"these windows have {here:,.0f} rows in the middle, those that the monitor judged {there:,.0f}: what is "
+        "usual in windows of one size is not in those of another, so give both commands the same --window and "
+        "--window-rows"
+    )
 
 
 def _statistics(name: str, feature: Feature, window: FeatureProfile, scale: int) -> dict[str, float]:
@@ -204,13 +257,13 @@ def _past_windows(
                 if counted.rows and piece.window.start < window.start:
                     continue  # of another host's object that was read too late
                 if piece.window.start != window.start:
-                    if counted.effective_rows >= settings.min_rows:
+                    if counted.rows:
                         yield counted
                     counted = empty(baseline.grids)
                 window = piece.window
                 part = rows.part(first + piece.first, first + piece.last)
                 counted += profile([part], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
-    if counted.effective_rows >= settings.min_rows:
+    if counted.rows:
         yield counted
 
 

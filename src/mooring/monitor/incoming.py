@@ -114,7 +114,7 @@ class Chunk:
         table = pa.concat_tables(parts)
         del parts
         again = None if whole else part_of(self._found, self.objects)
-        for stream in _streams_in(table):
+        for stream in streams_in(table):
             yield Rows(stream, _by_time(of_stream(table, stream)), again)
 
 
@@ -206,7 +206,8 @@ def _usable(path: str, table: pa.Table, tell: Tell) -> pa.Table:
     return table
 
 
-def _streams_in(table: pa.Table) -> list[Stream]:
+def streams_in(table: pa.Table) -> list[Stream]:
+    """Return the streams that a table has rows of."""
     names = ["\0model_version", "\0variant"]
     found = table.select(names).group_by(names).aggregate([]).sort_by([(name, "ascending") for name in names])
     # A version that is empty is none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -104,6 +104,7 @@ def conclude(
     provisional: bool = False,
     digest: str | None = None,
     why_not: str = "",
+    segments: Mapping[str, tuple[Baseline, Profile]] | None = None,
 ) -> Concluded:
     """Return the verdict on a window.
 
@@ -121,6 +122,9 @@ def conclude(
         Whether the window is still open.
     why_not
         Why there is no baseline, and what to do.
+    segments
+        By FEATURE=VALUE the baseline of the rows with that value, and the profile of the window's. The budget is
+        divided among them and the whole.
     """
     # From the window's id, so that the same window is judged alike wherever and whenever it is.
     seed = (int(window.id[:8], 16) + window.revision) % 2**31
@@ -138,38 +142,59 @@ def conclude(
     )
     if baseline is None:
         return Concluded(told, None)
-    found = judge(baseline, profiles, rules_of(settings), past=baseline.past, seed=seed)
+    share = settings.budget / (1 + len(segments or {}))
+    rules = rules_of(msgspec.structs.replace(settings, budget=share))
+    found = judge(baseline, profiles, rules, past=baseline.past, seed=seed)
     worth = profiles[0].effective_rows
     if worth < settings.min_rows:
         message = (
             f"{window.rows} rows, worth {worth:.0f} independent ones: fewer than the {settings.min_rows:g} wanted"
         )
         return Concluded(msgspec.structs.replace(told, status="too_few", message=message), found)
+    found.segments = {
+        name: judge(sub, [profile], Rules(share, settings.floors), seed=seed)
+        for name, (sub, profile) in (segments or {}).items()
+        if profile.effective_rows >= settings.min_rows
+    }
+    moved = {name: one for name, one in found.segments.items() if one.alarms}
+    severities = {found.severity, *(one.severity for one in moved.values())}
+    said = [in_words(found), *(f"{_plain(name)}: {in_words(one)}" for name, one in list(moved.items())[:3])]
     return Concluded(
         msgspec.structs.replace(
             told,
-            status=found.severity,
-            alarms=len(found.alarms),
+            budget=share,
+            status=next(one for one in ("critical", "warning", "ok") if one in severities),
+            alarms=len(found.alarms) + sum(len(one.alarms) for one in moved.values()),
             summary=tuple(findings(found)),
-            message=in_words(found),
+            message="; ".join(filter(None, said)),
         ),
         found,
     )
+
+
+def strongest(alarms: Sequence[Result]) -> Result:
+    """Return the alarm to name of a feature: the worst, of those one of the window alone, then the largest effect.
+
+    >>> alarms = [Result("x", "input", "numeric", "ks", 0.3, scale=scale, strength=6.0) for scale in (4, 1)]
+    >>> strongest(alarms).scale
+    1
+    """
+    return max(alarms, key=lambda one: (one.severity == "critical", -one.scale, one.strength))
 
 
 def findings(judgement: Judgement) -> list[Finding]:
     """Return the strongest alarm of each feature that drifted, the most drifted first."""
     found = []
     for name in judgement.features[:_FINDINGS]:
-        strongest = max((one for one in judgement.alarms if one.feature == name), key=lambda one: one.strength)
+        top = strongest([one for one in judgement.alarms if one.feature == name])
         found.append(
             Finding(
                 feature=name,
-                measure=strongest.measure,
-                value=strongest.value,
-                threshold=strongest.threshold,
-                p_value=strongest.p_value,
-                scale=strongest.scale,
+                measure=top.measure,
+                value=top.value,
+                threshold=top.threshold,
+                p_value=top.p_value,
+                scale=top.scale,
             )
         )
     return found
@@ -187,9 +212,9 @@ def in_words(judgement: Judgement) -> str:
 def _in_words(judgement: Judgement, name: str) -> str:
     if name in judgement.missing:
         return f"{_plain(name)} is missing"
-    strongest: Result = max((one for one in judgement.alarms if one.feature == name), key=lambda one: one.strength)
-    over = f" over {strongest.scale} windows" if strongest.scale > 1 else ""
-    return f"{_plain(name)}: {strongest.measure} {strongest.value:.3g}{over}"
+    top = strongest([one for one in judgement.alarms if one.feature == name])
+    over = f" over {top.scale} windows" if top.scale > 1 else ""
+    return f"{_plain(name)}: {top.measure} {top.value:.3g}{over}"
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from mooring.monitor.schema import Verdict, Window
+from mooring.monitor.schema import Assessment, Verdict, Window
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -45,6 +45,9 @@ class Metrics:
         self._read_until: dict[str, datetime] = {}
         self._errors: Counter[tuple[str, str]] = Counter()
         self._alerts: Counter[tuple[str, str, str]] = Counter()
+        self._assessed: dict[tuple[str, str | None, str], Assessment] = {}
+        self._labels: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
 
     def judged(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
         """Tell of a verdict from now on, with feature, measure and value of each result.
@@ -63,6 +66,26 @@ class Metrics:
             of_model.sort(key=lambda each: self._newest[each].window.end, reverse=True)
             for each in of_model[KEPT:]:
                 del self._newest[each]
+
+    def assessed(self, assessment: Assessment) -> None:
+        """Tell of how well a model did from now on, unless a newer window is told of already."""
+        window = assessment.window
+        key = window.model, window.version, window.variant
+        with self._lock:
+            known = self._assessed.get(key)
+            if not assessment.measures or (known is not None and known.window.start > window.start):
+                return
+            self._assessed[key] = assessment
+            of_model = [each for each in self._assessed if each[0] == window.model]
+            of_model.sort(key=lambda each: self._assessed[each].window.end, reverse=True)
+            for each in of_model[KEPT:]:
+                del self._assessed[each]
+
+    def labels(self, model: str, labels: int, unknown: int) -> None:
+        """Count labels that were read, and requests that they name and the log does not have."""
+        with self._lock:
+            self._labels[model] += labels
+            self._unknown[model] += unknown
 
     def read(self, model: str, newest: datetime) -> None:
         """Note the time of the newest row of a model that was read."""
@@ -86,6 +109,7 @@ class Metrics:
         with self._lock:
             newest, read_until = list(self._newest.values()), dict(self._read_until)
             errors, alerts = dict(self._errors), dict(self._alerts)
+            assessed, labels, unknown = list(self._assessed.values()), dict(self._labels), dict(self._unknown)
         drift = GaugeMetricFamily(
             "mooring_drift", "What a measure gives for a feature", labels=[*_STREAM, "feature", "measure"]
         )
@@ -119,6 +143,38 @@ class Metrics:
         for (model, kind, status), count in alerts.items():
             told.add_metric([model, kind, status], count)
         yield told
+        yield from _of_assessments(assessed)
+        for name, what, counts in (
+            ("mooring_labels", "Labels that were read", labels),
+            ("mooring_labels_unknown", "Requests that labels name and the log does not have", unknown),
+        ):
+            counted = CounterMetricFamily(name, what, labels=["model"])
+            for model, count in counts.items():
+                counted.add_metric([model], count)
+            yield counted
+
+
+def _of_assessments(assessed: Iterable[Assessment]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    value = GaugeMetricFamily(
+        "mooring_performance", "What a measure gives on labelled rows", labels=[*_STREAM, "measure"]
+    )
+    status = GaugeMetricFamily("mooring_performance_status", "0 ok, 1 warning, 2 critical", labels=_STREAM)
+    coverage = GaugeMetricFamily("mooring_label_coverage", "Share of rows that have a label", labels=_STREAM)
+    delay = GaugeMetricFamily(
+        "mooring_label_delay_seconds", "How long after its row a label came, in the middle", labels=_STREAM
+    )
+    for one in assessed:
+        stream = [one.window.model, one.window.version or "", one.window.variant]
+        for measure, found in one.measures.items():
+            value.add_metric([*stream, measure], found.value)
+        if one.status in _SEVERITY:
+            status.add_metric(stream, _SEVERITY[one.status])
+        coverage.add_metric(stream, one.coverage)
+        if one.delay is not None:
+            delay.add_metric(stream, one.delay)
+    yield from (value, status, coverage, delay)
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from mooring.drift.judge import Result
 from mooring.monitor.judging import judgement_of
+from mooring.monitor.schema import Status, Verdict
 from mooring.monitor.state import Judged, State
 
 if TYPE_CHECKING:
@@ -30,8 +32,23 @@ COLUMNS = (
 )
 
 
+STATUSES: dict[Status, str] = {
+    "ok": "ok",
+    "warning": "warning",
+    "critical": "critical",
+    "too_few": "too few rows",
+    "no_baseline": "no baseline",
+}
+"""What is said of a window, as people read it."""
+
+
 class UnknownModel(ValueError):
     """A model of which the state knows nothing; the message says what it knows."""
+
+
+def was_judged(verdict: Verdict) -> bool:
+    """Return whether a verdict says how a window is; of one with too few rows there are values, and no alarms."""
+    return verdict.status in ("ok", "warning", "critical")
 
 
 def history(
@@ -81,7 +98,8 @@ def _as_dict(state: State, judged: Judged, values: bool) -> dict[str, Any]:
     window, verdict = judged
     assert verdict is not None
     judgement = judgement_of(state.results(verdict.id))
-    shown = (judgement.results if values else judgement.alarms) if judgement else []
+    judged_it = was_judged(verdict)
+    shown = [one for one in judgement.results if values or (judged_it and one.alarm)] if judgement else []
     return {
         "model": window.model,
         "version": window.version,
@@ -97,23 +115,36 @@ def _as_dict(state: State, judged: Judged, values: bool) -> dict[str, Any]:
         "message": verdict.message,
         "budget": verdict.budget,
         "seed": verdict.seed,
-        "features": judgement.features if judgement else [],
+        "features": judgement.features if judgement and judged_it else [],
         "missing": judgement.missing if judgement else [],
         "unknown": judgement.unknown if judgement else [],
-        "results": [
-            {
-                "feature": one.feature,
-                "measure": one.measure,
-                "scale": one.scale,
-                "value": _number(one.value),
-                "p_value": _number(one.p_value),
-                "threshold": _number(one.threshold),
-                "alarm": one.alarm,
+        "results": _results(shown, judged_it),
+        "segments": {
+            name: {
                 "severity": one.severity,
+                "rows": one.rows,
+                "features": one.features,
+                "results": _results(one.results if values else one.alarms, True),
             }
-            for one in shown
-        ],
+            for name, one in (judgement.segments if judgement else {}).items()
+        },
     }
+
+
+def _results(shown: list[Result], judged_it: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "feature": one.feature,
+            "measure": one.measure,
+            "scale": one.scale,
+            "value": _number(one.value),
+            "p_value": _number(one.p_value),
+            "threshold": _number(one.threshold),
+            "alarm": one.alarm and judged_it,
+            "severity": one.severity if judged_it else "ok",
+        }
+        for one in shown
+    ]
 
 
 def _number(value: float | None) -> float | None:
@@ -152,6 +183,7 @@ def drift(
         for window, verdict in found:
             assert verdict is not None
             judgement = judgement_of(opened.results(verdict.id))
+            judged_it = was_judged(verdict)
             own = (
                 window.model,
                 window.version,
@@ -162,7 +194,16 @@ def drift(
                 verdict.status,
             )
             rows += [
-                (*own, one.feature, one.measure, one.scale, one.value, one.p_value, one.threshold, one.alarm)
+                (
+                    *own,
+                    one.feature,
+                    one.measure,
+                    one.scale,
+                    one.value,
+                    one.p_value,
+                    one.threshold,
+                    one.alarm and judged_it,
+                )
                 for one in (judgement.results if judgement else [])
             ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -15,7 +15,7 @@ import msgspec
 
 from mooring.config import MonitorSettings
 from mooring.log import reader
-from mooring.log.store import StoreError
+from mooring.log.store import StoreError, is_local
 from mooring.monitor import alerts
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.database import StateError
@@ -27,20 +27,29 @@ from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.monitor.watch import Watch
 
 Page = Callable[[State, str], str]
+Retrain = Callable[[State, str, Callable[[str], None]], bool]
 _STAND_BY_SECONDS = 5.0
+_WAIT_SECONDS = 30.0
 _SAY_AGAIN_SECONDS = 600.0
 _TRACKED_AT_ONCE = 50
+_RETRAIN_SECONDS = 2.0
 
 
 def run(
-    settings: MonitorSettings, *, once: bool = False, small: Page | None = None, page: Page | None = None
+    settings: MonitorSettings,
+    *,
+    once: bool = False,
+    small: Page | None = None,
+    page: Page | None = None,
+    retrain: Retrain | None = None,
 ) -> bool:
     """Watch a model's log until SIGTERM or SIGINT, or once; return whether all that was tried worked.
 
-    Once, the windows that are still open are judged as they are, and what fails is not tried again. `small` makes
-    the report that goes to MLflow, `page` the one that `--report` names. Raises ValueError for settings that can't
-    be meant, StateError where the state can't be opened, CantServe where the metrics can't be, and, once,
-    LogError, StoreError and LeaseHeld.
+    Once, the windows that are still open are judged as they are, and what fails is not tried again. A log that has
+    nothing yet is said, and is no failure: traffic may be still to come. `small` makes the report that goes to
+    MLflow, `page` the one that `--report` names. `retrain` takes a model's retraining as far as it goes now, and
+    says whether it goes on soon. Raises ValueError for settings that can't be meant, StateError where the state
+    can't be opened, CantServe where the metrics can't be, and, once, LogError, StoreError and LeaseHeld.
     """
     _check(settings)
     channels = channels_of(settings)
@@ -53,7 +62,7 @@ def run(
         if settings.metrics_port >= 0 and not once:
             port = stack.enter_context(serving(metrics, settings.metrics_port, settings.metrics_host))
             say(f"metrics on http://{settings.metrics_host}:{port}/metrics")
-        watching = _Watching(settings, state, channels, metrics, small, page)
+        watching = _Watching(settings, state, channels, metrics, small, page, retrain)
         return watching.once(stop) if once else watching.until(stop)
 
 
@@ -87,29 +96,45 @@ class _Watching:
         metrics: Metrics,
         small: Page | None,
         page: Page | None,
+        retrain: Retrain | None,
     ) -> None:
         self._settings = settings
         self._state = state
         self._channels = channels
         self._small = small
         self._page = page
+        self._retrain = retrain
         self._metrics = metrics
         self._tracking = Tracking()
         self._said: dict[str, float] = {}
         self._baselines = Baselines(state, self._tracking, self._complain)
 
     def once(self, stop: threading.Event) -> bool:
+        if why_not := nothing_yet(self._settings.log):
+            say(why_not)
+            return True
         model = self._model()
         watch = self._watching(model)
         with self._state.lease(f"monitor/{model}") as lease:
             self._write_report(model, watch.look(lease, provisional=True, stopping=stop.is_set))
             told = self._tell(model, lease)
-            return self._track(model, stop) and told and not stop.is_set()
+            tracked = self._track(model, stop)
+            if self._retrain is not None:
+                self._retrain(self._state, model, self._complain)
+            return tracked and told and not stop.is_set()
 
     def until(self, stop: threading.Event) -> bool:
         say(f"watching {self._settings.model or 'the model'} in {self._settings.log}, state in {self._state.name}")
+        waits = False
         while not stop.is_set():
             try:
+                if why_not := nothing_yet(self._settings.log):
+                    if not waits:
+                        say(f"{why_not}: waiting for the first traffic")
+                    waits = True
+                    stop.wait(min(self._settings.every, _WAIT_SECONDS))
+                    continue
+                waits = False
                 model = self._model()
                 with self._state.lease(f"monitor/{model}") as lease:
                     watch = self._watching(model)  # anew: another may have worked on the state meanwhile
@@ -117,7 +142,7 @@ class _Watching:
                         self._write_report(model, watch.look(lease, stopping=stop.is_set))
                         self._tell(model, lease)
                         self._track(model, stop)
-                        stop.wait(self._settings.every)
+                        self._wait(model, stop)
             except LeaseHeld as error:
                 self._complain(f"{error}. This one stands by")
                 stop.wait(_STAND_BY_SECONDS)
@@ -128,6 +153,13 @@ class _Watching:
                 self._complain(f"{error}. Nothing is lost; it is tried again")
                 stop.wait(min(self._settings.every, 30.0))
         return True
+
+    def _wait(self, model: str, stop: threading.Event) -> None:
+        """Wait until it is time to look again, and go on meanwhile with a retraining."""
+        end = time.monotonic() + self._settings.every
+        while not stop.is_set() and (left := end - time.monotonic()) > 0:
+            going_on = self._retrain is not None and self._retrain(self._state, model, self._complain)
+            stop.wait(min(left, _RETRAIN_SECONDS) if going_on else left)
 
     def _watching(self, model: str) -> Watch:
         settings = msgspec.structs.replace(self._settings, model=model)
@@ -165,7 +197,7 @@ class _Watching:
         while not stop.is_set():
             waiting = self._state.untracked(model, _TRACKED_AT_ONCE + 1)
             if not waiting:
-                return True
+                return self._track_performance(model, stop)
             for place, (window, verdict) in enumerate(waiting[:_TRACKED_AT_ONCE], 1):
                 if verdict is None:
                     continue
@@ -185,12 +217,47 @@ class _Watching:
                     break
         return False
 
+    def _track_performance(self, model: str, stop: threading.Event) -> bool:
+        """Log how well the model did to MLflow, as far as that is not there yet."""
+        while not stop.is_set():
+            waiting = self._state.untracked_assessments(model, _TRACKED_AT_ONCE)
+            if not waiting:
+                return True
+            for assessment in waiting:
+                try:
+                    self._tracking.log_assessment(assessment)
+                except TrackingError as error:
+                    self._metrics.error(model, "tracking")
+                    self._complain(f"{error}. What labels say waits in the state until then")
+                    return False
+                with self._state.begin() as tx:
+                    tx.mark_assessments_tracked([assessment.id])
+        return False
+
     def _complain(self, text: str) -> None:
         """Say what is wrong, the same thing not again for a while."""
         now = time.monotonic()
         self._said = {old: when for old, when in self._said.items() if now - when < _SAY_AGAIN_SECONDS}
         if self._said.setdefault(re.sub(r"\d+", "", text), now) == now:  # whatever it counts or numbers
             say(text)
+
+
+def nothing_yet(uri: str) -> str:
+    """Return why a log has nothing to watch as long as nothing was logged, '' where it has something.
+
+    Raises LogError for a log of CSV files, which the monitor can't read, and StoreError.
+    """
+    path = Path(uri.removeprefix("file://")) if is_local(uri) else None
+    if path is not None and not path.exists():
+        return f"no log at {uri} yet"
+    if reader.models(reader.open_log(uri), uri):
+        return ""
+    if path is not None and any(path.glob("*.csv")):
+        raise reader.LogError(
+            f"the log {uri} is of CSV files, and the monitor reads Parquet. Have it written elsewhere: "
+            "by MLFLOW_MONITORING_FORMAT=parquet in the model, or by --format parquet at the proxy"
+        )
+    return f"nothing in the log {uri} yet"
 
 
 def say(text: str) -> None:

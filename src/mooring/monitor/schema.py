@@ -36,6 +36,10 @@ Level = Literal["ok", "warning", "critical"]
 """How bad a drift is."""
 Kind = Literal["new", "worsened", "ended"]
 """What happened to a drift that somebody is told of."""
+AlertKind = Literal["new", "worsened", "ended", "performance_new", "performance_worsened", "performance_ended"]
+"""The same of an alert in the queue, which may be about the model's performance instead."""
+About = Literal["drift", "performance"]
+"""What an alert is about."""
 
 VERSION_TABLE = "mooring_version"
 _NAMESPACE = uuid.UUID("6f0e7c52-3d1b-5a0c-9a8e-0c7d0b1f6a11")
@@ -192,6 +196,78 @@ alerts = Table(
     Index(None, "model", "created"),
 )
 
+performance = Table(
+    "mooring_performance",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("window_id", Text, ForeignKey("mooring_windows.id"), nullable=False),
+    Column("look", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("labelled", BigInteger, nullable=False),
+    Column("delay", Float),
+    Column("chance", Float),
+    Column("budget", Float, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("tracked", Utc),
+    Column("results", LargeBinary, nullable=False),
+    UniqueConstraint("window_id", "look"),
+)
+
+tickets = Table(
+    "mooring_tickets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("champion", VersionText, nullable=False),
+    Column("candidate", VersionText, nullable=False),
+    Column("run_id", Text),
+    Column("directory", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("updated", Utc, nullable=False),
+    Column("ended", Utc),
+    UniqueConstraint("model", "number"),
+)
+# Never two at once for one model.
+_unended = tickets.c.ended.is_(None)
+Index("uq_mooring_tickets_unended", tickets.c.model, unique=True, sqlite_where=_unended, postgresql_where=_unended)
+
+steps = Table(
+    "mooring_steps",
+    metadata,
+    Column("ticket_id", Text, ForeignKey("mooring_tickets.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("what", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+promotions = Table(
+    "mooring_promotions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("ticket_id", Text, ForeignKey("mooring_tickets.id")),
+    Column("kind", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("previous", VersionText, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("ended", Utc),
+    Index(None, "model", "created"),
+)
+
 leases = Table(
     "mooring_leases",
     metadata,
@@ -292,7 +368,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict_id: str
     model: str
-    kind: Kind
+    kind: AlertKind
     channel: str
     payload: str = "{}"
     status: Literal["pending", "sent", "failed"] = "pending"
@@ -308,7 +384,67 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         return alert_id(self.verdict_id, self.kind, self.channel)
 
 
-def alert_id(verdict_id: str, kind: Kind, channel: str) -> str:
+class Measured(msgspec.Struct, frozen=True):
+    """What a measure gave on labelled rows, and the interval in which it lies with 95 % probability."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """How the model did on the rows of a window in which a feature has one value, or is in one range."""
+
+    column: str
+    value: str
+    rows: int
+    labelled: int
+    measures: dict[str, Measured] = {}
+
+
+class Assessment(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the model did on the labelled rows of a window.
+
+    `look` counts how often it was judged: 0 where it could not be, for want of labels or of a baseline. `labelled`
+    of the `rows` have a label, which came `delay` seconds after them in the middle. `chance` is that of a loss as
+    large if nothing had changed, judged with `judged` labelled rows and compared with `budget`. `before` is what
+    the measures were on the baseline's held-out rows.
+    """
+
+    window: Window
+    look: int = 0
+    status: Status
+    task: str = ""
+    rows: int
+    labelled: int
+    delay: float | None = None
+    chance: float | None = None
+    budget: float = 0.0
+    message: str = ""
+    created: datetime
+    tracked: datetime | None = None
+    judged: int = 0
+    measures: dict[str, Measured] = {}
+    before: dict[str, float] = {}
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The assessment's id: the same one however often it is computed."""
+        return _id(self.window.id, "performance", self.look)
+
+    @property
+    def coverage(self) -> float:
+        """The share of rows that have a label."""
+        return min(self.labelled / self.rows, 1.0) if self.rows else 0.0
+
+
+def final_verdict_id(window: Window) -> str:
+    """Return the id of the final verdict on a window as it is now."""
+    return _id(window.id, window.revision, False)
+
+
+def alert_id(verdict_id: str, kind: AlertKind, channel: str) -> str:
     """Return the id of the alert of this kind about a verdict to a channel."""
     return _id(verdict_id, kind, channel)
 

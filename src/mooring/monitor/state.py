@@ -26,10 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from mooring.monitor import assessing
 from mooring.monitor.database import DEFAULT_URL, Database, StateError, insert
 from mooring.monitor.leases import Holder, Lease, holder
 from mooring.monitor.schema import (
     Alert,
+    Assessment,
     Baseline,
     Level,
     Status,
@@ -108,7 +110,7 @@ class State:
     """
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
-        self._database = Database(url)
+        self.database = Database(url)
 
     def __enter__(self) -> Self:
         return self
@@ -118,12 +120,12 @@ class State:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._database.close()
+        self.database.close()
 
     @property
     def name(self) -> str:
         """Where it lies, without a password."""
-        return self._database.name
+        return self.database.name
 
     # Writing
 
@@ -133,25 +135,25 @@ class State:
 
         With a lease nothing is written unless this process still has it at the end; else LeaseLost is raised.
         """
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if lease is not None:
                 lease.check(connection)
             yield Transaction(connection)
 
     def lease(self, name: str, seconds: float = 60.0) -> Lease:
         """Return the lease of a job, such as `monitor/NAME`; it is not acquired yet."""
-        return Lease(self._database, name, seconds)
+        return Lease(self.database, name, seconds)
 
     def holder(self, name: str) -> Holder | None:
         """Return who has a lease, or None where nobody has."""
-        return holder(self._database, name)
+        return holder(self.database, name)
 
     # Objects of the log
 
     def seen(self, model: str, log: str, names: Iterable[str]) -> set[str]:
         """Return which of these objects of a log are done."""
         there = objects.c.model == model, objects.c.log == log
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return {
                 name
                 for some in _chunks(sorted(set(names)))
@@ -161,7 +163,7 @@ class State:
     def newest_day(self, model: str, log: str) -> date | None:
         """Return the newest day that a done object of a log is of."""
         query = select(func.max(objects.c.day)).where(objects.c.model == model, objects.c.log == log)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             newest: date | None = connection.scalar(query)
             return newest
 
@@ -172,7 +174,7 @@ class State:
         query = select(*_BASELINE).where(baselines.c.model == model, baselines.c.version == version)
         if digest is not None:
             query = query.where(baselines.c.digest == digest)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query.order_by(baselines.c.created.desc()).limit(1)).first()
             return Baseline(**row._mapping) if row else None
 
@@ -219,12 +221,12 @@ class State:
             windows.c.start < end,
             windows.c.end > start,
         )
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [_window(row) for row in connection.execute(query.order_by(windows.c.start))]
 
     def profiles(self, window_ids: Iterable[str]) -> dict[str, bytes]:
         """Return the profiles of windows, as far as they are kept still."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return {
                 row.id: row.profile
                 for some in _chunks(sorted(set(window_ids)))
@@ -238,13 +240,13 @@ class State:
     def verdict(self, verdict_id: str) -> Judged | None:
         """Return a verdict and its window."""
         query = select(*_WINDOW, *_VERDICT).join_from(windows, verdicts).where(verdicts.c.id == verdict_id)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query).first()
             return _row_judged(row) if row else None
 
     def results(self, verdict_id: str) -> bytes | None:
         """Return all results of a verdict."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalar(select(verdicts.c.results).where(verdicts.c.id == verdict_id))
 
     def models(self) -> list[Watched]:
@@ -263,7 +265,7 @@ class State:
             .scalar_subquery()
         )
         names = [models.c.model, models.c.version, models.c.variant, models.c.standing]
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             watched = connection.execute(select(*names, newest.label("newest")).order_by(*names)).all()
             ids = [row.newest for row in watched if row.newest is not None]
             found = {
@@ -282,18 +284,55 @@ class State:
             .order_by(windows.c.number, verdicts.c.revision)
             .limit(limit)
         )
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [_row_judged(row) for row in connection.execute(query)]
 
+    # Performance
+
+    def assessments(
+        self,
+        model: str,
+        *,
+        version: str | EllipsisType | None = ...,
+        variant: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        status: Literal["open", "closed"] | None = None,
+        newest: int = 100,
+    ) -> list[Assessment]:
+        """Return how well a model did in its newest windows that were assessed, the oldest of them first.
+
+        The windows are chosen as `history` does; of each it is the newest look.
+        """
+        with self.database.reading() as connection:
+            return assessing.assessments(connection, model, version, variant, start, end, status, newest)
+
+    def performance_statuses(
+        self, model: str, version: str | None, variant: str, newest: int = 100
+    ) -> list[Status]:
+        """Return how the model's performance stands in its newest closed windows, the newest window at the end."""
+        found = self.assessments(model, version=version, variant=variant, status="closed", newest=newest)
+        return [one.status for one in found]
+
+    def unassessed(self, model: str, since: datetime, *, with_open: bool = False) -> list[Window]:
+        """Return the windows from `since` on that were not assessed with all their rows, the oldest first."""
+        with self.database.reading() as connection:
+            return assessing.unassessed(connection, model, since, with_open=with_open)
+
+    def untracked_assessments(self, model: str, limit: int = 100) -> list[Assessment]:
+        """Return assessments that are not logged to MLflow yet, the oldest windows first."""
+        with self.database.reading() as connection:
+            return assessing.untracked(connection, model, limit)
+
     def _judged(self, chosen: Select[Any]) -> list[Judged]:
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return _judged(connection, chosen)
 
     # Alerts
 
     def standing(self, model: str, version: str | None, variant: str) -> Level:
         """Return the worst that is known of a drift that lasts, or ok."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return Transaction(connection).standing(model, version, variant)
 
     def due_alerts(self, model: str, now: datetime) -> list[Alert]:
@@ -321,7 +360,7 @@ class State:
 
     def _alerts(self, which: ColumnElement[bool], limit: int) -> list[Alert]:
         query = select(*_ALERT).where(which).order_by(alerts.c.created.desc(), alerts.c.id.desc()).limit(limit)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [Alert(**row._mapping) for row in connection.execute(query)]
 
 
@@ -329,7 +368,7 @@ class Transaction:
     """What can be written; see `State.begin`."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def mark_done(self, model: str, log: str, done: Iterable[Done]) -> None:
         """Note that these objects' rows are in their windows. Raises StateConflict where one was noted already."""
@@ -338,7 +377,7 @@ class Transaction:
         if not rows:
             return
         try:
-            self._connection.execute(plain_insert(objects), rows)
+            self.connection.execute(plain_insert(objects), rows)
         except IntegrityError:
             raise StateConflict(
                 f"an object of {log} is done already, by another monitor of {model}: nothing is counted twice"
@@ -350,8 +389,8 @@ class Transaction:
         baseline = Baseline(
             model=model, version=version, digest=digest, created=datetime.now(UTC), source=source, data=data
         )
-        statement = insert(self._connection, baselines).values(values(baseline))
-        self._connection.execute(
+        statement = insert(self.connection, baselines).values(values(baseline))
+        self.connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["model", "version", "digest"],
                 set_={"created": statement.excluded.created, "source": statement.excluded.source},
@@ -361,8 +400,8 @@ class Transaction:
 
     def put_window(self, window: Window, profile: bytes) -> Window:
         """Write a window, new or as it is now, with the profile of all its rows; return it with its number."""
-        self._connection.execute(
-            insert(self._connection, models)
+        self.connection.execute(
+            insert(self.connection, models)
             .values(
                 model=window.model,
                 version=window.version,
@@ -374,17 +413,17 @@ class Transaction:
         )
         last = select(func.coalesce(func.max(windows.c.number), 0)).where(windows.c.model == window.model)
         columns = {**values(window), "profile": profile, "number": last.scalar_subquery() + 1}
-        statement = insert(self._connection, windows).values(columns)
+        statement = insert(self.connection, windows).values(columns)
         fixed = ("id", "model", "version", "variant", "start", "number")
         written = statement.on_conflict_do_update(
             index_elements=[windows.c.id],
             set_={name: statement.excluded[name] for name in columns if name not in fixed},
         ).returning(*_WINDOW)
-        return _window(self._connection.execute(written).one())
+        return _window(self.connection.execute(written).one())
 
     def prune(self, model: str, before: datetime) -> int:
         """Forget the profiles of closed windows that ended before; return how many. Their verdicts stay."""
-        pruned = self._connection.execute(
+        pruned = self.connection.execute(
             update(windows)
             .where(
                 windows.c.model == model,
@@ -404,7 +443,7 @@ class Transaction:
         comes out otherwise, or for more rows.
         """
         columns = {**values(verdict), "summary": encode_summary(verdict.summary), "results": results}
-        statement = insert(self._connection, verdicts).values(columns)
+        statement = insert(self.connection, verdicts).values(columns)
         if verdict.provisional:
             new = statement.excluded
             told = [verdicts.c[name] for name in ("status", "rows", "seed", "budget", "baseline")]
@@ -415,14 +454,23 @@ class Transaction:
             )
         else:
             changing = statement.on_conflict_do_nothing(index_elements=[verdicts.c.id])
-        return self._connection.execute(changing.returning(verdicts.c.id)).first() is not None
+        return self.connection.execute(changing.returning(verdicts.c.id)).first() is not None
 
     def mark_tracked(self, verdict_ids: Iterable[str]) -> None:
         """Note that these verdicts are logged to MLflow."""
         for some in _chunks(list(verdict_ids)):
-            self._connection.execute(
+            self.connection.execute(
                 update(verdicts).where(verdicts.c.id.in_(some)).values(tracked=datetime.now(UTC))
             )
+
+    def put_assessment(self, assessment: Assessment) -> None:
+        """Write how well a model did in a window, new or as it is at this look now."""
+        assessing.put(self.connection, assessment)
+
+    def mark_assessments_tracked(self, ids: Iterable[str]) -> None:
+        """Note that these assessments are logged to MLflow."""
+        for some in _chunks(list(ids)):
+            assessing.mark_tracked(self.connection, some)
 
     def statuses(self, model: str, version: str | None, variant: str, newest: int) -> list[Status]:
         """Return what the final verdicts on the newest windows say, the newest window at the end."""
@@ -434,30 +482,30 @@ class Transaction:
             .limit(2 * newest)
         )
         found: dict[str, Status] = {}
-        for row in self._connection.execute(query):
+        for row in self.connection.execute(query):
             found.setdefault(row.id, row.status)  # of a window that was judged again the last one
         return list(found.values())[:newest][::-1]
 
     def standing(self, model: str, version: str | None, variant: str) -> Level:
         """Return what `set_standing` noted, or ok."""
         query = select(models.c.standing).where(_is(models, model, version, variant))
-        return self._connection.scalar(query) or "ok"
+        return self.connection.scalar(query) or "ok"
 
     def set_standing(self, model: str, version: str | None, variant: str, standing: Level) -> None:
         """Note how bad a lasting drift is known to be; ok where there is none."""
-        self._connection.execute(
+        self.connection.execute(
             update(models).where(_is(models, model, version, variant)).values(standing=standing)
         )
 
     def put_alert(self, alert: Alert) -> bool:
         """Put an alert in the queue, and return whether it was not there yet."""
-        written = insert(self._connection, alerts).values(values(alert)).on_conflict_do_nothing()
-        return self._connection.execute(written.returning(alerts.c.id)).first() is not None
+        written = insert(self.connection, alerts).values(values(alert)).on_conflict_do_nothing()
+        return self.connection.execute(written.returning(alerts.c.id)).first() is not None
 
     def update_alert(self, alert: Alert) -> None:
         """Write what became of an alert: its status, attempts, times and error."""
         changing = ("status", "attempts", "next_attempt", "last_error", "sent")
-        self._connection.execute(
+        self.connection.execute(
             update(alerts).where(alerts.c.id == alert.id).values({name: getattr(alert, name) for name in changing})
         )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mooring.monitor.schema import Verdict, Window
+from mooring.monitor.schema import Assessment, Verdict, Window
 from mooring.registry import BASELINE, DIRECTORY
 
 if TYPE_CHECKING:
@@ -137,6 +137,43 @@ class Tracking:
                 raise
         return run_id
 
+    def log_assessment(self, assessment: Assessment) -> str:
+        """Log how well a model did in a window to the same run, and return its id.
+
+        The metrics performance/MEASURE, performance/coverage and performance/severity, at the window's end and
+        with its number as step, and tags. What is not of the champion begins with its variant.
+
+        Raises TrackingError.
+        """
+        from mlflow.entities import Metric, RunTag
+
+        window = assessment.window
+        numbers = {name: measure.value for name, measure in assessment.measures.items()}
+        numbers["coverage"] = assessment.coverage
+        if assessment.status in _SEVERITY:
+            numbers["severity"] = _SEVERITY[assessment.status]
+        at = int(window.end.timestamp() * 1000)
+        metrics = [
+            Metric(_of_variant(window, f"performance/{name}"), value, at, window.number)
+            for name, value in numbers.items()
+            if math.isfinite(value)
+        ]
+        tags = [
+            RunTag(f"mooring.{_of_variant(window, name)}", value)
+            for name, value in (
+                ("performance", assessment.status),
+                ("performance_window", window.start.isoformat()),
+            )
+        ]
+        with self._asking(f"take the performance of {window.model}"):
+            try:
+                run_id = self._run_id(window.model)
+                self._client.log_batch(run_id, metrics, tags=tags, synchronous=True)
+            except BaseException:
+                self._run_ids.pop(window.model, None)  # somebody may have deleted it
+                raise
+        return run_id
+
     def _run_id(self, model: str) -> str:
         """Return the model's run, found again or made."""
         if model not in self._run_ids:
@@ -151,6 +188,9 @@ class Tracking:
             run = (
                 found[0] if found else self._client.create_run(experiment_id, tags=tags, run_name=f"{model} drift")
             )
+            if run.info.status == "RUNNING":
+                # Between two verdicts nothing runs; to a run that has ended MLflow logs all the same.
+                self._client.set_terminated(run.info.run_id)
             self._run_ids[model] = str(run.info.run_id)
         return self._run_ids[model]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -13,18 +14,20 @@ import numpy as np
 
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
-from mooring.drift.judge import FLOORS, SCALES
+from mooring.drift.judge import FLOORS, SCALES, values_of
 from mooring.drift.profile import Profile, profile
 from mooring.drift.stored import FormatError
 from mooring.log import reader
 from mooring.log.parquet import folder_name
-from mooring.monitor import alerts, incoming, windows
+from mooring.monitor import alerts, incoming, segments, windows
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.incoming import Chunk, Rows, Stream
-from mooring.monitor.judging import conclude, judgement_of, lengths_of
+from mooring.monitor.judging import conclude, judgement_of, lengths_of, thresholds_of
 from mooring.monitor.leases import Lease
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.schema import Status, Verdict, Window
+from mooring.monitor.performance import Performance
+from mooring.monitor.results import STATUSES
+from mooring.monitor.schema import Verdict, Window
 from mooring.monitor.state import Done, State, Transaction
 from mooring.monitor.windows import Piece
 
@@ -33,6 +36,7 @@ _OLD = timedelta(days=1)
 _AHEAD = timedelta(minutes=5)
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 _PAGE = 1000
+_NAMES = 10
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -100,10 +104,13 @@ class Watch:
         self._spark = _spark_session() if settings.engine == "spark" else None
         self._model = settings.model
         self._said: set[str] = set()
+        self._checked: set[str] = set()
         self._done: set[str] = set()
         self._echoing: dict[str, bool] = {}
         self._streams: set[Stream] | None = None
         self._caught_up: dict[Stream, str | None] = {}
+        self._taking: dict[str, int] = {}
+        self._performance = Performance(settings, state, baselines, channels, say, metrics)
 
     def look(
         self,
@@ -132,6 +139,7 @@ class Watch:
         judged += self._catch_up(model, lease, stopping)
         if provisional and not stopping():
             judged += self._judge_open(model, lease)
+        judged += self._performance.look(opened, model, lease, provisional=provisional, stopping=stopping)
         if judged:
             [newest] = self._state.history(model, newest=1)
             keep = timedelta(seconds=self._settings.keep + self._settings.grace)
@@ -162,6 +170,7 @@ class Watch:
         self._echoing.clear()  # what was written is asked for again
         written: list[Written] = []
         latest = 0
+        self._taking = chunk.objects
         for rows in chunk.streams(features=self._spark is None):
             latest = max(latest, int(rows.times[-1]))
             if self._streams is not None:
@@ -172,6 +181,7 @@ class Watch:
         days = chunk.days
         marks = [Done(path, days[path], count) for path, count in chunk.objects.items()]
         judged = self._write(written, lease, model, marks)
+        self._taking = {}
         self._done |= chunk.objects.keys()
         return judged
 
@@ -281,13 +291,13 @@ class Watch:
                 return found
             end = page[0].window.start
 
-    def _objects_of(self, model: str, window: Window) -> reader.Found:
-        """Return the objects of a window's days that are done."""
+    def _objects_of(self, model: str, window: Window, taking: Collection[str] = ()) -> reader.Found:
+        """Return the objects of a window's days that are done, or are `taking` part now."""
         uri = self._settings.log
         start, end = (reader.midnight(one.date()) for one in (window.start, window.end))
         with incoming.telling(self._say_once):
             found = reader.find(uri, model=model, start=start, end=end + timedelta(days=1))
-        seen = self._state.seen(model, self._key, found.objects)
+        seen = self._state.seen(model, self._key, found.objects) | set(taking)
         return incoming.part_of(found, [path for path in found.fragments if path in seen])
 
     # Verdicts
@@ -305,6 +315,8 @@ class Watch:
             baseline, why_not = None, "the baseline is another now: it is judged again, from the log"
         if baseline is None:
             self._caught_up.pop(Stream(window.version, window.variant), None)
+        else:
+            self._check_thresholds(window, baseline)
         concluded = conclude(
             window,
             profiles,
@@ -313,9 +325,26 @@ class Watch:
             provisional=provisional,
             digest=digest if baseline else None,
             why_not=why_not,
+            segments=self._segments(window, baseline),
         )
         self._echoing[window.id] = _echoes(concluded.verdict)
         return _unjudged(kept)._replace(verdict=concluded.verdict, results=concluded.results)
+
+    def _segments(self, window: Window, baseline: Baseline | None) -> dict[str, tuple[Baseline, Profile]]:
+        """Return the segments that are asked for, each with its baseline and the profile of the window's rows."""
+        wanted = {} if baseline is None else baseline.segments
+        wanted = {column: wanted[column] for column in self._settings.segment if column in wanted}
+        for column in self._settings.segment:
+            if baseline is not None and column not in wanted:
+                self._say_once(
+                    f"the baseline of {window.model} has no segments by {column}, so drift is not told apart by "
+                    f"it: log one with mooring.log_baseline(…, segments=[{column!r}])"
+                )
+        if baseline is None or not wanted:
+            return {}
+        found = self._objects_of(window.model, window, self._taking)
+        parts = incoming.between(found, Stream(window.version, window.variant), window.start, window.end)
+        return segments.profiles_of(parts, baseline, wanted)
 
     def _before(self, window: Window, baseline: Baseline, shelf: dict[str, Kept]) -> list[Profile]:
         """Return the profiles of the windows before one, newest first, as many as are merged with it.
@@ -418,6 +447,14 @@ class Watch:
             variant=rows.stream.variant,
         )
 
+    def _check_thresholds(self, window: Window, baseline: Baseline) -> None:
+        """Say which thresholds can't ever alarm, once for each baseline."""
+        if baseline.digest in self._checked:
+            return
+        self._checked.add(baseline.digest)
+        for problem in pointless(thresholds_of(self._settings.threshold), baseline):
+            self._say_once(f"{window.model}{f' version {window.version}' if window.version else ''}: {problem}")
+
     def _note_time(self, model: str, latest: datetime) -> None:
         self._metrics.read(model, latest)
         ahead = latest - datetime.now(UTC)
@@ -441,6 +478,34 @@ def _spark_session() -> SparkSession:
     return SparkSession.builder.getOrCreate()
 
 
+def pointless(thresholds: Iterable[str], baseline: Baseline) -> list[str]:
+    """Return why thresholds of the form FEATURE.MEASURE never alarm, where they do not.
+
+    >>> from mooring.drift.baseline import make
+    >>> import pyarrow as pa
+    >>> pointless(["sugra.ks"], make({"sugar": pa.array([1.5, 2.5])}))
+    ['--threshold sugra.ks: the baseline has no feature sugra; it has: sugar']
+    """
+    known = {name: one for name, one in baseline.features.items() if one.role != "label"}
+    found = []
+    for threshold in thresholds:
+        name, dot, measure = threshold.rpartition(".")
+        if not dot:
+            continue
+        if name not in known:
+            names = list(dict.fromkeys([*get_close_matches(name, known, 3), *known]))
+            more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+            there = f"it has: {', '.join(names[:_NAMES])}{more}"
+            found.append(f"--threshold {threshold}: the baseline has no feature {name}; {there}")
+            continue
+        feature = known[name]
+        suits = ["type_change_rate", *(one.measure for one in values_of(name, feature, feature.profile))]
+        if measure not in suits:
+            has = f"{name} is {feature.kind} and has: {', '.join(sorted(suits))}"
+            found.append(f"--threshold {threshold}: no such measure suits that feature; {has}")
+    return found
+
+
 def _unjudged(kept: Kept) -> Written:
     return Written(kept.window, b"" if kept.profile is None else profile_to_bytes(kept.profile))
 
@@ -461,8 +526,7 @@ def _line(window: Window, verdict: Verdict) -> str:
     version = f" version {window.version}" if window.version else ""
     variant = "" if window.variant == "champion" else f" ({window.variant})"
     open_ = ", so far" if verdict.provisional else ""
-    says: dict[Status, str] = {"too_few": "too few rows", "no_baseline": "no baseline"}
-    text = says.get(verdict.status, verdict.status)
+    text = STATUSES[verdict.status]
     return (
         f"{window.model}{version}{variant} {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S}{open_}, "
         f"{window.rows} rows: {text}{': ' if verdict.message else ''}{verdict.message}"

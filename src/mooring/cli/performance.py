@@ -1,0 +1,96 @@
+"""`mooring performance`: how well the model does on the rows whose labels are known."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mooring.cli.monitor import explained, of_model
+from mooring.cli.output import CONTEXT, placed, show
+from mooring.config import StatePlace
+
+_MARKS = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
+_SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
+
+
+@click.command(context_settings=CONTEXT)
+@of_model
+@click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest window first")
+def performance(
+    *,
+    model: str | None,
+    state: str | None,
+    model_version: str | None,
+    start: str | None,
+    end: str | None,
+    newest: int,
+    as_json: bool,
+) -> None:
+    """Show how well the model did, window by window, on the rows whose labels are known.
+
+    Exit code 2: the champion does worse in its newest judged window than on the baseline's held-out rows. 1: there
+    is nothing to show.
+    """
+    import json
+
+    from mooring.log.reader import instant
+    from mooring.monitor.performance import WORDS
+    from mooring.monitor.performance_results import as_dicts, assessments, worse
+    from mooring.monitor.state import State
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with explained(), State(settings.state) as opened:
+        found = assessments(
+            opened,
+            settings.model,
+            version=model_version,
+            start=instant(start, "start"),
+            end=instant(end, "end"),
+            newest=newest,
+        )
+    if as_json:
+        click.echo(json.dumps(as_dicts(found), indent=1))
+    elif not found:
+        raise click.ClickException(
+            "no labels are known of these windows: add them with `mooring labels add`, and run `mooring monitor`"
+        )
+    else:
+        names = [name for name in _SHOWN if any(name in one.measures for one in found)]
+        rows = []
+        for one in found:
+            shown = [one.measures.get(name) for name in names]
+            rows.append(
+                [
+                    f"{one.window.start:%Y-%m-%d %H:%M:%S}",
+                    f"{one.window.end:%H:%M:%S}",
+                    one.window.version or "",
+                    one.window.variant,
+                    f"{one.labelled} of {one.rows}",
+                    _time(one.delay),
+                    *("" if each is None else _number(each.value, each.low, each.high) for each in shown),
+                    _MARKS[one.status] + WORDS[one.status],
+                    one.message,
+                ]
+            )
+        columns = ["from (UTC)", "to", "version", "variant", "labelled", "delay", *names, "verdict", "why"]
+        show(columns, rows)
+    if worse(found):
+        sys.exit(2)
+
+
+def _number(value: float, low: float | None, high: float | None) -> str:
+    around = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+    return f"{value:.4g}{around}"
+
+
+def _time(seconds: float | None) -> str:
+    """Return a time in its largest unit.
+
+    >>> _time(90), _time(7200), _time(None)
+    ('90s', '2h', '')
+    """
+    if seconds is None:
+        return ""
+    unit, size = next((one for one in (("d", 86_400), ("h", 3600), ("m", 60)) if seconds >= 2 * one[1]), ("s", 1))
+    return f"{seconds / size:.3g}{unit}"

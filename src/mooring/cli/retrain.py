@@ -1,0 +1,332 @@
+"""`mooring retrain`, `mooring promote`, `mooring rollback` and `mooring history`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mooring.cli.monitor import explained
+from mooring.cli.output import CONTEXT, placed, show, with_name
+from mooring.config import RetrainSettings, SettingError, StatePlace, options
+
+if TYPE_CHECKING:
+    from mooring.monitor.state import State
+    from mooring.retrain.tickets import Ticket, Tickets
+
+_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    from mooring.retrain.byhand import NoPrevious
+    from mooring.retrain.registry import Moved
+    from mooring.retrain.tickets import TicketError
+
+    try:
+        with explained():
+            yield
+    except (TicketError, NoPrevious, Moved) as error:
+        raise click.ClickException(str(error)) from None
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise SettingError(str(error)) from None
+
+
+def _of_state(command: Any) -> Any:
+    for flag in (
+        click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]"),
+        click.option("--model", help="name of the model; needed where the state knows several"),
+    ):
+        command = flag(command)
+    return command
+
+
+@click.group(context_settings=CONTEXT, invoke_without_command=True)
+@options(RetrainSettings)
+@click.option("--now", is_flag=True, help="retrain whatever the verdicts say, and wait for what comes of it")
+@click.option("--dry-run", is_flag=True, help="gather the training data, say what would be run, and end")
+@click.pass_context
+def retrain(context: click.Context, settings: RetrainSettings, *, now: bool, dry_run: bool) -> None:
+    """Say whether the model is to be retrained, or retrain it; the monitor does so by itself.
+
+    \b
+    mooring retrain                    whether the verdicts call for it, and what is under way
+    mooring retrain --now              retrain, compare, and promote what is better
+    mooring retrain --dry-run          the training data and the command, nothing else
+    mooring retrain approve 3          let a retraining begin that waits to be approved
+    mooring retrain show 3             what happened to it, and the job's output
+
+    With --now the exit code says what came of it: 0 promoted, 3 refused by the gate, 4 failed.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mooring.monitor.results import model_in
+    from mooring.monitor.state import State
+    from mooring.retrain import job
+
+    settings = with_name(settings)
+    with _explained(), State(settings.state) as state:
+        model = settings.model or model_in(state, None)
+        if dry_run:
+            job.check(settings)
+            _dry_run(settings, state, model)
+        elif now:
+            sys.exit(_now(settings, state, model))
+        else:
+            _say_what_is_due(settings, state, model)
+
+
+def _say_what_is_due(settings: RetrainSettings, state: State, model: str) -> None:
+    from datetime import UTC, datetime
+
+    from mooring.retrain.tickets import Tickets
+    from mooring.retrain.trigger import ask
+
+    answer = ask(state, model, settings, datetime.now(UTC))
+    due = "is to be retrained" if answer.cause is not None else "is not to be retrained"
+    click.echo(f"{model} {due}: {answer.reason}")
+    if (ticket := Tickets(state).unended(model)) is not None and ticket.message:
+        click.echo(f"  {ticket.message}")
+
+
+def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
+    import shlex
+    import tempfile
+    from pathlib import Path
+
+    from mooring.retrain import job, registry
+    from mooring.retrain.machine import data_of
+
+    champion = registry.champion(model)
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        manifest = data_of(settings, state, model, champion, place, "dry-run", None)
+        argv = job.argv_of(
+            settings,
+            data=Path("TRAINING.parquet"),
+            ticket="TICKET",
+            model=model,
+            version=champion,
+            directory=Path("DIRECTORY"),
+        )
+    click.echo(f"training data: {manifest.rows} rows, {manifest.original_rows} of them original; the label is "
+               f"{manifest.label}")  # fmt: skip
+    click.echo(f"holdout: {manifest.holdout_rows} rows, the newest")
+    click.echo(f"would run: {shlex.join(argv)}")
+    click.echo(f"to better version {champion}" if champion else "there is no champion to better")
+
+
+def _now(settings: RetrainSettings, state: State, model: str) -> int:
+    """Open a ticket, and follow it to its end; Ctrl-C leaves it to the monitor, or to the next call."""
+    from mooring.retrain import registry
+    from mooring.retrain.machine import Retraining
+    from mooring.retrain.tickets import Cause, Tickets, me
+
+    tickets = Tickets(state)
+    running = Retraining(settings, state, model, _say)
+    ticket = tickets.unended(model)
+    if ticket is None:
+        ticket = tickets.open(
+            model,
+            Cause(kind="manual"),
+            "asked for by hand",
+            champion=registry.champion(model),
+            directory=settings.retrain_directory,
+            who=me(),
+        )
+        _say(f"retraining {ticket.number} of {model}")
+    elif ticket.status == "approval":
+        ticket = _approved(tickets, ticket)
+    return _followed(running, tickets, ticket)
+
+
+def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
+    codes = {"promoted": 0, "challenger": 0, "refused": 3}
+    try:
+        while ticket.ended is None:
+            running.go_on()
+            ticket = tickets.named(None, ticket.id)
+            if ticket.ended is None:
+                if ticket.status == "dataset" and ticket.message:
+                    _say(f"it waits: {ticket.message}; it goes on with the monitor, or with mooring retrain --now")
+                    return 4
+                time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        _say(f"retraining {ticket.number} is left where it is; it goes on with the monitor, or with --now")
+        return 130
+    click.echo(f"{ticket.status}: {ticket.message}")
+    return codes.get(ticket.status, 4)
+
+
+def _approved(tickets: Tickets, ticket: Ticket) -> Ticket:
+    from mooring.retrain.tickets import TicketError, me
+
+    if ticket.status != "approval":
+        raise TicketError(f"retraining {ticket.number} does not wait to be approved: it is {ticket.status}")
+    return tickets.move(ticket, "dataset", "approved", who=me(), message="")
+
+
+@retrain.command(context_settings=CONTEXT)
+@click.argument("ticket")
+@_of_state
+def approve(ticket: str, *, model: str | None, state: str | None) -> None:
+    """Let a retraining begin that waits to be approved; the monitor goes on with it."""
+    from mooring.monitor.state import State
+    from mooring.retrain.tickets import Tickets
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with _explained(), State(settings.state) as opened:
+        tickets = Tickets(opened)
+        found = _approved(tickets, tickets.named(settings.model, ticket))
+        click.echo(f"retraining {found.number} of {found.model} is approved; the monitor goes on with it")
+
+
+@retrain.command(context_settings=CONTEXT)
+@click.argument("ticket")
+@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
+@_of_state
+def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
+    """End a retraining that is under way, its job too."""
+    from mooring.monitor.state import State
+    from mooring.retrain import job
+    from mooring.retrain.machine import attempt_directory, gate_directory
+    from mooring.retrain.tickets import TicketError, Tickets, me
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with _explained(), State(settings.state) as opened:
+        tickets = Tickets(opened)
+        found = tickets.named(settings.model, ticket)
+        if found.ended is not None or found.status == "promoting":
+            raise TicketError(f"retraining {found.number} is {found.status}: there is nothing to cancel")
+        tickets.move(found, "cancelled", "cancelled", {"reason": reason}, who=me(), message=reason)
+        for directory in (attempt_directory(found), gate_directory(found)):
+            job.stop(directory)
+        click.echo(f"retraining {found.number} of {found.model} is cancelled")
+
+
+@retrain.command("show", context_settings=CONTEXT)
+@click.argument("ticket", required=False)
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="lines of output")
+@_of_state
+def show_(ticket: str | None, *, lines: int, model: str | None, state: str | None) -> None:
+    """Show what happened to a retraining, by default the newest, and the end of its job's output."""
+    from mooring.monitor.results import model_in
+    from mooring.monitor.state import State
+    from mooring.retrain import job
+    from mooring.retrain.machine import attempt_directory
+    from mooring.retrain.tickets import TicketError, Tickets
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with _explained(), State(settings.state) as opened:
+        tickets = Tickets(opened)
+        if ticket is None:
+            newest = tickets.newest(settings.model or model_in(opened, None), 1)
+            if not newest:
+                raise TicketError("there was no retraining yet")
+            found = newest[0]
+        else:
+            found = tickets.named(settings.model, ticket)
+        click.echo(f"retraining {found.number} of {found.model} ({found.id}): {found.status}")
+        click.echo(f"why: {found.reason}")
+        if found.message:
+            click.echo(f"now: {found.message}")
+        rows = [
+            [f"{step.at:%Y-%m-%d %H:%M:%S}", step.what, step.who, _short(step.detail)]
+            for step in tickets.steps(found.id)
+        ]
+        show(["at (UTC)", "step", "by", "what is known of it"], rows)
+        if found.attempt and lines:
+            output = attempt_directory(found) / job.OUTPUT
+            click.echo(f"\n{output}, its last lines:")
+            text = output.read_text(errors="replace").splitlines() if output.exists() else ["(nothing yet)"]
+            click.echo("\n".join(text[-lines:]))
+
+
+def _short(detail: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in detail.items() if not isinstance(value, dict | list))
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("version")
+@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
+@_of_state
+def promote(version: str, *, reason: str, model: str | None, state: str | None) -> None:
+    """Make a version the champion; the one before becomes `previous`. It is in the history like any other."""
+    from mooring.monitor.state import State
+    from mooring.retrain.byhand import promote as move
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with _explained(), State(settings.state) as opened:
+        _told(move(opened, _model(settings, opened), version, reason))
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
+@_of_state
+def rollback(*, reason: str, model: str | None, state: str | None) -> None:
+    """Make the version before the champion again: the one with the alias `previous`."""
+    from mooring.monitor.state import State
+    from mooring.retrain.byhand import rollback as move
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with _explained(), State(settings.state) as opened:
+        _told(move(opened, _model(settings, opened), reason))
+
+
+def _told(done: Any) -> None:
+    before = f", {done.previous} was" if done.previous else ""
+    click.echo(f"version {done.version} of {done.model} is the champion now{before}")
+    click.echo("a server that runs already must be restarted: MLflow's loads a model once", err=True)
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("-n", "--newest", type=click.IntRange(min=1), default=100, show_default=True, help="how many")
+@click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest first")
+@_of_state
+def history(*, newest: int, as_json: bool, model: str | None, state: str | None) -> None:
+    """Show what happened to a model: verdict, ticket, run, version, gate, promotion."""
+    import msgspec
+
+    from mooring.monitor.state import State
+    from mooring.retrain.history import history as entries_of
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with _explained(), State(settings.state) as opened:
+        entries = entries_of(opened, _model(settings, opened), newest)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=1).decode())
+        return
+    rows = [
+        [
+            f"{one.created:%Y-%m-%d %H:%M:%S}",
+            f"{one.number or ''}",
+            one.kind,
+            one.reason,
+            f"{(one.dataset or {}).get('training_rows', '')}",
+            one.version or "",
+            one.status,
+            one.message if one.ticket else "",
+        ]
+        for one in entries
+    ]
+    show(["at (UTC)", "ticket", "kind", "why", "rows", "version", "came to", "since"], rows)
+
+
+def _model(settings: StatePlace, state: State) -> str:
+    from mooring.monitor.results import model_in
+    from mooring.retrain.tickets import Tickets
+
+    if settings.model:
+        return settings.model
+    known = Tickets(state).models()
+    return known[0] if len(known) == 1 else model_in(state, None)
+
+
+def _say(text: str) -> None:
+    click.echo(f"mooring retrain: {text}", err=True)

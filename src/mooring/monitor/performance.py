@@ -1,0 +1,576 @@
+"""How well a model does, window by window: labels are joined to the rows of the log as they come, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mooring.config import MonitorSettings
+from mooring.drift.baseline import Baseline, HeldOut
+from mooring.drift.segments import MOST, largest, segments_of
+from mooring.log import labels as label_log
+from mooring.log import reader
+from mooring.log.parquet import folder_name
+from mooring.monitor import alerts, incoming
+from mooring.monitor.baselines import Baselines
+from mooring.monitor.incoming import Stream
+from mooring.monitor.leases import Lease
+from mooring.monitor.metrics import Metrics
+from mooring.monitor.schema import Assessment, Measured, Segment, Status, Window, final_verdict_id
+from mooring.monitor.state import Done, State, Transaction
+from mooring.monitor.windows import micros, moment
+from mooring.performance.bootstrap import intervals
+from mooring.performance.judge import Judged, effective_rows, judge
+from mooring.performance.measures import Scored, Task, evaluate, scored_of
+from mooring.performance.scored import UnscorableError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+GROWN = 1.5
+"""How many times as many labelled rows a window needs to be judged again."""
+_BATCH_ROWS = 500_000
+_AT_ONCE = 200
+_SMALL_LABELS = 64_000_000
+_LOOK_UP_ROWS = 262_144
+_MANY_ROWS = 50_000
+_NEAR = timedelta(minutes=2)
+_STANDING = 100
+_LATEST = 9e10
+_OURS = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$"
+
+
+class Performance:
+    """Assesses the windows of one model, as `Watch` judges them.
+
+    Parameters
+    ----------
+    settings
+        Of `mooring monitor`.
+    state
+        What was read and concluded before.
+    baselines
+        Where a version's baseline is found.
+    channels
+        Who is told of a model that does worse.
+    say
+        Takes a line for whoever looks on.
+    metrics
+        Counts for Prometheus.
+    """
+
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        state: State,
+        baselines: Baselines,
+        channels: Sequence[alerts.Channel],
+        say: Callable[[str], None],
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._baselines = baselines
+        self._channels = channels
+        self._say = say
+        self._metrics = metrics
+        self._key = incoming.log_key(settings.log) + "#labels"
+        self._said: set[str] = set()
+
+    def look(
+        self,
+        opened: ObjectStore,
+        model: str,
+        lease: Lease | None = None,
+        *,
+        provisional: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Assess the windows that new labels are of, and those that ended; return how many were.
+
+        `provisional`: open windows too. Labels are done with when all their windows are written, so after a kill
+        the next call assesses again those that were not; an assessment that is there already comes out the same.
+        Raises StoreError where the log can't be read now, StateError where the state refuses.
+        """
+        uri = self._settings.log
+        newest = self._state.history(model, newest=1)
+        if not newest:
+            return 0
+        keep = timedelta(seconds=self._settings.keep + self._settings.grace)
+        since = min(newest[0].window.end, datetime.now(UTC)) - keep
+        listed = label_log.list_label_objects(opened, uri, model, since)
+        if not listed:
+            return 0
+        seen = self._state.seen(model, self._key, [one.path for one in listed])
+        new = [one for one in listed if one.path not in seen]
+        touched, marks = self._touched(opened, model, new, since)
+        waiting = self._state.unassessed(model, since, with_open=provisional)
+        chosen = {one.id: one for one in (*waiting, *touched) if provisional or one.status == "closed"}
+        truth = _Truth(uri, model, since, listed, self._say_once)
+        written: list[Assessment] = []
+        assessed = 0
+        for batch in _batches(sorted(chosen.values(), key=lambda one: one.start)):
+            if stopping():
+                return assessed
+            written += self._assess(model, batch, truth)
+            if len(written) >= _AT_ONCE:
+                assessed += self._write(model, written, (), lease)
+                written = []
+        return assessed + self._write(model, written, marks, lease)
+
+    # Which windows labels are of
+
+    def _touched(
+        self, opened: ObjectStore, model: str, new: Sequence[reader.Object], since: datetime
+    ) -> tuple[list[Window], list[Done]]:
+        """Return the windows that new labels are of, and which objects these were read from."""
+        parts: list[pa.ChunkedArray] = []
+        marks = []
+        days = {one.path: one.day for one in new}
+        if new:
+            with incoming.telling(self._say_once):
+                for path, table in label_log.read_label_objects(opened, self._settings.log, model, new):
+                    parts.append(pc.unique(table["request_id"]))
+                    marks.append(Done(path, days[path], table.num_rows))
+        if not parts:
+            return [], marks
+        ids = pc.unique(pa.concat_arrays([pa.array([], pa.string()), *parts]))
+        found: dict[str, Window] = {}
+        named = 0
+        for stream, times, count in self._located(opened, model, ids, since):
+            named += count
+            first, last = moment(int(times.min())), moment(int(times.max()) + 1)
+            there = self._state.overlapping(model, *stream, first, last)
+            starts = np.array([micros(one.start) for one in there], np.int64)
+            for place in np.unique(np.searchsorted(starts, times, side="right") - 1).tolist():
+                if place >= 0:
+                    found[there[place].id] = there[place]
+        if named < len(ids):
+            self._say(
+                f"{len(ids) - named} of {len(ids)} requests that labels name are not in the log since "
+                f"{since:%Y-%m-%d}: their rows are not captured yet, were sampled out, or the ids are others"
+            )
+        self._metrics.labels(model, sum(one.rows for one in marks), len(ids) - named)
+        return list(found.values()), marks
+
+    def _located(
+        self, opened: ObjectStore, model: str, ids: pa.Array, since: datetime
+    ) -> Iterator[tuple[Stream, NDArray[np.int64], int]]:
+        """Yield when requests were received, by stream, and how many ids were found then.
+
+        Our own ids tell their day. Others, the clients', are looked for from the newest day back to `since`.
+        """
+        own = pc.match_substring_regex(ids, _OURS)
+        days: set[date] = set()
+        for text in pc.unique(pc.utf8_slice_codeunits(ids.filter(own), 0, 8)).to_pylist():
+            at = min((int(text, 16) << 16) / 1000, _LATEST)  # to about a minute
+            days |= {(datetime.fromtimestamp(at, UTC) + near).date() for near in (-_NEAR, _NEAR)}
+        left = ids.filter(pc.invert(own))
+        prefix = f"inferences/model={folder_name(model)}"
+        listed = reader.list_objects(opened, self._settings.log, prefix, since)
+        columns = {name: (name[1:],) for name in ("\0request_id", "\0client_request_id", *incoming.OWN[:3])}
+        for day, of_day in groupby(reversed(listed), key=lambda one: one.day):
+            if day not in days and not len(left):
+                continue
+            with incoming.telling(self._say_once):
+                found = reader.found_in(opened, self._settings.log, model, list(of_day))
+                wanted = ids if day in days else left
+                parts = [
+                    part
+                    for table in _chunked(table for _, table in reader.tables(found, columns))
+                    if (part := _of_requests(table, wanted)).num_rows
+                ]
+            if not parts:
+                continue
+            table = pa.concat_tables(parts)
+            named = pa.concat_arrays(
+                [table[name].combine_chunks() for name in ("\0request_id", "\0client_request_id")]
+            )
+            named = pc.unique(named.filter(pc.is_in(named, value_set=wanted)))
+            left = left.filter(pc.invert(pc.is_in(left, value_set=named)))
+            count = len(named)
+            for stream in incoming.streams_in(table):
+                times = incoming.of_stream(table, stream)["\0time"].cast(pa.int64()).to_numpy()
+                yield stream, times, count
+                count = 0
+
+    # What they say of them
+
+    def _assess(self, model: str, batch: Sequence[Window], truth: _Truth) -> Iterator[Assessment]:
+        """Yield the assessments of windows, whose rows are read together."""
+        uri = self._settings.log
+        first, last = min(one.start for one in batch), max(one.end for one in batch)
+        with incoming.telling(self._say_once):
+            found = reader.find(uri, model=model, start=first, end=last)
+            rows = _Rows.read(found, self._settings.segment)
+        labelled = truth.of(rows)
+        for window in batch:
+            baseline, _ = self._baselines.of(model, window.version)
+            known = self._state.assessments(
+                model,
+                version=window.version,
+                variant=window.variant,
+                start=window.start,
+                end=window.start + timedelta(microseconds=1),
+                newest=1,
+            )
+            chosen = rows.of(window)
+            yield self._assessed(window, known[0] if known else None, chosen, labelled.of(chosen), rows, baseline)
+
+    def _assessed(
+        self,
+        window: Window,
+        known: Assessment | None,
+        chosen: NDArray[np.bool_],
+        labelled: Labelled,
+        rows: _Rows,
+        baseline: Baseline | None,
+    ) -> Assessment:
+        before = baseline.performance if baseline is not None else None
+        told = Assessment(
+            window=window,
+            status="too_few",
+            rows=window.rows,
+            labelled=len(labelled.places),
+            delay=labelled.delay(rows.times),
+            created=datetime.now(UTC),
+            before=before.measures if before is not None else {},
+        )
+        if not len(labelled.places):
+            return msgspec.structs.replace(told, message="no labels yet", tracked=told.created)
+        try:
+            scored = rows.scored(labelled, before.task, before.classes) if before else rows.scored(labelled)
+        except UnscorableError as error:
+            return msgspec.structs.replace(told, status="no_baseline", message=str(error), tracked=told.created)
+        seed = int(window.id[:8], 16) % 2**31
+        told = msgspec.structs.replace(
+            told,
+            task=scored.task,
+            measures=measured(scored, seed),
+            segments=tuple(self._segments(chosen, labelled, rows, scored, baseline)),
+        )
+        if known is not None and known.look and scored.rows < GROWN * known.judged:
+            # Judged again with each label that comes, an unchanged window would alarm some time.
+            kept = ("look", "status", "chance", "budget", "message", "judged", "created")
+            tracked = known.tracked if known.labelled == told.labelled or told.coverage < 1 else None
+            return msgspec.structs.replace(told, tracked=tracked, **{name: getattr(known, name) for name in kept})
+        worth = effective_rows(scored)
+        if worth < self._settings.min_rows:
+            message = (
+                f"{scored.rows} rows with labels, worth {worth:.0f} independent ones: fewer than the "
+                f"{self._settings.min_rows:g} wanted"
+            )
+            return msgspec.structs.replace(told, message=message, tracked=told.created)
+        if before is None or before.task != scored.task:
+            return msgspec.structs.replace(told, status="no_baseline", message=_no_baseline(window, baseline))
+        look = known.look + 1 if known is not None else 1
+        # All looks together keep to the budget: 1/2 + 1/4 + 1/8 + …
+        budget = self._settings.budget / 2**look
+        found = judge(before, scored, budget, seed + look, floors=self._settings.floors)
+        return msgspec.structs.replace(
+            told,
+            look=look,
+            status=found.status,
+            chance=found.chance,
+            budget=budget,
+            judged=scored.rows,
+            message=in_words(found, before),
+        )
+
+    def _segments(
+        self,
+        chosen: NDArray[np.bool_],
+        labelled: Labelled,
+        rows: _Rows,
+        whole: Scored,
+        baseline: Baseline | None,
+    ) -> Iterator[Segment]:
+        """Yield how the model did in each segment that has enough rows with labels."""
+        for column, values in rows.segments.items():
+            feature = baseline.features.get(column) if baseline is not None else None
+            names = segments_of(values, feature)
+            counted = names[chosen]
+            for value in largest(names[labelled.places], self._settings.min_rows, MOST):
+                part = labelled.only(names[labelled.places] == value)
+                scored = rows.scored(part, whole.task, whole.classes)
+                if effective_rows(scored) >= self._settings.min_rows:
+                    yield Segment(
+                        column=column,
+                        value=value,
+                        rows=int(np.count_nonzero(counted == value)),
+                        labelled=len(part.places),
+                        measures=measured(scored, 0),
+                    )
+
+    # Writing
+
+    def _write(self, model: str, written: Sequence[Assessment], marks: Iterable[Done], lease: Lease | None) -> int:
+        """Write assessments, what is worth telling of them, and which labels are done with, all at once."""
+        before = self._standing(model, written)
+        with self._state.begin(lease) as tx:
+            for one in written:
+                tx.put_assessment(one)
+            tx.mark_done(model, self._key, marks)
+            self._call(tx, before, written)
+        for one in written:
+            self._metrics.assessed(one)
+            if one.labelled:
+                self._say(_line(one))
+        return len(written)
+
+    def _standing(self, model: str, written: Sequence[Assessment]) -> dict[Stream, list[Assessment]]:
+        """Return the newest assessments of the streams that are written."""
+        streams = {Stream(one.window.version, one.window.variant) for one in written}
+        return {
+            stream: self._state.assessments(
+                model, version=stream.version, variant=stream.variant, status="closed", newest=_STANDING
+            )
+            for stream in sorted(streams, key=lambda one: (one.version or "", one.variant))
+        }
+
+    def _call(self, tx: Transaction, known: dict[Stream, list[Assessment]], written: Sequence[Assessment]) -> None:
+        """Put the alerts that new assessments are worth in the queue: what stands now and did not before."""
+        n, m = (int(part) for part in self._settings.alert_windows.split("/"))
+        for stream, old in known.items():
+            new = [one for one in written if Stream(one.window.version, one.window.variant) == stream]
+            closed = [one for one in new if one.window.status == "closed"]
+            after = {one.window.id: one for one in (*old, *closed)}
+            ordered = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
+            earlier = {one.window.id: one.status for one in old}
+            was = alerts.standing_of([earlier.get(one.window.id, "too_few") for one in ordered], n, m)
+            now = alerts.standing_of([one.status for one in ordered], n, m)
+            kind, _ = alerts.transition(was, now)
+            about = [one for one in ordered if one in closed and one.look]
+            verdict = self._state.verdict(final_verdict_id(about[-1].window)) if about else None
+            if kind is not None and verdict is not None:
+                alerts.enqueue_performance(
+                    tx, kind, about[-1], verdict, self._channels, report=self._settings.report
+                )
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
+
+
+class Labelled(NamedTuple):
+    """Labels of rows: the rows' places, ascending, what the labels are, and when they became known."""
+
+    places: NDArray[np.int64]
+    labels: pa.Array
+    known: NDArray[np.int64]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Labelled:
+        """Return some of them."""
+        return Labelled(self.places[chosen], self.labels.filter(pa.array(chosen)), self.known[chosen])
+
+    def of(self, rows: NDArray[np.bool_]) -> Labelled:
+        """Return those of some of the rows."""
+        return self.only(rows[self.places])
+
+    def delay(self, times: NDArray[np.int64]) -> float | None:
+        """Return how many seconds after its row a label became known, in the middle."""
+        return float(np.median(self.known - times[self.places])) / 1e6 if len(self.places) else None
+
+
+class _Rows(NamedTuple):
+    """Rows of the log: who asked, when, and what the model said."""
+
+    table: pa.Table
+    times: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    outputs: dict[str, pa.ChunkedArray]
+    segments: dict[str, pa.ChunkedArray]
+
+    @classmethod
+    def read(cls, found: reader.Found, segments: Sequence[str]) -> _Rows:
+        own = ("\0request_id", "\0client_request_id", "\0row", *incoming.OWN[:3])
+        features = reader.choose(found.schema, None, flat=True)
+        outputs = {name: path for name, path in features.items() if path[0] == "output"}
+        inputs = {name: path for name, path in features.items() if path[0] == "input" and name in segments}
+        columns: dict[str, tuple[str, ...]] = {name: (name[1:],) for name in own}
+        columns |= {f"output {name}": path for name, path in outputs.items()}
+        columns |= {f"input {name}": path for name, path in inputs.items()}
+        kinds = {name: reader.type_at(found.schema, path) for name, path in columns.items()}
+        parts = [table for _, table in reader.tables(found, columns)]
+        table = pa.concat_tables(parts) if parts else pa.schema(kinds).empty_table()
+        table = table.filter(pc.and_(pc.is_valid(table["\0time"]), pc.is_valid(table["\0variant"])))
+        # Always in one order, so that the same rows give the same figures.
+        table = table.sort_by([(name, "ascending") for name in ("\0time", "\0request_id", "\0row")])
+        ids = table["\0request_id"].combine_chunks().dictionary_encode()
+        return cls(
+            table,
+            table["\0time"].cast(pa.int64()).to_numpy(),
+            ids.indices.to_numpy().astype(np.int64),
+            {name: table[f"output {name}"] for name in outputs},
+            {name: table[f"input {name}"] for name in inputs},
+        )
+
+    def of(self, window: Window) -> NDArray[np.bool_]:
+        """Return which rows are of a window."""
+        there = (self.times >= micros(window.start)) & (self.times < micros(window.end))
+        version = pc.equal(pc.fill_null(self.table["\0model_version"], ""), window.version or "")
+        variant = pc.equal(self.table["\0variant"], window.variant)
+        return np.asarray(there & pc.and_(version, variant).to_numpy())
+
+    def scored(self, labelled: Labelled, task: Task | None = None, classes: Sequence[str] | None = None) -> Scored:
+        """Return labelled rows as what measures are computed from. Raises UnscorableError."""
+        places = pa.array(labelled.places)
+        return scored_of(
+            labelled.labels,
+            {name: column.take(places) for name, column in self.outputs.items()},
+            self.groups[labelled.places],
+            task=task,
+            classes=classes,
+        )
+
+
+class _Truth:
+    """The labels of a model; read once where they are few, else again for each batch of rows."""
+
+    def __init__(
+        self, uri: str, model: str, since: datetime, listed: Sequence[reader.Object], say: Callable[[str], None]
+    ) -> None:
+        self._uri = uri
+        self._model = model
+        self._since = since
+        self._say = say
+        self._few = sum(one.size for one in listed) <= _SMALL_LABELS
+        self._all: pa.Table | None = None
+
+    def of(self, rows: _Rows) -> Labelled:
+        """Return the labels of rows, by our id of their request or the client's: the latest of each."""
+        keys = rows.table.select(["\0request_id", "\0client_request_id", "\0row"])
+        keys = keys.rename_columns(["request_id", "client", "row"])
+        keys = keys.append_column("place", pa.array(np.arange(keys.num_rows)))
+        labels = self._read(keys)
+        labels = labels.append_column("label_place", pa.array(np.arange(labels.num_rows)))
+        wanted = labels.select(["request_id", "row", "label_place"])
+        by_client = keys.filter(pc.is_valid(keys["client"])).select(["client", "row", "place"])
+        pairs = pa.concat_tables(
+            [
+                part.rename_columns(["request_id", "row", "place"])
+                .join(wanted, ["request_id", "row"], join_type="inner")
+                .select(["place", "label_place"])
+                for part in (keys.select(["request_id", "row", "place"]), by_client)
+            ]
+        )
+        known = labels["time"].cast(pa.int64()).to_numpy()
+        places, of_label = (pairs[name].to_numpy() for name in ("place", "label_place"))
+        order = np.lexsort((of_label, known[of_label], places))
+        places, of_label = places[order], of_label[order]
+        last = np.append(places[1:] != places[:-1], True)[: len(places)]
+        places, of_label = places[last], of_label[last]
+        return Labelled(places, _values(labels, of_label), known[of_label])
+
+    def _read(self, keys: pa.Table) -> pa.Table:
+        with incoming.telling(self._say):
+            if self._few:
+                if self._all is None:
+                    self._all = label_log.read_labels(self._uri, self._model, start=self._since)
+                return self._all
+            ids = pa.concat_arrays([keys[name].combine_chunks() for name in ("request_id", "client")])
+            return label_log.read_labels(self._uri, self._model, start=self._since, ids=pc.unique(ids.drop_null()))
+
+
+def measured(scored: Scored, seed: int) -> dict[str, Measured]:
+    """Return all measures with their intervals."""
+    around = intervals(scored, draws=1000 if scored.rows <= _MANY_ROWS else 200, seed=seed)
+    return {name: Measured(value, *around.get(name, (None, None))) for name, value in evaluate(scored).items()}
+
+
+def in_words(found: Judged, before: HeldOut) -> str:
+    """Say in a line how the measure that is judged stands to what it was."""
+    where = before.about.partition(":")[0] or "held-out rows"
+    if found.status == "ok":
+        return f"{found.measure} {found.value:.4g}, {found.before:.4g} on {where}"
+    what = "more errors" if found.measure == "accuracy" else "worse"
+    share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what
+    return f"{found.measure} {found.value:.4g}, {share} than {found.before:.4g} on {where}"
+
+
+def _no_baseline(window: Window, baseline: Baseline | None) -> str:
+    version = f"version {window.version} of {window.model}" if window.version else window.model
+    if baseline is None:
+        return f"{version} has no baseline that its performance could be compared with"
+    if baseline.performance is not None:
+        return (
+            f"the baseline of {version} is of a {baseline.performance.task}, and these labels are not: add them "
+            "as the training data has them"
+        )
+    why_not = baseline.about.get("performance")
+    return (
+        f"the baseline of {version} does not say how well it did{f' ({why_not})' if why_not else ''}: log it with "
+        "mooring.log_baseline(…, evaluation=(labels, predictions)) of held-out rows"
+    )
+
+
+def _line(one: Assessment) -> str:
+    window = one.window
+    version = f" version {window.version}" if window.version else ""
+    variant = "" if window.variant == "champion" else f" ({window.variant})"
+    return (
+        f"{window.model}{version}{variant} {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S}, "
+        f"{one.labelled} of {one.rows} rows labelled: performance {WORDS[one.status]}: {one.message}"
+    )
+
+
+WORDS: dict[Status, str] = {
+    "ok": "ok",
+    "warning": "warning",
+    "critical": "critical",
+    "too_few": "too few labels",
+    "no_baseline": "not judged",
+}
+"""What is said of an assessment, as people read it."""
+
+
+def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Yield windows that are read together: near each other, and not too many rows."""
+    batch: list[Window] = []
+    rows = 0
+    for window in windows:
+        far = bool(batch) and window.start - batch[-1].end > timedelta(days=1)
+        if batch and (far or rows + window.rows > _BATCH_ROWS):
+            yield batch
+            batch, rows = [], 0
+        batch.append(window)
+        rows += window.rows
+    if batch:
+        yield batch
+
+
+def _chunked(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables put together: each look-up makes a hash table of all ids, which is not for a few rows."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(one.num_rows for one in waiting) >= _LOOK_UP_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _of_requests(table: pa.Table, ids: pa.Array) -> pa.Table:
+    found = [pc.is_in(table[name], value_set=ids) for name in ("\0request_id", "\0client_request_id")]
+    there = pc.and_(pc.is_valid(table["\0time"]), pc.is_valid(table["\0variant"]))
+    return table.filter(pc.and_(there, pc.or_(*found)))
+
+
+def _values(labels: pa.Table, places: NDArray[np.int64]) -> pa.Array:
+    """Return labels as numbers, or as texts where any is one."""
+    chosen = labels.select(["label", "label_text"]).take(pa.array(places)).combine_chunks()
+    numbers, texts = (chosen[name].combine_chunks() for name in ("label", "label_text"))
+    if texts.null_count == len(texts):
+        return numbers
+    said = [None if one is None else f"{one:.15g}" for one in numbers.to_pylist()]
+    return pc.coalesce(texts, pa.array(said, pa.string()))

@@ -1,0 +1,1 @@
+"""How well a model does: measures on labelled rows, how sure they are, and whether they got worse."""

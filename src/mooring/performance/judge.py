@@ -1,0 +1,194 @@
+"""Whether a model does worse than it did on data held out in training, by more than chance explains."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from mooring.drift.baseline import HeldOut
+from mooring.drift.null import tail_chance
+from mooring.performance.measures import Floats, Scored, evaluate, losses, primary
+
+FLOOR = 0.05
+"""By what share the primary measure has to be worse for an alarm; of accuracy it is the share of errors."""
+LARGE = 0.25
+"""From which share on an alarm is critical."""
+KEPT = 5000
+LEAST_ROWS = 30
+_DRAWS = (1000, 4000)
+_CELLS = 4_000_000
+
+
+class Judged(NamedTuple):
+    """What was found of a window: how it stands, and the chance that one as bad comes without any change.
+
+    `measure` is what was judged, `value` what it is and `before` what it was on held-out data.
+    """
+
+    status: Literal["ok", "warning", "critical"]
+    chance: float
+    measure: str
+    value: float
+    before: float
+
+    @property
+    def change(self) -> float:
+        """By what share it is worse than before; of accuracy by what share there are more errors."""
+        return _worse(self.measure, self.before, self.value)
+
+
+def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
+    """Return what a baseline keeps of held-out rows: the measures, and the losses of at most 5,000 rows."""
+    found = losses(scored)
+    if len(found) > KEPT:
+        found = found[np.sort(np.random.default_rng(seed).choice(len(found), KEPT, replace=False))]
+    return HeldOut(
+        task=scored.task,
+        classes=scored.classes,
+        measure=primary(scored),
+        measures=evaluate(scored),
+        losses=found,
+        rows=scored.rows,
+        about=about,
+    )
+
+
+def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> Judged:
+    """Return how labelled rows stand against held-out ones.
+
+    Parameters
+    ----------
+    before
+        The held-out rows.
+    scored
+        The labelled rows. Those of one request are not independent: n²/Σ(rows of a request)² stands for their
+        number.
+    budget
+        The chance with which rows of a model that does as well as before may alarm.
+    seed
+        The same seed gives the same result.
+    floors
+        Whether what is worse by less than 5 % is passed over.
+
+    By a one-sided permutation test of the mean loss: losses of held-out and new rows are pooled, and as many as
+    there are new ones drawn from them without replacement, again and again. Where the new rows have no
+    probabilities, or the old ones had none, errors are counted instead.
+
+    >>> random = np.random.default_rng(0)
+    >>> labels, rows = random.normal(size=600), np.arange(600)
+    >>> before = held_out(Scored(labels, labels + random.normal(0, 1.0, 600), rows), "")
+    >>> judge(before, Scored(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
+    'critical'
+    """
+    measure = before.measure if before.measure == primary(scored) or scored.classes is None else "accuracy"
+    old = before.losses
+    if measure != before.measure:
+        wrong = round((1 - before.measures["accuracy"]) * len(old))
+        old = np.repeat([1.0, 0.0], [wrong, len(old) - wrong])
+    new = losses(scored._replace(probabilities=scored.probabilities if measure == "log_loss" else None))
+    found = chance_of(old, new, effective_rows(scored), seed, enough=budget)
+    value, was = evaluate(scored)[measure], before.measures[measure]
+    worse = _worse(measure, was, value)
+    status: Literal["ok", "warning", "critical"] = "ok"
+    if found <= budget and worse > 0 and (worse >= FLOOR or not floors):
+        status = "critical" if worse >= LARGE else "warning"
+    return Judged(status, found, measure, value, was)
+
+
+def effective_rows(scored: Scored) -> float:
+    """Return how many independent rows labelled rows are worth.
+
+    >>> effective_rows(Scored(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
+    2.0
+    """
+    counts = np.bincount(scored.groups)
+    return float(scored.rows**2 / np.sum(counts.astype(np.float64) ** 2)) if scored.rows else 0.0
+
+
+def chance_of(old: Floats, new: Floats, worth: float, seed: int = 0, *, enough: float = 0.0) -> float:
+    """Return the chance of a mean loss as large as that of `new`, if both are of one distribution.
+
+    `worth` is how many independent rows the new ones are worth. Losses that are 0 or 1 are counted, which is
+    exact: the hypergeometric distribution. Else more draws are made where the chance is near `enough` or below.
+    """
+    random = np.random.default_rng(seed)
+    size = min(max(round(worth), 1), len(new))
+    part = new if size == len(new) else new[random.choice(len(new), size, replace=False)]
+    pool = np.concatenate([old, part])
+    observed = float(new.mean())
+    if np.isin(pool, (0.0, 1.0)).all():
+        wrong = round(observed * size)
+        return float(stats.hypergeom.sf(wrong - 1, len(pool), round(float(old.sum())) + wrong, size))
+    drawn = np.empty(0)
+    # The observed mean is that of all rows: with those that stand for them it would be another one's.
+    part_mean = float(part.mean())
+    pool_mean = float(pool.mean()) + (observed - part_mean) * size / len(pool)
+    found = 1.0
+    for draws in _DRAWS:
+        drawn = np.concatenate([drawn, _means(pool, size, draws - len(drawn), random)])
+        scores = _Scores.fit(drawn)
+        shifted = observed - (pool_mean - float(pool.mean()))
+        found = tail_chance(scores.of(drawn), float(scores.of(np.array([shifted]))[0]))
+        if found > 10 * enough:
+            break
+    return found
+
+
+def _means(pool: Floats, size: int, draws: int, random: np.random.Generator) -> Floats:
+    """Return means of `size` of the pool, drawn without replacement; what is drawn is the smaller part."""
+    rest = len(pool) - size
+    few = min(size, rest)
+    sums = np.empty(draws)
+    step = max(1, _CELLS // len(pool))
+    for first in range(0, draws, step):
+        count = min(step, draws - first)
+        keys = random.random((count, len(pool)), np.float32)
+        chosen = (
+            np.argpartition(keys, few, axis=1)[:, :few] if few < len(pool) else np.tile(np.arange(few), (count, 1))
+        )
+        sums[first : first + count] = pool[chosen].sum(axis=1)
+    return (sums if few == size else float(pool.sum()) - sums) / size
+
+
+class _Scores(NamedTuple):
+    """Scores of means by a gamma distribution of their mean, spread and skewness (Pearson's type III)."""
+
+    mean: float
+    spread: float
+    skew: float
+
+    @classmethod
+    def fit(cls, drawn: Floats) -> _Scores:
+        mean, spread = float(drawn.mean()), float(drawn.std())
+        if spread <= 1e-12 * abs(mean):
+            return cls(mean, 0.0, 0.0)
+        return cls(mean, spread, float(np.mean(((drawn - mean) / spread) ** 3)))
+
+    def of(self, values: Floats) -> Floats:
+        """Return about -ln of the chance of such a mean or a larger one."""
+        if self.spread == 0:
+            return np.where(values > self.mean * (1 + 1e-9), 700.0, 0.0)
+        z = (values - self.mean) / self.spread
+        if self.skew < 0.02:
+            return np.asarray(-special.log_ndtr(-z))
+        shape = 4 / self.skew**2
+        scaled = np.maximum(shape + z * np.sqrt(shape), 0.0)
+        chance = special.gammaincc(shape, scaled)
+        far = scaled - (shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(shape)
+        near = -np.log(np.maximum(chance, 1e-300))
+        return np.asarray(np.where(chance > 1e-290, near, np.maximum(far, 660.0)), np.float64)
+
+
+def _worse(measure: str, before: float, now: float) -> float:
+    """Return by what share a measure is worse; of accuracy the share of errors counts.
+
+    >>> _worse("rmse", 2.0, 2.5), round(_worse("accuracy", 0.9, 0.85), 6)
+    (0.25, 0.5)
+    """
+    if measure == "accuracy":
+        before, now = 1 - before, 1 - now
+    if now == before:
+        return 0.0
+    return (now - before) / before if before > 0 else float("inf")

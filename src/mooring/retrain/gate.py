@@ -1,0 +1,327 @@
+"""The gate: whether a new version is proven better than the champion. Rules alone, on what `evaluation` found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mooring.config import GateSettings
+from mooring.retrain.evaluation import Evaluated, Evaluation
+from mooring.retrain.proof import Better, better, requests
+
+LEAST_REQUESTS = 20
+"""Independent requests that the holdout needs, so that drawing them anew says anything."""
+SLACK_SECONDS = 0.001
+"""So much longer a prediction may take in any case: less is nothing that a client sees."""
+SLACK_BYTES = 2**20
+"""So large a model may be in any case."""
+MOST_SEGMENTS = 50
+"""How many values of a column are looked at, the most frequent ones; numbers are taken by quarters."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One rule: what was measured, what it had to be, and that as a sentence."""
+
+    name: str
+    passed: bool
+    message: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate decided of a candidate, and why.
+
+    `improvement` is by what share of the champion's value the candidate is better by `metric`, and `low` what that
+    is at least with the confidence asked for. It goes to JSON and back with msgspec.
+    """
+
+    model: str
+    champion: str | None
+    candidate: str
+    passed: bool
+    checks: tuple[Check, ...]
+    metric: str | None = None
+    champion_value: float | None = None
+    candidate_value: float | None = None
+    improvement: float | None = None
+    low: float | None = None
+    confidence: float
+    rows: int
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it was refused, a sentence for each rule that it broke."""
+        return [check.message for check in self.checks if not check.passed]
+
+    @property
+    def in_words(self) -> str:
+        """The verdict in a sentence."""
+        if not self.passed:
+            return f"refused: {'; '.join(self.reasons)}"
+        better = next((check.message for check in self.checks if check.name == "better"), None)
+        return f"passed: {better}" if better else "passed: there is no champion to compare it with"
+
+
+def decide(evaluated: Evaluated, settings: GateSettings) -> Verdict:
+    """Decide on a candidate. All rules are looked at, so that whoever trains reads everything that is wrong.
+
+    Without a champion only its predictions are: there is nothing that it could be better than.
+    """
+    found = evaluated.found
+    if found.failure is not None:
+        told = f"it can't predict the holdout: {found.failure}"
+        checks = [*_schema(found), Check("predictions", passed=False, message=told)]
+        return _verdict(evaluated, settings, checks, None)
+    if found.champion is None:
+        note = Check("champion", passed=True, message="there is no champion: it is the first version")
+        return _verdict(evaluated, settings, [note, *_predictions(found, settings)], None)
+    better = _better(evaluated, settings)
+    checks = [
+        *_schema(found),
+        *_predictions(found, settings),
+        *_enough(evaluated, settings),
+        *_is_better(evaluated, settings, better),
+        *_segments(evaluated, settings),
+        *_latency(found, settings),
+        *_size(found, settings),
+    ]
+    return _verdict(evaluated, settings, checks, better)
+
+
+def _verdict(evaluated: Evaluated, settings: GateSettings, checks: list[Check], better: Better | None) -> Verdict:
+    found = evaluated.found
+    values = {who: measures.get(found.metric or "") for who, measures in found.measures.items()}
+    return Verdict(
+        model=found.model,
+        champion=found.champion,
+        candidate=found.candidate,
+        passed=all(check.passed for check in checks),
+        checks=tuple(checks),
+        metric=found.metric,
+        champion_value=values.get("champion"),
+        candidate_value=values.get("candidate"),
+        improvement=_number(better.improvement) if better else None,
+        low=_number(better.low) if better else None,
+        confidence=settings.gate_confidence,
+        rows=found.rows,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# Better by so much, with confidence
+
+
+def _better(evaluated: Evaluated, settings: GateSettings) -> Better | None:
+    found, champion, candidate = evaluated.found, evaluated.champion, evaluated.candidate
+    if champion is None or candidate is None or found.metric not in found.measures.get("candidate", {}):
+        return None
+    assert found.metric is not None
+    return better(champion, candidate, found.metric, settings.gate_confidence)
+
+
+def _is_better(evaluated: Evaluated, settings: GateSettings, known: Better | None) -> Iterator[Check]:
+    found, share = evaluated.found, settings.gate_better_by
+    if known is None:
+        told = f"by {found.metric} it can't be compared with the champion, as it lacks predictions"
+        yield Check("better", passed=False, message=told, threshold=share)
+        return
+    before, after = (found.measures[who][found.metric or ""] for who in ("champion", "candidate"))
+    sure = f"with {_percent(settings.gate_confidence)} confidence {_at_least(known.low)}"
+    told = (
+        f"{found.metric} is {after:.4g}, the champion's {before:.4g}: {_moved(known.improvement)}, {sure}; "
+        f"{_percent(share)} {'is' if known.by(share) else 'would be'} needed"
+    )
+    yield Check("better", known.by(share), told, _number(known.low), share)
+    told = found.threshold or f"{found.metric} of the whole holdout is better by {_percent(share)} or more"
+    yield Check("threshold", found.threshold is None, told, _number(known.improvement), share)
+
+
+def _moved(share: float) -> str:
+    if share == 0:
+        return "no difference"
+    return f"{_percent(abs(share))} {'better' if share > 0 else 'worse'}"
+
+
+def _at_least(share: float) -> str:
+    return f"by at least {_percent(share)}" if share > 0 else f"no more than {_percent(-share)} worse"
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent.
+
+    >>> _percent(0.0213), _percent(-0.5)
+    ('2.1 %', '-50 %')
+    """
+    return f"{100 * share:.1f}".removesuffix(".0") + " %" if math.isfinite(share) else f"{share}"
+
+
+def _enough(evaluated: Evaluated, settings: GateSettings) -> Iterator[Check]:
+    rows, least = evaluated.found.rows, settings.gate_min_rows
+    told = f"the holdout has {rows:,} labelled rows; {least:,} are needed"
+    yield Check("rows", rows >= least, told, rows, least)
+    if evaluated.champion is not None:
+        count = requests(evaluated.champion)
+        told = (
+            f"they came in requests worth {count:,.0f} independent ones; {LEAST_REQUESTS} are needed, as rows of "
+            "one request are alike"
+        )
+        yield Check("requests", count >= LEAST_REQUESTS, told, count, LEAST_REQUESTS)
+
+
+# Segments
+
+
+def _segments(evaluated: Evaluated, settings: GateSettings) -> Iterator[Check]:
+    """Refuse where a segment is worse by more than is let pass, and surely worse at all.
+
+    Of a small segment the difference is mostly chance, so neither would do alone: to ask for proof that none is
+    much worse would refuse most good candidates, and to go by the difference as it is would, too. All segments
+    share the confidence.
+    """
+    if not settings.gate_segment or evaluated.champion is None or evaluated.candidate is None:
+        return
+    metric, worse = evaluated.found.metric or "", settings.gate_segment_worse
+    parts = {
+        name: list(_parts(evaluated.segments[name], settings.gate_segment_rows))
+        for name in settings.gate_segment
+        if name in evaluated.segments
+    }
+    count = max(sum(map(len, parts.values())), 1)
+    confidence = 1 - (1 - settings.gate_confidence) / count
+    for name, chosen in parts.items():
+        found = [
+            _Segment(
+                better(evaluated.champion.only(rows), evaluated.candidate.only(rows), metric, confidence),
+                value,
+                int(rows.sum()),
+            )
+            for value, rows in chosen
+        ]
+        yield _segment(name, found, metric, worse, settings.gate_segment_rows)
+
+
+class _Segment(NamedTuple):
+    better: Better
+    value: str
+    rows: int
+
+
+def _segment(name: str, found: list[_Segment], metric: str, worse: float, least: int) -> Check:
+    told = [one for one in found if not math.isnan(one.better.improvement)]
+    if not told:
+        message = f"no segment of {name} has the {least} rows that it takes to be looked at"
+        return Check(f"segment {name}", passed=True, message=message, threshold=-worse)
+    refused = [one for one in told if one.better.worse_by(worse)]
+    worst = min(refused or told, key=lambda one: one.better.improvement)
+    if refused:
+        listed = ", ".join(
+            f"{one.value} ({_moved(one.better.improvement)} in {one.rows:,} rows)"
+            for one in sorted(refused, key=lambda one: one.better.improvement)[:5]
+        )
+        message = f"{metric} is worse by more than {_percent(worse)} where {name} is {listed}"
+    else:
+        message = (
+            f"{metric} is not worse by more than {_percent(worse)} for sure in any of {len(told)} segments of "
+            f"{name}; where it is {worst.value}: {_moved(worst.better.improvement)}"
+        )
+    return Check(f"segment {name}", not refused, message, _number(worst.better.improvement), -worse)
+
+
+def _parts(column: pa.Array, least: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield each value of a column that is frequent enough, and which rows have it; of numbers each quarter."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        values = np.asarray(column.cast(pa.float64()).fill_null(math.nan))
+        known = np.unique(values[np.isfinite(values)])
+        if len(known) > 10:
+            edges = np.unique(np.quantile(values[np.isfinite(values)], [0, 0.25, 0.5, 0.75, 1]))
+            for at, (low, high) in enumerate(pairwise(edges)):
+                rows = (values >= low) & ((values <= high) if at == len(edges) - 2 else (values < high))
+                if rows.sum() >= least:
+                    yield f"{low:g} to {high:g}", rows
+            return
+        texts = np.array([f"{value:g}" for value in values])
+    else:
+        texts = np.array([f"{value}" for value in column.to_pylist()])
+    names, counts = np.unique(texts, return_counts=True)
+    for place in np.argsort(-counts, kind="stable")[:MOST_SEGMENTS]:
+        if counts[place] >= least:
+            yield str(names[place]), texts == names[place]
+
+
+# The others
+
+
+def _schema(found: Evaluation) -> Iterator[Check]:
+    if found.champion is None:
+        return
+    told = "; ".join(found.schema) or "it takes what the champion takes, and answers alike"
+    yield Check("schema", not found.schema, told if not found.schema else f"its signature does not fit: {told}")
+
+
+def _predictions(found: Evaluation, settings: GateSettings) -> Iterator[Check]:
+    sample = found.sample
+    if sample is None:
+        return
+    of = f"{sample.rows:,} rows, {sample.logged:,} of them logged traffic"
+    if sample.failure is not None:
+        told = f"it can't predict logged traffic, which the champion can: {sample.failure}"
+        yield Check("predictions", passed=False, message=told)
+    told = f"{sample.missing:,} of its predictions are missing or no finite number ({of})"
+    yield Check("finite", sample.missing == 0, told, sample.missing, 0)
+    if sample.unknown:
+        told = f"it predicts classes that no label has: {', '.join(sample.unknown)}"
+        yield Check("range", passed=False, message=told)
+    if sample.low is None or sample.high is None or sample.label_low is None or sample.label_high is None:
+        return
+    room = settings.gate_range * (sample.label_high - sample.label_low)
+    low, high = sample.label_low - room, sample.label_high + room
+    told = (
+        f"its predictions are from {sample.low:.4g} to {sample.high:.4g}; labels are from {sample.label_low:.4g} "
+        f"to {sample.label_high:.4g}, so {low:.4g} to {high:.4g} is let pass"
+    )
+    passed = low <= sample.low and sample.high <= high
+    yield Check("range", passed, told, max(low - sample.low, sample.high - high), 0)
+
+
+def _latency(found: Evaluation, settings: GateSettings) -> Iterator[Check]:
+    if set(found.latency) != {"champion", "candidate"}:
+        return
+    old, new = found.latency["champion"], found.latency["candidate"]
+    told, ratios, passed = [], [], True
+    for what, before, after in (
+        ("a row", old.single, new.single),
+        (f"{old.batch_rows} rows", old.batch, new.batch),
+    ):
+        passed &= after <= settings.gate_latency * before or after - before <= SLACK_SECONDS
+        told.append(
+            f"{what} take{'s' if what == 'a row' else ''} {1000 * after:.3g} ms, the champion {1000 * before:.3g}"
+        )
+        ratios.append(after / before)
+    message = f"{'; '.join(told)}; {settings.gate_latency:g} times as long is let pass"
+    yield Check("latency", passed, message, max(ratios), settings.gate_latency)
+
+
+def _size(found: Evaluation, settings: GateSettings) -> Iterator[Check]:
+    sizes: Mapping[str, int] = found.size
+    if set(sizes) != {"champion", "candidate"}:
+        return
+    before, after = sizes["champion"], sizes["candidate"]
+    passed = after <= settings.gate_size * before or after <= SLACK_BYTES
+    told = (
+        f"it has {after / 1e6:.3g} MB on disk, the champion {before / 1e6:.3g}; {settings.gate_size:g} times as "
+        "much is let pass"
+    )
+    yield Check("size", passed, told, after / max(before, 1), settings.gate_size)

@@ -1,0 +1,349 @@
+"""A retraining, step by step: its data, its job, its gate, its promotion.
+
+Each step can be done again: what it does outside the state leaves a mark by which it is known to be done, and the
+state moves on only afterwards. So whoever is killed in the middle goes on, and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from mooring.config import RetrainSettings
+from mooring.drift.baseline import Baseline
+from mooring.drift.stored import FormatError
+from mooring.log.reader import LogError
+from mooring.log.store import StoreError
+from mooring.monitor.leases import Lease, LeaseHeld
+from mooring.monitor.state import State
+from mooring.monitor.tracking import TrackingError
+from mooring.retrain import dataset, evaluation, gate, job, registry, trigger, webhook
+from mooring.retrain.tickets import ENDED, Promotion, Ticket, TicketError, Tickets
+
+Say = Callable[[str], None]
+TRAINING = "training.parquet"
+RESULT = "gate.json"
+
+
+class Retraining:
+    """Retrains one model, as its verdicts call for it.
+
+    Parameters
+    ----------
+    settings
+        Of `mooring retrain`; its log and state are those of the monitor.
+    state
+        Where verdicts and tickets are.
+    model
+        Its name.
+    say
+        Takes a line for whoever looks on.
+
+    Raises ValueError for settings that can't be meant.
+    """
+
+    def __init__(self, settings: RetrainSettings, state: State, model: str, say: Say) -> None:
+        job.check(settings)
+        trigger.windows_of(settings)
+        self._settings = settings
+        self._state = state
+        self._model = model
+        self._say = say
+
+    def go_on(self) -> bool:
+        """Open a ticket where one is called for, do what can be done now, and return whether more is to come soon.
+
+        Nothing here waits for long: training and gate are processes of their own. Where another process is at it,
+        nothing is done. Raises StateError where the state refuses.
+        """
+        try:
+            with self._lease() as lease:
+                tickets = Tickets(self._state, lease)
+                ticket = tickets.unended(self._model) or self._opened(tickets)
+                return ticket is not None and self._advanced(tickets, ticket).status in ("training", "gating")
+        except LeaseHeld:
+            return False
+        except TicketError as error:  # somebody cancelled it, say: the next look sees it as it is
+            self._say(f"{error}")
+            return True
+
+    def _lease(self) -> Lease:
+        return self._state.lease(f"retrain/{self._model}")
+
+    def _opened(self, tickets: Tickets) -> Ticket | None:
+        answer = trigger.ask(self._state, self._model, self._settings, datetime.now(UTC))
+        if answer.cause is None:
+            return None
+        try:
+            champion = registry.champion(self._model)
+        except TrackingError as error:
+            self._say(f"{error}. {self._model} is to be retrained ({answer.reason}); it is tried again")
+            return None
+        manual = self._settings.retrain_approval == "manual"
+        ticket = tickets.open(
+            self._model,
+            answer.cause,
+            answer.reason,
+            champion=champion,
+            directory=self._settings.retrain_directory,
+            status="approval" if manual else "dataset",
+        )
+        if ticket.status in ENDED:
+            return None  # this verdict has had its retraining
+        self._say(f"retraining {ticket.number} of {self._model}: {answer.reason}")
+        if manual:
+            self._say(f"it waits to be approved: mooring retrain approve {ticket.number}")
+        return ticket
+
+    def _advanced(self, tickets: Tickets, ticket: Ticket) -> Ticket:
+        """Take a ticket as far as it goes now, and return it as it is then."""
+        steps = {
+            "dataset": self._gather,
+            "training": self._train,
+            "gating": self._gate,
+            "promoting": self._promote,
+        }
+        while ticket.status in steps:
+            try:
+                after = steps[ticket.status](tickets, ticket)
+            except (TrackingError, StoreError, LogError) as error:
+                self._say(f"{error}. Retraining {ticket.number} waits for it")
+                return tickets.say(ticket, f"{error}")
+            if after is None:
+                return ticket
+            if after.message and after.status != ticket.status:
+                self._say(f"retraining {after.number}: {after.status}: {after.message}")
+            ticket = after
+        return ticket
+
+    # The steps: each returns the ticket as it is then, or None where it has to wait
+
+    def _gather(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
+        try:
+            manifest = data_of(
+                self._settings,
+                self._state,
+                self._model,
+                ticket.champion,
+                Path(ticket.directory),
+                ticket.id,
+                ticket.cause.windows,
+            )
+        except dataset.NotEnough as error:
+            if ticket.message != f"{error}":
+                self._say(f"retraining {ticket.number} waits for labels: {error}")
+            tickets.say(ticket, f"{error}")
+            return None
+        except (LogError, StoreError):
+            raise  # another time there may be more
+        except (ValueError, OSError) as error:
+            return self._fail(tickets, ticket, f"the training data can't be written: {error}")
+        told = {
+            "training_rows": manifest.rows,
+            "original_rows": manifest.original_rows,
+            "holdout_rows": manifest.holdout_rows,
+            "digest": manifest.digest,
+            "training": manifest.training,
+        }
+        return tickets.move(
+            ticket, "training", "dataset", told, attempt=1, message=f"{manifest.rows} rows to train on"
+        )
+
+    def _train(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
+        directory = attempt_directory(ticket)
+        found = job.look(directory)
+        if found is None:
+            self._start(tickets, ticket, directory)
+            return None
+        if isinstance(found, job.Running):
+            return None
+        version = next(iter(registry.candidates(self._model, ticket.id, ticket.created)[::-1]), None)
+        if isinstance(found, job.Lost):
+            return self._again(tickets, ticket, "training was killed, or its machine went down")
+        if found.stopped:
+            return self._again(tickets, ticket, "training was stopped")
+        if found.timed_out:
+            return self._again(tickets, ticket, f"training took longer than {self._settings.retrain_timeout:g} s")
+        if found.code != 0:
+            return self._again(tickets, ticket, f"training ended with code {found.code}")
+        if version is None:
+            return self._again(tickets, ticket, "training ended well, but registered no new version")
+        self._put_back(ticket, version)
+        detail = {"version": version, "attempt": ticket.attempt, "seconds": round(found.seconds, 1)}
+        return tickets.move(
+            ticket, "gating", "trained", detail, candidate=version, message=f"version {version} is trained"
+        )
+
+    def _start(self, tickets: Tickets, ticket: Ticket, directory: Path) -> None:
+        data = Path(ticket.directory, "training", TRAINING).resolve()
+        env = {
+            "MOORING_TRAINING_DATA": str(data),
+            "MOORING_TICKET": ticket.id,
+            "MOORING_MODEL": self._model,
+            "MOORING_ATTEMPT": f"{ticket.attempt}",
+        }
+        if self._settings.retrain_webhook:
+            argv = [sys.executable, "-P", "-m", "mooring.retrain.webhook", self._settings.retrain_webhook]
+            env |= {webhook.SECRET: self._settings.retrain_secret} if self._settings.retrain_secret else {}
+        else:
+            argv = job.argv_of(
+                self._settings,
+                data=data,
+                ticket=ticket.id,
+                model=self._model,
+                version=ticket.champion,
+                directory=directory.resolve(),
+            )
+        job.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
+        if tickets.say(ticket, f"attempt {ticket.attempt} of training runs") is not ticket:
+            self._say(f"retraining {ticket.number}: training runs; mooring retrain show {ticket.number}")
+
+    def _again(self, tickets: Tickets, ticket: Ticket, why: str) -> Ticket:
+        """Begin another attempt, unless there were enough."""
+        detail = {"attempt": ticket.attempt, "why": why}
+        if ticket.attempt >= self._settings.retrain_attempts:
+            return self._fail(tickets, ticket, why, detail)
+        again = tickets.move(ticket, "training", "attempt failed", detail, attempt=ticket.attempt + 1)
+        self._say(f"retraining {ticket.number}: {why}; attempt {again.attempt} begins")
+        return again
+
+    def _fail(self, tickets: Tickets, ticket: Ticket, why: str, detail: dict[str, object] | None = None) -> Ticket:
+        return tickets.move(ticket, "failed", "failed", {**(detail or {}), "why": why}, message=why)
+
+    def _put_back(self, ticket: Ticket, version: str) -> None:
+        """Take the alias from a version that training made the champion itself: it has proven nothing yet."""
+        if ticket.champion is None or ticket.champion == version or registry.champion(self._model) != version:
+            return
+        registry.put_back(self._model, ticket.champion, expected=version)
+        self._say(
+            f"training made version {version} of {self._model} the champion by itself; that is taken back until "
+            "the gate has seen it: let the command register only"
+        )
+
+    def _gate(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
+        directory = gate_directory(ticket)
+        found = job.look(directory)
+        assert ticket.candidate is not None
+        if found is None:
+            argv = evaluation.command(
+                self._settings,
+                model=self._model,
+                champion=ticket.champion,
+                candidate=ticket.candidate,
+                holdout=Path(ticket.directory, "holdout", "holdout.parquet"),
+                label=label_of(self._settings, self._state, self._model, ticket.champion),
+                output=directory / RESULT,
+            )
+            job.start(directory, argv, env={}, timeout=self._settings.retrain_timeout)
+            tickets.say(ticket, f"version {ticket.candidate} is compared with {ticket.champion or 'none'}")
+            return None
+        if isinstance(found, job.Running):
+            return None
+        if isinstance(found, job.Lost) or found.code == evaluation.TEMPORARY:
+            # Killed, or MLflow or the log did not answer: nothing was changed by it, so it is done again.
+            shutil.rmtree(directory)
+            tickets.say(ticket, "the versions are compared again: the first time it was killed or not answered")
+            return None
+        if found.timed_out or found.code != 0:
+            return self._fail(tickets, ticket, f"the versions could not be compared: see {directory / job.OUTPUT}")
+        verdict = gate.decide(evaluation.read(directory / RESULT), self._settings)
+        told = msgspec.to_builtins(verdict)
+        tags = {"mooring.ticket": ticket.id, "mooring.verdict": ticket.cause.verdict or ticket.cause.kind}
+        if not verdict.passed:
+            registry.refuse(self._model, ticket.candidate, verdict.reasons, tags)
+            return tickets.move(
+                ticket, "refused", "gate", told, message=f"version {ticket.candidate}: {verdict.in_words}"
+            )
+        registry.set_challenger(self._model, ticket.candidate, tags)
+        if self._state.holder(f"serve/{self._model}") is not None:
+            return tickets.move(ticket, "challenger", "gate", told, message="the supervisor rolls it out")
+        promotion = Promotion(
+            id=str(uuid.uuid5(uuid.NAMESPACE_URL, ticket.id)),
+            model=self._model,
+            ticket_id=ticket.id,
+            kind="promotion",
+            version=ticket.candidate,
+            previous=ticket.champion,
+            status="begun",
+            reason=verdict.in_words,
+            who="mooring",
+            created=datetime.now(UTC),
+        )
+        return tickets.move(ticket, "promoting", "gate", told, promotion=promotion, message=f"{verdict.in_words}")
+
+    def _promote(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
+        assert ticket.candidate is not None
+        begun = next(one for one in tickets.promotions(self._model) if one.ticket_id == ticket.id)
+        try:
+            registry.move_champion(self._model, ticket.candidate, expected=ticket.champion)
+        except registry.Moved as error:
+            failed = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
+            return tickets.move(
+                ticket, "failed", "not promoted", {"why": f"{error}"}, promotion=failed, message=f"{error}"
+            )
+        done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
+        detail = {"version": ticket.candidate, "previous": ticket.champion}
+        message = f"version {ticket.candidate} is the champion; a server that runs already must be restarted"
+        return tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=message)
+
+
+def data_of(
+    settings: RetrainSettings,
+    state: State,
+    model: str,
+    champion: str | None,
+    directory: Path,
+    ticket: str,
+    windows: Sequence[tuple[datetime, datetime]] | None,
+) -> dataset.Manifest:
+    """Gather what a retraining trains on and is measured by; raises what `dataset.make` does."""
+    now = datetime.now(UTC)
+    start = now - timedelta(seconds=settings.range_seconds) if settings.range_seconds is not None else None
+    drifted = None
+    if windows and settings.retrain_range == "drifted":
+        # What came after the last of them is most likely like it.
+        drifted, start = [*windows, (windows[-1][1], now)], windows[0][0]
+    return dataset.make(
+        settings.log,
+        model,
+        directory,
+        ticket=ticket,
+        start=start,
+        end=now,
+        windows=drifted,
+        since=windows[0][0] if windows else None,
+        holdout=settings.retrain_holdout,
+        min_labels=settings.retrain_min_labels,
+        label=label_of(settings, state, model, champion),
+        original=settings.retrain_original,
+        original_share=settings.retrain_original_share,
+        seed=0,
+    )
+
+
+def label_of(settings: RetrainSettings, state: State, model: str, champion: str | None) -> str:
+    """Return the name of the label's column: the setting, else that in the champion's baseline, else label."""
+    if settings.retrain_label:
+        return settings.retrain_label
+    kept = state.baseline(model, champion)
+    try:
+        features = Baseline.from_bytes(kept.data).features if kept else {}
+    except FormatError:
+        features = {}
+    return next((name for name, feature in features.items() if feature.role == "label"), "label")
+
+
+def attempt_directory(ticket: Ticket) -> Path:
+    """Return where the job of a ticket's attempt has its output and result."""
+    return Path(ticket.directory, f"attempt-{ticket.attempt}")
+
+
+def gate_directory(ticket: Ticket) -> Path:
+    """Return where the gate's process has its output and result."""
+    return Path(ticket.directory, "gate")

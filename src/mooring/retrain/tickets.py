@@ -1,0 +1,312 @@
+"""Tickets: one for each retraining, from what called for it to what came of it, each step written down once."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from mooring.monitor.database import insert
+from mooring.monitor.leases import Lease
+from mooring.monitor.schema import promotions, steps, tickets
+from mooring.monitor.state import State
+
+Status = Literal[
+    "approval",  # waits for somebody to approve it
+    "dataset",  # its data are to be gathered; they may lack labels
+    "training",
+    "gating",
+    "promoting",
+    "promoted",
+    "challenger",  # passed, and a supervisor puts it into service
+    "refused",
+    "failed",
+    "cancelled",
+]
+ENDED: frozenset[Status] = frozenset({"promoted", "challenger", "refused", "failed", "cancelled"})
+_NAMESPACE = uuid.UUID("0d4b3e0a-4c55-5a0f-8d9f-2a1de1d4f6c3")
+
+
+class TicketError(ValueError):
+    """A ticket that is not there, or not in a state for what is asked; the message says so."""
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """What called for a retraining. `verdict` names the newest of the verdicts that did, `windows` their times."""
+
+    kind: Literal["drift", "performance", "manual"]
+    verdict: str | None = None
+    windows: tuple[tuple[datetime, datetime], ...] = ()
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """A retraining. `champion` is the version that it is to better, `candidate` the one that came of it.
+
+    `number` counts a model's tickets from 1; `attempt` how often training was begun; `message` says where it is.
+    """
+
+    id: str
+    model: str
+    number: int
+    cause: Cause
+    reason: str
+    status: Status
+    attempt: int = 0
+    champion: str | None = None
+    candidate: str | None = None
+    run_id: str | None = None
+    directory: str
+    message: str = ""
+    created: datetime
+    updated: datetime
+    ended: datetime | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a ticket, who did it, and what is to be known of it."""
+
+    ticket_id: str
+    number: int
+    what: str
+    detail: dict[str, Any]
+    who: str
+    at: datetime
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """A move of the champion that Mooring made. It is written down before it begins, and again once it is done."""
+
+    id: str
+    model: str
+    ticket_id: str | None
+    kind: Literal["promotion", "rollback", "restored"]
+    version: str
+    previous: str | None
+    status: Literal["begun", "done", "failed"]
+    reason: str
+    who: str
+    created: datetime
+    ended: datetime | None = None
+
+
+_TICKET = [tickets.c[name] for name in Ticket.__struct_fields__]
+_STEP = [steps.c[name] for name in Step.__struct_fields__]
+_PROMOTION = [promotions.c[name] for name in Promotion.__struct_fields__]
+
+
+def me() -> str:
+    """Return who acts: a user of this machine."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return socket.gethostname()
+
+
+class Tickets:
+    """The tickets in a state.
+
+    Each change writes the ticket and its step in one transaction, and only from the status that it was expected
+    in: so whoever comes second, or again after a kill, changes nothing.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> directory = TemporaryDirectory()
+    >>> with State(f"{directory.name}/state.db") as state:
+    ...     found = Tickets(state)
+    ...     ticket = found.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="retrain")
+    ...     ticket = found.move(ticket, "cancelled", "cancelled", message="no longer wanted")
+    ...     [(step.number, step.what) for step in found.steps(ticket.id)]
+    [(1, 'opened'), (2, 'cancelled')]
+    >>> directory.cleanup()
+    """
+
+    def __init__(self, state: State, lease: Lease | None = None) -> None:
+        self._state = state
+        self._lease = lease
+
+    def open(
+        self,
+        model: str,
+        cause: Cause,
+        reason: str,
+        *,
+        champion: str | None,
+        directory: str,
+        status: Status = "dataset",
+        who: str = "mooring",
+    ) -> Ticket:
+        """Open a ticket; the same verdict twice gives the same one. Raises TicketError where another is open."""
+        now = datetime.now(UTC)
+        name = uuid.uuid5(_NAMESPACE, f"{model}/{cause.verdict}") if cause.verdict else uuid.uuid4()
+        with self._writing() as connection:
+            row = connection.execute(select(*_TICKET).where(tickets.c.id == str(name))).first()
+            if row is not None:
+                return _ticket(row)
+            number = connection.scalar(select(func.max(tickets.c.number)).where(tickets.c.model == model)) or 0
+            ticket = Ticket(
+                id=str(name),
+                model=model,
+                number=number + 1,
+                cause=cause,
+                reason=reason,
+                status=status,
+                champion=champion,
+                directory=f"{directory}/{model}-{number + 1}",
+                message="waits to be approved" if status == "approval" else "",
+                created=now,
+                updated=now,
+            )
+            try:
+                connection.execute(tickets.insert().values(_columns(ticket)))
+            except IntegrityError:
+                raise TicketError(f"a retraining of {model} is under way already") from None
+            self._note(connection, ticket, "opened", {"reason": reason, "cause": msgspec.to_builtins(cause)}, who)
+            return ticket
+
+    def move(
+        self,
+        ticket: Ticket,
+        status: Status,
+        what: str,
+        detail: dict[str, Any] | None = None,
+        *,
+        who: str = "mooring",
+        promotion: Promotion | None = None,
+        **changes: Any,
+    ) -> Ticket:
+        """Bring a ticket from the status that it has here to another, and note what happened.
+
+        `changes` are other fields of it, `promotion` what is begun or done with it. Raises TicketError where it
+        has another status by now.
+        """
+        now = datetime.now(UTC)
+        changed = msgspec.structs.replace(
+            ticket, status=status, updated=now, ended=now if status in ENDED else None, **changes
+        )
+        with self._writing() as connection:
+            written = connection.execute(
+                update(tickets)
+                .where(
+                    tickets.c.id == ticket.id,
+                    tickets.c.status == ticket.status,
+                    tickets.c.attempt == ticket.attempt,
+                    tickets.c.updated == ticket.updated,
+                )
+                .values(_columns(changed))
+            )
+            if written.rowcount != 1:
+                raise TicketError(f"the retraining {ticket.number} of {ticket.model} has gone on meanwhile")
+            if promotion is not None:
+                _put_promotion(connection, promotion)
+            self._note(connection, changed, what, detail or {}, who)
+        return changed
+
+    def say(self, ticket: Ticket, message: str) -> Ticket:
+        """Note where a ticket is, where that is not what it says already."""
+        if ticket.message == message:
+            return ticket
+        changed = msgspec.structs.replace(ticket, message=message, updated=datetime.now(UTC))
+        with self._writing() as connection:
+            connection.execute(
+                update(tickets)
+                .where(tickets.c.id == ticket.id, tickets.c.updated == ticket.updated)
+                .values(message=message, updated=changed.updated)
+            )
+        return changed
+
+    def put_promotion(self, promotion: Promotion) -> None:
+        """Write a move of the champion that no ticket is behind, or what became of it."""
+        with self._writing() as connection:
+            _put_promotion(connection, promotion)
+
+    def unended(self, model: str) -> Ticket | None:
+        """Return the model's ticket that is under way, if there is one."""
+        found = self._tickets(tickets.c.model == model, tickets.c.ended.is_(None), newest=1)
+        return found[0] if found else None
+
+    def newest(self, model: str, count: int = 100) -> list[Ticket]:
+        """Return a model's newest tickets, the newest first."""
+        return self._tickets(tickets.c.model == model, newest=count)
+
+    def named(self, model: str | None, name: str) -> Ticket:
+        """Return a ticket by its number, or by its id or the beginning of it. Raises TicketError."""
+        of_it = [tickets.c.model == model] if model else []
+        if name.lstrip("#").isdigit() and len(name) < 8:
+            found = self._tickets(*of_it, tickets.c.number == int(name.lstrip("#")), newest=2)
+        else:
+            found = self._tickets(*of_it, tickets.c.id.startswith(name, autoescape=True), newest=2)
+        if len(found) != 1:
+            raise TicketError(f"there {'are several tickets' if found else 'is no ticket'} {name}")
+        return found[0]
+
+    def steps(self, ticket_id: str) -> list[Step]:
+        """Return what happened to a ticket, in its order."""
+        query = select(*_STEP).where(steps.c.ticket_id == ticket_id).order_by(steps.c.number)
+        with self._state.database.reading() as connection:
+            return [
+                Step(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
+                for row in connection.execute(query)
+            ]
+
+    def promotions(self, model: str, newest: int = 100) -> list[Promotion]:
+        """Return the moves of a model's champion that Mooring made, the newest first."""
+        query = select(*_PROMOTION).where(promotions.c.model == model)
+        query = query.order_by(promotions.c.created.desc(), promotions.c.id).limit(newest)
+        with self._state.database.reading() as connection:
+            return [Promotion(**row._mapping) for row in connection.execute(query)]
+
+    def models(self) -> list[str]:
+        """Return the names of the models that there are tickets or promotions of."""
+        with self._state.database.reading() as connection:
+            found = {*connection.scalars(select(tickets.c.model).distinct())}
+            return sorted(found | {*connection.scalars(select(promotions.c.model).distinct())})
+
+    def _tickets(self, *where: Any, newest: int) -> list[Ticket]:
+        query = select(*_TICKET).where(*where).order_by(tickets.c.created.desc(), tickets.c.number.desc())
+        with self._state.database.reading() as connection:
+            return [_ticket(row) for row in connection.execute(query.limit(newest))]
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._state.begin(self._lease) as tx:
+            yield tx.connection
+
+    def _note(self, connection: Connection, ticket: Ticket, what: str, detail: dict[str, Any], who: str) -> None:
+        last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.ticket_id == ticket.id)) or 0
+        connection.execute(
+            steps.insert().values(
+                ticket_id=ticket.id,
+                number=last + 1,
+                what=what,
+                detail=msgspec.json.encode(detail).decode(),
+                who=who,
+                at=ticket.updated,
+            )
+        )
+
+
+def _put_promotion(connection: Connection, promotion: Promotion) -> None:
+    columns = msgspec.structs.asdict(promotion)
+    statement = insert(connection, promotions).values(columns)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[promotions.c.id],
+            set_={name: statement.excluded[name] for name in ("status", "reason", "ended")},
+        )
+    )
+
+
+def _ticket(row: Any) -> Ticket:
+    columns = dict(zip(Ticket.__struct_fields__, row, strict=True))
+    return Ticket(**{**columns, "cause": msgspec.json.decode(columns["cause"], type=Cause)})
+
+
+def _columns(ticket: Ticket) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(ticket), "cause": msgspec.json.encode(ticket.cause).decode()}

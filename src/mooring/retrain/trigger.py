@@ -1,0 +1,128 @@
+"""Whether the monitor's verdicts call for a retraining, and if not, why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from mooring.config import RetrainSettings
+from mooring.monitor.state import Judged, State
+from mooring.retrain.tickets import Cause, Ticket, Tickets
+
+NEWS = timedelta(days=1)
+_LEVELS = {"warning": ("warning", "critical"), "critical": ("critical",)}
+_WEEK = timedelta(days=7)
+_TICKETS = 1000
+
+
+class Answer(NamedTuple):
+    """Whether there is to be a retraining, for which cause, and the reason for or against it in a sentence."""
+
+    cause: Cause | None
+    reason: str
+
+
+class Bad(NamedTuple):
+    """A window that a verdict is bad of, and that verdict's id."""
+
+    start: datetime
+    end: datetime
+    verdict: str
+    message: str
+
+
+def ask(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
+    """Return whether the verdicts on the champion call for a retraining now.
+
+    They do where N of the last M windows are as bad as `retrain_level`, and the newest of them is of the last day.
+    Then nothing must be under way, the last ticket be longer ago than `retrain_cooldown`, and there be fewer than
+    `retrain_max_per_week`. What somebody asked for by hand counts for neither.
+    """
+    found = Tickets(state)
+    if (ticket := found.unended(model)) is not None:
+        return Answer(None, f"retraining {ticket.number} is under way: {ticket.status}")
+    called = _called(state, model, settings, now)
+    if called.cause is None:
+        return called
+    if refused := _too_soon(found.newest(model, _TICKETS), settings, now):
+        return Answer(None, f"{called.reason}; {refused}")
+    return called
+
+
+def windows_of(settings: RetrainSettings) -> tuple[int, int]:
+    """Return how many windows must be bad, and of how many. Raises ValueError where that can't be."""
+    n, m = (int(number) for number in settings.retrain_windows.split("/"))
+    if n > m:
+        raise ValueError(f"--retrain-windows {settings.retrain_windows}: {n} of {m} windows can't be bad")
+    return n, m
+
+
+def _called(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
+    n, m = windows_of(settings)
+    judged = _final(state.history(model, variant="champion", newest=10 * m + 100))
+    if not judged:
+        return Answer(None, f"there is no verdict on {model} yet")
+    version = judged[-1].window.version
+    judged = [one for one in judged if one.window.version == version]
+    reasons = []
+    for kind in settings.retrain_when:
+        looked = _drifts(judged, settings, m) if kind == "drift" else _performances(state, judged, settings, m)
+        bad = [one for one in looked if one is not None]
+        what = f"{len(bad)} of the last {min(m, len(looked))} windows are {settings.retrain_level} in {kind}"
+        if len(bad) < n:
+            reasons.append(f"{what}, and {n} of {m} are wanted")
+        elif now - bad[-1].end > NEWS:
+            reasons.append(f"{what}, but the newest of them is of {bad[-1].end:%Y-%m-%d %H:%M}")
+        else:
+            windows = tuple((one.start, one.end) for one in bad)
+            says = f": {bad[-1].message}" if bad[-1].message else ""
+            return Answer(Cause(kind=kind, verdict=bad[-1].verdict, windows=windows), f"{what}{says}")
+    return Answer(None, "; ".join(reasons) or "--retrain-when names nothing")
+
+
+def _final(judged: Sequence[Judged]) -> list[Judged]:
+    """Return the windows that something was said of for good."""
+    return [
+        one
+        for one in judged
+        if one.verdict is not None
+        and not one.verdict.provisional
+        and one.verdict.status in ("ok", "warning", "critical")
+    ]
+
+
+def _drifts(judged: Sequence[Judged], settings: RetrainSettings, newest: int) -> list[Bad | None]:
+    levels = _LEVELS[settings.retrain_level]
+    return [
+        Bad(window.start, window.end, verdict.id, verdict.message) if verdict.status in levels else None
+        for window, verdict in judged[-newest:]
+        if verdict is not None
+    ]
+
+
+def _performances(
+    state: State, judged: Sequence[Judged], settings: RetrainSettings, newest: int
+) -> list[Bad | None]:
+    version = judged[-1].window.version
+    levels = _LEVELS[settings.retrain_level]
+    assessed = state.assessments(judged[-1].window.model, version=version, variant="champion", newest=newest)
+    return [
+        Bad(one.window.start, one.window.end, one.id, one.message) if one.status in levels else None
+        for one in assessed
+        if one.status in ("ok", "warning", "critical")
+    ]
+
+
+def _too_soon(tickets: Sequence[Ticket], settings: RetrainSettings, now: datetime) -> str:
+    """Return why there must be no retraining yet; nothing where there may be."""
+    own = [one for one in tickets if one.cause.kind != "manual" and one.status != "cancelled"]
+    if not own:
+        return ""
+    again = max(one.ended or one.updated for one in own) + timedelta(seconds=settings.retrain_cooldown)
+    if now < again:
+        return f"the last retraining cools down until {again:%Y-%m-%d %H:%M:%S} UTC (--retrain-cooldown)"
+    count = sum(now - one.created < _WEEK for one in own)
+    if count >= settings.retrain_max_per_week:
+        return f"there were {count} in the last 7 days (--retrain-max-per-week {settings.retrain_max_per_week})"
+    return ""

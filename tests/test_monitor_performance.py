@@ -1,0 +1,485 @@
+"""The monitor joins labels to the rows of the log, and says how well the model does."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from sklearn import metrics
+
+import mooring
+from monitoring import START, Monitoring, Traffic, settings
+from mooring.cli import main
+from mooring.comparison import evaluated
+from mooring.exchange import Exchange
+from mooring.log.labels import labels_table, write_labels
+from mooring.log.reader import read_log
+from mooring.monitor.alerts import Command
+from mooring.monitor.results import as_dicts
+from mooring.monitor.run import run
+from mooring.monitor.schema import Assessment
+from mooring.report.from_state import small_report, whole_report
+
+HOUR = timedelta(hours=1)
+
+
+class Labelling:
+    """Traffic whose labels are its predictions and an error, and a monitor of it."""
+
+    def __init__(self, directory: Path, state: str = "", **changed) -> None:
+        self.log = directory / "log"
+        self.traffic = Traffic(self.log)
+        self.rng = np.random.default_rng(7)
+        chosen = settings(self.log, state or f"sqlite:///{directory}/state.db", settle=0.0, **changed)
+        self.monitoring = Monitoring(chosen)
+        predictions = self.rng.normal(5, 0.5, 3000)
+        held_out = predictions + self.rng.normal(0, 0.5, 3000), predictions
+        self.baseline = evaluated(self.traffic.baseline(), held_out)
+        self.monitoring.keep(self.baseline)
+
+    def ask(
+        self, rows: int = 300, hour: int = 0, per_request: int = 1, variant: str = "champion"
+    ) -> list[Exchange]:
+        """Send rows within an hour, which is long over."""
+        sent = self.traffic.exchanges(rows, START + hour * HOUR, 1.0, per_request=per_request, variant=variant)
+        self.traffic.write(sent)
+        return sent
+
+    def rows(self) -> pd.DataFrame:
+        table = read_log(self.log, columns=["request_id", "client_request_id", "row", "time", "output.prediction"])
+        found = table.to_pandas().sort_values(["time", "request_id", "row"], ignore_index=True)
+        return found.rename(columns={"output.prediction": "prediction"})
+
+    def label(
+        self, rows: pd.DataFrame, noise: float = 0.5, late: timedelta = HOUR, ids: str = "request_id"
+    ) -> pd.DataFrame:
+        """Write labels of rows, known some time after them, and return the rows with their labels."""
+        rows = rows.assign(
+            label=rows["prediction"] + self.rng.normal(0, noise, len(rows)), known=rows["time"] + late
+        )
+        write_labels(
+            str(self.log),
+            "wine",
+            labels_table(
+                *(pa.chunked_array([pa.array(rows[name])]) for name in (ids, "label", "row")),
+                pa.chunked_array([pa.array(rows["known"].dt.tz_convert(None))]),
+            ),
+        )
+        return rows
+
+    def look(self, **how) -> list[Assessment]:
+        self.monitoring.watch.look(**how)
+        return self.found()
+
+    def found(self) -> list[Assessment]:
+        return self.monitoring.state.assessments("wine")
+
+    def again(self) -> Monitoring:
+        """Return another monitor of the same state."""
+        return Monitoring(self.monitoring.settings)
+
+
+def by_hand(rows: pd.DataFrame) -> dict[str, float]:
+    return {
+        "rmse": metrics.root_mean_squared_error(rows["label"], rows["prediction"]),
+        "mae": metrics.mean_absolute_error(rows["label"], rows["prediction"]),
+        "r2": metrics.r2_score(rows["label"], rows["prediction"]),
+        "bias": float((rows["prediction"] - rows["label"]).mean()),
+    }
+
+
+def values(one: Assessment) -> dict[str, float]:
+    return {name: measure.value for name, measure in one.measures.items()}
+
+
+def test_performance_of_a_window_is_that_of_its_labelled_rows(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    rows = it.rows()
+    labelled = it.label(rows.iloc[:300].sample(200, random_state=0))
+    [one] = it.look()
+    assert values(one) == pytest.approx(by_hand(labelled))
+    assert (one.rows, one.labelled, one.coverage) == (300, 200, pytest.approx(2 / 3))
+    assert (one.status, one.look, one.delay) == ("ok", 1, pytest.approx(3600))
+    assert one.budget == pytest.approx(0.0005)
+    low, high = one.measures["rmse"].low, one.measures["rmse"].high
+    assert low is not None
+    assert high is not None
+    assert low < one.measures["rmse"].value < high
+    assert one.before["rmse"] == pytest.approx(0.5, abs=0.03)
+    assert it.monitoring.state.performance_statuses("wine", None, "champion") == ["ok"]
+
+
+def test_without_labels_nothing_is_said_of_performance(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    assert it.look() == []
+    assert not any("label" in line for line in it.monitoring.said)
+
+
+def test_labels_that_came_before_their_rows_are_found_when_the_window_ends(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(100)
+    it.look()
+    later = it.traffic.exchanges(300, START + HOUR, 1.0)
+    other = Labelling(tmp_path / "other")
+    other.traffic.write(later)
+    rows = other.rows()
+    labelled = it.label(rows)
+    [first] = it.look()
+    assert (first.status, first.message) == ("too_few", "no labels yet")
+    it.traffic.write(later)
+    [_, one] = it.look()
+    assert one.labelled == 300
+    assert values(one) == pytest.approx(by_hand(labelled))
+
+
+def test_late_corrected_and_repeated_labels_count_once_the_latest_wins(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    rows = it.rows().iloc[:300]
+    it.label(rows.iloc[:100])
+    [one] = it.look()
+    assert (one.labelled, one.look) == (100, 1)
+    # Too few more to be judged again, but they are counted; some of them are known already.
+    second = it.label(rows.iloc[80:120], late=2 * HOUR)
+    [one] = it.look()
+    assert (one.labelled, one.look, one.judged) == (120, 1, 100)
+    third = it.label(rows.iloc[:300], late=3 * HOUR)
+    [one] = it.look()
+    assert (one.labelled, one.look, one.budget) == (300, 2, pytest.approx(0.00025))
+    assert values(one) == pytest.approx(by_hand(third))
+    # What became known earlier does not count, though it is read later.
+    it.label(rows.iloc[:50], noise=100.0, late=HOUR / 2)
+    [one] = it.look()
+    assert values(one) == pytest.approx(by_hand(third))
+    assert len(second) == 40
+
+
+def test_labels_may_name_the_clients_ids_and_unknown_ones_are_told(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    sent = it.traffic.exchanges(300, START, 1.0)
+    named = [msgspec.structs.replace(one, client_request_id=f"order {at}") for at, one in enumerate(sent)]
+    it.traffic.write(named)
+    labelled = it.label(it.rows().iloc[:300], ids="client_request_id")
+    strangers = labels_table(
+        pa.chunked_array([["nobody", "0190a000-0000-7000-8000-000000000000"]]), pa.chunked_array([[1.0, 2.0]])
+    )
+    write_labels(str(it.log), "wine", strangers)
+    [one] = it.look()
+    assert values(one) == pytest.approx(by_hand(labelled))
+    assert any("2 of 32 requests that labels name are not in the log" in line for line in it.monitoring.said)
+
+
+def test_only_new_labels_are_read_and_only_their_windows_are_assessed(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    for hour in range(3):
+        it.ask(100, hour=hour)
+    rows = it.rows()
+    it.label(rows.iloc[:300])
+    before = {one.window.id: one for one in it.look()}
+    assert len(before) == 3
+    it.monitoring.said.clear()
+    assert {one.window.id: one for one in it.look()} == before
+    assert not any("label" in line for line in it.monitoring.said)
+    it.label(rows.iloc[100:200], late=2 * HOUR)
+    after = {one.window.id: one for one in it.look()}
+    changed = [name for name in after if after[name] != before[name]]
+    assert changed == [it.found()[1].window.id]
+
+
+def test_a_model_that_does_worse_alarms_and_is_told_of_once(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.monitoring = Monitoring(it.monitoring.settings, channels=[Command(["true"])])
+    for hour in range(4):
+        it.ask(200, hour=hour)
+    rows = it.rows()
+    for hour, noise in enumerate((0.5, 1.0, 1.0, 0.5)):
+        it.label(rows.iloc[200 * hour : 200 * (hour + 1)], noise=noise)
+        it.look()
+    assert [one.status for one in it.found()] == ["ok", "critical", "critical", "ok"]
+    assert "worse than" in it.found()[1].message
+    told = [
+        msgspec.json.decode(one.payload) for one in it.monitoring.state.alerts("wine") if "performance" in one.kind
+    ]
+    assert [one["kind"] for one in told[::-1]] == ["new", "ended"]
+    assert {one["about"] for one in told} == {"performance"}
+    assert told[1]["severity"] == "critical"
+    assert told[1]["measures"]["rmse"]["value"] == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Labelling(tmp_path)
+    for hour in range(4):
+        it.ask(100, hour=hour)
+    rows = it.rows()
+    it.label(rows.iloc[:400])
+
+    whole = Labelling(tmp_path, state=f"sqlite:///{tmp_path}/whole.db")
+    whole.monitoring.keep(it.baseline)
+    wanted = whole.look()
+
+    from mooring.monitor import performance
+    from mooring.monitor.state import Transaction
+
+    monkeypatch.setattr(performance, "_AT_ONCE", 1)
+    monkeypatch.setattr(performance, "_BATCH_ROWS", 100)
+    done = Transaction.put_assessment
+    for survived in range(4):
+        count = iter(range(100))
+
+        def put(tx: Transaction, one: Assessment, count=count, survived=survived) -> None:
+            if next(count) == survived:
+                raise KeyboardInterrupt
+            done(tx, one)
+
+        monkeypatch.setattr(Transaction, "put_assessment", put)
+        with pytest.raises(KeyboardInterrupt):
+            it.again().watch.look()
+    monkeypatch.setattr(Transaction, "put_assessment", done)
+    it.again().watch.look()
+
+    def told(one: Assessment) -> tuple:
+        return one.id, one.look, one.status, one.labelled, one.chance, one.measures
+
+    assert [told(one) for one in it.found()] == [told(one) for one in wanted]
+    assert len(wanted) == 4
+    it.again().watch.look()
+    assert [told(one) for one in it.found()] == [told(one) for one in wanted]
+
+
+def test_few_labels_wait_for_more_and_a_model_without_a_baseline_is_measured(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    it.label(it.rows().iloc[:20])
+    [one] = it.look()
+    assert (one.status, one.look, one.labelled) == ("too_few", 0, 20)
+    assert "fewer than the 30 wanted" in one.message
+    bare = Labelling(tmp_path / "bare")
+    bare.monitoring.keep(bare.traffic.baseline())
+    bare.ask(300)
+    labelled = bare.label(bare.rows().iloc[:300])
+    [one] = bare.look()
+    assert one.status == "no_baseline"
+    assert "evaluation=" in one.message
+    assert values(one) == pytest.approx(by_hand(labelled))
+
+
+def test_an_open_window_is_assessed_where_only_one_look_is_taken(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    it.traffic.write(it.traffic.exchanges(300, now, 0.001))
+    it.label(it.rows())
+    assert it.look() == []
+    [one] = it.look(provisional=True)
+    assert one.labelled == 300
+    assert it.monitoring.state.performance_statuses("wine", None, "champion") == []
+
+
+def test_segments_have_their_own_performance(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour", "alcohol"))
+    it.ask(600, per_request=1)
+    rows = it.rows().iloc[:600]
+    colours = read_log(it.log, columns=["request_id", "input.colour", "input.alcohol"]).to_pandas()
+    labelled = it.label(rows).merge(colours, on="request_id")
+    [one] = it.look()
+    found = {segment.value: segment for segment in one.segments if segment.column == "colour"}
+    assert set(found) == {"red", "white", "rosé"}
+    for colour, part in labelled.groupby("input.colour"):
+        assert found[colour].labelled == found[colour].rows == len(part)
+        assert found[colour].measures["rmse"].value == pytest.approx(by_hand(part)["rmse"])
+    quarters = [segment.labelled for segment in one.segments if segment.column == "alcohol"]
+    assert sum(quarters) == 600
+    assert len(quarters) == 4
+    assert min(quarters) > 100
+
+
+def test_labels_of_another_kind_than_in_training_are_said_not_judged(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    rows = it.rows().iloc[:300]
+    table = labels_table(
+        pa.chunked_array([pa.array(rows["request_id"])]),
+        pa.chunked_array([["good"] * 300]),
+        pa.chunked_array([pa.array(rows["row"])]),
+    )
+    write_labels(str(it.log), "wine", table)
+    [one] = it.look()
+    assert (one.status, one.labelled) == ("no_baseline", 300)
+    assert "predicts numbers" in one.message
+
+
+def test_metrics_tell_of_the_newest_assessment(tmp_path: Path) -> None:
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    it = Labelling(tmp_path)
+    it.ask(300)
+    it.label(it.rows().iloc[:300])
+    it.look()
+    registry = CollectorRegistry()
+    registry.register(it.monitoring.metrics)
+    text = generate_latest(registry).decode()
+    stream = 'model="wine",variant="champion",version=""'
+    assert re.search(rf'mooring_performance{{measure="rmse",{stream}}} 0\.[45]', text)
+    assert f"mooring_performance_status{{{stream}}} 0.0" in text
+    assert f"mooring_label_coverage{{{stream}}} 1.0" in text
+    assert 'mooring_labels_total{model="wine"} 300.0' in text
+
+
+def test_what_was_found_is_there_as_data_and_on_the_command_line(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour",))
+    for hour in range(2):
+        it.ask(300, hour=hour)
+    rows = it.rows()
+    it.label(rows.iloc[:300])
+    it.label(rows.iloc[300:], noise=1.0)
+    it.look()
+    where = it.monitoring.settings.state
+
+    table = mooring.performance("wine", state=where)
+    whole = table[table["segment"] == ""].set_index(["start", "measure"])
+    assert len(whole) == 8
+    newest = whole.loc[START + HOUR].loc["rmse"]
+    assert newest["low"] < newest["value"] < newest["high"]
+    assert (newest["status"], newest["rows"], newest["coverage"], newest["delay"]) == (
+        "critical",
+        300,
+        1.0,
+        3600.0,
+    )
+    assert "colour=red" in set(table["segment"])
+
+    said = CliRunner().invoke(main, ["performance", "--model", "wine", "--state", where, "--json"])
+    assert said.exit_code == 2, said.output
+    first, second = json.loads(said.stdout)
+    assert (first["status"], second["status"]) == ("ok", "critical")
+    assert second["measures"]["rmse"]["value"] == pytest.approx(newest["value"])
+    assert {one["value"] for one in first["segments"]} >= {"red", "white"}
+    shown = CliRunner().invoke(main, ["performance", "--model", "wine", "--state", where])
+    assert shown.exit_code == 2
+    assert "300 of 300" in shown.stdout
+    assert "critical" in shown.stdout
+    none = CliRunner().invoke(main, ["performance", "--state", f"sqlite:///{tmp_path}/none.db"])
+    assert none.exit_code == 1
+
+
+def test_mlflow_has_performance_as_metrics_at_the_windows_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    it = Labelling(tmp_path)
+    it.ask(300)
+    labelled = it.label(it.rows())
+    assert run(it.monitoring.settings, once=True)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("mooring/wine")
+    [logged] = client.search_runs([experiment.experiment_id])
+    [rmse] = client.get_metric_history(logged.info.run_id, "performance/rmse")
+    assert rmse.value == pytest.approx(by_hand(labelled)["rmse"])
+    assert (rmse.timestamp, rmse.step) == (int((START + HOUR).timestamp() * 1000), 1)
+    assert logged.data.metrics["performance/coverage"] == 1.0
+    assert logged.data.tags["mooring.performance"] == "ok"
+    run(it.monitoring.settings, once=True)
+    assert len(client.get_metric_history(logged.info.run_id, "performance/rmse")) == 1
+
+
+def test_variants_are_told_apart(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(100)
+    it.ask(100, variant="canary")
+    it.label(it.rows())
+    assert {(one.window.variant, one.labelled) for one in it.look()} == {("champion", 100), ("canary", 100)}
+
+
+def test_the_report_shows_the_measure_over_time(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour",))
+    for hour in range(3):
+        it.ask(200, hour=hour)
+    it.label(it.rows().iloc[:400])
+    it.look()
+    for page in (whole_report(it.monitoring.state, "wine"), small_report(it.monitoring.state, "wine")):
+        assert '<section id="performance">' in page
+        assert "rmse of each window with its 95" in page
+        assert "colour = red" in page
+        assert page.count("200 labelled rows") == 1
+
+
+class Moved(Traffic):
+    """Traffic in which one colour's alcohol is another."""
+
+    shifted = 0.0
+
+    def columns(self, rows: int, shift: float = 0.0) -> dict:
+        found = super().columns(rows, shift)
+        found["alcohol"] = found["alcohol"] + self.shifted * (found["colour"] == "rosé")
+        return found
+
+
+def test_drift_of_one_segment_is_found_though_the_whole_hardly_moves(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour",))
+    columns = it.traffic.columns(5000)
+    made = mooring.baseline(columns, predictions=columns["alcohol"] / 2, segments=["colour"])
+    assert {value: one.rows > 400 for value, one in made.segments["colour"].items()} == {
+        "red": True,
+        "white": True,
+        "rosé": True,
+    }
+    it.monitoring.keep(mooring.drift.baseline.Baseline.from_bytes(made.to_bytes()))
+    it.traffic = Moved(it.log)
+    it.ask(900)
+    it.look()
+    it.traffic.shifted = 1.0
+    it.ask(900, hour=1)
+    it.look()
+    state = it.monitoring.state
+    first, second = (judged.verdict for judged in state.history("wine"))
+    assert (first.status, first.budget) == ("ok", pytest.approx(0.00025))
+    assert second.status in ("warning", "critical")
+    assert "colour=rosé: alcohol" in second.message
+    assert "colour=red" not in second.message
+    _, told = as_dicts(state, state.history("wine"))
+    assert set(told["segments"]) == {"colour=red", "colour=white", "colour=rosé"}
+    assert [name for name, one in told["segments"].items() if one["results"]] == ["colour=rosé"]
+    assert "rosé" in whole_report(state, "wine")
+
+
+def test_segments_that_the_baseline_does_not_have_are_said(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour",))
+    it.ask(300)
+    it.look()
+    assert any("has no segments by colour" in line for line in it.monitoring.said)
+    with pytest.raises(ValueError, match="no column flavour"):
+        mooring.baseline(it.traffic.columns(200), segments=["flavour"])
+
+
+def test_a_baseline_keeps_how_well_the_model_did_and_says_on_which_rows() -> None:
+    rng = np.random.default_rng(0)
+    data, labels = {"x": rng.normal(size=200)}, rng.normal(size=200)
+    near, far = labels + rng.normal(0, 0.1, 200), labels + rng.normal(0, 0.5, 200)
+    inside = mooring.baseline(data, predictions=near, labels=labels).performance
+    assert inside is not None
+    assert inside.about.startswith("in-sample")
+    held = mooring.baseline(data, predictions=near, labels=labels, evaluation=(labels, far)).performance
+    assert held is not None
+    assert held.about == "held-out rows"
+    assert held.measures["rmse"] == pytest.approx(metrics.root_mean_squared_error(labels, far))
+    assert mooring.baseline(data).performance is None
+    with pytest.raises(ValueError, match="too few"):
+        mooring.baseline(data, evaluation=([1.0], [1.0]))
+    with pytest.raises(ValueError, match="is a pair"):
+        mooring.baseline(data, evaluation=labels)
+    two = np.stack([near, far], axis=1)
+    assert "not kept" in mooring.baseline(data, predictions=two, labels=labels).about["performance"]
