@@ -35,6 +35,7 @@ bench: .venv/.dev .venv/.peers ## measure, beside others, and write docs/benchma
 	$(BIN)/python bench/drain.py --big 10000000
 	$(BIN)/python bench/drift.py
 	$(BIN)/python bench/alarms.py
+	$(BIN)/python bench/gate.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix

@@ -66,8 +66,8 @@ def python(code: str, *arguments: str, cwd: Path, env: dict[str, str] | None = N
 
 
 def labelled_log(log: Path, rows: int = 600, version: str = "1") -> datetime:
-    """Write rows of the last hour and their labels, twice the alcohol, and return when they begin."""
-    start = datetime.now(UTC) - timedelta(hours=1)
+    """Write rows of the last half hour and their labels, twice the alcohol, and return when they begin."""
+    start = datetime.now(UTC) - timedelta(minutes=25)
     traffic = Traffic(log, MODEL)
     exchanges = traffic.exchanges(rows, start, version=version, per_request=4)
     traffic.write(exchanges)
@@ -83,8 +83,8 @@ def labelled_log(log: Path, rows: int = 600, version: str = "1") -> datetime:
 
 
 def judged(state: State, statuses: Sequence[str], *, end: datetime | None = None, version: str = "1") -> None:
-    """Put verdicts on consecutive windows of five minutes into a state, the newest ending at `end` or now."""
-    end = end or datetime.now(UTC)
+    """Put verdicts on windows of five minutes into a state, the last ending half an hour ago or at `end`."""
+    end = end or datetime.now(UTC) - timedelta(minutes=30)
     length = timedelta(minutes=5)
     for place, status in enumerate(statuses):
         start = end - (len(statuses) - place) * length

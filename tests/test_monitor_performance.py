@@ -27,6 +27,7 @@ from mooring.monitor.results import as_dicts
 from mooring.monitor.run import run
 from mooring.monitor.schema import Assessment
 from mooring.report.from_state import small_report, whole_report
+from postgres import postgres
 
 HOUR = timedelta(hours=1)
 
@@ -415,6 +416,11 @@ def test_the_report_shows_the_measure_over_time(tmp_path: Path) -> None:
         assert "rmse of each window with its 95" in page
         assert "colour = red" in page
         assert page.count("200 labelled rows") == 1
+        assert "wine is well" in page
+    it.label(it.rows().iloc[400:], noise=1.0)
+    it.look()
+    for page in (whole_report(it.monitoring.state, "wine"), small_report(it.monitoring.state, "wine")):
+        assert "wine does worse on labelled rows: rmse" in page
 
 
 class Moved(Traffic):
@@ -483,3 +489,79 @@ def test_a_baseline_keeps_how_well_the_model_did_and_says_on_which_rows() -> Non
         mooring.baseline(data, evaluation=labels)
     two = np.stack([near, far], axis=1)
     assert "not kept" in mooring.baseline(data, predictions=two, labels=labels).about["performance"]
+
+
+def test_classes_with_probabilities_are_joined_and_judged(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    rng = np.random.default_rng(0)
+
+    def shares(rows: int, skill: float) -> tuple[np.ndarray, np.ndarray]:
+        truth = rng.choice(["fine", "poor"], rows)
+        logit = rng.normal(skill * np.where(truth == "poor", 1, -1), 1.0)
+        return truth, (1 / (1 + np.exp(-2 * logit))).round(4)
+
+    def output(poor: np.ndarray) -> pd.DataFrame:
+        said = np.where(poor > 0.5, "poor", "fine")
+        return pd.DataFrame({"label": said, "proba_fine": 1 - poor, "proba_poor": poor})
+
+    truth, poor = shares(2000, 1.0)
+    it.monitoring.keep(evaluated(it.traffic.baseline(), (truth, output(poor))))
+    for hour, skill in enumerate((1.0, 0.2)):
+        truth, poor = shares(400, skill)
+        sent = it.traffic.exchanges(400, START + hour * HOUR, per_request=1)
+        answered = [
+            msgspec.structs.replace(one, response=json.dumps({"predictions": said}).encode())
+            for one, said in zip(sent, ([row] for row in output(poor).to_dict(orient="records")), strict=True)
+        ]
+        it.traffic.write(answered)
+        ids = pa.chunked_array([[one.request_id for one in sent]])
+        write_labels(str(it.log), "wine", labels_table(ids, pa.chunked_array([pa.array(truth)])))
+    first, second = it.look()
+    assert (first.status, second.status, first.task) == ("ok", "critical", "classification")
+    both = np.stack([1 - poor, poor], axis=1)
+    assert values(second)["log_loss"] == pytest.approx(metrics.log_loss(truth, both))
+    assert values(second)["roc_auc"] == pytest.approx(metrics.roc_auc_score(truth == "poor", poor))
+    assert values(second)["accuracy"] == pytest.approx(np.mean((poor > 0.5) == (truth == "poor")))
+    assert "log_loss" in second.message
+
+
+def test_assessments_are_kept_in_postgresql_alike(tmp_path: Path) -> None:
+    with postgres() as server:
+        it = Labelling(tmp_path, state=server.url())
+        it.ask(300)
+        rows = it.rows()
+        it.label(rows.iloc[:100])
+        it.look()
+        labelled = it.label(rows, late=2 * HOUR)
+        [one] = it.look()
+        assert (one.look, one.labelled) == (2, 300)
+        assert values(one) == pytest.approx(by_hand(labelled))
+        assert it.monitoring.state.unassessed("wine", START) == []
+        assert [each.id for each in it.monitoring.state.untracked_assessments("wine")] == [one.id]
+        it.monitoring.state.close()
+
+
+def test_the_first_labels_do_not_make_the_whole_log_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Labelling(tmp_path)
+    for hour in range(5):
+        it.ask(100, hour=hour)
+    it.look()
+    it.label(it.rows().iloc[200:300])
+    from mooring.monitor import performance
+
+    read: list[int] = []
+    plain = performance._Rows.read
+
+    def counted(*given):
+        rows = plain(*given)
+        read.append(rows.table.num_rows)
+        return rows
+
+    monkeypatch.setattr(performance._Rows, "read", counted)
+    assert [one.labelled for one in it.look()] == [0, 0, 100, 0, 0]
+    assert read == [100]
+    # Of the others labels may come yet.
+    it.label(it.rows().iloc[:100])
+    assert [one.labelled for one in it.look()] == [100, 0, 100, 0, 0]

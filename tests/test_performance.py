@@ -280,3 +280,18 @@ def test_of_classes_without_probabilities_errors_are_judged() -> None:
 
 def test_rows_of_one_request_count_for_less() -> None:
     assert effective_rows(Scored(np.zeros(6), np.zeros(6), np.array([0, 0, 0, 1, 2, 3]))) == pytest.approx(3.0)
+
+
+def test_all_looks_at_a_window_whose_labels_trickle_in_keep_to_the_budget() -> None:
+    random = np.random.default_rng(4)
+    trials, budget, alarmed = 400, 0.2, 0
+    for trial in range(trials):
+        before = held_out(Scored(np.zeros(200), random.normal(size=200), np.arange(200)), "")
+        rows = Scored(np.zeros(90), random.normal(size=90), np.arange(90))
+        looks = ((40, 1), (60, 2), (90, 3))
+        alarmed += any(
+            judge(before, rows.only(np.arange(count)), budget / 2**look, trial, floors=False).status != "ok"
+            for count, look in looks
+        )
+    assert stats.binomtest(alarmed, trials, alternative="greater", p=budget).pvalue > 0.001
+    assert alarmed / trials > budget / 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -89,18 +90,24 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
 
 
 def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
-    """What `make demo` runs, in an environment that is not activated, a model trained the first time only."""
+    """What `make demo` runs, in an environment that is not activated: the loop closes, by itself."""
     command = [sys.executable, "-m", "mooring", "demo", "--dir", "d"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     environ["PATH"] = "/usr/bin:/bin"
     first = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr + first.stdout
     assert "Training a model" in first.stdout
-    assert "400 requests sent; 1600 rows in" in first.stdout
-    verdicts = re.findall(r"│ \d\d:\d\d:\d\d to \d\d:\d\d:\d\d +│ +\d+ +│ (\w+)", first.stdout)
-    assert verdicts[0] == "ok"
-    assert verdicts[-1] == "critical"
+    windows = re.findall(r"│ \d\d:\d\d:\d\d │ +(\d+) +│ (\w+) +│ ([0-9.]+) \(", first.stdout)
+    assert [version for version, _, _ in windows] == ["1"] * 5 + ["2"] * 2
+    assert [verdict for _, verdict, _ in windows[:5]] == ["ok"] * 2 + ["critical"] * 3
+    before, during, after = ([float(one[2]) for one in windows[of]] for of in (slice(2), slice(2, 5), slice(5, 7)))
+    assert max(before) < min(during) > max(after)
+    assert "version 2 is the champion" in first.stdout
     assert "residual sugar" in (tmp_path / "d" / "report.html").read_text()
+    commands = [sys.executable, "-m", "mooring", "history", "--json"]
+    told = subprocess.run(commands, cwd=tmp_path / "d", env=environ, capture_output=True, text=True, check=True)
+    [entry] = json.loads(told.stdout)
+    assert (entry["status"], entry["version"], entry["previous"]) == ("promoted", "2", "1")
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert not processes_in(tmp_path)
 
@@ -108,7 +115,7 @@ def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
     wait_for(lambda: "processes" if len(processes_in(tmp_path)) > 2 else "", 60, "the demo starts nothing")
     again.send_signal(signal.SIGINT)
     output, _ = again.communicate(timeout=60)
-    assert "There is a model already" in output
+    assert "Starting over" in output
     assert again.returncode != 0
     assert not processes_in(tmp_path)
 

@@ -8,6 +8,7 @@ from mooring import __version__
 from mooring.cli.baseline import baseline, calibrate
 from mooring.cli.capture import drain, proxy
 from mooring.cli.compare import compare
+from mooring.cli.gate import gate
 from mooring.cli.labels import labels_group
 from mooring.cli.log import log_group
 from mooring.cli.monitor import drift, monitor, report
@@ -38,6 +39,7 @@ for _command in (
     calibrate,
     compare,
     retrain,
+    gate,
     promote,
     rollback,
     history,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,13 +65,13 @@ def run(directory: Path, data: Path | None = None, *, worse: bool = False) -> No
     the retraining makes a worse model. Raises DemoError where a step fails.
     """
     directory = directory.resolve()
-    directory.mkdir(parents=True, exist_ok=True)
+    wines = read(str(data or SAMPLE))
+    _start_over(directory)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory / 'mlflow.db'}"
     os.environ.pop("MLFLOW_REGISTRY_URI", None)
     # MLflow starts uvicorn by its name: it must be found in an environment that is not activated, too.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["MOORING_LABELS_TOKEN"] = token = secrets.token_urlsafe(16)
-    wines = read(str(data or SAMPLE))
     below, above = (part for _, part in wines.groupby(wines[SPLIT] > wines[SPLIT].median()))
     _write_settings(directory, worse)
     _train(directory, below)
@@ -83,7 +84,6 @@ def run(directory: Path, data: Path | None = None, *, worse: bool = False) -> No
     proxy += ["--model", model, "--admin-port", str(admin_port), "--segment-seconds", "1"]
     monitor = ["-m", "mooring", "monitor"]
     with _interruptible(), State(state) as opened, ExitStack() as stack:
-        before = {ticket.id for ticket in Tickets(opened).newest(MODEL)}
         server = _started(stack, "Starting the model server", "mlflow", serve[2:], serve, directory, "server.log")
         proxying = _started(
             stack, "Starting the proxy in front of it", "mooring", proxy[2:], proxy, directory, "proxy.log"
@@ -96,7 +96,7 @@ def run(directory: Path, data: Path | None = None, *, worse: bool = False) -> No
         traffic = Traffic(proxy_port, admin_port, token, console)
         traffic.send(below, REQUESTS, f"of wines like those it was trained on, {SPLIT} below the median")
         traffic.send(above, DRIFTED_REQUESTS, f"of wines above the median in {SPLIT}, which it has never seen")
-        ticket = _retrained(opened, before, directory)
+        ticket = _retrained(opened, directory)
         if ticket.status == "promoted":
             stop(server)
             restart = "Restarting the server with the new champion"
@@ -144,12 +144,12 @@ def _started(
     return stack.enter_context(running([sys.executable, *command], directory, directory / log))
 
 
-def _retrained(state: State, before: set[str], directory: Path) -> Ticket:
+def _retrained(state: State, directory: Path) -> Ticket:
     """Wait for what comes of the drift, and return the ticket as it has ended."""
     tickets = Tickets(state)
 
     def ticket() -> Ticket | None:
-        return next((one for one in tickets.newest(MODEL) if one.id not in before), None)
+        return next(iter(tickets.newest(MODEL)), None)
 
     seen: list[str] = []
     with console.status("the monitor judges the windows") as status:
@@ -252,10 +252,18 @@ def _coloured(status: str) -> str:
     return f"[{style}]{status}[/]"
 
 
+def _start_over(directory: Path) -> None:
+    """Make the directory, without what an earlier run left. Raises DemoError where something else is there."""
+    settings = directory / "mooring.yaml"
+    if settings.exists() and settings.read_text(encoding="utf-8").startswith(_SETTINGS.partition("\n")[0]):
+        console.print(f"Starting over in {directory}", highlight=False, soft_wrap=True)
+        shutil.rmtree(directory)
+    elif directory.exists() and any(directory.iterdir()):
+        raise DemoError(f"{directory} has something else in it: name another directory with --dir")
+    directory.mkdir(parents=True, exist_ok=True)
+
+
 def _train(directory: Path, wines: pd.DataFrame) -> None:
-    if _has_champion():
-        _say("There is a model already", f"{MODEL} in {directory / 'mlflow.db'}")
-        return
     data = directory / "training.csv"
     wines.to_csv(data, index=False)
     command = ["-m", "mooring.demo.train", "--data-path", str(data)]
@@ -268,19 +276,6 @@ def _train(directory: Path, wines: pd.DataFrame) -> None:
         if process.wait() != 0:
             raise DemoError(f"training failed with code {process.returncode}; see {log}")
     console.print(f"  its output is in {log}", highlight=False, soft_wrap=True)
-
-
-def _has_champion() -> bool:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if not Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).exists():
-        return False
-    try:
-        mlflow.MlflowClient().get_model_version_by_alias(MODEL, "champion")
-    except MlflowException:
-        return False
-    return True
 
 
 @contextmanager

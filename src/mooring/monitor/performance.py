@@ -45,6 +45,7 @@ _MANY_ROWS = 50_000
 _NEAR = timedelta(minutes=2)
 _STANDING = 100
 _LATEST = 9e10
+_NO_LABELS = "no labels yet"
 _OURS = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 
@@ -116,6 +117,9 @@ class Performance:
         chosen = {one.id: one for one in (*waiting, *touched) if provisional or one.status == "closed"}
         truth = _Truth(uri, model, since, listed, self._say_once)
         written: list[Assessment] = []
+        if not seen:
+            # These are the first labels: windows that they are not of have none, and need not be read.
+            written = [_unlabelled(chosen.pop(name)) for name in chosen.keys() - {one.id for one in touched}]
         assessed = 0
         for batch in _batches(sorted(chosen.values(), key=lambda one: one.start)):
             if stopping():
@@ -245,7 +249,7 @@ class Performance:
             before=before.measures if before is not None else {},
         )
         if not len(labelled.places):
-            return msgspec.structs.replace(told, message="no labels yet", tracked=told.created)
+            return msgspec.structs.replace(told, message=_NO_LABELS, tracked=told.created)
         try:
             scored = rows.scored(labelled, before.task, before.classes) if before else rows.scored(labelled)
         except UnscorableError as error:
@@ -495,6 +499,13 @@ def in_words(found: Judged, before: HeldOut) -> str:
     what = "more errors" if found.measure == "accuracy" else "worse"
     share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what
     return f"{found.measure} {found.value:.4g}, {share} than {found.before:.4g} on {where}"
+
+
+def _unlabelled(window: Window) -> Assessment:
+    now = datetime.now(UTC)
+    return Assessment(
+        window=window, status="too_few", rows=window.rows, labelled=0, message=_NO_LABELS, created=now, tracked=now
+    )
 
 
 def _no_baseline(window: Window, baseline: Baseline | None) -> str:

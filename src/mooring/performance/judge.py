@@ -18,6 +18,7 @@ LARGE = 0.25
 KEPT = 5000
 LEAST_ROWS = 30
 _DRAWS = (1000, 4000)
+_PLAIN = 20
 _CELLS = 4_000_000
 
 
@@ -111,7 +112,8 @@ def chance_of(old: Floats, new: Floats, worth: float, seed: int = 0, *, enough: 
     """Return the chance of a mean loss as large as that of `new`, if both are of one distribution.
 
     `worth` is how many independent rows the new ones are worth. Losses that are 0 or 1 are counted, which is
-    exact: the hypergeometric distribution. Else more draws are made where the chance is near `enough` or below.
+    exact: the hypergeometric distribution. Else more draws are made where it is not plain yet on which side of
+    `enough` the chance is.
     """
     random = np.random.default_rng(seed)
     size = min(max(round(worth), 1), len(new))
@@ -131,7 +133,7 @@ def chance_of(old: Floats, new: Floats, worth: float, seed: int = 0, *, enough: 
         scores = _Scores.fit(drawn)
         shifted = observed - (pool_mean - float(pool.mean()))
         found = tail_chance(scores.of(drawn), float(scores.of(np.array([shifted]))[0]))
-        if found > 10 * enough:
+        if found * draws >= _PLAIN and abs(found - enough) > 5 * np.sqrt(found / draws):
             break
     return found
 

@@ -79,13 +79,14 @@ def svg(report: Report) -> str:
 
 def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dict[str, Any]:
     drifted = [line for line in lines if line.drifted]
+    section = performance.section(report.performance)
     return {
         "style": _file("style.css"),
         "report": report,
         "reading": reading,
-        "verdict": verdict(report, reading),
+        "verdict": performance.with_performance(verdict(report, reading), section, report.model),
         "newest": reading.newest,
-        "performance": performance.section(report.performance),
+        "performance": section,
         "judgement": reading.newest.judgement if reading.newest else None,
         "timeline": figures.timeline([window.severity for window in reading.windows], reading.versions),
         "lines": lines,

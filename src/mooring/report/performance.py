@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from mooring.monitor.results import STATUSES
 from mooring.monitor.schema import Assessment, Measured, Segment, Status
+from mooring.report.verdict import Verdict
+from mooring.report.words import name
 
 _WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
 _LEFT, _RIGHT = 10, 630
@@ -35,7 +38,7 @@ def section(found: Sequence[Assessment]) -> Section | None:
     if not labelled:
         return None
     newest = labelled[-1]
-    measure = next((name for name in _MEASURES if name in newest.measures), next(iter(newest.measures)))
+    measure = next((one for one in _MEASURES if one in newest.measures), next(iter(newest.measures)))
     drawn = [one.measures.get(measure) for one in found]
     values = [
         value for one in drawn if one is not None for value in (one.value, one.low, one.high) if value is not None
@@ -53,6 +56,18 @@ def section(found: Sequence[Assessment]) -> Section | None:
         newest,
         [(one, one.measures[measure]) for one in newest.segments if measure in one.measures],
     )
+
+
+def with_performance(said: Verdict, found: Section | None, model: str) -> Verdict:
+    """Return what is said first, with what labels say where the model does worse in its newest judged window."""
+    judged = [one for one in found.shown if one.look] if found is not None else []
+    if not judged or judged[0].status not in ("warning", "critical"):
+        return said
+    worse = f"{name(model)} does worse on labelled rows: {name(judged[0].message, 200)}."
+    if said.status == "critical" or (said.status == "warning" and judged[0].status == "warning"):
+        return said._replace(notes=[worse, *said.notes])
+    status = judged[0].status
+    return Verdict(status, STATUSES[status], worse, [said.sentence, *said.notes])
 
 
 def _figure(

@@ -22,7 +22,7 @@ from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.performance.measures import evaluate, primary
 from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
 from mooring.retrain.dataset import KEYS, LOGGED
-from mooring.retrain.evaluation import Evaluation, EvaluationError, Latency, Sample, reason_of
+from mooring.retrain.evaluation import Evaluation, EvaluationError, Sample, reason_of
 from mooring.retrain.logged import LabelRange, label_range, traffic
 from mooring.retrain.mlflow_evaluation import log_to_mlflow
 from mooring.retrain.signatures import differences
@@ -76,7 +76,7 @@ def evaluate_versions(given: Namespace, scratch: Path) -> None:
         return
     found = msgspec.structs.replace(
         found,
-        latency={who: Latency(*one) for who, one in measured.items()},
+        latency=measured,
         sample=_sampled(found, given, holdout[given.label], outputs, models),
     )
     found = log_to_mlflow(

@@ -154,7 +154,9 @@ def _moved(share: float) -> str:
 
 
 def _at_least(share: float) -> str:
-    return f"by at least {_percent(share)}" if share > 0 else f"no more than {_percent(-share)} worse"
+    if share > 0:
+        return f"by at least {_percent(share)}"
+    return f"no more than {_percent(-share)} worse" if share else "not worse"
 
 
 def _percent(share: float) -> str:

@@ -240,7 +240,8 @@ class Retraining:
                 label=label_of(self._settings, self._state, self._model, ticket.champion),
                 output=directory / RESULT,
             )
-            job.start(directory, argv, env={}, timeout=self._settings.retrain_timeout)
+            env = {"MOORING_TICKET": ticket.id}
+            job.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
             tickets.say(ticket, f"version {ticket.candidate} is compared with {ticket.champion or 'none'}")
             return None
         if isinstance(found, job.Running):
@@ -281,7 +282,13 @@ class Retraining:
         assert ticket.candidate is not None
         begun = next(one for one in tickets.promotions(self._model) if one.ticket_id == ticket.id)
         try:
-            registry.move_champion(self._model, ticket.candidate, expected=ticket.champion)
+            registry.move_champion(
+                self._model,
+                ticket.candidate,
+                expected=ticket.champion,
+                at=begun.created,
+                tags={"mooring.ticket": ticket.id},
+            )
         except registry.Moved as error:
             failed = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
             return tickets.move(

@@ -212,23 +212,28 @@ def put_back(model: str, version: str, *, expected: str) -> None:
 
 
 def _move_stage(client: MlflowClient, version: ModelVersion) -> None:
-    """Bring a version into Production, and out of it whichever was there, in one call."""
+    """Bring a version into Production, and out of it whichever was there: in one call where MLflow can do that."""
     if not hasattr(client, "transition_model_version_stage"):
         return
     from mlflow.exceptions import MlflowException
 
+    name, number = version.name, str(version.version)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*transition_model_version_stage", FutureWarning)
+        warnings.filterwarnings("ignore", ".*(transition_model_version_stage|latest_versions)", FutureWarning)
         try:
-            client.transition_model_version_stage(
-                version.name, str(version.version), stage=_PRODUCTION, archive_existing_versions=True
-            )
+            client.transition_model_version_stage(name, number, stage=_PRODUCTION, archive_existing_versions=True)
         except MlflowException as error:
             # Unity Catalog and some other registries have no stages, and say so in these ways.
-            if error.error_code not in ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED") and "unsupported" not in str(
-                error
-            ):
+            if error.error_code in ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED") or "unsupported" in str(error):
+                return
+            # MLflow 3.17 on PostgreSQL compares a number with a text there.
+            if "operator does not exist" not in str(error):
                 raise
+            client.transition_model_version_stage(name, number, stage=_PRODUCTION)
+            quote = '"' if "'" in name else "'"
+            for other in client.search_model_versions(f"name={quote}{name}{quote}"):
+                if other.current_stage == _PRODUCTION and str(other.version) != number:
+                    client.transition_model_version_stage(name, str(other.version), stage="Archived")
 
 
 def _end_challenger(registry: _Registry, model: str, version: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -14,19 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mooring.registry import DIRECTORY
+from mooring.retrain.evaluation import Latency
 from mooring.retrain.signatures import as_input
 
 _BATCH_ROWS = 256
 _LEAST_REPEATS, _MOST_REPEATS = 3, 50
 _SECONDS = 3.0
-
-
-class Latency(NamedTuple):
-    """Seconds that a prediction takes, medians: of one row, and of a batch of `batch_rows`."""
-
-    single: float
-    batch: float
-    batch_rows: int
 
 
 class LoadedModel:
