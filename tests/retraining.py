@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
-from mooring.monitor.schema import Verdict, Window
+from mooring.monitor.schema import Assessment, Status, Verdict, Window
 from mooring.monitor.state import State
 
 MODEL = "wine"
@@ -82,7 +82,18 @@ def labelled_log(log: Path, rows: int = 600, version: str = "1") -> datetime:
     return start
 
 
-def judged(state: State, statuses: Sequence[str], *, end: datetime | None = None, version: str = "1") -> None:
+def assessed(state: State, statuses: Sequence[Status]) -> None:
+    """Say of the newest windows that are judged how the model did in them."""
+    for (window, _), status in zip(state.history(MODEL, newest=len(statuses)), statuses, strict=True):
+        assessment = Assessment(
+            window=window, look=1, status=status, rows=100, labelled=100, message=f"{status} on labels",
+            created=datetime.now(UTC),
+        )  # fmt: skip
+        with state.begin() as tx:
+            tx.put_assessment(assessment)
+
+
+def judged(state: State, statuses: Sequence[Status], *, end: datetime | None = None, version: str = "1") -> None:
     """Put verdicts on windows of five minutes into a state, the last ending half an hour ago or at `end`."""
     end = end or datetime.now(UTC) - timedelta(minutes=30)
     length = timedelta(minutes=5)
@@ -95,7 +106,7 @@ def judged(state: State, statuses: Sequence[str], *, end: datetime | None = None
             )
             verdict = Verdict(
                 window_id=window.id,
-                status=status,  # type: ignore[arg-type]
+                status=status,
                 rows=100,
                 message=f"{status} it is",
                 created=end,

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -22,7 +24,7 @@ from mooring.monitor.state import State
 from mooring.retrain.history import history
 from mooring.retrain.tickets import Cause, TicketError, Tickets
 from mooring.retrain.trigger import ask
-from retraining import CHAMPION, MODEL, TRAIN, judged, labelled_log, python
+from retraining import CHAMPION, MODEL, TRAIN, assessed, judged, labelled_log, python
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -60,6 +62,27 @@ def test_so_many_of_the_last_windows_call_for_it(state, statuses, changed, due):
     if due:
         assert answer.cause.windows
         assert state.verdict(answer.cause.verdict) is not None
+
+
+@pytest.mark.parametrize(
+    ("statuses", "when", "due"),
+    [
+        (["critical"] * 5, ("drift", "performance"), True),
+        (["critical"] * 5, ("performance",), True),
+        (["critical"] * 5, ("drift",), False),
+        (["too_few", "critical", "critical", "ok", "too_few"], ("performance",), False),
+        (["too_few", "critical", "critical", "critical", "too_few"], ("performance",), True),
+        (["warning"] * 5, ("performance",), False),
+    ],
+)
+def test_performance_calls_for_it_as_drift_does(state, statuses, when, due):
+    judged(state, ["ok"] * 5, end=NOW)
+    assessed(state, statuses)
+    answer = ask(state, MODEL, settings(retrain_when=when), NOW)
+    assert (answer.cause is not None) == due, answer.reason
+    if due:
+        assert answer.cause.kind == "performance"
+        assert "critical on labels" in answer.reason
 
 
 def test_what_is_long_past_calls_for_nothing(state):
@@ -133,9 +156,12 @@ def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def configured(directory: Path, command: list[str] | None = None, **retrain: Any) -> None:
-    chosen = {"command": command or [sys.executable, "train.py", "{data}"], "label": "quality", **retrain}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+TRAINS = (sys.executable, "train.py", "{data}")
+
+
+def configured(directory: Path, command: Sequence[str] | str | None = TRAINS, **retrain: Any) -> None:
+    own = {} if command is None else {"command": command if isinstance(command, str) else list(command)}
+    chosen = {**own, "label": "quality", **retrain}
     content = {"model": MODEL, "log": "log", "state": "sqlite:///state.db", "retrain": chosen}
     content["gate"] = {"latency": 100}  # the champion here does next to nothing
     (directory / "mooring.yaml").write_text(json.dumps(content))
@@ -339,6 +365,51 @@ def alive(process: int) -> bool:
         return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1][:3]
     except OSError:
         return False
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Trains where Mooring is not: takes the order, and registers a version that carries the ticket."""
+
+    orders: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Elsewhere.orders.append({"signature": self.headers["X-Mooring-Signature"], **json.loads(body)})
+        self.send_response(503 if len(Elsewhere.orders) == 1 else 202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        if len(Elsewhere.orders) == 2:
+            threading.Thread(target=self.train, args=(json.loads(body)["ticket"],)).start()
+
+    def train(self, ticket: str) -> None:
+        import mlflow
+
+        client = mlflow.MlflowClient()
+        source = client.get_model_version(MODEL, "1")
+        made = client.create_model_version(MODEL, source.source, tags={"mooring.ticket": ticket})
+        assert str(made.version) == "2"
+
+
+def test_others_train_when_they_are_told(place):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/train"
+        configured(place, None, webhook=url, secret="secret")
+        mooring("retrain", "--now", cwd=place, code=3)  # it is no better than the champion: it is the same
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    [refused, taken] = Elsewhere.orders
+    assert refused["ticket"] == taken["ticket"]
+    assert taken["model"] == MODEL
+    assert taken["signature"]
+    assert Path(taken["training_data"]).exists()
+    assert "secret" not in json.dumps(json.loads(mooring("history", "--json", cwd=place)))
+    [entry] = json.loads(mooring("history", "--json", cwd=place))
+    assert (entry["ticket"], entry["version"], entry["status"]) == (taken["ticket"], "2", "refused")
 
 
 def test_a_dry_run_changes_nothing(place):
