@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -17,6 +17,7 @@ from mooring.log.labels import (
     list_label_objects,
     read_label_objects,
     read_labels,
+    together,
     write_labels,
 )
 from mooring.log.reader import open_log
@@ -128,3 +129,34 @@ def test_objects_that_came_since_can_be_read_apart(tmp_path):
     assert set(found) == {one.path for one in new}
     [tomorrow] = list_label_objects(opened, uri, "m", START + timedelta(minutes=2))
     assert found[tomorrow.path] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array(["9999-12-31"]),
+        pa.array(["0001-01-01T00:00+14:00"]),
+        pa.array(["9999-12-31T23:59-14:00"]),
+        pa.array([date(9999, 12, 31)]),
+        pa.array([10**12], pa.timestamp("s")),
+        pa.array([10**17], pa.timestamp("ms", "UTC")),
+    ],
+)
+def test_a_time_that_no_day_of_the_log_can_have_is_refused(times):
+    """Such a label made the drain fail for good, or every later look at the labels."""
+    with pytest.raises(LabelError, match="time is no time in 1 rows"):
+        labels_table(pa.chunked_array([["a"]]), pa.chunked_array([[1]]), times=pa.chunked_array([times]))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_times_of_any_unit_and_zone_are_kept(unit, zone):
+    times = pa.array([START.replace(tzinfo=None)], pa.timestamp("us")).cast(pa.timestamp(unit))
+    times = times.cast(pa.timestamp(unit, "UTC")).cast(pa.timestamp(unit, zone)) if zone else times
+    found = labels_table(pa.chunked_array([["a"]]), pa.chunked_array([[1]]), times=pa.chunked_array([times]))
+    assert found["time"].to_pylist() == [START]
+
+
+def test_tables_are_put_together_whatever_their_number():
+    small = [pa.table({"a": [1]})] * 30_000
+    assert [len(one) for one in together(iter(small), 20_000)] == [20_000, 10_000]

@@ -192,13 +192,21 @@ def test_bad_lines_of_a_csv_file_are_told_and_the_others_are_added(tmp_path):
         6: "row is 'x', not a whole number from 0",
         7: "label is missing",
         8: "row is '-1', not a whole number from 0",
-        9: "time is 'tomorrow', no time",
+        9: "time is 'tomorrow', no time from 1970 to 2199",
         11: "label is not Unicode",
     }
     assert found == {"added": 2, "repeated": 0, "replaced": 0, "outdated": 0, "unknown": 0, "refused": 7}
     assert values(tmp_path) == {(id_, 0): 6.0, (id_, 2): 7.5}
     times = read_labels(str(tmp_path), "m")["time"].to_pylist()
     assert times[1] == datetime(2026, 3, 5, 10, tzinfo=UTC)
+
+
+def test_a_quote_that_is_not_closed_does_not_make_lines_a_label(tmp_path):
+    file = tmp_path / "truth.csv"
+    file.write_text(f'request_id,label\n{infer(tmp_path)},"6\nb,7\nc,8\n')
+    code, found = add(tmp_path, file)
+    assert (code, found["added"], found["refused"]) == (1, 0, 1)
+    assert "is a quote before it not closed?" in found["lines"][0]["why"]
 
 
 def test_files_of_each_format_may_name_their_columns_and_come_on_stdin(tmp_path):
@@ -269,6 +277,7 @@ def test_a_long_file_is_added_in_parts(tmp_path, monkeypatch):
     [
         ("truth.csv", b"id,label\n", "has no column request_id; it has: id, label; --id-column names another"),
         ("truth.csv", b"", "is empty: its first line names the columns"),
+        ("truth.csv", "request_id,label\n".encode("utf-16"), "is not UTF-8 text"),
         ("truth.parquet", b"no", "can't be read as Parquet"),
         ("truth.txt", b"x", "give --format csv, jsonl or parquet"),
     ],
@@ -381,6 +390,14 @@ def test_labels_sent_to_the_proxy_are_in_the_log_and_the_account_is_as_without(s
             "entry 0 (counted from 0): row is True, not a whole number",
         ),
         ([{"request_id": "a", "label": 1, "time": 5}], "entry 0 (counted from 0): time is 5, no time"),
+        (
+            [{"request_id": "a", "label": 1, "time": "9999-12-31"}],
+            "entry 0 (counted from 0): time is '9999-12-31'",
+        ),
+        (
+            [{"request_id": "a", "label": 1, "time": "0001-01-01T00:00+14:00"}],
+            "entry 0 (counted from 0): time is '0001-01-01T00:00+14:00', no time",
+        ),
         ([{"request_id": "a", "lable": 1}], "entry 0 (counted from 0): there is no key 'lable'"),
         ([{"request_id": "a", "label": 1, "model": ""}], "entry 0 (counted from 0): model is no name"),
         ([1], "entry 0 (counted from 0): it must be an object"),
@@ -439,6 +456,12 @@ def test_a_client_that_asks_first_is_told_to_go_on_and_one_that_names_no_length_
         assert read_message(file).line == "HTTP/1.1 100 Continue"
         connection.sendall(body)
         assert read_message(file).line == "HTTP/1.1 202 Accepted"
+    with (
+        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
+        connection.makefile("rb") as file,
+    ):
+        connection.sendall(f"{head}Content-Length: {'9' * 5000}\r\n\r\n".encode())
+        assert "413" in read_message(file).line
     with (
         socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
         connection.makefile("rb") as file,

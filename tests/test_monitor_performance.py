@@ -21,7 +21,7 @@ from mooring.cli import main
 from mooring.comparison import evaluated
 from mooring.exchange import Exchange
 from mooring.log.labels import labels_table, write_labels
-from mooring.log.reader import read_log
+from mooring.log.reader import open_log, read_log
 from mooring.monitor.alerts import Command
 from mooring.monitor.results import as_dicts
 from mooring.monitor.run import run
@@ -276,6 +276,18 @@ def test_few_labels_wait_for_more_and_a_model_without_a_baseline_is_measured(tmp
     assert values(one) == pytest.approx(by_hand(labelled))
 
 
+def test_windows_are_judged_once_there_is_a_baseline_that_they_can_be_judged_by(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.monitoring.keep(it.traffic.baseline())
+    it.ask(300)
+    it.label(it.rows(), noise=1.0)
+    [one] = it.look()
+    assert one.status == "no_baseline"
+    it.monitoring.keep(it.baseline)
+    [one] = it.look()
+    assert (one.status, one.look) == ("critical", 1)
+
+
 def test_an_open_window_is_assessed_where_only_one_look_is_taken(tmp_path: Path) -> None:
     it = Labelling(tmp_path)
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -318,6 +330,32 @@ def test_labels_of_another_kind_than_in_training_are_said_not_judged(tmp_path: P
     [one] = it.look()
     assert (one.status, one.labelled) == ("no_baseline", 300)
     assert "predicts numbers" in one.message
+
+
+def test_one_label_that_is_no_number_does_not_keep_a_window_from_being_judged(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    rows = it.rows()
+    it.label(rows, noise=1.0)
+    odd = labels_table(pa.chunked_array([rows["request_id"].tolist()[:1]]), pa.chunked_array([["unknown"]]))
+    write_labels(str(it.log), "wine", odd)
+    [one] = it.look()
+    assert (one.status, one.judged, one.labelled) == ("critical", 299, 300)
+
+
+def test_a_monitor_that_is_to_stop_writes_what_it_has_and_goes_on_there(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    for hour in range(4):
+        it.ask(100, hour=hour)
+    it.look()
+    it.label(it.rows())
+    opened = open_log(str(it.log))
+    asked = iter(range(100))
+    performance = it.monitoring.watch._performance
+    assert performance.look(opened, "wine", stopping=lambda: next(asked) >= 3) == 2
+    assert [one.look for one in it.found()] == [1, 1]
+    it.look()
+    assert [one.labelled for one in it.found()] == [100] * 4
 
 
 def test_metrics_tell_of_the_newest_assessment(tmp_path: Path) -> None:

@@ -165,6 +165,53 @@ def test_a_class_that_training_never_saw_is_wrong() -> None:
     assert losses(scored)[1] > 30
 
 
+def test_labels_of_which_none_is_a_class_of_the_baseline_are_refused_not_wrong() -> None:
+    with pytest.raises(UnscorableError, match="none of the labels is a class that the baseline has"):
+        scored_of(["yes", "no"], {"0": [0.9, 0.6], "1": [0.1, 0.4]}, classes=("0", "1"))
+
+
+def test_a_few_texts_among_numbers_are_left_out_of_a_regression() -> None:
+    labels = ["1.5", " 2e0", "unknown", "-3"]
+    scored = scored_of(labels, [1.0, 2.0, 3.0, 4.0], task="regression")
+    assert scored.labels.tolist() == [1.5, 2.0, -3.0]
+    with pytest.raises(UnscorableError, match="predicts numbers"):
+        scored_of(["good", "1", "bad"], [1.0, 2.0, 3.0], task="regression")
+
+
+def test_infinite_predictions_and_nested_ones_are_no_classes() -> None:
+    scored = scored_of([0, 1], [np.inf, 1.0], classes=("0", "1"))
+    assert evaluate(scored)["accuracy"] == 0.5
+    with pytest.raises(UnscorableError, match="neither a number"):
+        scored_of([0, 1], ['[["a"]]', '[["a"]]'])
+
+
+def test_texts_without_end_are_too_many_for_classes() -> None:
+    names = [f"{number}" for number in range(8000)]
+    with pytest.raises(UnscorableError, match="too many for classes"):
+        scored_of([f"label {name}" for name in names], names, task="classification")
+
+
+def test_predictions_beyond_all_bounds_are_critical() -> None:
+    """Their squares are infinite, which nothing is larger than."""
+    random = np.random.default_rng(0)
+    labels = random.normal(size=600)
+    before = held_out(scored_of(labels, labels + random.normal(size=600)), "")
+    for huge in (1e200, -1.7e308):
+        scored = scored_of(labels, np.full(600, huge))
+        assert np.isfinite(list(evaluate(scored).values())).all()
+        assert judge(before, scored, 0.001).status == "critical"
+        assert intervals(scored, draws=20)["rmse"][0] > 1e40
+
+
+def test_of_many_classes_only_the_area_has_no_interval() -> None:
+    random = np.random.default_rng(0)
+    shares = random.dirichlet(np.ones(500), 500)
+    scored = Scored(np.arange(500), shares.argmax(1), np.arange(500), shares, tuple(map(str, range(500))))
+    found = intervals(scored, draws=500)
+    assert "roc_auc" in evaluate(scored)
+    assert found.keys() == evaluate(scored).keys() - {"roc_auc"}
+
+
 @pytest.mark.parametrize(
     ("labels", "output", "message"),
     [

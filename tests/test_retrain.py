@@ -21,8 +21,10 @@ from mooring.cli import main
 from mooring.config import RetrainSettings
 from mooring.demo.processes import wait_for
 from mooring.monitor.state import State
+from mooring.retrain import evaluation, job
 from mooring.retrain.history import history
-from mooring.retrain.tickets import Cause, TicketError, Tickets
+from mooring.retrain.machine import Retraining
+from mooring.retrain.tickets import Cause, Promotion, TicketError, Tickets
 from mooring.retrain.trigger import ask
 from retraining import CHAMPION, MODEL, TRAIN, assessed, judged, labelled_log, python
 
@@ -304,6 +306,7 @@ def test_a_job_that_fails_is_tried_again_and_then_given_up(place):
     assert champion() == "1"
 
 
+@pytest.mark.slow
 def test_a_job_that_registers_nothing_or_takes_too_long_is_told_so(place):
     configured(place, [sys.executable, "-c", "pass"], attempts=1)
     assert "registered no new version" in mooring("retrain", "--now", cwd=place, code=4)
@@ -311,6 +314,7 @@ def test_a_job_that_registers_nothing_or_takes_too_long_is_told_so(place):
     assert "took longer than 1 s" in mooring("retrain", "--now", cwd=place, code=4)
 
 
+@pytest.mark.slow
 def test_a_job_that_promotes_by_itself_has_that_taken_back(place):
     (place / "train.py").write_text(
         TRAIN + "\nmlflow.MlflowClient().set_registered_model_alias('wine', 'champion', '2')\n"
@@ -320,6 +324,7 @@ def test_a_job_that_promotes_by_itself_has_that_taken_back(place):
     assert champion() == "1"
 
 
+@pytest.mark.slow
 def test_it_waits_for_labels_and_says_what_is_missing(place):
     configured(place, min_labels=1000)
     text = mooring("retrain", "--now", cwd=place, code=4)
@@ -329,6 +334,7 @@ def test_it_waits_for_labels_and_says_what_is_missing(place):
     assert champion() == "2"
 
 
+@pytest.mark.slow
 def test_manual_approval(place):
     configured(place, approval="manual")
     mooring("monitor", "--once", "--grace", "0s", cwd=place, code=0)
@@ -428,6 +434,8 @@ def test_a_dry_run_changes_nothing(place):
         ({"command": "train {nothing}"}, "{nothing}"),
         ({"windows": "6/5"}, "6/5"),
         ({"range": "often"}, "range"),
+        ({"range": "1.2.3d"}, "1.2.3d"),
+        ({"timeout": "inf"}, "timeout"),
         ({"cooldwn": "1d"}, "cooldwn"),
     ],
 )
@@ -439,3 +447,61 @@ def test_settings_that_cannot_be_meant_are_a_sentence(tmp_path, monkeypatch, ret
     result = CliRunner().invoke(main, ["retrain", "--now"])
     assert result.exit_code == 2, result.output
     assert words in result.output
+
+
+def test_a_tickets_directory_stays_where_all_are_and_is_its_own(state, tmp_path):
+    tickets = Tickets(state)
+    ticket = tickets.open("../../a b/c", Cause(kind="manual"), "why", champion=None, directory=f"{tmp_path}/all")
+    assert Path(ticket.directory).parent == tmp_path / "all"
+    with State(f"{tmp_path}/anew.db") as anew:
+        other = Tickets(anew).open("../../a b/c", ticket.cause, "why", champion=None, directory=f"{tmp_path}/all")
+    assert (other.number, other.directory == ticket.directory) == (1, False)
+
+
+@pytest.mark.parametrize("name", ["", "\N{SUPERSCRIPT TWO}", "9"])
+def test_a_name_that_is_no_tickets_names_none(state, name):
+    Tickets(state).open(MODEL, Cause(kind="manual"), "why", champion="1", directory="d")
+    with pytest.raises(TicketError, match="no ticket"):
+        Tickets(state).named(MODEL, name)
+
+
+def test_after_a_cancelled_one_there_is_a_cooldown_too(state):
+    judged(state, ["critical"] * 5, end=datetime.now(UTC))
+    now = datetime.now(UTC)
+    ticket = Tickets(state).open(
+        MODEL, ask(state, MODEL, settings(), now).cause, "why", champion="1", directory="d"
+    )
+    Tickets(state).move(ticket, "cancelled", "cancelled")
+    assert "cools down until" in ask(state, MODEL, settings(), now).reason
+
+
+def test_a_server_that_was_not_restarted_calls_for_nothing(state):
+    judged(state, ["critical"] * 5, end=NOW)
+    done = Promotion(
+        id="p", model=MODEL, ticket_id=None, kind="promotion", version="2", previous="1", status="done",
+        reason="", who="me", created=NOW,
+    )  # fmt: skip
+    Tickets(state).put_promotion(done)
+    answer = ask(state, MODEL, settings(), NOW)
+    assert answer.cause is None
+    assert "restart the server" in answer.reason
+
+
+def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_path):
+    tickets = Tickets(state)
+    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
+    tickets.move(ticket, "cancelled", "cancelled")
+    running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
+    with pytest.raises(TicketError, match="ended meanwhile"):
+        running._begin(tickets, ticket, tmp_path / "job", ["sleep", "600"], {})
+    assert isinstance(job.look(tmp_path / "job"), job.Ended)
+
+
+def test_the_gates_process_tells_a_reason_and_no_traceback(tmp_path):
+    (tmp_path / "test.csv").write_text("a\n1\n")
+    argv = evaluation.command(
+        settings(), model=MODEL, champion=None, candidate="1", holdout=tmp_path / "test.csv", label="quality",
+        output=tmp_path / "out.json",
+    )  # fmt: skip
+    with pytest.raises(evaluation.EvaluationError, match=r"^the holdout has no column quality"):
+        evaluation.run(argv)

@@ -11,6 +11,8 @@ import msgspec
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ROWS = 2**31
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Between these a label becomes known: what says that it never ends, such as 9999-12-31, is no time."""
 
 
 class Label(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -80,14 +82,20 @@ def _value(label: Any) -> float | str:
 
 
 def time_us(time: Any) -> int:
-    """Return a moment, ISO 8601 text, in microseconds since the epoch. Raises ValueError where it is none."""
+    """Return a moment, ISO 8601 text, in microseconds since the epoch. Raises ValueError where it is none.
+
+    >>> time_us("1970-01-02")
+    86400000000
+    """
     try:
         moment = datetime.fromisoformat(time)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
+        if not FIRST <= moment < LAST:
+            raise ValueError(time)
         return (moment - _EPOCH) // _MICROSECOND
     except (TypeError, ValueError, OverflowError):
-        why = "no time: take 2026-03-01 or 2026-03-01T12:00Z, UTC where no zone is named"
+        why = "no time from 1970 to 2199: take 2026-03-01 or 2026-03-01T12:00Z, UTC where no zone is named"
         raise ValueError(f"time is {_named(time)}, {why}") from None
 
 

@@ -115,5 +115,9 @@ def _judged(
             )
         )
         return gate.decide(evaluation.read(output), settings)
-    except (evaluation.EvaluationError, NotEnough) as error:
+    except (evaluation.EvaluationError, NotEnough, OSError) as error:
         raise click.ClickException(str(error)) from None
+    except ValueError as error:  # the label, say
+        if type(error) is not ValueError:
+            raise
+        raise SettingError(str(error)) from None

@@ -19,19 +19,25 @@ if TYPE_CHECKING:
     from mooring.retrain.tickets import Ticket, Tickets
 
 _POLL_SECONDS = 0.5
+_TRIES = 10
+_RUN = 8  # letters of a run's id that a table shows
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    from mooring.retrain.byhand import NoPrevious
+    from mooring.engine.sources import SourceError
+    from mooring.retrain.byhand import Already, NoPrevious
+    from mooring.retrain.dataset import NotEnough
     from mooring.retrain.registry import Moved
     from mooring.retrain.tickets import TicketError
 
     try:
         with explained():
             yield
-    except (TicketError, NoPrevious, Moved) as error:
+    except (TicketError, NoPrevious, Already, Moved, NotEnough, SourceError) as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error}; check that it is there, and may be read and written") from None
     except ValueError as error:
         if type(error) is not ValueError:
             raise
@@ -65,6 +71,9 @@ def retrain(context: click.Context, settings: RetrainSettings, *, now: bool, dry
     With --now the exit code says what came of it: 0 promoted, 3 refused by the gate, 4 failed.
     """
     if context.invoked_subcommand is not None:
+        if given := [name for name, value in context.params.items() if value not in (None, False, ())]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise click.UsageError(f"give {flags} after {context.invoked_subcommand}, where it takes that")
         return
     from mooring.monitor.results import model_in
     from mooring.monitor.state import State
@@ -73,13 +82,39 @@ def retrain(context: click.Context, settings: RetrainSettings, *, now: bool, dry
     settings = with_name(settings)
     with _explained(), State(settings.state) as state:
         model = settings.model or model_in(state, None)
-        if dry_run:
+        if dry_run or now:
             job.check(settings)
+            _check_log(settings, model)
+        if dry_run:
             _dry_run(settings, state, model)
         elif now:
             sys.exit(_now(settings, state, model))
         else:
             _say_what_is_due(settings, state, model)
+
+
+def _check_log(settings: RetrainSettings, model: str) -> None:
+    """Raise LogError where the log knows no such model: a ticket for it would wait for ever."""
+    from mooring.log import reader
+
+    known = reader.models(reader.open_log(settings.log), settings.log)
+    if known and model not in known:
+        raise reader.LogError(f"the log {settings.log} has nothing of {model}; it has: {', '.join(sorted(known))}")
+
+
+def _windows(settings: RetrainSettings, state: State, model: str) -> Any:
+    """Return the windows to train on: those that call for it now, where only drifted ones are wanted."""
+    from datetime import UTC, datetime
+
+    from mooring.retrain.trigger import called_for
+
+    if settings.retrain_range != "drifted":
+        return ()
+    answer = called_for(state, model, settings, datetime.now(UTC))
+    if answer.cause is None:
+        _say(f"{answer.reason}: all labelled rows are meant, as no windows are drifted")
+        return ()
+    return answer.cause.windows
 
 
 def _say_what_is_due(settings: RetrainSettings, state: State, model: str) -> None:
@@ -106,7 +141,7 @@ def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
     champion = registry.champion(model)
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        manifest = data_of(settings, state, model, champion, place, "dry-run", None)
+        manifest = data_of(settings, state, model, champion, place, "dry-run", _windows(settings, state, model))
         argv = job.argv_of(
             settings,
             data=Path("TRAINING.parquet"),
@@ -134,7 +169,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
     if ticket is None:
         ticket = tickets.open(
             model,
-            Cause(kind="manual"),
+            Cause(kind="manual", windows=_windows(settings, state, model)),
             "asked for by hand",
             champion=registry.champion(model),
             directory=settings.retrain_directory,
@@ -143,6 +178,8 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
         _say(f"retraining {ticket.number} of {model}")
     elif ticket.status == "approval":
         ticket = _approved(tickets, ticket)
+    else:
+        _say(f"retraining {ticket.number} of {model} is under way already: {ticket.status}")
     return _followed(running, tickets, ticket)
 
 
@@ -193,21 +230,37 @@ def approve(ticket: str, *, model: str | None, state: str | None) -> None:
 @_of_state
 def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """End a retraining that is under way, its job too."""
+    from pathlib import Path
+
     from mooring.monitor.state import State
     from mooring.retrain import job
     from mooring.retrain.machine import attempt_directory, gate_directory
-    from mooring.retrain.tickets import TicketError, Tickets, me
+    from mooring.retrain.tickets import Tickets
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
         tickets = Tickets(opened)
         found = tickets.named(settings.model, ticket)
-        if found.ended is not None or found.status == "promoting":
-            raise TicketError(f"retraining {found.number} is {found.status}: there is nothing to cancel")
-        tickets.move(found, "cancelled", "cancelled", {"reason": reason}, who=me(), message=reason)
+        found = _cancelled(tickets, found, reason)
+        if found.attempt and not Path(found.directory).exists():
+            click.echo(f"{found.directory} is not here: a job that runs on another host goes on there", err=True)
         for directory in (attempt_directory(found), gate_directory(found)):
             job.stop(directory)
         click.echo(f"retraining {found.number} of {found.model} is cancelled")
+
+
+def _cancelled(tickets: Tickets, ticket: Ticket, reason: str) -> Ticket:
+    """Cancel a ticket, also where the monitor notes something down at the same moment."""
+    from mooring.retrain.tickets import TicketError, me
+
+    for _ in range(_TRIES):
+        if ticket.ended is not None or ticket.status == "promoting":
+            break
+        try:
+            return tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=me(), message=reason)
+        except TicketError:
+            ticket = tickets.named(None, ticket.id)
+    raise TicketError(f"retraining {ticket.number} is {ticket.status}: there is nothing to cancel")
 
 
 @retrain.command("show", context_settings=CONTEXT)
@@ -309,13 +362,18 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
             one.kind,
             one.reason,
             f"{(one.dataset or {}).get('training_rows', '')}",
+            (one.run or "")[:_RUN],
             one.version or "",
+            "" if one.gate is None else "passed" if one.gate.get("passed") else "refused",
+            f"{one.promoted:%Y-%m-%d %H:%M:%S}" if one.promoted else "",
             one.status,
             one.message if one.ticket else "",
         ]
         for one in entries
     ]
-    show(["at (UTC)", "ticket", "kind", "why", "rows", "version", "came to", "since"], rows)
+    show(
+        ["at (UTC)", "ticket", "kind", "why", "rows", "run", "version", "gate", "promoted", "came to", "now"], rows
+    )
 
 
 def _model(settings: StatePlace, state: State) -> str:
@@ -328,5 +386,11 @@ def _model(settings: StatePlace, state: State) -> str:
     return known[0] if len(known) == 1 else model_in(state, None)
 
 
+_said: list[str] = []
+
+
 def _say(text: str) -> None:
-    click.echo(f"mooring retrain: {text}", err=True)
+    """Say something, what was said last not again: a step that waits says so at each look."""
+    if _said != [text]:
+        _said[:] = [text]
+        click.echo(f"mooring retrain: {text}", err=True)

@@ -59,6 +59,8 @@ def init(model: str, *, force: bool) -> None:
     except OSError as error:
         raise click.ClickException(f"{path} can't be written: {error.strerror}") from None
     click.echo(_NEXT.format(uri=shlex.quote(uri)), nl=False)
+    if not uri.endswith("@champion"):
+        click.echo(_NO_CHAMPION.format(name=repr(name)), nl=False)
 
 
 def _registered(model: str) -> tuple[str, str]:
@@ -126,6 +128,11 @@ budget: 0.001
 
 # Fields that are never stored as they are.
 # redact: ["email=hash", "name=drop"]
+
+# How to train, once labels are in the log: `mooring retrain --help`.
+# retrain:
+#   command: [python, train.py, --data, "{{data}}"]
+#   label: quality    # the column that is predicted
 """
 
 _NEXT = """\
@@ -138,4 +145,10 @@ mooring.yaml is written. Next, each in a terminal of its own:
 and, once there are verdicts:
 
     mooring report
+"""
+
+_NO_CHAMPION = """
+A retraining compares with the version that has the alias champion. Which one is served, say in Python:
+
+    mlflow.MlflowClient().set_registered_model_alias({name}, "champion", "VERSION")
 """

@@ -67,6 +67,9 @@ def run(directory: Path, data: Path | None = None, *, worse: bool = False) -> No
     directory = directory.resolve()
     wines = read(str(data or SAMPLE))
     _start_over(directory)
+    # In this directory mooring.yaml says all: a log that is named outside must not get these wines.
+    for name in [name for name in os.environ if name.startswith("MOORING_")]:
+        del os.environ[name]
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory / 'mlflow.db'}"
     os.environ.pop("MLFLOW_REGISTRY_URI", None)
     # MLflow starts uvicorn by its name: it must be found in an environment that is not activated, too.

@@ -128,6 +128,10 @@ def _csv(file: IO[bytes], name: str, columns: Columns) -> Iterator[tuple[int, li
         raise LabelError(f"{name} is no CSV file: {error}") from None
     if not header:
         raise LabelError(f"{name} is empty: its first line names the columns")
+    if any("\udc80" <= letter <= "\udcff" for letter in "".join(header)):
+        raise LabelError(
+            f"{name} is not UTF-8 text: its first line names the columns (unpack or convert it before)"
+        )
     names = _chosen(columns, header, name)
     places = [header.index(one) if one is not None else None for one in names]
     needed = max(place for place in places if place is not None)
@@ -143,6 +147,10 @@ def _csv(file: IO[bytes], name: str, columns: Columns) -> Iterator[tuple[int, li
             continue  # an empty line
         if len(cells) <= needed:
             yield reader.line_num, NotALine(f"it has {len(cells)} cells, the first line {len(header)}")
+            continue
+        if any(place is not None and "\n" in cells[place] for place in places):
+            # A quote that nobody closed takes all lines up to the next one for a label.
+            yield reader.line_num, NotALine("it has a line break within quotes: is a quote before it not closed?")
             continue
         yield reader.line_num, [None if place is None else cells[place] for place in places]
 

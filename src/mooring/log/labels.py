@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mooring.label import Label, Labels, time_us
+from mooring.label import FIRST, LAST, Label, Labels, time_us
 from mooring.log import reader, store
 from mooring.log.parquet import NO_MODEL, folder_name
 from mooring.log.schema import TIME
@@ -237,12 +237,14 @@ def together(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     [4, 4, 2]
     """
     waiting: list[pa.Table] = []
+    count = 0  # summed up anew for each, tens of thousands of small objects would take minutes
     for table in tables:
         waiting.append(table)
-        if sum(len(one) for one in waiting) >= rows:
+        count += len(table)
+        if count >= rows:
             yield pa.concat_tables(waiting)
-            waiting = []
-    if any(len(one) for one in waiting):
+            waiting, count = [], 0
+    if count:
         yield pa.concat_tables(waiting)
 
 
@@ -292,6 +294,8 @@ def _as_times(times: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(times.type):
         found = [None if one is None else _time_or_none(one) for one in times.to_pylist()]
         return pa.array(found, pa.int64()).cast(TIME)
+    if pa.types.is_date(times.type) or pa.types.is_timestamp(times.type):
+        times = _possible(times)
     if pa.types.is_date(times.type) or (pa.types.is_timestamp(times.type) and times.type.tz is None):
         return pc.assume_timezone(pc.cast(times, pa.timestamp("us"), safe=False), "UTC")
     if pa.types.is_timestamp(times.type):
@@ -299,6 +303,17 @@ def _as_times(times: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_null(times.type):
         return times
     raise LabelError(f"the column time is {times.type}: take timestamps, or text such as 2026-03-01T12:00Z")
+
+
+def _possible(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return dates or timestamps, null where labels can't become known then."""
+    zone = UTC if pa.types.is_timestamp(times.type) and times.type.tz is not None else None
+    whole = pa.types.is_date(times.type)
+    first, last = (
+        pa.scalar(one.date() if whole else one.replace(tzinfo=zone), times.type) for one in (FIRST, LAST)
+    )
+    there = pc.and_(pc.greater_equal(times, first), pc.less(times, last))
+    return pc.if_else(there, times, pa.scalar(None, times.type))
 
 
 def _time_or_none(text: str) -> int | None:

@@ -113,7 +113,10 @@ class Performance:
         seen = self._state.seen(model, self._key, [one.path for one in listed])
         new = [one for one in listed if one.path not in seen]
         touched, marks = self._touched(opened, model, new, since)
-        waiting = self._state.unassessed(model, since, with_open=provisional)
+        waiting = [
+            *self._state.unassessed(model, since, with_open=provisional),
+            *self._with_a_baseline_now(model, since),
+        ]
         chosen = {one.id: one for one in (*waiting, *touched) if provisional or one.status == "closed"}
         truth = _Truth(uri, model, since, listed, self._say_once)
         written: list[Assessment] = []
@@ -124,11 +127,24 @@ class Performance:
         for batch in _batches(sorted(chosen.values(), key=lambda one: one.start)):
             if stopping():
                 return assessed
-            written += self._assess(model, batch, truth)
-            if len(written) >= _AT_ONCE:
-                assessed += self._write(model, written, (), lease)
-                written = []
+            for one in self._assess(model, batch, truth):
+                written.append(one)
+                if len(written) >= _AT_ONCE or stopping():
+                    assessed += self._write(model, written, (), lease)
+                    written = []
+                if stopping():
+                    return assessed
         return assessed + self._write(model, written, marks, lease)
+
+    def _with_a_baseline_now(self, model: str, since: datetime) -> list[Window]:
+        """Return the newest windows that were measured without a baseline, and that have one by now."""
+        found = []
+        for one in self._state.assessments(model, start=since, newest=_STANDING):
+            if one.status == "no_baseline" and not one.before:
+                baseline, _ = self._baselines.of(model, one.window.version)
+                if baseline is not None and baseline.performance is not None:
+                    found.append(one.window)
+        return found
 
     # Which windows labels are of
 
@@ -189,7 +205,9 @@ class Performance:
                 wanted = ids if day in days else left
                 parts = [
                     part
-                    for table in _chunked(table for _, table in reader.tables(found, columns))
+                    for table in label_log.together(
+                        (table for _, table in reader.tables(found, columns)), _LOOK_UP_ROWS
+                    )
                     if (part := _of_requests(table, wanted)).num_rows
                 ]
             if not parts:
@@ -268,9 +286,11 @@ class Performance:
             return msgspec.structs.replace(told, tracked=tracked, **{name: getattr(known, name) for name in kept})
         worth = effective_rows(scored)
         if worth < self._settings.min_rows:
+            less = len(labelled.places) - scored.rows
             message = (
                 f"{scored.rows} rows with labels, worth {worth:.0f} independent ones: fewer than the "
                 f"{self._settings.min_rows:g} wanted"
+                f"{f'; {less} others have no usable prediction or label' if less else ''}"
             )
             return msgspec.structs.replace(told, message=message, tracked=told.created)
         if before is None or before.task != scored.task:
@@ -304,7 +324,10 @@ class Performance:
             counted = names[chosen]
             for value in largest(names[labelled.places], self._settings.min_rows, MOST):
                 part = labelled.only(names[labelled.places] == value)
-                scored = rows.scored(part, whole.task, whole.classes)
+                try:
+                    scored = rows.scored(part, whole.task, whole.classes)
+                except UnscorableError:
+                    continue  # said of the window, if it is all of it
                 if effective_rows(scored) >= self._settings.min_rows:
                     yield Segment(
                         column=column,
@@ -557,18 +580,6 @@ def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
         rows += window.rows
     if batch:
         yield batch
-
-
-def _chunked(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield tables put together: each look-up makes a hash table of all ids, which is not for a few rows."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(one.num_rows for one in waiting) >= _LOOK_UP_ROWS:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
 
 
 def _of_requests(table: pa.Table, ids: pa.Array) -> pa.Table:

@@ -25,6 +25,7 @@ LOWER_IS_BETTER = frozenset({"rmse", "mae", "log_loss"})
 """The measures of which less is better; of `bias` it is less in either direction, of the others more."""
 _LEAST = float(np.finfo(np.float64).eps)
 _CELLS = 4_000_000
+_MOST_ERROR = 1e50
 
 
 def evaluate(scored: Scored) -> dict[str, float]:
@@ -56,14 +57,21 @@ def primary(scored: Scored) -> str:
 def losses(scored: Scored) -> Floats:
     """Return each row's loss: the squared error, -ln of the true class's probability, or 1 where it is wrong."""
     if scored.classes is None:
-        return np.asarray((scored.predictions - scored.labels) ** 2, np.float64)
+        return _errors(scored) ** 2
     if scored.probabilities is None:
         return np.asarray(scored.predictions != scored.labels, np.float64)
     chosen = scored.probabilities[np.arange(scored.rows), scored.labels.astype(np.int64)]
     return np.asarray(-np.log(np.clip(chosen, _LEAST, 1.0)), np.float64)
 
 
-def weighted(scored: Scored, weights: NDArray[Any]) -> dict[str, Floats]:
+def areas_of(scored: Scored) -> int:
+    """Return of how many classes an area under the ROC curve is computed for each weighting."""
+    if scored.probabilities is None or scored.classes is None:
+        return 0
+    return 1 if len(scored.classes) == 2 else len(np.unique(scored.labels))
+
+
+def weighted(scored: Scored, weights: NDArray[Any], *, areas: bool = True) -> dict[str, Floats]:
     """Return each measure for each weighting of the groups; nan where it is not defined.
 
     Parameters
@@ -72,9 +80,11 @@ def weighted(scored: Scored, weights: NDArray[Any]) -> dict[str, Floats]:
         The rows.
     weights
         How often each group counts: an array (weightings, groups).
+    areas
+        Whether `roc_auc` is among them, which takes longest.
     """
     weights = weights.astype(np.float64, copy=False)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if scored.classes is None:
             return _regression(scored, weights)
         found = _classification(scored, weights)
@@ -82,12 +92,20 @@ def weighted(scored: Scored, weights: NDArray[Any]) -> dict[str, Floats]:
             total = weights @ np.bincount(scored.groups, minlength=weights.shape[1])
             loss = weights @ np.bincount(scored.groups, losses(scored), minlength=weights.shape[1])
             found["log_loss"] = loss / total
-            found["roc_auc"] = _roc_auc(scored, weights)
+            if areas:
+                found["roc_auc"] = _roc_auc(scored, weights)
         return found
 
 
+def _errors(scored: Scored) -> Floats:
+    """Return predictions minus labels, as far as their squares and what is computed of those stay finite."""
+    with np.errstate(over="ignore"):
+        error = scored.predictions - scored.labels
+    return np.clip(error, -_MOST_ERROR, _MOST_ERROR).astype(np.float64)
+
+
 def _regression(scored: Scored, weights: Floats) -> dict[str, Floats]:
-    error = scored.predictions - scored.labels
+    error = _errors(scored)
     centre = float(scored.labels.mean())
     labels = scored.labels - centre  # else the difference of squares loses digits
     columns = [np.ones(scored.rows), error, np.abs(error), error**2, labels, labels**2]
@@ -130,7 +148,8 @@ def _classification(scored: Scored, weights: Floats) -> dict[str, Floats]:
 def _roc_auc(scored: Scored, weights: Floats) -> Floats:
     assert scored.probabilities is not None
     assert scored.classes is not None
-    places = [1] if len(scored.classes) == 2 else range(len(scored.classes))
+    # Of a class that no row is of, there is no area.
+    places = [1] if len(scored.classes) == 2 else np.unique(scored.labels).tolist()
     areas = np.stack(
         [_area(scored.probabilities[:, at], scored.labels == at, scored.groups, weights) for at in places]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ Task = Literal["regression", "classification"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _MOST_CLASSES = 20
+_MOST_CELLS = 50_000_000
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _PREDICTIONS = ("prediction", "predictions", "predicted", "predicted_label", "predicted_class", "label", "class")
 _PROBABILITIES = ("probabilities", "probability", "predict_proba", "proba", "prob", "scores", "score")
 
@@ -156,6 +158,7 @@ def _regression(labels: pa.Array, said: Said, groups: Integers) -> Scored:
             f"the output has several columns of numbers ({', '.join(said.probabilities)}), and it is not known "
             "which is the prediction: call that one prediction"
         )
+    labels = _read_as_numbers(labels)
     for name, column in (("labels", labels), ("predictions", said.prediction)):
         if not _is_number(column.type) and not pa.types.is_boolean(column.type):
             raise UnscorableError(f"the model predicts numbers, and its {name} are {column.type}")
@@ -163,6 +166,19 @@ def _regression(labels: pa.Array, said: Said, groups: Integers) -> Scored:
     fine = np.isfinite(truth) & np.isfinite(values)
     scored = Scored(truth, values, groups)
     return scored if fine.all() else scored.only(fine)
+
+
+def _read_as_numbers(labels: pa.Array) -> pa.Array:
+    """Return labels that were given as text as numbers, if most of them read as some; the others are null then.
+
+    One entry such as "unknown" among thousands must not keep all of them from being judged.
+    """
+    if not pa.types.is_string(labels.type):
+        return labels
+    there = pc.match_substring_regex(labels, _NUMBER)
+    if 2 * (pc.sum(there).as_py() or 0) <= len(labels):
+        return labels
+    return pc.cast(pc.utf8_trim_whitespace(pc.if_else(there, labels, None)), pa.float64())
 
 
 def _classification(labels: pa.Array, said: Said, groups: Integers, classes: Sequence[str] | None) -> Scored:
@@ -175,8 +191,15 @@ def _classification(labels: pa.Array, said: Said, groups: Integers, classes: Seq
             probabilities[""] = shares
         else:
             predicted = _texts(said.prediction)
+    if classes is not None and truth and not set(truth) & set(classes):
+        raise UnscorableError(
+            f"none of the labels is a class that the baseline has: they are {_shown(set(truth))}, and the classes "
+            f"{_shown(classes)}; add them as the training data has them"
+        )
     found = set(truth) | (set(predicted) if predicted is not None else set())
     names = _class_names(found, tuple(probabilities), classes)
+    if len(names) * (int(groups.max(initial=0)) + 1) > _MOST_CELLS:
+        raise UnscorableError(f"labels and predictions have {len(names)} different values: too many for classes")
     place = {name: at for at, name in enumerate(names)}
     by_class = _by_class(probabilities, names, predicted is None, len(truth))
     codes = np.array([place[one] for one in truth], np.int64)
@@ -186,6 +209,16 @@ def _classification(labels: pa.Array, said: Said, groups: Integers, classes: Seq
         assert by_class is not None
         guesses = by_class.argmax(axis=1)
     return Scored(codes, guesses, groups, by_class, names)
+
+
+def _shown(names: Collection[str]) -> str:
+    """Return some names for a message.
+
+    >>> _shown(["1", "2", "3", "4"])
+    '1, 2, 3, …'
+    """
+    shown = [one[:40] for one in sorted(names)[:3]]
+    return ", ".join([*shown, *(["…"] if len(names) > len(shown) else [])])
 
 
 def _two(truth: Sequence[str], classes: Sequence[str] | None) -> bool:
@@ -406,6 +439,9 @@ def _texts(column: pa.Array) -> list[str]:
     (['5', '0.5'], ['1'], ['red'])
     """
     if _is_number(column.type) or pa.types.is_boolean(column.type):
-        return [str(int(one)) if one == int(one) else str(one) for one in _floats(column).tolist()]
-    texts: list[str] = pc.cast(column, pa.string()).to_pylist()
+        return [str(int(one)) if one.is_integer() else str(one) for one in _floats(column).tolist()]
+    try:
+        texts: list[str] = pc.cast(column, pa.string()).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise UnscorableError(f"{column.type} is neither a number, nor text, nor a boolean") from None
     return texts

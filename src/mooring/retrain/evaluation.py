@@ -11,6 +11,7 @@ answer, so that it may be tried again.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -108,8 +109,13 @@ class Evaluated(NamedTuple):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of somebody else's code says, in a line."""
+    """Return what an error of somebody else's code says, in a line, without the password of a URL.
+
+    >>> reason_of(ValueError("no answer from https://me:secret@mlflow.example"))
+    'ValueError: no answer from https://mlflow.example'
+    """
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = re.sub(r"//[^/@\s]*@", "//", text)
     return f"{type(error).__name__}: {text}"[:500]
 
 
@@ -207,4 +213,6 @@ def _parser() -> ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from mooring.retrain import evaluation  # its EvaluationError is another class than this module's
+
+    sys.exit(evaluation.main())

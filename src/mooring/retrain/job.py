@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.monitor.alerts import NotSent, Webhook
+from mooring.retrain import trigger
 from mooring.retrain.files import put
 from mooring.retrain.wrapper import KEEP_BYTES, LOCK, ORDER, OUTPUT, RESULT, Ended, Order
 
@@ -160,6 +161,7 @@ def check(settings: RetrainSettings) -> None:
     if len(named) != 1:
         given = f"; there are {' and '.join(named)}" if named else ""
         raise ValueError(f"retrain needs one of command, python and webhook, to know how to train{given}")
+    trigger.check(settings)
     if settings.retrain_webhook:
         try:
             Webhook(settings.retrain_webhook, settings.retrain_secret)

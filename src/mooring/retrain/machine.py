@@ -29,6 +29,8 @@ from mooring.retrain.tickets import ENDED, Promotion, Ticket, TicketError, Ticke
 Say = Callable[[str], None]
 TRAINING = "training.parquet"
 RESULT = "gate.json"
+_AGAIN = timedelta(minutes=1)
+_GIVE_UP = timedelta(days=1)
 
 
 class Retraining:
@@ -50,7 +52,6 @@ class Retraining:
 
     def __init__(self, settings: RetrainSettings, state: State, model: str, say: Say) -> None:
         job.check(settings)
-        trigger.windows_of(settings)
         self._settings = settings
         self._state = state
         self._model = model
@@ -112,7 +113,7 @@ class Retraining:
         while ticket.status in steps:
             try:
                 after = steps[ticket.status](tickets, ticket)
-            except (TrackingError, StoreError, LogError) as error:
+            except (TrackingError, StoreError, LogError, OSError) as error:
                 self._say(f"{error}. Retraining {ticket.number} waits for it")
                 return tickets.say(ticket, f"{error}")
             if after is None:
@@ -159,11 +160,18 @@ class Retraining:
         directory = attempt_directory(ticket)
         found = job.look(directory)
         if found is None:
+            if dataset.read(Path(ticket.directory)) is None:
+                return self._fail(
+                    tickets,
+                    ticket,
+                    f"its training data are not in {ticket.directory}: were they deleted? Where monitors of "
+                    "several hosts share a state, they have to share --retrain-directory",
+                )
             self._start(tickets, ticket, directory)
             return None
         if isinstance(found, job.Running):
             return None
-        version = next(iter(registry.candidates(self._model, ticket.id, ticket.created)[::-1]), None)
+        self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
         if isinstance(found, job.Lost):
             return self._again(tickets, ticket, "training was killed, or its machine went down")
         if found.stopped:
@@ -172,12 +180,27 @@ class Retraining:
             return self._again(tickets, ticket, f"training took longer than {self._settings.retrain_timeout:g} s")
         if found.code != 0:
             return self._again(tickets, ticket, f"training ended with code {found.code}")
-        if version is None:
+        tagged = bool(self._settings.retrain_webhook)
+        versions = registry.candidates(self._model, ticket.id, ticket.created, tagged=tagged)
+        if not versions:
             return self._again(tickets, ticket, "training ended well, but registered no new version")
-        self._put_back(ticket, version)
-        detail = {"version": version, "attempt": ticket.attempt, "seconds": round(found.seconds, 1)}
+        version = versions[-1]
+        self._put_back(ticket, [version])
+        run_id = registry.run_of(self._model, version)
+        detail = {
+            "version": version,
+            "run": run_id,
+            "attempt": ticket.attempt,
+            "seconds": round(found.seconds, 1),
+        }
         return tickets.move(
-            ticket, "gating", "trained", detail, candidate=version, message=f"version {version} is trained"
+            ticket,
+            "gating",
+            "trained",
+            detail,
+            candidate=version,
+            run_id=run_id,
+            message=f"version {version} is trained",
         )
 
     def _start(self, tickets: Tickets, ticket: Ticket, directory: Path) -> None:
@@ -189,7 +212,8 @@ class Retraining:
             "MOORING_ATTEMPT": f"{ticket.attempt}",
         }
         if self._settings.retrain_webhook:
-            argv = [sys.executable, "-P", "-m", "mooring.retrain.webhook", self._settings.retrain_webhook]
+            argv = [sys.executable, "-P", "-m", "mooring.retrain.webhook"]
+            env |= {webhook.URL: self._settings.retrain_webhook, webhook.OPENED: ticket.created.isoformat()}
             env |= {webhook.SECRET: self._settings.retrain_secret} if self._settings.retrain_secret else {}
         else:
             argv = job.argv_of(
@@ -200,9 +224,18 @@ class Retraining:
                 version=ticket.champion,
                 directory=directory.resolve(),
             )
-        job.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
+        self._begin(tickets, ticket, directory, argv, env)
         if tickets.say(ticket, f"attempt {ticket.attempt} of training runs") is not ticket:
             self._say(f"retraining {ticket.number}: training runs; mooring retrain show {ticket.number}")
+
+    def _begin(
+        self, tickets: Tickets, ticket: Ticket, directory: Path, argv: list[str], env: dict[str, str]
+    ) -> None:
+        """Begin a job, and end it at once where the ticket was cancelled right before: who did found no job."""
+        job.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
+        if tickets.named(None, ticket.id).ended is not None:
+            job.stop(directory)
+            raise TicketError(f"retraining {ticket.number} was ended meanwhile")
 
     def _again(self, tickets: Tickets, ticket: Ticket, why: str) -> Ticket:
         """Begin another attempt, unless there were enough."""
@@ -216,11 +249,20 @@ class Retraining:
     def _fail(self, tickets: Tickets, ticket: Ticket, why: str, detail: dict[str, object] | None = None) -> Ticket:
         return tickets.move(ticket, "failed", "failed", {**(detail or {}), "why": why}, message=why)
 
-    def _put_back(self, ticket: Ticket, version: str) -> None:
+    def _put_back(self, ticket: Ticket, versions: Sequence[str]) -> None:
         """Take the alias from a version that training made the champion itself: it has proven nothing yet."""
-        if ticket.champion is None or ticket.champion == version or registry.champion(self._model) != version:
+        if not versions or ticket.champion is None:
             return
-        registry.put_back(self._model, ticket.champion, expected=version)
+        version = registry.champion(self._model)
+        if version is None or version == ticket.champion or version not in versions:
+            return
+        if any(one.version == version for one in Tickets(self._state).promotions(self._model)):
+            return  # a person wanted it so
+        try:
+            registry.put_back(self._model, ticket.champion, expected=version)
+        except registry.Moved as error:
+            self._say(f"{error}")
+            return
         self._say(
             f"training made version {version} of {self._model} the champion by itself; that is taken back until "
             "the gate has seen it: let the command register only"
@@ -231,32 +273,60 @@ class Retraining:
         found = job.look(directory)
         assert ticket.candidate is not None
         if found is None:
+            made = dataset.read(Path(ticket.directory))
             argv = evaluation.command(
                 self._settings,
                 model=self._model,
                 champion=ticket.champion,
                 candidate=ticket.candidate,
                 holdout=Path(ticket.directory, "holdout", "holdout.parquet"),
-                label=label_of(self._settings, self._state, self._model, ticket.champion),
+                label=made.label if made else self._settings.retrain_label or "label",
                 output=directory / RESULT,
             )
-            env = {"MOORING_TICKET": ticket.id}
-            job.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
+            self._begin(tickets, ticket, directory, argv, {"MOORING_TICKET": ticket.id})
             tickets.say(ticket, f"version {ticket.candidate} is compared with {ticket.champion or 'none'}")
             return None
         if isinstance(found, job.Running):
             return None
         if isinstance(found, job.Lost) or found.code == evaluation.TEMPORARY:
-            # Killed, or MLflow or the log did not answer: nothing was changed by it, so it is done again.
-            shutil.rmtree(directory)
-            tickets.say(ticket, "the versions are compared again: the first time it was killed or not answered")
-            return None
+            return self._gate_again(tickets, ticket, directory, found)
         if found.timed_out or found.code != 0:
-            return self._fail(tickets, ticket, f"the versions could not be compared: see {directory / job.OUTPUT}")
-        verdict = gate.decide(evaluation.read(directory / RESULT), self._settings)
+            why = "that took too long" if found.timed_out else _last_line(directory) or f"code {found.code}"
+            return self._fail(
+                tickets, ticket, f"the versions could not be compared: {why}; see {directory / job.OUTPUT}"
+            )
+        try:
+            verdict = gate.decide(evaluation.read(directory / RESULT), self._settings)
+        except (msgspec.MsgspecError, FileNotFoundError) as error:
+            return self._fail(tickets, ticket, f"what the versions' comparison found can't be read: {error}")
+        try:
+            return self._decided(tickets, ticket, verdict)
+        except registry.Missing as error:
+            return self._fail(tickets, ticket, f"{error}: was it deleted?")
+
+    def _gate_again(
+        self, tickets: Tickets, ticket: Ticket, directory: Path, found: job.Lost | job.Ended
+    ) -> Ticket | None:
+        """Compare again what was killed, or where MLflow or the log did not answer: nothing was changed by it."""
+        why = "it was killed"
+        if isinstance(found, job.Ended):
+            why = _last_line(directory) or "MLflow or the log does not answer"
+        trained = [step.at for step in tickets.steps(ticket.id) if step.what == "trained"]
+        if trained and datetime.now(UTC) - trained[-1] > _GIVE_UP:
+            return self._fail(tickets, ticket, f"the versions could not be compared for a day: {why}")
+        if tickets.say(ticket, f"the versions are compared again: {why}") is not ticket:
+            self._say(f"retraining {ticket.number}: version {ticket.candidate} can't be compared yet: {why}")
+        if isinstance(found, job.Lost) or datetime.now(UTC) - found.ended > _AGAIN:
+            shutil.rmtree(directory)
+        return None
+
+    def _decided(self, tickets: Tickets, ticket: Ticket, verdict: gate.Verdict) -> Ticket:
+        """Do as the gate says."""
+        assert ticket.candidate is not None
         told = msgspec.to_builtins(verdict)
         tags = {"mooring.ticket": ticket.id, "mooring.verdict": ticket.cause.verdict or ticket.cause.kind}
         if not verdict.passed:
+            self._put_back(ticket, [ticket.candidate])  # a job elsewhere may promote late
             registry.refuse(self._model, ticket.candidate, verdict.reasons, tags)
             return tickets.move(
                 ticket, "refused", "gate", told, message=f"version {ticket.candidate}: {verdict.in_words}"
@@ -281,6 +351,7 @@ class Retraining:
     def _promote(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         assert ticket.candidate is not None
         begun = next(one for one in tickets.promotions(self._model) if one.ticket_id == ticket.id)
+        # Here nothing can be cancelled any more, so what can't be must not wait for ever.
         try:
             registry.move_champion(
                 self._model,
@@ -289,7 +360,7 @@ class Retraining:
                 at=begun.created,
                 tags={"mooring.ticket": ticket.id},
             )
-        except registry.Moved as error:
+        except (registry.Moved, registry.Missing) as error:
             failed = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
             return tickets.move(
                 ticket, "failed", "not promoted", {"why": f"{error}"}, promotion=failed, message=f"{error}"
@@ -344,6 +415,12 @@ def label_of(settings: RetrainSettings, state: State, model: str, champion: str 
     except FormatError:
         features = {}
     return next((name for name, feature in features.items() if feature.role == "label"), "label")
+
+
+def _last_line(directory: Path) -> str:
+    """Return the last line that a job has said."""
+    said = (directory / job.OUTPUT).read_text(errors="replace").strip().splitlines()
+    return said[-1][:500] if said else ""
 
 
 def attempt_directory(ticket: Ticket) -> Path:

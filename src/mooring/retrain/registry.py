@@ -9,10 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from mooring.monitor.tracking import Tracking
+from mooring.monitor.tracking import Tracking, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +27,7 @@ REASONS = "mooring.gate.reasons"
 PROMOTED = "mooring.promoted"
 _LONGEST_TAG = 5000  # MLflow's databases take that everywhere
 _PRODUCTION = "Production"
+_CLOCKS = timedelta(minutes=10)  # by so much may MLflow's clock be behind this host's
 
 
 class Moved(Exception):
@@ -37,6 +38,13 @@ class Moved(Exception):
         was = "there was none" if expected is None else f"it was version {expected}"
         super().__init__(f"the champion of {model} was moved by somebody else: {was}, {now}")
         self.version = version
+
+
+class Missing(TrackingError):
+    """There is no such version. Asking again does not help."""
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(f"there is no version {version} of the model {model} in MLflow's registry")
 
 
 class _Registry(Tracking):
@@ -51,6 +59,15 @@ class _Registry(Tracking):
 
     def unless_missing(self, ask: Any) -> Any:
         return self._unless_missing(ask)
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        """Return a version. Raises Missing."""
+        found: ModelVersion | None = None
+        if version.isdecimal():
+            found = self.unless_missing(lambda: self.client.get_model_version(model, version))
+        if found is None:
+            raise Missing(model, version)
+        return found
 
     def aliases(self, model: str) -> dict[str, str]:
         """Return the model's aliases and the version that each names; of an unknown model there are none."""
@@ -87,11 +104,23 @@ def tags_of(model: str, version: str) -> dict[str, str]:
         return dict(found.tags) if found else {}
 
 
-def candidates(model: str, ticket: str, since: datetime) -> list[str]:
-    """Return the versions that came of a ticket, the oldest first.
+def run_of(model: str, version: str) -> str | None:
+    """Return the id of the run that a version came of, None where it came of none. Raises Missing."""
+    registry = _Registry()
+    with registry.asking(f"tell the run of {model} version {version}"):
+        return registry.version(model, version).run_id or None
+
+
+def require(model: str, version: str) -> None:
+    """Raise Missing where there is no such version."""
+    run_of(model, version)
+
+
+def candidates(model: str, ticket: str, since: datetime, *, tagged: bool = False) -> list[str]:
+    """Return the versions that came of a ticket, which was opened at `since`, the oldest first.
 
     They have the tag `mooring.ticket`, or their run has. Where none has, it is the only version that was made from
-    `since` on and is not of another ticket: of two nobody can tell.
+    `since` on and is not of another ticket: of two nobody can tell. With `tagged` nothing is guessed.
     """
     registry = _Registry()
     quote = '"' if "'" in model else "'"
@@ -105,9 +134,9 @@ def candidates(model: str, ticket: str, since: datetime) -> list[str]:
             if not token:
                 break
         found = sorted((one for one in found if one.status == "READY"), key=lambda one: int(one.version))
-        tickets = {str(one.version): _ticket(registry, one, since) for one in found}
+        tickets = {str(one.version): _ticket(registry, one, since - _CLOCKS) for one in found}
     own = [version for version, name in tickets.items() if name == ticket]
-    if own:
+    if own or tagged:
         return own
     new = [str(one.version) for one in found if _created(one) >= since and tickets[str(one.version)] is None]
     return new if len(new) == 1 else []
@@ -129,14 +158,14 @@ def annotate(model: str, version: str, tags: Mapping[str, str]) -> None:
     """Tag a version and its run, so that what happened to it reads from MLflow's pages, too."""
     registry = _Registry()
     with registry.asking(f"tag {model} version {version}"):
-        registry.note(registry.client.get_model_version(model, version), tags)
+        registry.note(registry.version(model, version), tags)
 
 
 def set_challenger(model: str, version: str, tags: Mapping[str, str] | None = None) -> None:
     """Make a version that passed the gate the challenger: first its tags, `mooring.gate=passed` and others."""
     registry = _Registry()
     with registry.asking(f"make {model} version {version} the {CHALLENGER}"):
-        found = registry.client.get_model_version(model, version)
+        found = registry.version(model, version)
         registry.note(found, {**(tags or {}), GATE: "passed"})
         registry.client.set_registered_model_alias(model, CHALLENGER, version)
 
@@ -145,7 +174,7 @@ def refuse(model: str, version: str, reasons: Iterable[str], tags: Mapping[str, 
     """Tag a version with why the gate refused it; it is no challenger any longer, if it was."""
     registry = _Registry()
     with registry.asking(f"tag {model} version {version} as refused"):
-        found = registry.client.get_model_version(model, version)
+        found = registry.version(model, version)
         registry.note(found, {**(tags or {}), REASONS: "; ".join(reasons) or "not said", GATE: "refused"})
         _end_challenger(registry, model, version)
 
@@ -179,7 +208,7 @@ def move_champion(
     """
     registry = _Registry()
     with registry.asking(f"make {model} version {version} the {CHAMPION}"):
-        found = registry.client.get_model_version(model, version)
+        found = registry.version(model, version)
         now = registry.aliases(model).get(CHAMPION)
     if now not in (version, expected):
         raise Moved(model, now, expected)
@@ -202,7 +231,7 @@ def put_back(model: str, version: str, *, expected: str) -> None:
     """
     registry = _Registry()
     with registry.asking(f"make {model} version {version} the {CHAMPION} again"):
-        found = registry.client.get_model_version(model, version)
+        found = registry.version(model, version)
         now = registry.aliases(model).get(CHAMPION)
     if now not in (version, expected):
         raise Moved(model, now, expected)

@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from mooring.log.parquet import folder_name
 from mooring.monitor.database import insert
 from mooring.monitor.leases import Lease
 from mooring.monitor.schema import promotions, steps, tickets
@@ -158,7 +160,7 @@ class Tickets:
                 reason=reason,
                 status=status,
                 champion=champion,
-                directory=f"{directory}/{model}-{number + 1}",
+                directory=str(_directory(directory, model, number + 1, name)),
                 message="waits to be approved" if status == "approval" else "",
                 created=now,
                 updated=now,
@@ -238,12 +240,15 @@ class Tickets:
     def named(self, model: str | None, name: str) -> Ticket:
         """Return a ticket by its number, or by its id or the beginning of it. Raises TicketError."""
         of_it = [tickets.c.model == model] if model else []
-        if name.lstrip("#").isdigit() and len(name) < 8:
+        if not name:
+            raise TicketError("no ticket is named: give its number")
+        if name.lstrip("#").isdecimal() and len(name) < 8:
             found = self._tickets(*of_it, tickets.c.number == int(name.lstrip("#")), newest=2)
         else:
             found = self._tickets(*of_it, tickets.c.id.startswith(name, autoescape=True), newest=2)
         if len(found) != 1:
-            raise TicketError(f"there {'are several tickets' if found else 'is no ticket'} {name}")
+            several = f"there are several tickets {name}: say of which model, with --model"
+            raise TicketError(several if found else f"there is no ticket {name}")
         return found[0]
 
     def steps(self, ticket_id: str) -> list[Step]:
@@ -290,6 +295,14 @@ class Tickets:
                 at=ticket.updated,
             )
         )
+
+
+def _directory(parent: str, model: str, number: int, name: uuid.UUID) -> Path:
+    """Return a ticket's own directory, the same wherever it is looked at from.
+
+    The number alone would not do: a state that was begun anew counts from 1 again.
+    """
+    return Path(parent).absolute() / f"{folder_name(model)}-{number}-{name.hex[:8]}"
 
 
 def _put_promotion(connection: Connection, promotion: Promotion) -> None:

@@ -14,6 +14,8 @@ NEWS = timedelta(days=1)
 _LEVELS = {"warning": ("warning", "critical"), "critical": ("critical",)}
 _WEEK = timedelta(days=7)
 _TICKETS = 1000
+_MOST_WINDOWS = 10_000
+_LONGEST = 1000 * 365.0 * 86_400
 
 
 class Answer(NamedTuple):
@@ -42,7 +44,7 @@ def ask(state: State, model: str, settings: RetrainSettings, now: datetime) -> A
     found = Tickets(state)
     if (ticket := found.unended(model)) is not None:
         return Answer(None, f"retraining {ticket.number} is under way: {ticket.status}")
-    called = _called(state, model, settings, now)
+    called = called_for(state, model, settings, now)
     if called.cause is None:
         return called
     if refused := _too_soon(found.newest(model, _TICKETS), settings, now):
@@ -50,20 +52,43 @@ def ask(state: State, model: str, settings: RetrainSettings, now: datetime) -> A
     return called
 
 
+def check(settings: RetrainSettings) -> None:
+    """Raise ValueError for windows and times that can't be."""
+    windows_of(settings)
+    if settings.range_seconds is None and settings.retrain_range not in ("drifted", "all"):
+        raise ValueError(f"--retrain-range {settings.retrain_range}: that is no time; give 30d, say")
+    for name, seconds in (
+        ("cooldown", settings.retrain_cooldown),
+        ("timeout", settings.retrain_timeout),
+        ("range", settings.range_seconds or 0.0),
+    ):
+        if not seconds <= _LONGEST:
+            raise ValueError(f"--retrain-{name} {seconds:g}s: it takes at most 1000 years")
+
+
 def windows_of(settings: RetrainSettings) -> tuple[int, int]:
     """Return how many windows must be bad, and of how many. Raises ValueError where that can't be."""
     n, m = (int(number) for number in settings.retrain_windows.split("/"))
     if n > m:
         raise ValueError(f"--retrain-windows {settings.retrain_windows}: {n} of {m} windows can't be bad")
+    if m > _MOST_WINDOWS:
+        raise ValueError(f"--retrain-windows {settings.retrain_windows}: it looks at {_MOST_WINDOWS} at most")
     return n, m
 
 
-def _called(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
+def called_for(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
+    """Return whether the verdicts on the champion alone call for a retraining; see `ask` for the rest."""
     n, m = windows_of(settings)
     judged = _final(state.history(model, variant="champion", newest=10 * m + 100))
     if not judged:
         return Answer(None, f"there is no verdict on {model} yet")
     version = judged[-1].window.version
+    if (moved := _replaced(state, model, version)) is not None:
+        return Answer(
+            None,
+            f"the verdicts are on version {version}, and version {moved} is the champion by now: restart the "
+            "server, so that it answers",
+        )
     judged = [one for one in judged if one.window.version == version]
     reasons = []
     for kind in settings.retrain_when:
@@ -79,6 +104,15 @@ def _called(state: State, model: str, settings: RetrainSettings, now: datetime) 
             says = f": {bad[-1].message}" if bad[-1].message else ""
             return Answer(Cause(kind=kind, verdict=bad[-1].verdict, windows=windows), f"{what}{says}")
     return Answer(None, "; ".join(reasons) or "--retrain-when names nothing")
+
+
+def _replaced(state: State, model: str, version: str | None) -> str | None:
+    """Return who became champion in the place of a version that traffic still has, None where nobody did."""
+    moves = (one for one in Tickets(state).promotions(model) if one.status == "done")
+    newest = next(moves, None)
+    if newest is None or newest.previous is None or newest.previous != version or newest.version == version:
+        return None
+    return newest.version
 
 
 def _final(judged: Sequence[Judged]) -> list[Judged]:
@@ -116,13 +150,13 @@ def _performances(
 
 def _too_soon(tickets: Sequence[Ticket], settings: RetrainSettings, now: datetime) -> str:
     """Return why there must be no retraining yet; nothing where there may be."""
-    own = [one for one in tickets if one.cause.kind != "manual" and one.status != "cancelled"]
+    own = [one for one in tickets if one.cause.kind != "manual"]
     if not own:
         return ""
     again = max(one.ended or one.updated for one in own) + timedelta(seconds=settings.retrain_cooldown)
     if now < again:
         return f"the last retraining cools down until {again:%Y-%m-%d %H:%M:%S} UTC (--retrain-cooldown)"
-    count = sum(now - one.created < _WEEK for one in own)
+    count = sum(now - one.created < _WEEK for one in own if one.status != "cancelled")
     if count >= settings.retrain_max_per_week:
         return f"there were {count} in the last 7 days (--retrain-max-per-week {settings.retrain_max_per_week})"
     return ""

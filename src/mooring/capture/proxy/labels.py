@@ -78,12 +78,13 @@ class LabelIntake:
             raise Refused(415, "labels come without Content-Encoding")
         if not fields.get("content-length", "").isdecimal():
             raise Refused(411, "the request needs a Content-Length")
-        length = int(fields["content-length"])
-        if length > MAX_BODY:
+        digits = fields["content-length"].lstrip("0") or "0"
+        if len(digits) > len(str(MAX_BODY)) or int(digits) > MAX_BODY:
             raise Refused(
-                413, f"{length} bytes are more than the {MAX_BODY} that are taken at once: send them in parts"
+                413,
+                f"{digits[:20]} bytes are more than the {MAX_BODY} that are taken at once: send them in parts",
             )
-        return length
+        return int(digits)
 
     async def take(self, fields: Mapping[str, str], body: bytes) -> Taken:
         """Take the labels of a request; they survive what `--durability` says once this returns.
