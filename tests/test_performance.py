@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics
 
 from mooring.performance.bootstrap import intervals, paired
-from mooring.performance.judge import chance_of, effective_rows, held_out, judge
+from mooring.performance.judge import chance_of, effective_rows, held_out, judge, of_requests
 from mooring.performance.measures import Scored, evaluate, losses, primary, scored_of, task_of, weighted
 from mooring.performance.scored import UnscorableError
 
@@ -267,22 +267,37 @@ def test_unchanged_windows_alarm_as_often_as_the_budget_says(kind: str) -> None:
     alarms = 0
     for trial in range(trials):
         if kind == "errors":
-            old, new, worth = random.normal(size=200) ** 2, random.normal(size=40) ** 2, 40
+            old, new = random.normal(size=200) ** 2, random.normal(size=40) ** 2
         elif kind == "heavy tails":
-            old, new, worth = random.standard_t(4, 200) ** 2, random.standard_t(4, 40) ** 2, 40
+            old, new = random.standard_t(4, 200) ** 2, random.standard_t(4, 40) ** 2
         else:
-            old, worth = random.normal(size=200) ** 2, 40
-            new = np.repeat(random.normal(size=40) ** 2, 5)
-        alarms += chance_of(old, new, worth, trial) <= budget
+            old = random.normal(size=200) ** 2
+            new = of_requests(np.repeat(random.normal(size=40) ** 2, 5), np.repeat(np.arange(40), 5))
+        alarms += chance_of(old, new, trial) <= budget
     interval = stats.binomtest(alarms, trials).proportion_ci(0.999)
     assert interval.low <= budget <= interval.high
 
 
+def test_rows_of_a_request_that_are_not_alike_alarm_no_more_often_than_the_budget_says() -> None:
+    """Heavy tails: a choice of the rows that stand for the others would be a lottery."""
+    random = np.random.default_rng(5)
+    groups = np.repeat(np.arange(100), 3)
+
+    def heavy(rows: int) -> np.ndarray:
+        return np.exp(3 * random.normal(size=rows))
+
+    chances = [
+        chance_of(
+            np.exp(3 * random.normal(size=500)), of_requests(np.exp(3 * random.normal(size=300)), groups), trial
+        )
+        for trial in range(300)
+    ]
+    assert np.sum(np.array(chances) <= 0.01) <= 9
+
+
 def test_errors_that_are_only_counted_never_alarm_too_often() -> None:
     random = np.random.default_rng(3)
-    chances = [
-        chance_of((random.random(500) < 0.2) * 1.0, (random.random(100) < 0.2) * 1.0, 100) for _ in range(2000)
-    ]
+    chances = [chance_of((random.random(500) < 0.2) * 1.0, (random.random(100) < 0.2) * 1.0) for _ in range(2000)]
     assert (
         stats.binomtest(int(np.sum(np.array(chances) <= 0.05)), 2000, alternative="greater", p=0.05).pvalue > 0.001
     )

@@ -324,6 +324,16 @@ def test_a_job_that_promotes_by_itself_has_that_taken_back(place):
     assert champion() == "1"
 
 
+def test_without_the_alias_the_version_that_answers_is_the_one_to_better(place):
+    import mlflow
+
+    mlflow.MlflowClient().delete_registered_model_alias(MODEL, "champion")
+    configured(place, (*TRAINS, "1000"))
+    mooring("retrain", "--now", cwd=place, code=3)
+    [entry] = json.loads(mooring("history", "--json", cwd=place))
+    assert (entry["previous"], entry["status"]) == ("1", "refused")
+
+
 @pytest.mark.slow
 def test_it_waits_for_labels_and_says_what_is_missing(place):
     configured(place, min_labels=1000)

@@ -135,10 +135,10 @@ def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
     import tempfile
     from pathlib import Path
 
-    from mooring.retrain import job, registry
-    from mooring.retrain.machine import data_of
+    from mooring.retrain import job
+    from mooring.retrain.machine import champion_of, data_of
 
-    champion = registry.champion(model)
+    champion = champion_of(state, model)
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         manifest = data_of(settings, state, model, champion, place, "dry-run", _windows(settings, state, model))
@@ -159,8 +159,7 @@ def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
 
 def _now(settings: RetrainSettings, state: State, model: str) -> int:
     """Open a ticket, and follow it to its end; Ctrl-C leaves it to the monitor, or to the next call."""
-    from mooring.retrain import registry
-    from mooring.retrain.machine import Retraining
+    from mooring.retrain.machine import Retraining, champion_of
     from mooring.retrain.tickets import Cause, Tickets, me
 
     tickets = Tickets(state)
@@ -171,7 +170,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
             model,
             Cause(kind="manual", windows=_windows(settings, state, model)),
             "asked for by hand",
-            champion=registry.champion(model),
+            champion=champion_of(state, model),
             directory=settings.retrain_directory,
             who=me(),
         )

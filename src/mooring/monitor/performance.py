@@ -28,7 +28,7 @@ from mooring.monitor.schema import Assessment, Measured, Segment, Status, Window
 from mooring.monitor.state import Done, State, Transaction
 from mooring.monitor.windows import micros, moment
 from mooring.performance.bootstrap import intervals
-from mooring.performance.judge import Judged, effective_rows, judge
+from mooring.performance.judge import FLOOR, Judged, effective_rows, judge
 from mooring.performance.measures import Scored, Task, evaluate, scored_of
 from mooring.performance.scored import UnscorableError
 
@@ -517,11 +517,12 @@ def measured(scored: Scored, seed: int) -> dict[str, Measured]:
 def in_words(found: Judged, before: HeldOut) -> str:
     """Say in a line how the measure that is judged stands to what it was."""
     where = before.about.partition(":")[0] or "held-out rows"
-    if found.status == "ok":
+    if found.status == "ok" and found.change < FLOOR:
         return f"{found.measure} {found.value:.4g}, {found.before:.4g} on {where}"
     what = "more errors" if found.measure == "accuracy" else "worse"
     share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what
-    return f"{found.measure} {found.value:.4g}, {share} than {found.before:.4g} on {where}"
+    chance = ", which may be chance" if found.status == "ok" else ""
+    return f"{found.measure} {found.value:.4g}, {share} than {found.before:.4g} on {where}{chance}"
 
 
 def _unlabelled(window: Window) -> Assessment:

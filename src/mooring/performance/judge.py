@@ -10,6 +10,7 @@ from scipy import special, stats
 from mooring.drift.baseline import HeldOut
 from mooring.drift.null import tail_chance
 from mooring.performance.measures import Floats, Scored, evaluate, losses, primary
+from mooring.performance.scored import Integers
 
 FLOOR = 0.05
 """By what share the primary measure has to be worse for an alarm; of accuracy it is the share of errors."""
@@ -64,8 +65,7 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
     before
         The held-out rows.
     scored
-        The labelled rows. Those of one request are not independent: n²/Σ(rows of a request)² stands for their
-        number.
+        The labelled rows. Those of one request are not independent.
     budget
         The chance with which rows of a model that does as well as before may alarm.
     seed
@@ -73,9 +73,10 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
     floors
         Whether what is worse by less than 5 % is passed over.
 
-    By a one-sided permutation test of the mean loss: losses of held-out and new rows are pooled, and as many as
-    there are new ones drawn from them without replacement, again and again. Where the new rows have no
-    probabilities, or the old ones had none, errors are counted instead.
+    By a one-sided permutation test of the mean loss: losses of held-out rows and of new requests are pooled, and
+    as many as there are new ones drawn from them without replacement, again and again. A request counts once, with
+    the mean loss of its rows: that is exact where they are alike, and cautious where they are not. Where the new
+    rows have no probabilities, or the old ones had none, errors are counted instead.
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=600), np.arange(600)
@@ -89,7 +90,7 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
         wrong = round((1 - before.measures["accuracy"]) * len(old))
         old = np.repeat([1.0, 0.0], [wrong, len(old) - wrong])
     new = losses(scored._replace(probabilities=scored.probabilities if measure == "log_loss" else None))
-    found = chance_of(old, new, effective_rows(scored), seed, enough=budget)
+    found = chance_of(old, of_requests(new, scored.groups), seed, enough=budget)
     value, was = evaluate(scored)[measure], before.measures[measure]
     worse = _worse(measure, was, value)
     status: Literal["ok", "warning", "critical"] = "ok"
@@ -99,7 +100,7 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
 
 
 def effective_rows(scored: Scored) -> float:
-    """Return how many independent rows labelled rows are worth.
+    """Return how many independent rows labelled rows are worth at least: n²/Σ(rows of a request)².
 
     >>> effective_rows(Scored(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
     2.0
@@ -108,34 +109,36 @@ def effective_rows(scored: Scored) -> float:
     return float(scored.rows**2 / np.sum(counts.astype(np.float64) ** 2)) if scored.rows else 0.0
 
 
-def chance_of(old: Floats, new: Floats, worth: float, seed: int = 0, *, enough: float = 0.0) -> float:
+def chance_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -> float:
     """Return the chance of a mean loss as large as that of `new`, if both are of one distribution.
 
-    `worth` is how many independent rows the new ones are worth. Losses that are 0 or 1 are counted, which is
-    exact: the hypergeometric distribution. Else more draws are made where it is not plain yet on which side of
-    `enough` the chance is.
+    Losses that are 0 or 1 are counted, which is exact: the hypergeometric distribution. Else more draws are made
+    where it is not plain yet on which side of `enough` the chance is.
     """
     random = np.random.default_rng(seed)
-    size = min(max(round(worth), 1), len(new))
-    part = new if size == len(new) else new[random.choice(len(new), size, replace=False)]
-    pool = np.concatenate([old, part])
-    observed = float(new.mean())
+    size, pool = len(new), np.concatenate([old, new])
     if np.isin(pool, (0.0, 1.0)).all():
-        wrong = round(observed * size)
+        wrong = round(float(new.sum()))
         return float(stats.hypergeom.sf(wrong - 1, len(pool), round(float(old.sum())) + wrong, size))
     drawn = np.empty(0)
-    # The observed mean is that of all rows: with those that stand for them it would be another one's.
-    part_mean = float(part.mean())
-    pool_mean = float(pool.mean()) + (observed - part_mean) * size / len(pool)
+    observed = new.mean(keepdims=True)
     found = 1.0
     for draws in _DRAWS:
         drawn = np.concatenate([drawn, _means(pool, size, draws - len(drawn), random)])
         scores = _Scores.fit(drawn)
-        shifted = observed - (pool_mean - float(pool.mean()))
-        found = tail_chance(scores.of(drawn), float(scores.of(np.array([shifted]))[0]))
+        found = tail_chance(scores.of(drawn), float(scores.of(observed)[0]))
         if found * draws >= _PLAIN and abs(found - enough) > 5 * np.sqrt(found / draws):
             break
     return found
+
+
+def of_requests(found: Floats, groups: Integers) -> Floats:
+    """Return the mean loss of each request.
+
+    >>> of_requests(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]))
+    array([2., 5.])
+    """
+    return np.asarray(np.bincount(groups, found) / np.bincount(groups), np.float64)
 
 
 def _means(pool: Floats, size: int, draws: int, random: np.random.Generator) -> Floats:

@@ -82,7 +82,7 @@ class Retraining:
         if answer.cause is None:
             return None
         try:
-            champion = registry.champion(self._model)
+            champion = champion_of(self._state, self._model)
         except TrackingError as error:
             self._say(f"{error}. {self._model} is to be retrained ({answer.reason}); it is tried again")
             return None
@@ -356,7 +356,7 @@ class Retraining:
             registry.move_champion(
                 self._model,
                 ticket.candidate,
-                expected=ticket.champion,
+                expected=ticket.champion if registry.champion(self._model) is not None else None,
                 at=begun.created,
                 tags={"mooring.ticket": ticket.id},
             )
@@ -369,6 +369,15 @@ class Retraining:
         detail = {"version": ticket.candidate, "previous": ticket.champion}
         message = f"version {ticket.candidate} is the champion; a server that runs already must be restarted"
         return tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=message)
+
+
+def champion_of(state: State, model: str) -> str | None:
+    """Return the version that is to be bettered: the alias champion, else the one that answered last."""
+    champion = registry.champion(model)
+    if champion is not None:
+        return champion
+    newest = state.history(model, variant="champion", newest=1)
+    return newest[0].window.version if newest else None
 
 
 def data_of(
