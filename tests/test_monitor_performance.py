@@ -587,17 +587,17 @@ def test_the_first_labels_do_not_make_the_whole_log_be_read(
         it.ask(100, hour=hour)
     it.look()
     it.label(it.rows().iloc[200:300])
-    from mooring.monitor import performance
+    from mooring.monitor import joining
 
     read: list[int] = []
-    plain = performance._Rows.read
+    plain = joining.Rows.read
 
     def counted(*given):
         rows = plain(*given)
         read.append(rows.table.num_rows)
         return rows
 
-    monkeypatch.setattr(performance._Rows, "read", counted)
+    monkeypatch.setattr(joining.Rows, "read", counted)
     assert [one.labelled for one in it.look()] == [0, 0, 100, 0, 0]
     assert read == [100]
     # Of the others labels may come yet.

@@ -56,7 +56,7 @@ def segments_of(column: Column, feature: Feature | None = None) -> NDArray[np.ob
 
 def largest(names: NDArray[np.object_], least: float, most: int = MOST) -> list[str]:
     """Return the segments with at least so many rows, those with the most rows first."""
-    there = names[names != None]  # noqa: E711  of each element
+    there = names[names != None]  # noqa: E711  NumPy compares each element
     distinct, counts = np.unique(there.astype(str), return_counts=True)
     order = sorted(zip(distinct.tolist(), counts.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
     return [name for name, count in order if count >= least][:most]

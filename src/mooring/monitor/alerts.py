@@ -232,7 +232,7 @@ def enqueue_performance(
     """
     assert verdict.verdict is not None
     window, now = assessment.window, datetime.now(UTC)
-    stored: AlertKind = f"performance_{kind}"  # type: ignore[assignment]
+    stored: AlertKind = f"performance_{kind}"  # type: ignore[assignment]  # the three kinds of it are there
     for channel in channels:
         said = Payload(
             id=alert_id(verdict.verdict.id, stored, channel.name),

@@ -49,7 +49,7 @@ def log_to_mlflow(
     found = msgspec.structs.replace(found, runs=runs)
     if "champion" not in results or found.metric is None or found.metric == "bias":
         return found
-    threshold = MetricThreshold(  # type: ignore[no-untyped-call]
+    threshold = MetricThreshold(  # type: ignore[no-untyped-call]  # MLflow's
         min_relative_change=float(better_by), greater_is_better=found.metric not in LOWER_IS_BETTER
     )
     try:
@@ -71,8 +71,8 @@ def _mlflow_result(
         labelled, predicted = names[labelled.astype(int)], names[predicted.astype(int)]
     if not scored.rows or (scored.classes is not None and len(np.unique([labelled, predicted])) < 2):
         mlflow.log_metrics(measures, model_id=model_id)  # MLflow evaluates no single class
-        return EvaluationResult(measures, {})  # type: ignore[no-untyped-call]
-    return mlflow.models.evaluate(  # type: ignore[no-untyped-call]
+        return EvaluationResult(measures, {})  # type: ignore[no-untyped-call]  # MLflow's
+    return mlflow.models.evaluate(  # type: ignore[no-untyped-call]  # MLflow's
         data=pd.DataFrame({"label": labelled, "prediction": predicted}),
         targets="label",
         predictions="prediction",
@@ -80,7 +80,7 @@ def _mlflow_result(
         evaluators="default",
         evaluator_config={"log_model_explainability": False, "log_explainer": False},
         extra_metrics=[
-            make_metric(  # type: ignore[no-untyped-call]
+            make_metric(  # type: ignore[no-untyped-call]  # MLflow's
                 eval_fn=lambda predictions, targets, value=value: value,
                 greater_is_better=name not in LOWER_IS_BETTER,
                 name=name,
