@@ -193,6 +193,7 @@ def test_one_that_is_not_better_is_refused(judge, name):
     verdict = judge(name)
     assert broke(verdict) == {"better", "threshold"}
     assert verdict.in_words.startswith("refused: rmse is ")
+    assert "minimum relative change" not in verdict.in_words
 
 
 def test_an_equal_one_is_refused_when_nothing_more_is_asked_for_too(judge):

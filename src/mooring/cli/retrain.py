@@ -354,6 +354,9 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=1).decode())
         return
+    if not entries:
+        click.echo("there was no retraining yet, and nothing was promoted", err=True)
+        return
     rows = [
         [
             f"{one.created:%Y-%m-%d %H:%M:%S}",

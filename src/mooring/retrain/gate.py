@@ -65,7 +65,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     def in_words(self) -> str:
         """The verdict in a sentence."""
         if not self.passed:
-            return f"refused: {'; '.join(self.reasons)}"
+            broken = [check for check in self.checks if not check.passed]
+            if any(check.name == "better" for check in broken):
+                # MLflow's own word on the same, and longer.
+                broken = [check for check in broken if check.name != "threshold"]
+            return f"refused: {'; '.join(check.message for check in broken)}"
         better = next((check.message for check in self.checks if check.name == "better"), None)
         return f"passed: {better}" if better else "passed: there is no champion to compare it with"
 

@@ -160,7 +160,7 @@ def check(settings: RetrainSettings) -> None:
     named = [name for name, value in ways.items() if value]
     if len(named) != 1:
         given = f"; there are {' and '.join(named)}" if named else ""
-        raise ValueError(f"retrain needs one of command, python and webhook, to know how to train{given}")
+        raise ValueError(f"retrain: in mooring.yaml needs one of command, python and webhook to train{given}")
     trigger.check(settings)
     if settings.retrain_webhook:
         try:
