@@ -23,6 +23,7 @@ from mooring.exchange import Exchange
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import open_log, read_log
 from mooring.monitor.alerts import Command
+from mooring.monitor.performance_results import as_dicts as performance_dicts
 from mooring.monitor.results import as_dicts
 from mooring.monitor.run import run
 from mooring.monitor.schema import Assessment
@@ -498,6 +499,35 @@ def test_drift_of_one_segment_is_found_though_the_whole_hardly_moves(tmp_path: P
     assert set(told["segments"]) == {"colour=red", "colour=white", "colour=rosé"}
     assert [name for name, one in told["segments"].items() if one["results"]] == ["colour=rosé"]
     assert "rosé" in whole_report(state, "wine")
+
+
+def test_a_segment_that_does_worse_is_found_though_the_whole_hardly_does(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour",))
+    columns = it.traffic.columns(5000)
+    predictions = columns["alcohol"] / 2
+    labels = predictions + it.rng.normal(0, 0.5, 5000)
+    made = mooring.baseline(
+        columns, predictions=predictions, segments=["colour"], evaluation=(labels, predictions, columns)
+    )
+    assert made.segments["colour"]["rosé"].performance.measures["rmse"] == pytest.approx(0.5, abs=0.05)
+    it.monitoring.keep(mooring.drift.baseline.Baseline.from_bytes(made.to_bytes()))
+    it.ask(1000)
+    it.ask(1000, hour=1)
+    rows = it.rows()
+    colours = read_log(it.log, columns=["request_id", "input.colour"]).to_pandas()
+    rows = rows.merge(colours, on="request_id").sort_values("time")
+    it.label(rows.iloc[:1000])
+    rosy = rows.iloc[1000:]["input.colour"] == "rosé"
+    it.label(rows.iloc[1000:][~rosy])
+    it.label(rows.iloc[1000:][rosy], noise=0.9)
+    first, second = it.look()
+    assert {one.value: one.status for one in first.segments} == {"red": "ok", "white": "ok", "rosé": "ok"}
+    assert (first.status, first.budget) == ("ok", pytest.approx(0.00025))
+    assert {one.value: one.status for one in second.segments} == {"red": "ok", "white": "ok", "rosé": "critical"}
+    assert second.status == "critical"
+    assert "colour=rosé: rmse" in second.message
+    [*_, told] = performance_dicts(it.found())
+    assert {one["value"]: one["status"] for one in told["segments"]}["rosé"] == "critical"
 
 
 def test_segments_that_the_baseline_does_not_have_are_said(tmp_path: Path) -> None:

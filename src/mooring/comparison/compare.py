@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from mooring.comparison.evaluation import held_out_of, in_sample
+from mooring.comparison.evaluation import held_out_in, held_out_of, in_sample
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, Role, make
 from mooring.drift.grid import Kind
@@ -109,6 +109,10 @@ class Comparison:
         return as_html(self.baseline, self.profile, self.judgement, self.min_rows)
 
 
+Evaluation = tuple[Any, Any] | tuple[Any, Any, Any]
+"""Labels of held-out rows, a model's predictions of them and, for segments, their inputs."""
+
+
 def baseline(
     data: Any,
     *,
@@ -118,7 +122,7 @@ def baseline(
     importance: Mapping[str, float] | None = None,
     columns: Sequence[str] | None = None,
     integers: Collection[str] = (),
-    evaluation: tuple[Any, Any] | None = None,
+    evaluation: Evaluation | None = None,
     segments: Sequence[str] = (),
 ) -> Baseline:
     """Return the baseline of data: what a model was trained on, which windows are compared with.
@@ -145,9 +149,10 @@ def baseline(
     evaluation
         Labels of rows that the model did not see in training, and its predictions of them: how well it does, which
         the monitor judges its performance against. Without, it is the training data's own labels and predictions,
-        where both are given, which flatters the model: it has seen them.
+        where both are given, which flatters the model: it has seen them. The inputs of these rows as a third part
+        have performance judged by the `segments`, too.
     segments
-        Inputs by whose values the monitor is to look for drift, too: each of their values that has at least 100
+        Inputs by whose values the monitor is to look, too: each of their values that has at least 100
         rows, at most 20 of them, of a number each quartile, gets a baseline of its own.
 
     Raises ValueError for data that can't be read, for names that are not there, and where the parts are not of one
@@ -192,17 +197,33 @@ def baseline(
     return made
 
 
-def evaluated(made: Baseline, evaluation: tuple[Any, Any]) -> Baseline:
-    """Return a baseline with how well the model does on held-out rows: their labels, and its predictions.
+def evaluated(made: Baseline, evaluation: Evaluation) -> Baseline:
+    """Return a baseline with how well the model does on held-out rows, and on those of its segments.
 
-    Raises ValueError where the two can't be compared.
+    Raises ValueError where they can't be compared.
     """
-    try:
-        labels, predictions = evaluation
-    except (TypeError, ValueError):
-        raise ValueError("evaluation is a pair: labels of held-out rows, and the predictions of them") from None
-    found = held_out_of(_one_column(labels), dict(_parts(predictions, "prediction")))
-    return msgspec.structs.replace(made, performance=found)
+    if not isinstance(evaluation, tuple | list) or len(evaluation) not in (2, 3):
+        raise ValueError(
+            "evaluation is a pair: labels of held-out rows, and the predictions of them; or inputs, too"
+        )
+    labels, predictions, *inputs = evaluation
+    truth, outputs = _one_column(labels), dict(_parts(predictions, "prediction"))
+    made = msgspec.structs.replace(made, performance=held_out_of(truth, outputs))
+    if not inputs:
+        return made
+    columns = dict(sources.columns(inputs[0], list(made.segments)))
+    if any(len(column) != len(truth) for column in columns.values()):
+        raise ValueError("evaluation has other rows of inputs than of labels")
+    segments = {
+        feature: {
+            value: msgspec.structs.replace(
+                one, performance=held_out_in(columns[feature], made.features[feature], value, truth, outputs)
+            )
+            for value, one in values.items()
+        }
+        for feature, values in made.segments.items()
+    }
+    return msgspec.structs.replace(made, segments=segments)
 
 
 def compare(

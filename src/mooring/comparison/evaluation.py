@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from mooring.drift.baseline import HeldOut
+from mooring.drift.baseline import Feature, HeldOut
+from mooring.drift.segments import segments_of
 from mooring.performance.judge import LEAST_ROWS, held_out
 from mooring.performance.measures import scored_of
 from mooring.performance.scored import UnscorableError
@@ -21,6 +22,21 @@ def held_out_of(labels: pa.ChunkedArray, outputs: Mapping[str, pa.ChunkedArray],
     if scored.rows < LEAST_ROWS:
         raise UnscorableError(f"{scored.rows} rows with label and prediction are too few: it takes {LEAST_ROWS}")
     return held_out(scored, about)
+
+
+def held_out_in(
+    column: pa.ChunkedArray,
+    feature: Feature,
+    value: str,
+    labels: pa.ChunkedArray,
+    outputs: Mapping[str, pa.ChunkedArray],
+) -> HeldOut | None:
+    """Return how well predictions fit labels where a column has a value; None for too few such rows."""
+    rows = pa.array(segments_of(column, feature) == value)
+    try:
+        return held_out_of(labels.filter(rows), {name: one.filter(rows) for name, one in outputs.items()})
+    except UnscorableError:
+        return None
 
 
 def in_sample(labels: pa.ChunkedArray, outputs: Mapping[str, pa.ChunkedArray]) -> tuple[HeldOut | None, str]:

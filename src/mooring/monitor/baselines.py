@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.monitor.tracking import TrackingError
@@ -14,6 +16,7 @@ from mooring.registry import log_baseline_artifact
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mooring.comparison.compare import Evaluation
     from mooring.drift.grid import Kind
     from mooring.monitor.schema import Baseline as Stored
     from mooring.monitor.state import State
@@ -144,7 +147,7 @@ def log_baseline(
     labels: Any = None,
     kinds: dict[str, Kind] | None = None,
     importance: dict[str, float] | None = None,
-    evaluation: tuple[Any, Any] | None = None,
+    evaluation: Evaluation | None = None,
     segments: Sequence[str] = (),
     run_id: str | None = None,
     model_id: str | None = None,
@@ -167,7 +170,8 @@ def log_baseline(
         How much the model heeds a feature, in any unit: by it and the size of the drift features are ranked.
     evaluation
         Labels of rows that the model did not see in training, and its predictions of them: the monitor judges the
-        model's performance against these. Without, it takes the training data's own, which flatter the model.
+        model's performance against these. Without, it takes the training data's own, which flatter the model. With
+        their inputs as a third part, performance is judged by the `segments`, too.
     segments
         Inputs by whose values `mooring monitor --segment` looks for drift, too.
     run_id, model_id
@@ -196,7 +200,8 @@ def log_baseline(
         )
     if evaluation is not None:
         made = evaluated(made, evaluation)
-    made.about["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    made.about["run_id" if run_id else "model_id"] = run_id or model_id or ""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    about = {**made.about, "created": created, "run_id" if run_id else "model_id": run_id or model_id or ""}
+    made = msgspec.structs.replace(made, about=about)
     log_baseline_artifact(made.to_bytes(), run_id=run_id, model_id=model_id)
     return made

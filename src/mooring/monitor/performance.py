@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -46,6 +46,7 @@ _NEAR = timedelta(minutes=2)
 _STANDING = 100
 _LATEST = 9e10
 _NO_LABELS = "no labels yet"
+_BADNESS = ("ok", "warning", "critical")
 _OURS = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 
@@ -273,11 +274,12 @@ class Performance:
         except UnscorableError as error:
             return msgspec.structs.replace(told, status="no_baseline", message=str(error), tracked=told.created)
         seed = int(window.id[:8], 16) % 2**31
+        parts = list(self._segments(chosen, labelled, rows, scored, baseline))
         told = msgspec.structs.replace(
             told,
             task=scored.task,
             measures=measured(scored, seed),
-            segments=tuple(self._segments(chosen, labelled, rows, scored, baseline)),
+            segments=tuple(_as_known(part.segment, known) for part in parts),
         )
         if known is not None and known.look and scored.rows < GROWN * known.judged:
             # Judged again with each label that comes, an unchanged window would alarm some time.
@@ -296,18 +298,33 @@ class Performance:
         if before is None or before.task != scored.task:
             return msgspec.structs.replace(told, status="no_baseline", message=_no_baseline(window, baseline))
         look = known.look + 1 if known is not None else 1
-        # All looks together keep to the budget: 1/2 + 1/4 + 1/8 + …
+        # All looks together keep to the budget: 1/2 + 1/4 + 1/8 + … Half of it is the segments', if there are any.
         budget = self._settings.budget / 2**look
-        found = judge(before, scored, budget, seed + look, floors=self._settings.floors)
+        among = sum(part.before is not None for part in parts)
+        share = budget / 2 if among else budget
+        found = judge(before, scored, share, seed + look, floors=self._settings.floors)
+        judged = [self._judged(part, share / max(among, 1), seed + look) for part in parts]
+        statuses = [found.status, *(one.status for one, _ in judged if one.status)]
         return msgspec.structs.replace(
             told,
             look=look,
-            status=found.status,
+            status=max(statuses, key=_BADNESS.index),
             chance=found.chance,
-            budget=budget,
+            budget=share,
             judged=scored.rows,
-            message=in_words(found, before),
+            message="; ".join([in_words(found, before), *(words for _, words in judged if words)]),
+            segments=tuple(one for one, _ in judged),
         )
+
+    def _judged(self, part: _Part, budget: float, seed: int) -> tuple[Segment, str]:
+        """Return a segment with how it stands, and words where it does worse."""
+        segment, scored, before = part
+        if before is None:
+            return segment, ""
+        found = judge(before, scored, budget, seed, floors=self._settings.floors)
+        told = msgspec.structs.replace(segment, status=found.status, chance=found.chance)
+        bad = found.status != "ok"
+        return told, f"{segment.column}={segment.value}: {in_words(found, before)}" if bad else ""
 
     def _segments(
         self,
@@ -316,9 +333,10 @@ class Performance:
         rows: Rows,
         whole: Scored,
         baseline: Baseline | None,
-    ) -> Iterator[Segment]:
+    ) -> Iterator[_Part]:
         """Yield how the model did in each segment that has enough rows with labels."""
         for column, values in rows.segments.items():
+            known = baseline.segments.get(column, {}) if baseline is not None else {}
             feature = baseline.features.get(column) if baseline is not None else None
             names = segments_of(values, feature)
             counted = names[chosen]
@@ -329,13 +347,16 @@ class Performance:
                 except UnscorableError:
                     continue  # said of the window, if it is all of it
                 if effective_rows(scored) >= self._settings.min_rows:
-                    yield Segment(
+                    segment = Segment(
                         column=column,
                         value=value,
                         rows=int(np.count_nonzero(counted == value)),
                         labelled=len(part.places),
                         measures=measured(scored, 0),
                     )
+                    before = known[value].performance if value in known else None
+                    comparable = before is not None and before.task == scored.task
+                    yield _Part(segment, scored, before if comparable else None)
 
     # Writing
 
@@ -386,6 +407,22 @@ class Performance:
         if text not in self._said:
             self._said.add(text)
             self._say(text)
+
+
+class _Part(NamedTuple):
+    """A segment of a window, its labelled rows, and the baseline's held-out rows of it, where it has any."""
+
+    segment: Segment
+    scored: Scored
+    before: HeldOut | None
+
+
+def _as_known(segment: Segment, known: Assessment | None) -> Segment:
+    """Return a segment as it stood at the last look."""
+    for one in known.segments if known is not None else ():
+        if (one.column, one.value) == (segment.column, segment.value):
+            return msgspec.structs.replace(segment, status=one.status, chance=one.chance)
+    return segment
 
 
 def measured(scored: Scored, seed: int) -> dict[str, Measured]:

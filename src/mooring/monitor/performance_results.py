@@ -86,6 +86,8 @@ def _as_dict(one: Assessment) -> dict[str, Any]:
                 "value": segment.value,
                 "rows": segment.rows,
                 "labelled": segment.labelled,
+                "status": segment.status,
+                "chance": segment.chance,
                 "measures": _plain(segment.measures),
             }
             for segment in one.segments

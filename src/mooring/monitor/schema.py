@@ -393,13 +393,18 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model did on the rows of a window in which a feature has one value, or is in one range."""
+    """How the model did on the rows of a window in which a feature has one value, or is in one range.
+
+    `status` and `chance` are there where it was judged: the baseline has held-out rows of the segment.
+    """
 
     column: str
     value: str
     rows: int
     labelled: int
     measures: dict[str, Measured] = {}
+    status: Level | None = None
+    chance: float | None = None
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
