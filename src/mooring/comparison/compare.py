@@ -202,11 +202,12 @@ def evaluated(made: Baseline, evaluation: Evaluation) -> Baseline:
 
     Raises ValueError where they can't be compared.
     """
-    if not isinstance(evaluation, tuple | list) or len(evaluation) not in (2, 3):
+    parts: Any = evaluation  # an array of labels alone can be taken apart, too
+    if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
         raise ValueError(
             "evaluation is a pair: labels of held-out rows, and the predictions of them; or inputs, too"
         )
-    labels, predictions, *inputs = evaluation
+    labels, predictions, *inputs = parts
     truth, outputs = _one_column(labels), dict(_parts(predictions, "prediction"))
     made = msgspec.structs.replace(made, performance=held_out_of(truth, outputs))
     if not inputs:
