@@ -105,7 +105,11 @@ def home(tmp_path_factory):
         for name in ("MOORING_SAMPLE", "MLFLOW_MONITORING_FORMAT", "MLFLOW_MONITORING_DIR", "MOORING_SPOOL"):
             patch.setenv(name, "")
         patch.setattr(sys, "path", list(sys.path))
+        # The gate logs to an experiment of its own, which MLflow takes for that of all that comes after.
+        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
         yield directory
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 def register(predict: Predict, signature: ModelSignature | None = None, name: str = "wine") -> str:
