@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Answered = tuple[Flow, Tap, bytes, bool]
 
 _SWEEP_SECONDS = 0.25
+BACKLOG = 2048
 _SAY_EVERY_SECONDS = 10.0
 
 
@@ -147,7 +148,7 @@ class Proxy:
 async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> None:
     """Serve clients until `stop`, then finish what is in flight, for at most `--drain-timeout`."""
     loop, settings = proxy.loop, proxy.settings
-    server = await loop.create_server(lambda: ClientProtocol(proxy), sock=listening, backlog=2048)
+    server = await loop.create_server(lambda: ClientProtocol(proxy), sock=listening, backlog=BACKLOG)
     sweeping = loop.create_task(_sweep(proxy))
     await stop.wait()
 

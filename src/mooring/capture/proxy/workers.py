@@ -18,7 +18,7 @@ import msgspec
 from mooring.capture.drainer import Drainer
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.labels import LabelIntake
-from mooring.capture.proxy.server import Proxy, bind, serve
+from mooring.capture.proxy.server import BACKLOG, Proxy, bind, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.upstream import parse_upstream
 from mooring.capture.recorder import Recorder
@@ -58,6 +58,7 @@ async def _single(settings: ProxySettings) -> None:
     stop = _stop_on_signals(loop)
     drainer = Drainer(settings)
     looking = loop.create_task(_look_after(drainer, labels))
+    listening.listen(BACKLOG)  # before it is said
     _announce(settings, listening, admin)
     started = time.monotonic()
     try:
@@ -96,6 +97,7 @@ async def _several(settings: ProxySettings) -> None:
     drainer = Drainer(settings)
     for worker in workers:
         worker.start()
+    await snapshot()  # one that answers listens
     looking = loop.create_task(_look_after(drainer, labels, workers))
     _announce(settings, reserved, admin)
     started = time.monotonic()
