@@ -23,7 +23,7 @@ test: .venv/.dev ## lint, types, import directions and tests: what CI runs
 	$(BIN)/pytest -m "not slow"
 
 test-all: .venv/.dev ## the slow proofs too
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[spark]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest
 
 bench: .venv/.dev .venv/.peers ## measure, beside others, and write docs/benchmarks.md; takes about six hours
@@ -71,10 +71,10 @@ clean: ## remove what these commands made
 	@touch $@
 
 .venv/.setup: .venv/.uv requirements.lock pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock -e .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock -e .
 	@touch $@
 
 .venv/.dev: .venv/.setup requirements-dev.lock scripts/system-packages
 	sh scripts/system-packages
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.lock
 	@touch $@
