@@ -233,6 +233,7 @@ with State(settings.state) as state:
 """
 
 
+@pytest.mark.slow
 def test_killed_before_and_after_each_step_it_retrains_once_and_promotes_once(place):
     deaths = 0
     while True:
@@ -324,6 +325,7 @@ def test_a_job_that_promotes_by_itself_has_that_taken_back(place):
     assert champion() == "1"
 
 
+@pytest.mark.slow
 def test_without_the_alias_the_version_that_answers_is_the_one_to_better(place):
     import mlflow
 

@@ -158,7 +158,8 @@ def read(path: str) -> pd.DataFrame:
         if len(wines.columns) == 1:
             wines = pd.read_csv(path, sep=";")  # as UCI distributes them
     except (OSError, ValueError) as error:
-        raise unusable(path, f"cannot be read: {error}") from error
+        kind = "Parquet" if path.endswith(".parquet") else "CSV"
+        raise unusable(path, f"cannot be read as {kind}: {error}") from error
     if TARGET not in wines or len(wines.columns) < 2:
         raise unusable(path, f"needs a column '{TARGET}' and others; has {', '.join(map(str, wines))}")
     if len(wines) < 10:
