@@ -61,8 +61,9 @@ def label_range(log: str, model: str, own: pa.Array) -> LabelRange:
 
     Raises StoreError where the log refuses.
 
-    >>> label_range("", "wine", pa.array([5, 6, 5]))
-    LabelRange(low=5.0, high=6.0, classes=frozenset({'5', '6'}))
+    >>> found = label_range("", "wine", pa.array([5, 6, 5]))
+    >>> found.low, found.high, sorted(found.classes)
+    (5.0, 6.0, ['5', '6'])
     """
     numbers, texts = [], set()
     if pa.types.is_floating(own.type) or pa.types.is_integer(own.type) or pa.types.is_boolean(own.type):
