@@ -506,7 +506,7 @@ def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_pat
     running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
     with pytest.raises(TicketError, match="ended meanwhile"):
         running._begin(tickets, ticket, tmp_path / "job", ["sleep", "600"], {})
-    assert isinstance(job.look(tmp_path / "job"), job.Ended)
+    assert isinstance(job.look(tmp_path / "job"), job.Ended | job.Lost)  # it may not even have begun
 
 
 def test_the_gates_process_tells_a_reason_and_no_traceback(tmp_path):
