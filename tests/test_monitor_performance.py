@@ -117,7 +117,6 @@ def test_performance_of_a_window_is_that_of_its_labelled_rows(tmp_path: Path) ->
     assert high is not None
     assert low < one.measures["rmse"].value < high
     assert one.before["rmse"] == pytest.approx(0.5, abs=0.03)
-    assert it.monitoring.state.performance_statuses("wine", None, "champion") == ["ok"]
 
 
 def test_without_labels_nothing_is_said_of_performance(tmp_path: Path) -> None:
@@ -297,7 +296,7 @@ def test_an_open_window_is_assessed_where_only_one_look_is_taken(tmp_path: Path)
     assert it.look() == []
     [one] = it.look(provisional=True)
     assert one.labelled == 300
-    assert it.monitoring.state.performance_statuses("wine", None, "champion") == []
+    assert it.monitoring.state.assessments("wine", variant="champion", status="closed") == []
 
 
 def test_segments_have_their_own_performance(tmp_path: Path) -> None:

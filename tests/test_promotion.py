@@ -272,6 +272,6 @@ def test_without_tags_the_only_new_version_is_it(client):
 
 
 def test_history_reads_from_mlflow(client):
-    registry.annotate("wine", "2", {"mooring.ticket": "t-1"})
+    registry.set_challenger("wine", "2", {"mooring.ticket": "t-1"})
     runs = mlflow.search_runs(["0"], filter_string="tags.`mooring.ticket` = 't-1'", output_format="list")
     assert [run.info.run_id for run in runs] == [client.get_model_version("wine", "2").run_id]

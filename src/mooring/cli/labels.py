@@ -125,7 +125,7 @@ def labels_add(
             try:
                 for some in add_tables(settings.log, model, tables(pieces), timedelta(seconds=settings.lookback)):
                     counts += some
-            except Exception:
+            except Exception:  # raised again: what was added before it is said first
                 if counts != Added():
                     click.echo("Not all of FILE was read; the same command goes on from here.", err=True)
                     _say(counts, bad, refused, as_json)

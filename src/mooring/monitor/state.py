@@ -307,13 +307,6 @@ class State:
         with self.database.reading() as connection:
             return assessing.assessments(connection, model, version, variant, start, end, status, newest)
 
-    def performance_statuses(
-        self, model: str, version: str | None, variant: str, newest: int = 100
-    ) -> list[Status]:
-        """Return how the model's performance stands in its newest closed windows, the newest window at the end."""
-        found = self.assessments(model, version=version, variant=variant, status="closed", newest=newest)
-        return [one.status for one in found]
-
     def unassessed(self, model: str, since: datetime, *, with_open: bool = False) -> list[Window]:
         """Return the windows from `since` on that were not assessed with all their rows, the oldest first."""
         with self.database.reading() as connection:

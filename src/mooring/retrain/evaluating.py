@@ -240,7 +240,7 @@ def _tried(model: LoadedModel | None, frame: pd.DataFrame) -> tuple[pa.Table | N
         return None, None
     try:
         return model.predict(frame), None
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - whatever a model raises is told as the reason
         return None, reason_of(error)
 
 

@@ -154,13 +154,6 @@ def _created(version: ModelVersion) -> datetime:
     return datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
 
 
-def annotate(model: str, version: str, tags: Mapping[str, str]) -> None:
-    """Tag a version and its run, so that what happened to it reads from MLflow's pages, too."""
-    registry = _Registry()
-    with registry.asking(f"tag {model} version {version}"):
-        registry.note(registry.version(model, version), tags)
-
-
 def set_challenger(model: str, version: str, tags: Mapping[str, str] | None = None) -> None:
     """Make a version that passed the gate the challenger: first its tags, `mooring.gate=passed` and others."""
     registry = _Registry()
