@@ -20,12 +20,21 @@ import msgspec
 from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+_ARGUMENT = "without_flag"
 _DURATION = {"unit": "duration"}
 _ARGV = {"unit": "argv"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
 """The schemes of logs that are no directory."""
+
+
+ModelName = Annotated[
+    str | None,
+    Meta(description="name of the model, for the log; of models:/NAME@ALIAS the registry tells the version"),
+]
+StateUrl = Annotated[str, Meta(description="what the monitor remembers: sqlite:///PATH or postgresql://…")]
+STATE = "sqlite:///./.mooring/state.db"
 
 
 class LogPlace(msgspec.Struct, kw_only=True, frozen=True):
@@ -85,21 +94,15 @@ class CaptureSettings(LogSettings, kw_only=True, frozen=True):
     ] = 16 * 2**20
 
 
-class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
-    """Settings of `mooring proxy`."""
+class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
+    """How the proxy deals with clients and servers, in `mooring proxy` and in `mooring serve`."""
 
-    upstream: Annotated[str, Meta(description="URL of the model server, such as http://localhost:5002")]
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port to listen on; 0 takes a free one")] = 5001
-    model: Annotated[
-        str | None,
-        Meta(description="name of the model, for the log; of models:/NAME@ALIAS the registry tells the version"),
-    ] = None
-    model_version: Annotated[str | None, Meta(description="version of the model, for the log")] = None
+    model: ModelName = None
     legacy_split: Annotated[
         bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
     ] = True
-    workers: Annotated[int, Meta(ge=1, description="processes that share the port")] = 1
     admin_host: Annotated[str, Meta(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
@@ -134,6 +137,80 @@ class ProxySettings(CaptureSettings, kw_only=True, frozen=True):
             gt=0, description="seconds that an idle connection to the server is kept; less than it keeps it itself"
         ),
     ] = 4.0
+    sticky: Annotated[
+        str | None,
+        Meta(description="request header whose value decides which version answers; else each request's own id"),
+    ] = None
+
+
+class ProxySettings(FrontSettings, kw_only=True, frozen=True):
+    """Settings of `mooring proxy`."""
+
+    upstream: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="URL of the model server, such as http://localhost:5002; of several versions each as "
+            "VERSION:WEIGHT=URL, the champion first",
+        ),
+    ]
+    model_version: Annotated[str | None, Meta(description="version of the model, for the log")] = None
+    workers: Annotated[int, Meta(ge=1, description="processes that share the port")] = 1
+
+
+class ServeSettings(FrontSettings, kw_only=True, frozen=True):
+    """Settings of `mooring serve`."""
+
+    state: StateUrl = STATE
+    env_manager: Annotated[
+        Literal["local", "virtualenv", "uv", "conda"],
+        Meta(
+            description="environment of the model servers, as in MLflow: this one, or the one the model asks for"
+        ),
+    ] = "local"
+    workers: Annotated[int, Meta(ge=1, description="model server processes for each version")] = 1
+    timeout: Annotated[float, Meta(gt=0, description="seconds that a prediction may take before 504")] = 60.0
+    concurrency: Annotated[int, Meta(ge=1, description="requests that a model server process has at a time")] = 1
+    queue: Annotated[
+        int,
+        Meta(ge=0, description="requests that may wait for each process; those beyond get 503 and Retry-After"),
+    ] = 64
+    start_timeout: Annotated[
+        float, Meta(gt=0, extra=_DURATION, description="how long a model server may take to load its model")
+    ] = 600.0
+    worker_memory: Annotated[
+        int | None, Meta(ge=1, description="bytes of memory at which a model server process is ended and replaced")
+    ] = None
+    serve_directory: Annotated[
+        str, Meta(description="directory of the versions' files, so that a restart needs no registry")
+    ] = "./.mooring/serve"
+    poll: Annotated[float, Meta(gt=0, extra=_DURATION, description="how often to look into the registry")] = 5.0
+    rollout_step: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="step of a rollout, as `shadow 20% 10m 500` or `canary 5% 10m 200`: share, and time and "
+            "requests at least; repeat it for more"
+        ),
+    ] = ()
+    rollout_errors: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="how much larger its share of failed requests may be than the champion's"),
+    ] = 0.01
+    rollout_latency: Annotated[
+        float, Meta(ge=1, description="how many times the champion's 95th percentile of latency its own may be")
+    ] = 2.0
+    rollout_quality: Annotated[
+        float, Meta(ge=0, lt=1, description="share of its answers whose predictions may be missing or no number")
+    ] = 0.01
+    rollout_difference: Annotated[
+        float,
+        Meta(
+            ge=1, description="how many times as often as on the gate's holdout its predictions may differ widely"
+        ),
+    ] = 3.0
+    rollout_false_alarms: Annotated[
+        float, Meta(gt=0, lt=1, description="chance that a rollout of a version with no fault is rolled back")
+    ] = 0.01
 
 
 class DrainSettings(LogSettings, kw_only=True, frozen=True):
@@ -154,13 +231,8 @@ class LabelSettings(LogPlace, kw_only=True, frozen=True):
 class StatePlace(LogPlace, kw_only=True, frozen=True):
     """Where the log and the monitor's state lie, and of which model."""
 
-    model: Annotated[
-        str | None,
-        Meta(description="name of the model, for the log; of models:/NAME@ALIAS the registry tells the version"),
-    ] = None
-    state: Annotated[str, Meta(description="what the monitor remembers: sqlite:///PATH or postgresql://…")] = (
-        "sqlite:///./.mooring/state.db"
-    )
+    model: ModelName = None
+    state: StateUrl = STATE
 
 
 class JudgeSettings(StatePlace, kw_only=True, frozen=True):
@@ -320,13 +392,14 @@ class RetrainSettings(GateSettings, kw_only=True, frozen=True):
 
 COMMANDS: dict[str, type[msgspec.Struct]] = {
     "proxy": ProxySettings,
+    "serve": ServeSettings,
     "drain": DrainSettings,
     "monitor": MonitorSettings,
     "gate": GateSettings,
     "retrain": RetrainSettings,
 }
 """The settings of each command that has any."""
-_GROUPS = ("retrain", "gate")
+_GROUPS = ("retrain", "gate", "rollout")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 Command = Callable[..., Any]
@@ -338,22 +411,28 @@ class SettingError(click.ClickException):
     exit_code = 2
 
 
-def options(settings: type[Settings]) -> Callable[[Callable[..., None]], Command]:
+def options(settings: type[Settings], argument: str | None = None) -> Callable[[Callable[..., None]], Command]:
     """Give a command a flag for every setting, and call it with the settings resolved, then its own flags.
 
-    Raises SettingError (exit code 2) where one is missing or wrong.
+    The setting `argument` may be given without its flag. Raises SettingError (exit code 2) where one is missing or
+    wrong.
     """
 
     def decorate(command: Callable[..., None]) -> Command:
         @functools.wraps(command)
         def run(**flags: Any) -> None:
+            without_flag = flags.pop(_ARGUMENT, None)
+            if argument is not None and without_flag is not None:
+                flags[argument] = without_flag
             own = {name: flags.pop(name) for name in list(flags) if name not in settings.__struct_fields__}
             command(load(settings, flags), **own)
 
         decorated: Command = run
         for option in reversed(_flags(settings)):
             decorated = option(decorated)
-        return decorated
+        if argument is None:
+            return decorated
+        return click.argument(_ARGUMENT, metavar=f"[{argument.upper()}]", required=False)(decorated)
 
     return decorate
 

@@ -59,7 +59,9 @@ class Ledger(msgspec.Struct, array_like=True, tag="ledger"):
 
     `seen` is counted when a request is parsed, not as that sum. `failed` are those of all that got no prediction,
     `errors` counts the codes of exchanges that were captured in part or went wrong, `passed` the requests for
-    other paths, which are not exchanges. A ledger goes into the spool with every append: it outlives its process.
+    other paths, which are not exchanges. `shadow` stands apart from all that: how many copies of requests were
+    meant for a shadow ("copied"), how many of those were stored with its answer, and how many dropped. A ledger
+    goes into the spool with every append: it outlives its process.
 
     >>> a = Ledger(seen=3, stored=2, dropped={"disk_full": 1}); b = Ledger(seen=1, in_flight=1)
     >>> (a + b).seen, (a + b).balance, b.ended().dropped
@@ -74,6 +76,7 @@ class Ledger(msgspec.Struct, array_like=True, tag="ledger"):
     passed: int = 0
     dropped: dict[str, int] = {}
     errors: dict[str, int] = {}
+    shadow: dict[str, int] = {}
 
     def __add__(self, other: Ledger) -> Ledger:
         """Return the account of both."""
@@ -86,6 +89,7 @@ class Ledger(msgspec.Struct, array_like=True, tag="ledger"):
             self.passed + other.passed,
             _sum(self.dropped, other.dropped),
             _sum(self.errors, other.errors),
+            _sum(self.shadow, other.shadow),
         )
 
     @property
@@ -120,8 +124,17 @@ def in_sample(request_id: str, fraction: float, salt: str) -> bool:
     >>> sum(in_sample(f"{number}", 0.1, "sample") for number in range(10_000))
     982
     """
-    digest = hashlib.blake2b(request_id.encode(), key=salt.encode(), digest_size=8).digest()
-    return int.from_bytes(digest) < fraction * 2**64
+    return fraction_of(request_id, salt) < fraction
+
+
+def fraction_of(key: str, salt: str) -> float:
+    """Return where a key lies between 0 and 1: always in the same place for the same salt.
+
+    >>> round(fraction_of("a", "canary"), 4), fraction_of("a", "canary") == fraction_of("a", "shadow")
+    (0.6768, False)
+    """
+    digest = hashlib.blake2b(key.encode(), key=salt.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

@@ -88,6 +88,24 @@ class Recorder:
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "spool_unwritable"
             self._drop(count, reason, error.strerror or str(error))
 
+    def record_shadows(self, exchanges: Sequence[Exchange]) -> None:
+        """Append the shadow's answers to copies of requests; what there is no room for is dropped, and counted."""
+        if not exchanges:
+            return
+        shadow, count = self.ledger.shadow, len(exchanges)
+        for exchange in exchanges:
+            if self._redactor is not None:
+                self._redactor(exchange)
+        stored = False
+        if self._spooled <= self._settings.spool_max_bytes and (self._writer is not None or self._open()):
+            try:
+                self._spooled += self._append([encode(exchange) for exchange in exchanges])
+                stored = True
+            except OSError as error:
+                self.say(f"a shadow's answers are not stored: {error.strerror or error}")
+        what = "stored" if stored else "dropped"
+        shadow[what] = shadow.get(what, 0) + count
+
     def _append(self, frames: list[bytes]) -> int:
         assert self._writer is not None
         try:

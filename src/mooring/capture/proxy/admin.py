@@ -1,20 +1,21 @@
-"""The admin port: metrics for Prometheus, health, the ledger, the model version that the log names, and labels."""
+"""The admin port: metrics for Prometheus, health, the ledger, the servers that requests go to, and labels."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import msgspec
 
 from mooring.capture.proxy.labels import LabelIntake, Refused
+from mooring.capture.proxy.routes import Upstream, check_upstreams
 from mooring.capture.proxy.stats import BUCKETS, Stats
 from mooring.exchange import Ledger
 from mooring.spool import past_ledger, spooled_bytes
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 Snapshot = Callable[[], Awaitable[Stats]]
-SetVersion = Callable[[str], None]
 _TIMEOUT = 10.0
 _VERSION = "/model-version/"
+_UPSTREAMS = "/upstreams"
 _LABELS = "/labels"
+_LONGEST = 2**20
 _TEXT = "text/plain"
 
 
@@ -39,20 +41,67 @@ class Reply(NamedTuple):
     further: str = ""
 
 
+class Upstreams:
+    """The servers of others that requests go to, as somebody may change while the proxy runs."""
+
+    def __init__(self, upstreams: Sequence[Upstream], apply: Callable[[list[Upstream]], None]) -> None:
+        self.now = list(upstreams)
+        self._apply = apply
+
+    def set(self, upstreams: Sequence[Upstream]) -> None:
+        """Send requests there from now on. Raises ValueError where that can't be meant."""
+        check_upstreams(upstreams)
+        self.now = list(upstreams)
+        self._apply(self.now)
+
+    def name(self, version: str) -> None:
+        """Name another version of the champion in the log from now on. Raises ValueError as `set` does."""
+        champion = [one.variant == "champion" for one in self.now]
+        self.set(
+            [
+                msgspec.structs.replace(one, version=version) if is_it else one
+                for one, is_it in zip(self.now, champion, strict=True)
+            ]
+        )
+
+
+class Further(Protocol):
+    """What somebody has to tell beside the proxy."""
+
+    def stats(self) -> dict[str, object]:
+        """Return what /stats says further."""
+
+    def metrics(self) -> Iterator[Metric]:
+        """Yield further metrics."""
+
+
 def _allowed(path: str) -> str:
     if path == _LABELS:
         return "POST"
+    if path == _UPSTREAMS:
+        return "GET, HEAD, PUT"
     return "PUT" if path.startswith(_VERSION) else "GET, HEAD"
 
 
 class Admin:
-    """Answers on the admin port. `snapshot` collects the counts of all workers."""
+    """Answers on the admin port. `snapshot` collects the counts of all workers.
 
-    def __init__(self, spool: Path, snapshot: Snapshot, set_version: SetVersion, labels: LabelIntake) -> None:
+    Without `upstreams` nobody may change where requests go, since a supervisor does; `further` is what it tells.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        snapshot: Snapshot,
+        labels: LabelIntake,
+        upstreams: Upstreams | None = None,
+        further: Further | None = None,
+    ) -> None:
         self._spool = spool
         self._snapshot = snapshot
-        self._set_version = set_version
         self._labels = labels
+        self._upstreams = upstreams
+        self._further = further
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
         """Listen. Raises OSError where the address can't be listened on."""
@@ -66,6 +115,10 @@ class Admin:
                 path = target.partition("?")[0]
                 if method == "POST" and path == _LABELS:
                     reply = await self._take_labels(_fields(head), reader, writer)
+                elif method == "PUT" and path == _UPSTREAMS:
+                    length = _fields(head).get("content-length", "")
+                    body = await reader.readexactly(min(int(length), _LONGEST)) if length.isdigit() else b""
+                    reply = self._put_upstreams(body)
                 else:
                     reply = await self._respond(method, path)
                 phrase = HTTPStatus(reply.status).phrase
@@ -96,22 +149,47 @@ class Admin:
             return Reply(refused.status, _TEXT, f"{refused}\n".encode(), further)
         return Reply(202, "application/json", json.dumps(taken._asdict()).encode() + b"\n")
 
+    def _put_upstreams(self, body: bytes) -> Reply:
+        if self._upstreams is None:
+            return _SUPERVISED
+        try:
+            self._upstreams.set(msgspec.json.decode(body, type=list[Upstream]))
+        except (msgspec.DecodeError, ValueError) as error:
+            example = '[{"version": "3", "url": "http://localhost:5002"}, {"version": "4", "url": '
+            example += '"http://localhost:5003", "variant": "canary", "share": 0.05}]'
+            return Reply(400, _TEXT, f"{error}; the body looks like {example}\n".encode())
+        return self._tell_upstreams(self._upstreams)
+
+    def _tell_upstreams(self, upstreams: Upstreams) -> Reply:
+        return Reply(200, "application/json", msgspec.json.format(msgspec.json.encode(upstreams.now)) + b"\n")
+
     async def _respond(self, method: str, path: str) -> Reply:
         if method not in _allowed(path).split(", "):
-            text = b"only GET, HEAD, PUT /model-version/VERSION and POST /labels\n"
+            text = b"only GET, HEAD, PUT /upstreams, PUT /model-version/VERSION and POST /labels\n"
             return Reply(405, _TEXT, text, f"Allow: {_allowed(path)}\r\n")
         if path.startswith(_VERSION):
             version = unquote(path.removeprefix(_VERSION))
             if not version:
                 return Reply(400, _TEXT, b"the version is missing: PUT /model-version/VERSION\n")
-            self._set_version(version)
+            if self._upstreams is None:
+                return _SUPERVISED
+            try:
+                self._upstreams.name(version)
+            except ValueError as error:
+                return Reply(400, _TEXT, f"{error}\n".encode())
             return Reply(200, _TEXT, b"ok\n")
+        if path == _UPSTREAMS:
+            return _SUPERVISED if self._upstreams is None else self._tell_upstreams(self._upstreams)
         if path == "/healthz":
             return Reply(200, _TEXT, b"ok\n")
         stats = await self._snapshot()
         if path == "/readyz":
             ready = stats.ready == stats.workers
-            return Reply(200, _TEXT, b"ready\n") if ready else Reply(503, _TEXT, b"exchanges can't be stored\n")
+            return (
+                Reply(200, _TEXT, b"ready\n")
+                if ready
+                else Reply(503, _TEXT, b"exchanges can't be stored, or no model server is up\n")
+            )
         past = past_ledger(self._spool, stats.ended)
         if path == "/stats":
             return Reply(
@@ -132,20 +210,28 @@ class Admin:
             "upstreams": stats.upstreams,
             "spool_bytes": spooled_bytes(self._spool),
             "labels_taken": self._labels.taken,
+            "waiting": stats.waiting,
+            "answers": stats.answers,
+            **(self._further.stats() if self._further is not None else {}),
         }
 
     def _metrics(self, stats: Stats, past: Ledger) -> bytes:
         from prometheus_client import CollectorRegistry, generate_latest
 
-        spool_bytes, labels = spooled_bytes(self._spool), self._labels.taken
+        spool_bytes, labels, further = spooled_bytes(self._spool), self._labels.taken, self._further
 
         class Collector:
             def collect(self) -> Iterator[Metric]:
-                return metrics(stats, stats.ledger + past, spool_bytes, labels)
+                yield from metrics(stats, stats.ledger + past, spool_bytes, labels)
+                if further is not None:
+                    yield from further.metrics()
 
         registry = CollectorRegistry()
         registry.register(Collector())
         return generate_latest(registry)
+
+
+_SUPERVISED = Reply(409, _TEXT, b"the supervisor decides where requests go: see mooring rollout\n")
 
 
 def _fields(head: str) -> dict[str, str]:
@@ -180,6 +266,20 @@ def metrics(stats: Stats, ledger: Ledger, spool_bytes: int, labels: int = 0) -> 
     for status, count in sorted(stats.statuses.items()):
         answers.add_metric([str(status)], count)
     yield answers
+    of_version = CounterMetricFamily(
+        "mooring_answers_by_version",
+        "Answers to scoring requests, by version of the model, variant and status",
+        labels=["version", "variant", "status"],
+    )
+    for key, count in sorted(stats.answers.items()):
+        variant, code, version = key.split(" ", 2)
+        of_version.add_metric([version, variant, code], count)
+    yield of_version
+    copies = CounterMetricFamily("mooring_shadow_copies", "Copies of requests for the shadow", labels=["what"])
+    for what, count in ledger.shadow.items():
+        copies.add_metric([what], count)
+    yield copies
+    yield GaugeMetricFamily("mooring_requests_waiting", "Requests that wait for a server", value=stats.waiting)
     seen, buckets = 0, []
     for bound, count in zip([*BUCKETS, "+Inf"], stats.durations, strict=True):
         seen += count

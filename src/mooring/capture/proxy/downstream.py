@@ -171,7 +171,7 @@ class ClientProtocol(asyncio.Protocol):
         self.deadline, self._expected = NEVER, "answer"
         flow = KnownFlow(self._proxy, self, known, body)
         self._flows.append(flow)
-        self._proxy.pool.acquire(flow)
+        flow.backend.acquire(flow)
         return True
 
     def _learn(self, data: bytes) -> None:

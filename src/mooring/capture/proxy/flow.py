@@ -20,6 +20,7 @@ from mooring.capture.proxy.legacy import maybe_split, plain_json, rewrap
 from mooring.capture.proxy.tap import Tap
 
 if TYPE_CHECKING:
+    from mooring.capture.proxy.backend import Backend
     from mooring.capture.proxy.downstream import ClientProtocol
     from mooring.capture.proxy.known import KnownAnswer
     from mooring.capture.proxy.server import Proxy
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 LEGACY_BYTES = 64 * 2**20
 """A body of MLflow 1 is held until it is whole; a longer one passes as it is."""
+GATHERED_BYTES = 256 * 1024
+"""So much of a request is gathered before it takes the place of another at a server that has so many at a time."""
+RETRY_AFTER = 1
 SCORING_PATH = b"/invocations"
 ID = b"\r\nX-Request-Id: "
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -61,6 +65,7 @@ class Flow:
         "_whole",
         "answer_begun",
         "answer_out",
+        "backend",
         "body_size",
         "client",
         "framing",
@@ -89,7 +94,6 @@ class Flow:
         self.version = version
         self.keep_alive = keep_alive
         self.request_complete = self.answer_begun = False
-        self._target = target if target == b"*" else proxy.upstream.prefix + target
         self._fields = fields
         self._upstream: UpstreamProtocol | None = None
         self._active = self._acquired = self._retried = self._done = self._continued = False
@@ -114,8 +118,11 @@ class Flow:
             self.framing = b"" if length is None else b"Content-Length: %b\r\n" % length
 
         self.tap: Tap | None = None
+        self.backend = proxy.routes.champion
         if method == b"POST" and _is_scoring(target):
-            self.tap = Tap(proxy, fields, self._target)
+            self.tap = tap = Tap(proxy, fields, target)
+            self.backend = proxy.choose(tap, fields)
+            tap.go_to(self.backend)
             if (
                 proxy.settings.legacy_split
                 and self.has_body
@@ -125,6 +132,7 @@ class Flow:
                 self._sniffed = bytearray()
         else:
             proxy.recorder.ledger.passed += 1
+        self._target = target if target == b"*" else self.backend.prefix + target
         if self._sniffed is None:
             self._request_out.append(self.head_out())
 
@@ -169,14 +177,29 @@ class Flow:
         if self._upstream is not None:
             self._write_request(self._upstream)
         elif not self._acquired:
+            if self.backend.limit is not None and self._waits_for_more():
+                return
             self._acquired = True
             if self._stops_here:
                 # In a turn of its own, since the answer to many in a row begins with the next.
                 self.proxy.loop.call_soon(self._answer_here)
             else:
-                self.proxy.pool.acquire(self)
+                self.backend.acquire(self)
         elif not self.request_complete:
             self.client.hold("upstream")
+
+    def _waits_for_more(self) -> bool:
+        """Whether more of the request is to come before a server is kept busy with it."""
+        if self.request_complete or self.body_size >= GATHERED_BYTES:
+            return False
+        return b"expect" not in self._fields.read
+
+    def move(self, backend: Backend) -> None:
+        """Have another backend answer, of which nothing has been asked yet."""
+        self.backend = backend
+        if self.tap is not None:
+            self.tap.version, self.tap.variant = backend.version, backend.variant
+        backend.acquire(self)
 
     def connected(self, upstream: UpstreamProtocol) -> None:
         """Take the connection to the model server over which this flow goes."""
@@ -236,7 +259,7 @@ class Flow:
                 self.method,
                 b" ",
                 self._target,
-                proxy.upstream_version_and_host,
+                self.backend.version_and_host,
                 *fields.end_to_end(),
                 b"Via: ",
                 via + b", " + mark if via else mark,
@@ -264,6 +287,14 @@ class Flow:
 
     def answer_started(self, status: int, reason: bytes, fields: Fields, *, until_close: bool) -> None:
         """Take the head of the answer; `until_close` says that it has no framing of its own."""
+        version_line = self.backend.version_line
+        if not version_line and b"x-model-version" in fields.read:
+            version_line = b"\r\nX-Model-Version: " + fields.read[b"x-model-version"]
+        self._start_answer(status, reason, fields, until_close, version_line)
+
+    def _start_answer(
+        self, status: int, reason: bytes, fields: Fields, until_close: bool, version_line: bytes = b""
+    ) -> None:
         self.answer_begun = True
         read = fields.read
         chunked = until_close or b"transfer-encoding" in read
@@ -291,6 +322,8 @@ class Flow:
             out.append(self.proxy.date)
         if request_id:
             out += (ID, request_id)
+        if version_line:
+            out.append(version_line)
         if chunked:
             out.append(b"\r\nTransfer-Encoding: chunked")
         if not self.keep_alive:
@@ -319,7 +352,11 @@ class Flow:
             self.answer_out.append(last_chunk(trailers))
         self._finish()
 
-    def failed(self, status: int, code: str, message: str) -> None:
+    def refused(self, message: str) -> None:
+        """All servers are busy: the client may try again soon."""
+        self.failed(503, "overloaded", message, RETRY_AFTER)
+
+    def failed(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         """The request gets no answer from the model server, or only the beginning of one."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
@@ -334,6 +371,8 @@ class Flow:
             self._finish(broken=True)
             return
         lines, body = own_answer(status, code.upper(), message)
+        if retry_after is not None:
+            lines.append(b"Retry-After: %d\r\n" % retry_after)
         self._answer(status, lines, b"application/json", body)
 
     def _answer_here(self) -> None:
@@ -354,7 +393,7 @@ class Flow:
         """Give an answer of the proxy's own."""
         fields = Fields(self.proxy.answer_table)
         fields.lines, fields.read = lines, {b"content-type": content_type}
-        self.answer_started(status, b"", fields, until_close=False)
+        self._start_answer(status, b"", fields, until_close=False)
         if self.method != b"HEAD":
             self.answer_body(body)
         self._finish()
@@ -363,23 +402,37 @@ class Flow:
         """Try once more where the model server closed an old connection; say whether it was tried.
 
         A POST may have been worked on though no answer came, and even though the connection was reset, so it never
-        is: that its connection is still open is looked at before it is sent.
+        is: that its connection is still open is looked at before it is sent. But what a canary of our own took
+        with it as it died, the champion answers: a scoring request may be worked on twice.
         """
-        if self._retried or self._done or not upstream.reused or self._whole is None:
+        if self._retried or self._done or not self._can_be_sent_again():
             return False
-        if self.method not in IDEMPOTENT:
+        own, champion = self.backend.limit is not None, self.proxy.routes.champion
+        if own and self.tap is not None and self.tap.variant == "canary" and self.backend is not champion:
+            self._send_again()
+            self.tap.errors.append("canary_lost")
+            self.proxy.canary_lost(self.tap)
+            self.move(champion)
+            return True
+        if not upstream.reused or self.method not in IDEMPOTENT:
             return False
+        self._send_again()
+        upstream.pool.connect(self, counted=upstream.counted)
+        return True
+
+    def _can_be_sent_again(self) -> bool:
+        return self._whole is not None
+
+    def _send_again(self) -> None:
         self._retried = True
         self._upstream = None
-        self._request_out = [self._whole]
-        self.proxy.pool.connect(self)
-        return True
+        self._request_out = [self._whole] if self._whole is not None else []
 
     def client_lost(self) -> None:
         """The client went away before its answer was complete."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.abort()
+            upstream.abandon()
         if not self._done and self.tap is not None:
             self.tap.errors.append("client_gone")
         self.answer_out.clear()
@@ -427,6 +480,40 @@ class Flow:
             self.client.finished(self, last, broken)
         else:
             self.proxy.submit(self, self.tap, last, broken)
+
+
+class Abandoned(Flow):
+    """In place of a flow whose client has gone: what still comes of the answer is thrown away."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.proxy, self.client, self.backend = flow.proxy, flow.client, flow.backend
+        self.method, self.version = flow.method, flow.version
+        self.keep_alive, self.request_complete, self.answer_begun = False, True, flow.answer_begun
+        self.tap = None
+        self._done = True
+
+    def informational(self, status: int, reason: bytes, fields: Fields) -> None:
+        """Nobody is told."""
+
+    def answer_started(self, status: int, reason: bytes, fields: Fields, *, until_close: bool) -> None:
+        """Nobody reads it."""
+        self.answer_begun = True
+
+    def answer_body(self, data: bytes) -> None:
+        """Nobody reads it."""
+
+    def flush_answer(self) -> None:
+        """Nobody reads it."""
+
+    def answer_end(self, trailers: Headers) -> None:
+        """The server is free again."""
+
+    def failed(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
+        """Nobody is told."""
+
+    def lost_unanswered(self, upstream: UpstreamProtocol) -> bool:
+        """Nobody wants it a second time."""
+        return True
 
 
 def _is_scoring(target: bytes) -> bool:

@@ -26,6 +26,7 @@ HOP_BY_HOP = (
     b"upgrade",
 )
 REWRITTEN = (b"via", b"x-request-id")
+ANSWER_REWRITTEN = (b"x-model-version",)
 REQUEST_REWRITTEN = (
     b"host",
     b"content-length",

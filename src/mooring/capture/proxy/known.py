@@ -27,7 +27,10 @@ LONGEST = 4096
 
 
 class KnownRequest(NamedTuple):
-    """A scoring request's head: what goes to the server before and after our id, and the length of its body."""
+    """A scoring request's head: what goes to the server before and after our id, and the length of its body.
+
+    `before` begins after the Host field, which is that of the server.
+    """
 
     before: bytes
     after: bytes
@@ -67,15 +70,33 @@ class KnownFlow(Flow):
         self._retried = False
         self._known = known
         self._body = body
-        self.tap = Tap(proxy, known.fields, known.target)
-        self.tap.request_body(body)
+        self.tap = tap = Tap(proxy, known.fields, known.target)
+        self.backend = proxy.choose(tap, known.fields)
+        tap.go_to(self.backend)
+        tap.request_body(body)
 
     def connected(self, upstream: UpstreamProtocol) -> None:
         """Take the connection to the model server, and send all of the request."""
         self._upstream = upstream
-        known, tap = self._known, self.tap
+        known, tap, backend = self._known, self.tap, self.backend
         assert tap is not None
-        upstream.write(b"".join((known.before, tap.request_id.encode(), known.after, self._body)))
+        upstream.write(
+            b"".join(
+                (
+                    b"POST ",
+                    backend.prefix,
+                    known.target,
+                    backend.version_and_host,
+                    known.before,
+                    tap.request_id.encode(),
+                    known.after,
+                    self._body,
+                )
+            )
+        )
+
+    def _can_be_sent_again(self) -> bool:
+        return True
 
     def flush_request(self) -> None:
         """Do nothing: all has been sent."""
@@ -89,7 +110,8 @@ def learn_request(flow: Flow, data: bytes) -> tuple[bytes, KnownRequest] | None:
     end = data.find(b"\r\n\r\n") + 4
     if end > LONGEST:
         return None
-    before, found, after = flow.head_out().partition(ID + tap.request_id.encode())
+    start = b"POST %b%b%b" % (flow.backend.prefix, tap.target, flow.backend.version_and_host)
+    before, found, after = flow.head_out().removeprefix(start).partition(ID + tap.request_id.encode())
     if not found or b"Content-Length: %d\r\n" % (len(data) - end) not in after:
         return None  # it goes on with another length: a body of MLflow 1
     return data[:end], KnownRequest(before + ID, after, len(data) - end, tap.request_fields, tap.target)

@@ -17,7 +17,7 @@ from mooring.label import Label, Labels, as_label
 from mooring.spool import SpoolWriter, spooled_bytes
 
 if TYPE_CHECKING:
-    from mooring.config import ProxySettings
+    from mooring.config import FrontSettings
 
 MAX_BODY = 2**20
 """Bytes of a request with labels: some ten thousand. More would keep the proxy from its own requests."""
@@ -47,7 +47,7 @@ class Taken(NamedTuple):
 class LabelIntake:
     """Takes labels into the spool of a proxy; `taken` counts them since the start."""
 
-    def __init__(self, settings: ProxySettings) -> None:
+    def __init__(self, settings: FrontSettings) -> None:
         self.taken = 0
         self._settings = settings
         self._spool = settings.spool_path

@@ -6,69 +6,87 @@ import asyncio
 import os
 import socket
 import time
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.flow import Flow
 from mooring.capture.proxy.headers import (
     ANSWER_READ,
+    ANSWER_REWRITTEN,
     HOP_BY_HOP,
     READ,
     REQUEST_REWRITTEN,
     REWRITTEN,
+    Fields,
     FieldTable,
     date_line,
 )
-from mooring.capture.proxy.known import KnownAnswer
+from mooring.capture.proxy.routes import Routes
+from mooring.capture.proxy.shadow import Shadows
 from mooring.capture.proxy.stats import Stats
-from mooring.capture.proxy.tap import Tap
-from mooring.capture.proxy.upstream import Pool, UpstreamProtocol, parse_upstream
+from mooring.capture.proxy.tap import Tap, text
+from mooring.capture.proxy.upstream import UpstreamProtocol
 from mooring.capture.recorder import Recorder
 from mooring.capture.say import Seldom
 
 if TYPE_CHECKING:
-    from mooring.config import ProxySettings
+    from mooring.config import FrontSettings
 
     Answered = tuple[Flow, Tap, bytes, bool]
 
 _SWEEP_SECONDS = 0.25
 BACKLOG = 2048
+RECENT_BYTES = 256 * 1024
 _SAY_EVERY_SECONDS = 10.0
-
-
-def _release(done: list[Answered]) -> None:
-    """Let the last bytes of these answers go."""
-    for flow, _, last, broken in done:
-        flow.client.finished(flow, last, broken)
 
 
 class CantListen(OSError):
     """An address that is taken, or not this machine's."""
 
 
-class Proxy:
-    """What all connections of one proxy process share."""
+class Watcher(Protocol):
+    """Whoever is told how requests were answered while several versions have some."""
 
-    def __init__(self, settings: ProxySettings, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+    def answered(self, tap: Tap) -> None:
+        """A request was answered by the champion or the canary, or the canary was lost over it."""
+
+    def shadow(self, tap: Tap, live: Tap) -> None:
+        """The shadow answered a copy of a request, to which the client got `live`."""
+
+    def shadow_dropped(self) -> None:
+        """There was no room for a copy."""
+
+
+class Proxy:
+    """What all connections of one proxy process share. `routes` say where requests go, first nowhere."""
+
+    def __init__(self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
         self.recorder = recorder
         self.loop = loop
-        self.upstream = parse_upstream(settings.upstream)
         self.say = Seldom(_SAY_EVERY_SECONDS)
-        self.pool = Pool(self)
+        self.routes = Routes(Backend(self, None, limit=0))
+        self.shadows = Shadows(self)
+        self.watcher: Watcher | None = None
         self.clients: set[ClientProtocol] = set()
         self.upstreams: set[UpstreamProtocol] = set()
         self.draining = False
         self.now = loop.time()
         self.date = date_line(time.time())
-        self.model, self.version = settings.model, settings.model_version
+        self.model = settings.model
+        self._sticky = settings.sticky.lower().encode() if settings.sticky else None
         self.logged_headers = [(name.lower().encode(), name) for name in settings.header]
         read = (*READ, *(name for name, _ in self.logged_headers))
-        self.request_table = FieldTable((*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN), read)
-        self.answer_table = FieldTable((*HOP_BY_HOP, *REWRITTEN), ANSWER_READ)
-        self.upstream_version_and_host = b" HTTP/1.1\r\nHost: " + self.upstream.authority + b"\r\n"
-        self.known_answers: dict[bytes, KnownAnswer] = {}
+        kept_back = (*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN)
+        sticky = [self._sticky] if self._sticky and self._sticky not in kept_back else []
+        self.request_table = FieldTable(kept_back, (*read, *sticky))
+        self.answer_table = FieldTable((*HOP_BY_HOP, *REWRITTEN, *ANSWER_REWRITTEN), ANSWER_READ)
+        self.recent: deque[Tap] | None = None
+        """The last requests that were answered with success, where somebody wants to put them again."""
+        self._answers: dict[tuple[str | None, str, int], int] = {}
         self._stats = Stats()
         self._no_clients = asyncio.Event()
         self._done: list[Answered] = []
@@ -81,32 +99,50 @@ class Proxy:
             self.loop.call_soon(self._record)
         self._done.append((flow, tap, last, broken))
 
-    def set_version(self, version: str) -> None:
-        """Name another version of the model in the log from now on."""
-        self.version = version
+    def choose(self, tap: Tap, fields: Fields) -> Backend:
+        """Return who answers a scoring request."""
+        routes = self.routes
+        if not routes.canaries:
+            return routes.champion
+        value = fields.read.get(self._sticky) if self._sticky else None
+        return routes.choose(text(value) or tap.request_id)
+
+    def canary_lost(self, tap: Tap) -> None:
+        """The canary died over a request that the champion answers now."""
+        if self.watcher is not None:
+            self.watcher.answered(tap)
 
     def stats(self) -> Stats:
         """Return what this process has counted."""
         self._stats.ledger = self.recorder.ledger
         self._stats.clients, self._stats.upstreams = len(self.clients), len(self.upstreams)
-        self._stats.ready = int(self.recorder.ready and not self.draining)
+        self._stats.ready = int(self.recorder.ready and not self.draining and self.routes.champion.up)
+        self._stats.waiting = sum(backend.waiting for backend in self.routes.backends)
+        self._stats.answers = {
+            f"{variant} {status} {version or ''}": count
+            for (version, variant, status), count in self._answers.items()
+        }
         return self._stats
 
     def _record(self) -> None:
         done, self._done = self._done, []
-        observe = self._stats.observe
+        observe, answers = self._stats.observe, self._answers
         for _, tap, _, _ in done:
             observe(tap.status, tap.elapsed())
+            answered = tap.version, tap.variant, tap.status
+            answers[answered] = answers.get(answered, 0) + 1
+            if self.recent is not None and tap.status == 200 and tap.kept and len(tap.request) <= RECENT_BYTES:
+                self.recent.append(tap)
             if not tap.sampled:
                 self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)
         exchanges = [tap.exchange() for _, tap, _, _ in done if tap.sampled]
         if self.settings.durability == "none":
-            _release(done)
+            self._release(done)
             self.recorder.record(exchanges)
             return
         self.recorder.record(exchanges)
         if self.settings.durability == "process":
-            _release(done)
+            self._release(done)
             return
         self._unsynced += done
         if self._syncing is None:
@@ -120,8 +156,20 @@ class Proxy:
                 await self.loop.run_in_executor(None, self.recorder.sync())
             except OSError as error:
                 self.recorder.say(f"can't sync the spool: {error}")
-            _release(done)
+            self._release(done)
         self._syncing = None
+
+    def _release(self, done: list[Answered]) -> None:
+        """Let the last bytes of these answers go, and copies of some requests to the shadow."""
+        for flow, _, last, broken in done:
+            flow.client.finished(flow, last, broken)
+        if not self.routes.several:
+            return
+        for _, tap, _, _ in done:
+            if self.watcher is not None:
+                self.watcher.answered(tap)
+            if tap.copied and tap.status and not tap.errors:
+                self.shadows.send(tap)
 
     def client_lost(self, client: ClientProtocol) -> None:
         """Forget a connection that is closed."""
@@ -143,6 +191,8 @@ class Proxy:
         for connection in connections:
             if connection.deadline < now:
                 connection.overdue()
+        for backend in self.routes.backends:
+            backend.sweep(now)
 
 
 async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> None:
@@ -174,15 +224,15 @@ async def _sweep(proxy: Proxy) -> None:
         await asyncio.sleep(_SWEEP_SECONDS)
 
 
-def bind(settings: ProxySettings) -> socket.socket:
-    """Return a socket bound to the address; each worker listens on one of its own. Raises CantListen."""
+def bind(settings: FrontSettings, *, shared: bool = False) -> socket.socket:
+    """Return a socket bound to the address; with `shared`, others may listen there as well. Raises CantListen."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if settings.workers > 1:
+    if shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind(address)

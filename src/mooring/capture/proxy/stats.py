@@ -28,6 +28,9 @@ class Stats(msgspec.Struct):
     upstreams: int = 0
     workers: int = 1
     ready: int = 0
+    waiting: int = 0
+    answers: dict[str, int] = {}
+    """Answers by "VARIANT STATUS VERSION"."""
     ended: dict[str, Ledger] = {}
     """The accounts of workers that have ended, by their names as writers of the spool."""
 
@@ -47,6 +50,9 @@ class Stats(msgspec.Struct):
         statuses = {
             key: self.statuses.get(key, 0) + other.statuses.get(key, 0) for key in self.statuses | other.statuses
         }
+        answers = {
+            key: self.answers.get(key, 0) + other.answers.get(key, 0) for key in self.answers | other.answers
+        }
         return Stats(
             self.ledger + other.ledger,
             statuses,
@@ -56,5 +62,7 @@ class Stats(msgspec.Struct):
             self.upstreams + other.upstreams,
             self.workers + other.workers,
             self.ready + other.ready,
+            self.waiting + other.waiting,
+            answers,
             self.ended | other.ended,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mooring.exchange import Exchange, new_request_id
 
 if TYPE_CHECKING:
+    from mooring.capture.proxy.backend import Backend
     from mooring.capture.proxy.headers import Fields, Said
     from mooring.capture.proxy.server import Proxy
 
@@ -33,12 +34,13 @@ class Tap:
     __slots__ = (
         "_proxy",
         "_started",
-        "_version",
         "answer",
         "answer_fields",
         "client_request_id",
+        "copied",
         "duration_ns",
         "errors",
+        "kept",
         "request",
         "request_fields",
         "request_id",
@@ -46,24 +48,63 @@ class Tap:
         "status",
         "target",
         "time_ns",
+        "variant",
+        "version",
     )
 
     def __init__(self, proxy: Proxy, fields: Fields, target: bytes) -> None:
         self._proxy = proxy
         self.target = target
-        self._version = proxy.version
         self.time_ns = time.time_ns()
         self._started = time.perf_counter_ns()
         self.duration_ns = 0
         self.request_id = new_request_id(self.time_ns)
         self.client_request_id = fields.read.get(b"x-request-id")
-        self.sampled = proxy.recorder.begin(self.request_id)
+        self.sampled = self.kept = proxy.recorder.begin(self.request_id)
+        self.copied = False
+        self.version: str | None = None
+        self.variant = "champion"
         self.request_fields = fields
         self.answer_fields: Fields | None = None
         self.status = 0
         self.errors: list[str] = []
         self.request: bytes | bytearray = b""
         self.answer: bytes | bytearray = b""
+
+    def go_to(self, backend: Backend) -> None:
+        """Note who answers; what the shadow gets, or a rollout looks at, is kept though it is not logged."""
+        self.version, self.variant = backend.version, backend.variant
+        routes = self._proxy.routes
+        if routes.several:
+            self.copied = routes.copies(backend, self.request_id)
+            self.kept = self.sampled or self.copied or self.variant == "canary"
+
+    @classmethod
+    def of_example(cls, proxy: Proxy, fields: Fields, target: bytes, body: bytes) -> Tap:
+        """Return the tap of a request that no client sent, so that it is not counted."""
+        tap = object.__new__(cls)
+        tap._proxy = proxy
+        tap.target, tap.request_fields, tap.request = target, fields, body
+        tap.restart(time.time_ns())
+        tap.request_id, tap.client_request_id = new_request_id(tap.time_ns), None
+        tap.sampled, tap.kept, tap.copied = False, True, False
+        tap.version, tap.variant = None, "champion"
+        tap.answer_fields, tap.answer, tap.status, tap.errors = None, b"", 0, []
+        return tap
+
+    def copy(self, backend: Backend) -> Tap:
+        """Return the tap of a copy of this request, for the shadow: it has the same id."""
+        tap = Tap.of_example(self._proxy, self.request_fields, self.target, bytes(self.request))
+        tap.request_id, tap.client_request_id = self.request_id, self.client_request_id
+        tap.sampled = self.sampled
+        tap.version, tap.variant = backend.version, "shadow"
+        return tap
+
+    def restart(self, time_ns: int) -> None:
+        """Begin to count the time that the answer takes."""
+        self.time_ns = time_ns
+        self._started = time.perf_counter_ns()
+        self.duration_ns = 0
 
     @property
     def answer_id(self) -> bytes:
@@ -72,12 +113,12 @@ class Tap:
 
     def request_body(self, data: bytes) -> None:
         """Keep a piece of the request's body."""
-        if self.sampled:
+        if self.kept:
             self.request = self._kept(self.request, data)
 
     def answer_body(self, data: bytes) -> None:
         """Keep a piece of the answer's body."""
-        if self.sampled:
+        if self.kept:
             self.answer = self._kept(self.answer, data)
 
     def _kept(self, body: bytes | bytearray, data: bytes) -> bytes | bytearray:
@@ -120,7 +161,8 @@ class Tap:
             client_request_id=text(self.client_request_id) or None,
             headers=headers,
             model=self._proxy.model,
-            version=self._version,
+            version=self.version,
+            variant=self.variant,
             sampling=self._proxy.settings.sample,
             errors=self.errors,
         )

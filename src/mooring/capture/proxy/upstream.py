@@ -1,65 +1,31 @@
-"""The proxy's half towards the model server: connections, and the pool that keeps them."""
+"""One connection to a model server: it sends a flow's request, and feeds the answer back into the flow."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import select
-import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from mooring.capture.proxy.flow import Abandoned
 from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.known import ANSWERS, learn_answer
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.flow import Flow
+    from mooring.capture.proxy.pool import Pool
     from mooring.capture.proxy.server import Proxy
-
-MAX_IDLE = 128
-
-
-class Upstream(NamedTuple):
-    """Where the model server is. `prefix` is put before every request's path."""
-
-    url: str
-    host: str
-    port: int
-    tls: bool
-    prefix: bytes
-
-    @property
-    def authority(self) -> bytes:
-        """The Host field for requests to it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        standard = self.port == (443 if self.tls else 80)
-        return (host if standard else f"{host}:{self.port}").encode()
-
-
-def parse_upstream(url: str) -> Upstream:
-    """Return where `url` points; a trailing `/invocations` is taken for granted and left out.
-
-    Raises ValueError if it is no http URL.
-
-    >>> parse_upstream("http://localhost:5002/invocations").authority
-    b'localhost:5002'
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not the URL of a model server. It looks like http://localhost:5002")
-    prefix = parts.path.removesuffix("/").removesuffix("/invocations")
-    tls = parts.scheme == "https"
-    return Upstream(url, parts.hostname, parts.port or (443 if tls else 80), tls, prefix.encode())
 
 
 class UpstreamProtocol(asyncio.Protocol):
     """One connection to the model server: sends a flow's request, feeds the answer back into it."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, pool: Pool) -> None:
         self._proxy = proxy
+        self.pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self._flow: Flow | None = None
         self._fields = Fields(proxy.answer_table)
@@ -72,6 +38,8 @@ class UpstreamProtocol(asyncio.Protocol):
         self._poll = select.poll()
         self._paused = False
         self.reused = False
+        self.counted = False
+        """Whether the flow that it carries is one of those that its server has a limited number of."""
         self.deadline = float("inf")
 
     # The connection
@@ -83,9 +51,9 @@ class UpstreamProtocol(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._proxy.upstreams.discard(self)
-        self._proxy.pool.forget(self)
-        if error is not None and self._flow is not None and not self._proxy.upstream.tls:
+        if error is not None and self._flow is not None and not self.pool.address.tls:
             self._take_unread()
+        self.pool.forget(self)
         flow = self._flow
         if flow is None:
             return
@@ -152,12 +120,12 @@ class UpstreamProtocol(asyncio.Protocol):
     def _known_answer(self, flow: Flow, data: bytes) -> bool:
         """Take the short way with an answer that came whole, its head a known one; say whether it was taken."""
         end = data.find(b"\r\n\r\n") + 4
-        known = self._proxy.known_answers.get(data[:end])
+        known = self.pool.backend.known_answers.get(data[:end])
         if known is None or len(data) - end != known.length or flow.tap is None or not flow.usual or self._paused:
             return False
         self._flow = None
         self.reused = True
-        self._proxy.pool.give_back(self)
+        self.pool.give_back(self)
         flow.answer_known(known, data[end:])
         return True
 
@@ -165,7 +133,7 @@ class UpstreamProtocol(asyncio.Protocol):
         """Keep the head of an answer that came whole, for the short way."""
         learnt = learn_answer(flow, data)
         if learnt is not None:
-            known = self._proxy.known_answers
+            known = self.pool.backend.known_answers
             if len(known) >= ANSWERS:
                 known.clear()
             known[learnt[0]] = learnt[1]
@@ -270,6 +238,15 @@ class UpstreamProtocol(asyncio.Protocol):
         self._flow = None
         self.transport.abort()
 
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more. A server that has a limit is busy with it all the same."""
+        flow = self._flow
+        if flow is None or self.pool.backend.limit is None or not flow.request_complete or self._paused:
+            self.abort()
+            return
+        self._flow = Abandoned(flow)
+        self.resume_reading()
+
     def overdue(self) -> None:
         """The deadline has passed: 504 to the client, or the end of an idle connection."""
         if self._flow is None:
@@ -307,85 +284,5 @@ class UpstreamProtocol(asyncio.Protocol):
                 self._parser = httptools.HttpResponseParser(self)
                 self._parser_spent = False
             self.reused = True
-            self._proxy.pool.give_back(self)
+            self.pool.give_back(self)
         flow.answer_end(self._trailers)
-
-
-def _tls() -> ssl.SSLContext:
-    """Return how servers are verified: by the system's authorities, or those in SSL_CERT_FILE and SSL_CERT_DIR."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _why(error: OSError) -> str:
-    """Say what keeps a connection from coming about, and what to do."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"its certificate is not trusted: {error.verify_message}. If an authority of your own has signed it, "
-            "name a file with that one's certificate in SSL_CERT_FILE, and start again."
-        )
-    if isinstance(error, ssl.SSLError):
-        return f"TLS fails: {error.reason or error}. Does it speak https, on this port?"
-    reason = error.strerror or str(error) or "it closes the connection"
-    return f"{reason}. Is it running?"
-
-
-class Pool:
-    """Idle connections to the model server, the most recently used first."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._idle: list[UpstreamProtocol] = []
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._tls = _tls() if proxy.upstream.tls else None
-
-    def acquire(self, flow: Flow) -> None:
-        """Give `flow` a connection, now or as soon as there is one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.stale():
-                connection.take(flow)
-                return
-            connection.abort()
-        self.connect(flow)
-
-    def connect(self, flow: Flow) -> None:
-        """Give `flow` a new connection as soon as there is one."""
-        task = self._proxy.loop.create_task(self._connect(flow))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    def give_back(self, connection: UpstreamProtocol) -> None:
-        """Keep an idle connection for the next flow."""
-        connection.deadline = self._proxy.now + self._proxy.settings.upstream_idle_timeout
-        if len(self._idle) < MAX_IDLE:
-            self._idle.append(connection)
-        else:
-            connection.transport.close()
-
-    def forget(self, connection: UpstreamProtocol) -> None:
-        """Drop a connection that is closed."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    async def _connect(self, flow: Flow) -> None:
-        proxy, upstream = self._proxy, self._proxy.upstream
-        try:
-            async with asyncio.timeout(proxy.settings.connect_timeout):
-                _, connection = await proxy.loop.create_connection(
-                    lambda: UpstreamProtocol(proxy), upstream.host, upstream.port, ssl=self._tls
-                )
-        except TimeoutError:
-            message = f"The model server at {upstream.url} did not accept a connection in time."
-            proxy.say(message)
-            flow.failed(504, "upstream_timeout", message)
-        except OSError as error:
-            message = f"The model server at {upstream.url} can't be reached: {_why(error)}"
-            proxy.say(message)
-            flow.failed(502, "upstream_unreachable", message)
-        else:
-            if flow.gone:
-                self.give_back(connection)
-            else:
-                connection.take(flow)

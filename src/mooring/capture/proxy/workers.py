@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.capture.drainer import Drainer
-from mooring.capture.proxy.admin import Admin
+from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
+from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
 from mooring.capture.proxy.server import BACKLOG, Proxy, bind, serve
 from mooring.capture.proxy.stats import Stats
-from mooring.capture.proxy.upstream import parse_upstream
 from mooring.capture.recorder import Recorder
 from mooring.exchange import Ledger
 from mooring.spool import last_ledger
 
 if TYPE_CHECKING:
-    from mooring.config import ProxySettings
+    from mooring.config import FrontSettings, ProxySettings
 
 _LOOK_SECONDS = 0.25
 _RESTART_SECONDS = 1.0
@@ -38,29 +38,31 @@ def run(settings: ProxySettings) -> None:
 
     Raises CantListen where the address can't be listened on, ValueError for settings that can't be meant.
     """
+    upstreams = parse_upstreams(settings.upstream, settings.model_version)
     if settings.workers == 1:
-        _run_loop(_single(settings))
+        run_loop(_single(settings, upstreams))
     else:
-        _run_loop(_several(settings))
+        run_loop(_several(settings, upstreams))
 
 
-async def _single(settings: ProxySettings) -> None:
+async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
+    route(proxy, upstreams)
     listening = bind(settings)
 
     async def snapshot() -> Stats:
         return proxy.stats()
 
     labels = LabelIntake(settings)
-    admin = await _admin(settings, Admin(settings.spool_path, snapshot, proxy.set_version, labels))
-    stop = _stop_on_signals(loop)
+    changing = Upstreams(upstreams, lambda found: route(proxy, found))
+    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
+    stop = stop_on_signals(loop)
     drainer = Drainer(settings)
-    looking = loop.create_task(_look_after(drainer, labels))
+    looking = loop.create_task(look_after(drainer, labels))
     listening.listen(BACKLOG)  # before it is said
-    _announce(settings, listening, admin)
-    started = time.monotonic()
+    announce(settings, listening, admin, ", ".join(settings.upstream))
     try:
         await serve(proxy, listening, stop)
     finally:
@@ -69,17 +71,16 @@ async def _single(settings: ProxySettings) -> None:
             admin.close()
         labels.close()
     say(str(proxy.recorder.ledger))
-    await _last_drain(settings, drainer, started)
+    await last_drain(settings, drainer)
 
 
-async def _several(settings: ProxySettings) -> None:
+async def _several(settings: ProxySettings, upstreams: list[Upstream]) -> None:
     """Serve in worker processes, and look after them."""
     loop = asyncio.get_running_loop()
     Recorder.check(settings)
-    parse_upstream(settings.upstream)
-    reserved = bind(settings)
+    reserved = bind(settings, shared=True)
     settings = msgspec.structs.replace(settings, port=reserved.getsockname()[1])
-    workers = [Worker(settings) for _ in range(settings.workers)]
+    workers = [Worker(settings, upstreams) for _ in range(settings.workers)]
 
     async def snapshot() -> Stats:
         found = await asyncio.gather(*(worker.stats() for worker in workers))
@@ -87,20 +88,20 @@ async def _several(settings: ProxySettings) -> None:
         total.workers = settings.workers
         return total
 
-    def set_version(version: str) -> None:
+    def set_upstreams(found: list[Upstream]) -> None:
         for worker in workers:
-            worker.set_version(version)
+            worker.set_upstreams(found)
 
     labels = LabelIntake(settings)
-    admin = await _admin(settings, Admin(settings.spool_path, snapshot, set_version, labels))
-    stop = _stop_on_signals(loop)
+    changing = Upstreams(upstreams, set_upstreams)
+    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
+    stop = stop_on_signals(loop)
     drainer = Drainer(settings)
     for worker in workers:
         worker.start()
     await snapshot()  # one that answers listens
-    looking = loop.create_task(_look_after(drainer, labels, workers))
-    _announce(settings, reserved, admin)
-    started = time.monotonic()
+    looking = loop.create_task(look_after(drainer, labels, workers))
+    announce(settings, reserved, admin, ", ".join(settings.upstream))
     await stop.wait()
 
     looking.cancel()
@@ -109,14 +110,15 @@ async def _several(settings: ProxySettings) -> None:
         admin.close()
     labels.close()
     say(str((await snapshot()).since_start))
-    await _last_drain(settings, drainer, started)
+    await last_drain(settings, drainer)
 
 
 class Worker:
     """A forked proxy process, and the socket over which it is asked for its counts. It ends when this one does."""
 
-    def __init__(self, settings: ProxySettings) -> None:
+    def __init__(self, settings: ProxySettings, upstreams: list[Upstream]) -> None:
         self._settings = settings
+        self._upstreams = upstreams
         self._pid = 0
         self._started = 0.0
         self._writer = ""
@@ -133,7 +135,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run_worker(self._settings, theirs)
+            _run_worker(self._settings, self._upstreams, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         theirs.close()
         ours.setblocking(False)
@@ -146,11 +148,11 @@ class Worker:
         except OSError as error:
             say(f"a worker does not listen: {error}")
 
-    def set_version(self, version: str) -> None:
-        """Have the process, and those that follow it, name another version of the model in the log."""
-        self._settings = msgspec.structs.replace(self._settings, model_version=version)
+    def set_upstreams(self, upstreams: list[Upstream]) -> None:
+        """Have the process, and those that follow it, send requests to these servers."""
+        self._upstreams = upstreams
         if self._pid:
-            self.tell("version", version)
+            self.tell("upstreams", msgspec.json.encode(upstreams).decode())
 
     async def stats(self) -> Stats:
         """Return what the process has counted, and those before it that ended."""
@@ -219,11 +221,11 @@ class Worker:
             self._gone()
 
 
-def _run_worker(settings: ProxySettings, control: socket.socket) -> None:
+def _run_worker(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
     """Be a worker; never returns."""
     code = 1
     try:
-        _run_loop(_work(settings, control))
+        run_loop(_work(settings, upstreams, control))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -232,10 +234,11 @@ def _run_worker(settings: ProxySettings, control: socket.socket) -> None:
         os._exit(code)
 
 
-async def _work(settings: ProxySettings, control: socket.socket) -> None:
+async def _work(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
-    stop = _stop_on_signals(loop)
+    route(proxy, upstreams)
+    stop = stop_on_signals(loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
     def counts() -> bytes:
@@ -253,18 +256,19 @@ async def _work(settings: ProxySettings, control: socket.socket) -> None:
             what, value = msgspec.json.decode(line)
             if what == "stats":
                 control.sendall(counts())
-            elif what == "version":
-                proxy.set_version(value)
+            elif what == "upstreams":
+                route(proxy, msgspec.json.decode(value, type=list[Upstream]))
 
     loop.add_reader(control, answer)
-    listening = bind(settings)
+    listening = bind(settings, shared=True)
     writer = proxy.recorder.writer
     await serve(proxy, listening, stop)
     with suppress(OSError):
         control.sendall(msgspec.json.encode([writer, proxy.stats()]) + b"\n")
 
 
-async def _admin(settings: ProxySettings, admin: Admin) -> asyncio.Server | None:
+async def open_admin(settings: FrontSettings, admin: Admin) -> asyncio.Server | None:
+    """Listen on the admin port, where there is to be one; that it is taken is said, and no more."""
     if settings.admin_port < 0:
         return None
     try:
@@ -274,7 +278,8 @@ async def _admin(settings: ProxySettings, admin: Admin) -> asyncio.Server | None
         return None
 
 
-async def _look_after(drainer: Drainer, labels: LabelIntake, workers: list[Worker] | None = None) -> None:
+async def look_after(drainer: Drainer, labels: LabelIntake, workers: list[Worker] | None = None) -> None:
+    """See again and again that the drain and the workers run, and that labels go to the spool."""
     while True:
         drainer.ensure()
         labels.tick()
@@ -284,28 +289,31 @@ async def _look_after(drainer: Drainer, labels: LabelIntake, workers: list[Worke
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _last_drain(settings: ProxySettings, drainer: Drainer, started: float) -> None:
+async def last_drain(settings: FrontSettings, drainer: Drainer) -> None:
+    """Put what is left into the log, as far as that is done within `--drain-timeout`."""
     drainer.ensure(now=True)
     if not await asyncio.to_thread(drainer.finish, settings.drain_timeout):
         say(f"the log did not take everything in time; the rest stays in {settings.spool_path}")
 
 
-def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     return stop
 
 
-def _announce(settings: ProxySettings, listening: socket.socket, admin: asyncio.Server | None) -> None:
+def announce(settings: FrontSettings, listening: socket.socket, admin: asyncio.Server | None, served: str) -> None:
+    """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
-    say(f"listening on http://{settings.host}:{port} for {settings.upstream}, logging to {settings.log}")
+    say(f"listening on http://{settings.host}:{port} for {served}, logging to {settings.log}")
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
         say(f"metrics, health and counts on http://{settings.admin_host}:{port}/metrics, /readyz and /stats")
 
 
-def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where it is installed, else on asyncio's own loop."""
     try:
         import uvloop

@@ -1,0 +1,171 @@
+"""A backend: the servers of one version of the model, and the requests that wait for one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mooring.capture.proxy.address import Address
+from mooring.capture.proxy.pool import Pool
+
+if TYPE_CHECKING:
+    from mooring.capture.proxy.flow import Flow
+    from mooring.capture.proxy.known import KnownAnswer
+    from mooring.capture.proxy.server import Proxy
+
+
+class Waiting(NamedTuple):
+    """A flow that waits for a server, and until when."""
+
+    flow: Flow
+    deadline: float
+
+
+class Backend:
+    """The servers of one version; a request goes to the one that has the fewest.
+
+    Servers of others have as many requests as come. With `limit` each of them has so many at a time, since a
+    model answers no faster for having more of them; `queue` requests for each may wait, for `patience` seconds,
+    and those beyond are refused at once with 503 and Retry-After.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        version: str | None,
+        addresses: Sequence[Address] = (),
+        *,
+        limit: int | None = None,
+        queue: int = 0,
+        patience: float = float("inf"),
+    ) -> None:
+        self.proxy = proxy
+        self.limit = limit
+        self.variant = "champion"
+        self.prefix = addresses[0].prefix if addresses else b""
+        authority = addresses[0].authority if addresses else b"localhost"
+        self.version_and_host = b" HTTP/1.1\r\nHost: " + authority + b"\r\n"
+        self.known_answers: dict[bytes, KnownAnswer] = {}
+        self._queue = queue
+        self._patience = patience
+        self._waiting: deque[Waiting] = deque()
+        self._free = asyncio.Event()
+        self._pools = [Pool(self, address) for address in addresses]
+        self.name(version)
+
+    def name(self, version: str | None) -> None:
+        """Say which version this is: the log and the answers name it from now on."""
+        self.version = version
+        self.version_line = b"" if version is None else b"\r\nX-Model-Version: " + _field_value(version)
+        self.known_answers.clear()
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a server that requests can go to."""
+        return bool(self._pools)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where its servers are."""
+        return [pool.address for pool in self._pools]
+
+    def acquire(self, flow: Flow) -> None:
+        """Give `flow` a connection, now or when it is its turn."""
+        if self.limit is None:
+            min(self._pools, key=_outstanding).acquire(flow)
+            return
+        if flow.tap is None and self._pools:  # is it well, say: such a question is no work, and doesn't wait
+            min(self._pools, key=_outstanding).acquire(flow, counted=False)
+            return
+        pool = self._least()
+        if pool is not None:
+            pool.acquire(flow)
+            return
+        if len(self._waiting) < self._queue * max(len(self._pools), 1):
+            self._waiting.append(Waiting(flow, self.proxy.now + self._patience))
+            return
+        # In a turn of its own, since the answer to many in a row begins with the next.
+        self.proxy.loop.call_soon(flow.refused, "All model servers are busy, and as many requests wait as may.")
+
+    def freed(self) -> None:
+        """Go on with those that wait, now that a server may have room."""
+        waiting = self._waiting
+        while waiting:
+            if waiting[0].flow.gone:
+                waiting.popleft()
+                continue
+            pool = self._least()
+            if pool is None:
+                return
+            pool.acquire(waiting.popleft().flow)
+        if not any(pool.outstanding for pool in self._pools):
+            self._free.set()
+
+    def lost(self, pool: Pool, flow: Flow) -> None:
+        """Take out a server that nobody listens at, and give the flow another; nothing of it was sent yet."""
+        if pool in self._pools:
+            self._pools.remove(pool)
+        if flow.gone:
+            return
+        champion = self.proxy.routes.champion
+        if not self._pools and champion is not self:
+            flow.move(champion)
+        else:
+            self.acquire(flow)
+
+    def set_addresses(self, addresses: Iterable[Address]) -> None:
+        """Have these servers from now on; those that are no longer there finish what they have."""
+        known = {pool.address: pool for pool in self._pools}
+        self._pools = [known.pop(address) if address in known else Pool(self, address) for address in addresses]
+        for pool in known.values():
+            pool.close()
+        self.freed()
+
+    def hand_over(self, other: Backend) -> None:
+        """Have another backend answer those that wait."""
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            if not one.flow.gone:
+                one.flow.move(other)
+
+    def sweep(self, now: float) -> None:
+        """Refuse those that have waited for too long."""
+        waiting = self._waiting
+        while waiting and (waiting[0].flow.gone or waiting[0].deadline < now):
+            flow = waiting.popleft().flow
+            if not flow.gone:
+                flow.refused("No model server was free for it in time.")
+
+    async def drained(self) -> None:
+        """Return once it has nothing to do any more."""
+        while self._waiting or any(pool.outstanding for pool in self._pools):
+            self._free.clear()
+            await self._free.wait()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for pool in self._pools:
+            pool.close()
+
+    def _least(self) -> Pool | None:
+        """Return the server that has the fewest requests, if it may have another."""
+        if not self._pools:
+            return None
+        pool = min(self._pools, key=_outstanding)
+        return pool if pool.outstanding < (self.limit or 0) else None
+
+
+def _outstanding(pool: Pool) -> int:
+    return pool.outstanding
+
+
+def _field_value(text: str) -> bytes:
+    """Return text as a field's value: what may not be there is left out."""
+    return "".join(char for char in text if " " <= char <= "~").encode()

@@ -1,0 +1,153 @@
+"""Which version answers which request: the champion, a share of them the canary, and copies go to the shadow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mooring.capture.proxy.address import of_url
+from mooring.capture.proxy.backend import Backend
+from mooring.exchange import fraction_of
+
+if TYPE_CHECKING:
+    from mooring.capture.proxy.server import Proxy
+
+Variant = Literal["champion", "canary", "shadow"]
+_NAMED = re.compile(r"(?P<version>[^:=/]*)(?::(?P<weight>[0-9]+(?:\.[0-9]+)?))?=(?P<url>https?://.*)")
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """A model server that others run, as `--upstream` or the admin port names it.
+
+    `share` is that of the requests which a canary answers, or of which a shadow gets a copy; the champion answers
+    what is left.
+    """
+
+    url: str
+    version: str | None = None
+    variant: Variant = "champion"
+    share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+
+
+def parse_upstreams(given: Sequence[str], version: str | None = None) -> list[Upstream]:
+    """Return the servers that `--upstream` names: one by its URL, or several as VERSION:WEIGHT=URL.
+
+    The first is the champion; weights are relative, and 1 where none is given. `version` is that of a server that
+    names none. Raises ValueError where they can't be meant.
+
+    >>> [(one.version, one.variant, one.share) for one in parse_upstreams(["3:19=http://a:1", "4=http://b:1"])]
+    [('3', 'champion', 1.0), ('4', 'canary', 0.05)]
+    """
+    named = [_NAMED.fullmatch(text) for text in given]
+    if len(given) > 1 and not all(named):
+        raise ValueError("of several upstreams each needs its version: --upstream 3:95=http://localhost:5002")
+    urls = [found["url"] if found else text for found, text in zip(named, given, strict=True)]
+    versions = [(found["version"] or None) if found else version for found in named]
+    weights = [float(found["weight"] or 1) if found else 1.0 for found in named]
+    for url in urls:
+        of_url(url)
+    if len(set(versions)) < len(versions):
+        raise ValueError("two upstreams have the same version: requests are divided between versions")
+    total = sum(weights)
+    if total <= 0 and len(weights) > 1:
+        raise ValueError("all upstreams have the weight 0: nobody would answer")
+    return [
+        Upstream(url, version) if at == 0 else Upstream(url, version, "canary", weight / total)
+        for at, (url, version, weight) in enumerate(zip(urls, versions, weights, strict=True))
+    ]
+
+
+def check_upstreams(upstreams: Sequence[Upstream]) -> None:
+    """Raise ValueError where they can't be meant."""
+    for one in upstreams:
+        of_url(one.url)
+    variants = [one.variant for one in upstreams]
+    if variants.count("champion") != 1 or variants.count("shadow") > 1:
+        raise ValueError("there must be one champion, and at most one shadow")
+    if len({one.version for one in upstreams}) < len(upstreams):
+        raise ValueError("each upstream needs a version of its own")
+    if sum(one.share for one in upstreams if one.variant == "canary") > 1 + 1e-9:
+        raise ValueError("the shares of the canaries add up to more than 1")
+
+
+class Routes:
+    """Where requests go. A share is taken by a hash of the id, or of a header: one value, one version."""
+
+    def __init__(self, champion: Backend) -> None:
+        self.champion = champion
+        self.canaries: tuple[tuple[float, Backend], ...] = ()
+        self.shadow: Backend | None = None
+        self.shadow_share = 0.0
+
+    def set(
+        self,
+        champion: Backend,
+        canaries: Sequence[tuple[float, Backend]] = (),
+        shadow: tuple[float, Backend] | None = None,
+    ) -> None:
+        """Send requests there from now on, each canary its share of them."""
+        self.champion = champion
+        champion.variant = "champion"
+        bounds, upper = [], 0.0
+        for share, backend in canaries:
+            backend.variant = "canary"
+            upper += share
+            bounds.append((upper, backend))
+        self.canaries = tuple(bounds)
+        self.shadow_share, self.shadow = shadow or (0.0, None)
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one version has requests to answer."""
+        return bool(self.canaries) or self.shadow is not None
+
+    @property
+    def backends(self) -> list[Backend]:
+        """All that requests go to, the champion first."""
+        found = [self.champion, *(backend for _, backend in self.canaries)]
+        if self.shadow is not None and self.shadow not in found:
+            found.append(self.shadow)
+        return found
+
+    def choose(self, key: str) -> Backend:
+        """Return who answers the request with this id, or this value of the sticky header."""
+        if self.canaries:
+            place = fraction_of(key, "canary")
+            for upper, backend in self.canaries:
+                if place < upper:
+                    return backend if backend.up else self.champion
+        return self.champion
+
+    def copies(self, backend: Backend, request_id: str) -> bool:
+        """Whether the shadow gets a copy of a request that `backend` answers: it is compared with the champion."""
+        if self.shadow is None or backend is not self.champion or not self.shadow.up:
+            return False
+        return fraction_of(request_id, "shadow") < self.shadow_share
+
+
+def make_backends(proxy: Proxy, upstreams: Sequence[Upstream], known: Sequence[Backend] = ()) -> list[Backend]:
+    """Return a backend for each upstream; one of `known` where that is the same server and version."""
+    there = {(backend.version, backend.addresses[0]): backend for backend in known if backend.up}
+    return [
+        there.get((one.version, of_url(one.url))) or Backend(proxy, one.version, [of_url(one.url)])
+        for one in upstreams
+    ]
+
+
+def route(proxy: Proxy, upstreams: Sequence[Upstream]) -> None:
+    """Have requests go to these servers, as the upstreams say."""
+    before = proxy.routes.backends
+    backends = make_backends(proxy, upstreams, before)
+    of = list(zip(upstreams, backends, strict=True))
+    proxy.routes.set(
+        next(backend for one, backend in of if one.variant == "champion"),
+        [(one.share, backend) for one, backend in of if one.variant == "canary"],
+        next(((one.share, backend) for one, backend in of if one.variant == "shadow"), None),
+    )
+    for backend in before:
+        if backend not in backends:
+            backend.close()
