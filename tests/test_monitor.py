@@ -136,11 +136,11 @@ def test_versions_and_variants_are_kept_apart(traffic, state):
     for version in "12":
         monitoring.keep(baseline, version)
     both = traffic.exchanges(1000, version="1") + traffic.exchanges(1000, version="2", shift=1)
-    traffic.write(both + traffic.exchanges(1000, version="2", variant="shadow"))
+    traffic.write(both + traffic.exchanges(1000, version="2", variant="canary"))
     monitoring.watch.look()
     assert monitoring.verdicts(version="1") == [(1000, "ok")]
     assert monitoring.verdicts(version="2", variant="champion") == [(1000, "critical")]
-    assert monitoring.verdicts(version="2", variant="shadow") == [(1000, "ok")]
+    assert monitoring.verdicts(version="2", variant="canary") == [(1000, "ok")]
 
 
 def test_a_window_waits_for_its_hour_and_then_says_that_it_has_too_few_rows(traffic, state):

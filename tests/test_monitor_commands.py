@@ -368,15 +368,15 @@ def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
     assert [json.loads(line)["kind"] for line in said.read_text().splitlines()] == ["new", "ended"]
 
 
-def test_the_newest_verdict_is_shown_though_a_window_is_open_and_a_shadow_is_well(traffic, tmp_path):
-    traffic.write(traffic.exchanges(1000, START + timedelta(minutes=61), variant="shadow"))
+def test_the_newest_verdict_is_shown_though_a_window_is_open_and_a_canary_is_well(traffic, tmp_path):
+    traffic.write(traffic.exchanges(1000, START + timedelta(minutes=61), variant="canary"))
     traffic.write(traffic.exchanges(10, datetime.now(UTC)))
     monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
     monitoring.keep(traffic.baseline())
     monitoring.watch.look()
     monitoring.state.close()
     one = mooring("drift", "-n", "1", "--json", directory=tmp_path)
-    assert [(window["variant"], window["status"]) for window in json.loads(one.stdout)] == [("shadow", "ok")]
+    assert [(window["variant"], window["status"]) for window in json.loads(one.stdout)] == [("canary", "ok")]
     all_ = mooring("drift", "--json", directory=tmp_path)
     assert len(json.loads(all_.stdout)) == 4
     assert all_.returncode == 2, "the champion's newest drifted"

@@ -330,8 +330,8 @@ class Account:
         self._errors: Counter[str] = Counter()
 
     def add(self, record: Exchange | Ledger | Labels) -> None:
-        """Take the next frame. Labels are no exchanges: the account is the same with them and without."""
-        if isinstance(record, Labels):
+        """Take the next frame. The account is the same with labels, and with a shadow's answers, as without."""
+        if isinstance(record, Labels) or (isinstance(record, Exchange) and record.variant == "shadow"):
             return
         if isinstance(record, Ledger):
             self._ledger = record

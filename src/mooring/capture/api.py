@@ -55,7 +55,8 @@ def log(
     time
         When it was asked, for all or for each row: datetimes or ISO 8601, UTC if no zone is given. Default: now.
     variant
-        Which part the model had: champion, canary, shadow.
+        Which part the model had: champion, canary, shadow. `mooring.read_log`, labels and the monitor leave out
+        what is of a shadow; read_log(variant="shadow") has it. Give the same `request_ids` to compare by them.
 
     Raises ValueError where rows, ids or settings can't be meant, TypeError for values that have no form in JSON.
     """

@@ -96,15 +96,16 @@ class Recorder:
         for exchange in exchanges:
             if self._redactor is not None:
                 self._redactor(exchange)
-        stored = False
         if self._spooled <= self._settings.spool_max_bytes and (self._writer is not None or self._open()):
+            shadow["stored"] = shadow.get("stored", 0) + count
+            self._account = encode(self.ledger)
             try:
-                self._spooled += self._append([encode(exchange) for exchange in exchanges])
-                stored = True
+                self._spooled += self._append([*(encode(exchange) for exchange in exchanges), self._account])
+                return
             except OSError as error:
+                shadow["stored"] -= count
                 self.say(f"a shadow's answers are not stored: {error.strerror or error}")
-        what = "stored" if stored else "dropped"
-        shadow[what] = shadow.get(what, 0) + count
+        shadow["dropped"] = shadow.get("dropped", 0) + count
 
     def _append(self, frames: list[bytes]) -> int:
         assert self._writer is not None

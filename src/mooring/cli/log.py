@@ -30,10 +30,17 @@ def _of_log(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags that say which part of which log is meant."""
 
     @functools.wraps(command)
-    def run(log: str | None, model: str | None, start: str | None, end: str | None, **further: Any) -> None:
+    def run(
+        log: str | None,
+        model: str | None,
+        start: str | None,
+        end: str | None,
+        variant: tuple[str, ...],
+        **further: Any,
+    ) -> None:
         with _reading():
             uri = load(LogSettings, {"log": log, "model": model}).log
-            command(uri, {"model": model, "start": start, "end": end}, **further)
+            command(uri, {"model": model, "start": start, "end": end, "variant": variant}, **further)
 
     flags = (
         click.option("--log", help="the log: a directory, or s3://, gs:// or az://  [default: ./mooring-log]"),
@@ -42,6 +49,13 @@ def _of_log(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--start", metavar="TIME", help="only what came then or later, such as 2026-03-01T12:00Z"),
         click.option("--end", metavar="TIME", help="only what came before"),
+        click.option(
+            "--variant",
+            metavar="NAME",
+            multiple=True,
+            help="only what champion, canary or shadow answered; may be given several times, and `all` is "
+            "everything  [default: all but shadow]",
+        ),
     )
     decorated: Callable[..., None] = run
     for flag in reversed(flags):
@@ -116,6 +130,8 @@ def log_head(uri: str, chosen: Range, *, rows: int, first: bool, as_csv: bool, a
     from mooring.log.queries import head
 
     own = None if as_json else ["time", "request_id", "row"] if as_csv else ["time"]
+    if own is not None and chosen["variant"]:
+        own.append("variant")
     _print_rows(head(uri, chosen, rows, first=first, own=own), as_csv, as_json)
 
 
@@ -148,7 +164,7 @@ def log_query(uri: str, chosen: Range, *, sql: str, as_csv: bool, as_json: bool)
     mooring log query "SELECT model_version, avg(output.prediction) FROM inferences GROUP BY ALL"
 
     Tables: `inferences`, a row for each row scored, with structs `input` and `output`; `flat`, the same without
-    structs; `payloads`, a row for each request.
+    structs; `payloads`, a row for each request. Without --variant none of them has what a shadow answered.
     """
     from mooring.log.queries import query
 

@@ -22,9 +22,12 @@ def write(directory: Path, exchange: Exchange) -> None:
     """Write what the log keeps of `exchange` into `directory`: its file appears whole or not at all.
 
     A prediction becomes `<request id>.csv`. A request that failed becomes `errors/<request id>.json`, one whose
-    bodies are no table `payloads/<request id>.json`, with the reason. A file that is already there is left alone.
+    bodies are no table `payloads/<request id>.json`, with the reason. What a shadow answered becomes the same
+    below `shadow/`: it has the id of the answer that the client got. A file that is already there is left alone.
     Raises OSError where the directory can't be written.
     """
+    if exchange.variant == "shadow":
+        directory = directory / "shadow"
     if not exchange.succeeded:
         _put(directory / "errors" / f"{exchange.request_id}.json", _as_json(exchange, ""))
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -20,6 +21,7 @@ from mooring.log.parquet import folder_name
 from mooring.log.reader import (
     Found,
     LogError,
+    LogWarning,
     choose,
     days,
     find,
@@ -45,6 +47,7 @@ class Range(TypedDict):
     model: str | None
     start: str | None
     end: str | None
+    variant: Sequence[str]
 
 
 class DayStats(msgspec.Struct):
@@ -106,14 +109,15 @@ def head(
             model=model,
             start=max(start or begin, begin),
             end=min(end or begin + _DAY, begin + _DAY),
+            variant=chosen["variant"],
         )
         columns = choose(found.schema, own, flat=False)
         if own is not None:
             columns |= choose(found.schema, None, flat=True)
         # A feature may be called `time`, too.
-        keys = {f"\0{name}": (name,) for name in ("time", "request_id", "row")}
+        keys = {f"\0{name}": (name,) for name in ("time", "request_id", "row", "variant")}
         direction = "ascending" if first else "descending"
-        order = list(zip(keys, (direction, direction, "ascending"), strict=True))
+        order = list(zip(keys, (direction, direction, "ascending", "ascending"), strict=True))
         for _, table in tables(found, {**columns, **keys}):
             rows = table if rows is None else pa.concat_tables([rows, table], promote_options="default")
             rows = rows.sort_by(order).slice(0, count)
@@ -156,13 +160,15 @@ def _writer(suffix: str, file: Any, schema: pa.Schema) -> Any:
 def query(uri: str, chosen: Range, sql: str) -> pa.Table:
     """Return what DuckDB answers to `sql`, over the tables `inferences`, `payloads` and `flat`.
 
-    Raises LogError for SQL that can't be run, too.
+    Raises LogError for SQL that can't be run, too. Warns where it asks for a shadow's rows, and they are left out.
     """
     try:
         import duckdb
     except ImportError:
         raise LogError("this needs DuckDB: pip install 'mooring[query]'") from None
 
+    if not chosen["variant"] and "'shadow'" in sql:
+        warnings.warn("the rows of a shadow are left out: --variant all has them", LogWarning, stacklevel=2)
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone = 'UTC'")

@@ -32,11 +32,18 @@ if TYPE_CHECKING:
 
 What = Literal["inferences", "payloads"]
 Instant = datetime | date | str
+Variants = str | Sequence[str] | None
+"""Which variants are meant: one, or several. None or an empty one is all that clients were answered by, "all" all.
+
+A shadow answers a copy of a request that another version answered, under the same request id: so its rows would
+count twice, and come only where they are asked for.
+"""
 
 # Arrow drops what it has buffered ahead in a thread of its own. Where that came through Python, as a remote object
 # does, and the process ends meanwhile, it aborts: so buffer ahead only where this process waits for the threads.
 _FORMAT = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
 _AHEAD = ds.ParquetFragmentScanOptions(pre_buffer=True)
+_NOT_A_SHADOWS = pc.field("variant").is_null() | (pc.field("variant") != "shadow")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LISTS_AT_ONCE = _FOOTERS_AT_ONCE = 16
 _READS_AT_ONCE = 4
@@ -60,6 +67,7 @@ def read_log(
     start: Instant | None = None,
     end: Instant | None = None,
     version: str | int | None = None,
+    variant: Variants = None,
     columns: Sequence[str] | None = None,
     flat: bool = False,
     what: What = "inferences",
@@ -76,6 +84,10 @@ def read_log(
         Only what was received from `start` on and before `end`; as ISO 8601 text too. UTC where no zone is given.
     version
         Only what this version of the model answered.
+    variant
+        Only what this variant answered: `champion`, `canary` or `shadow`, or several of them. By default what
+        clients were answered: all but the shadow, whose rows have the request id and row of those that it is
+        compared with. `all` is everything.
     columns
         Names of columns, and of fields as `input.alcohol` or `output.prediction`.
     flat
@@ -92,6 +104,7 @@ def read_log(
         start=start,
         end=end,
         version=version,
+        variant=variant,
         columns=columns,
         flat=flat,
         what=what,
@@ -105,6 +118,7 @@ def scan_log(
     start: Instant | None = None,
     end: Instant | None = None,
     version: str | int | None = None,
+    variant: Variants = None,
     columns: Sequence[str] | None = None,
     flat: bool = False,
     what: What = "inferences",
@@ -112,7 +126,7 @@ def scan_log(
     """Return what `read_log` does as a reader that holds only few of the log's objects in memory at a time."""
     if flat and what != "inferences":
         raise LogError(f"flat is the shape of inferences; {what} have no other than their own")
-    found = find(uri, model=model, start=start, end=end, version=version, what=what)
+    found = find(uri, model=model, start=start, end=end, version=version, variant=variant, what=what)
     return scan(found, choose(found.schema, columns, flat))
 
 
@@ -124,19 +138,31 @@ def scan(found: Found, columns: Mapping[str, tuple[str, ...]]) -> pa.RecordBatch
 
 
 class Found(NamedTuple):
-    """The objects of a model by name, the schema to read them by, and which of their rows are meant."""
+    """The objects of a model by name, the schema to read them by, and which of their rows are meant.
+
+    They are those that `filter` tells, and, where `live` is true, none that a shadow answered.
+    """
 
     objects: dict[str, Object]
     fragments: dict[str, ds.ParquetFileFragment]
     schema: pa.Schema
     filter: pc.Expression | None
+    live: bool
 
     def dataset(self) -> ds.Dataset:
         """Return them as a dataset, which engines such as DuckDB and Polars scan by themselves."""
         fragments = list(self.fragments.values())
         filesystem = fragments[0].filesystem if fragments else None
         dataset = ds.FileSystemDataset(fragments, self.schema, _FORMAT, filesystem)
-        return dataset if self.filter is None else dataset.filter(self.filter)
+        meant = self.filter_of(*fragments)
+        return dataset if meant is None else dataset.filter(meant)
+
+    def filter_of(self, *fragments: ds.ParquetFileFragment) -> pc.Expression | None:
+        """Return what tells the rows that are meant of these objects, None where all of them are."""
+        # A filter that keeps every row would still have them all copied.
+        if not self.live or not any(map(_may_be_a_shadows, fragments)):
+            return self.filter
+        return _NOT_A_SHADOWS if self.filter is None else self.filter & _NOT_A_SHADOWS
 
 
 def tables(found: Found, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, pa.Table]]:
@@ -147,7 +173,7 @@ def tables(found: Found, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tup
         return fragment.to_table(
             schema=found.schema,
             columns=projection,
-            filter=found.filter,
+            filter=found.filter_of(fragment),
             fragment_scan_options=_AHEAD,
             use_threads=False,
         )
@@ -166,6 +192,7 @@ def find(
     start: Instant | None = None,
     end: Instant | None = None,
     version: str | int | None = None,
+    variant: Variants = None,
     what: What = "inferences",
 ) -> Found:
     """Return the objects that `read_log` would read. Those that are no part of this log are left out."""
@@ -177,7 +204,7 @@ def find(
     model = only_model(opened, uri, model)
     listed = list_objects(opened, uri, f"{what}/model={folder_name(model)}", since, until)
     found = found_in(opened, uri, model, listed, PAYLOADS if what == "payloads" else None)
-    return found._replace(filter=_filter(since, until, version))
+    return found._replace(filter=_filter(since, until, version, variant), live=not variant)
 
 
 def found_in(
@@ -185,7 +212,7 @@ def found_in(
 ) -> Found:
     """Return these objects of a log; those that are no part of it are left out with a LogWarning.
 
-    They are read by `schema`, by default that of the model's inferences.
+    They are read by `schema`, by default that of the model's inferences. What a shadow answered is left out.
     """
     objects = {one.path: one for one in listed}
     fragments: dict[str, ds.ParquetFileFragment] = {}
@@ -199,7 +226,7 @@ def found_in(
         if problem := _foreign(fragment.physical_schema, schema):
             del fragments[path]
             _leave_out(path, LogError(problem))
-    return Found(objects, fragments, schema, None)
+    return Found(objects, fragments, schema, None, "variant" in schema.names)
 
 
 def open_log(uri: str) -> ObjectStore:
@@ -409,7 +436,21 @@ def _foreign(physical: pa.Schema, schema: pa.Schema) -> str:
     return ""
 
 
-def _filter(start: datetime | None, end: datetime | None, version: str | int | None) -> pc.Expression | None:
+def _may_be_a_shadows(fragment: ds.ParquetFileFragment) -> bool:
+    """Whether any of an object's rows can be of a shadow, by its statistics."""
+    metadata = fragment.metadata
+    columns = [at for at in range(metadata.num_columns) if metadata.schema.column(at).path == "variant"]
+    for group in range(metadata.num_row_groups):
+        for column in columns:
+            told = metadata.row_group(group).column(column).statistics
+            if told is None or not told.has_min_max or told.min <= "shadow" <= told.max:
+                return True
+    return False
+
+
+def _filter(
+    start: datetime | None, end: datetime | None, version: str | int | None, variant: Variants
+) -> pc.Expression | None:
     conditions = []
     if start is not None:
         conditions.append(pc.field("time") >= _scalar(start))
@@ -417,6 +458,9 @@ def _filter(start: datetime | None, end: datetime | None, version: str | int | N
         conditions.append(pc.field("time") < _scalar(end))
     if version is not None:
         conditions.append(pc.field("model_version") == str(version))
+    names = [variant] if isinstance(variant, str) else list(variant or ())
+    if names and "all" not in names:
+        conditions.append(pc.field("variant").isin(names))
     combined = None
     for condition in conditions:
         combined = condition if combined is None else combined & condition

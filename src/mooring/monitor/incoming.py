@@ -61,7 +61,8 @@ def since(newest: date | None, grace: timedelta) -> datetime | None:
 def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Object], tell: Tell) -> Iterator[Chunk]:
     """Yield objects by their rows' time, as many at once as fit into memory; `new` are in the order of their days.
 
-    One that can't be read is told of and left out. Raises StoreError where the log can't be read now.
+    One that can't be read is told of and left out; so are a shadow's rows, which are copies of others. Raises
+    StoreError where the log can't be read now.
     """
     for _, of_day in groupby(new, key=lambda one: one.day):
         with telling(tell):

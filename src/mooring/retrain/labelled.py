@@ -55,7 +55,7 @@ class Labelled:
     Attributes
     ----------
     found
-        The objects of the log.
+        The objects of the log, and of their rows all but a shadow's: its requests are the champion's, too.
     champion, in_windows
         Which of the rows the champion answered, and which are of the windows; without windows all are.
     labelled, unlabelled
@@ -98,8 +98,6 @@ class Labelled:
             yield self._labelled(pa.concat_tables(waiting), known)
 
     def _counted(self, table: pa.Table) -> pa.Table:
-        # A shadow's request is the champion's, too.
-        table = table.filter(pc.not_equal(table["variant"], "shadow"))
         if table.num_rows:
             times = _numbers(table["time"])
             self._first = min(self._first, int(times.min()))
