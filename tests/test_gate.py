@@ -25,6 +25,7 @@ from mooring.config import GateSettings
 from mooring.log.labels import labels_table, write_labels
 from mooring.performance.scored import Scored
 from mooring.retrain import evaluation, gate
+from mooring.retrain.difference import difference
 from mooring.retrain.proof import better, requests
 from mooring.retrain.signatures import as_input, differences
 
@@ -192,6 +193,23 @@ def test_verdicts_go_to_json_and_back(judge):
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.Verdict) == verdict
 
 
+def test_a_verdict_has_how_far_predictions_lie_from_the_champions(judge):
+    found = judge("segment").difference
+    data = rows(600)
+    distances = np.abs(MODELS["segment"](data) - MODELS["champion"](data))
+    assert (found.kind, found.columns, found.rows, found.requests) == ("number", ("prediction",), 600, 600)
+    assert (found.d50, found.d95) == pytest.approx((0.5, 0.5), rel=1e-3)
+    assert found.share == np.mean(distances > found.d95) == 0
+    assert judge("better", champion=None).difference is None
+    assert judge("broken").difference is None
+
+
+def test_verdicts_of_before_are_read_too(judge):
+    verdict = msgspec.to_builtins(judge("better"))
+    del verdict["difference"]
+    assert msgspec.convert(verdict, gate.Verdict).difference is None
+
+
 @pytest.mark.parametrize("name", ["worse", "equal"])
 def test_one_that_is_not_better_is_refused(judge, name):
     verdict = judge(name)
@@ -337,6 +355,55 @@ def test_classes_are_compared_too(home, settings, tmp_path):
         found.append(gate.decide(evaluation.read(output), settings))
     assert [verdict.passed for verdict in found] == [True, False]
     assert found[0].metric == "accuracy"
+    before, after = (classify(error)(data) for error in (1.0, 0.2))
+    assert found[0].difference.kind == "class"
+    assert found[0].difference.share == pytest.approx(np.mean(before != after))
+
+
+# How far predictions lie apart
+
+
+def test_rows_of_a_large_request_count_as_one_of_a_small_one():
+    old, new = (pa.table({"prediction": values}) for values in (np.zeros(12), np.r_[np.ones(10), np.zeros(2)]))
+    groups = np.r_[np.zeros(10, int), 1, 2]
+    assert difference(old, new, np.arange(12), classes=True).share == pytest.approx(10 / 12)
+    found = difference(old, new, groups, classes=True)
+    assert found.share == pytest.approx(1 / 3)
+    assert (found.rows, found.requests) == (12, 3)
+
+
+def test_the_largest_distance_of_several_columns_counts():
+    old = pa.table({"low": [1.0, 2.0, 3.0], "high": [2.0, 3.0, 4.0], "unit": ["m", "m", "m"]}).drop(["unit"])
+    new = pa.table({"low": [1.1, 2.0, 3.0], "high": [2.0, 3.7, math.nan]})
+    found = difference(old, new, np.arange(3), classes=False)
+    assert found.columns == ("prediction.low", "prediction.high")
+    assert (found.rows, found.d50, found.d95) == pytest.approx((2, 0.1, 0.7), rel=1e-3)
+
+
+def test_the_label_counts_where_there_are_probabilities_too():
+    old, new = (
+        pa.table({"note": ["x", "y"], "label": ["a", one], "probability": [0.7, 0.8]}) for one in ("a", "b")
+    )
+    found = difference(old, new, np.arange(2), classes=True)
+    assert (found.kind, found.columns, found.share) == ("class", ("prediction.label",), 0.5)
+
+
+def test_probabilities_differ_as_numbers():
+    old, new = (pa.table({"0": [0.2, 0.5], "1": [0.8, one]}) for one in (0.5, 0.75))
+    assert difference(old, new, np.arange(2), classes=True).kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"a": [1.0], "b": [1.0]}, {"prediction": [1.0]}),
+        ({"prediction": [[1.0]]}, {"prediction": [[1.0]]}),
+        ({"prediction": [math.nan]}, {"prediction": [1.0]}),
+        ({"prediction": [None]}, {"prediction": ["a"]}),
+    ],
+)
+def test_what_can_not_be_compared_has_no_difference(old, new):
+    assert difference(pa.table(old), pa.table(new), np.arange(1), classes=False) is None
 
 
 # Signatures

@@ -22,6 +22,7 @@ from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.performance.measures import evaluate, primary
 from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
 from mooring.retrain.dataset import KEYS, LOGGED
+from mooring.retrain.difference import Difference, difference
 from mooring.retrain.evaluation import Evaluation, EvaluationError, Sample, reason_of
 from mooring.retrain.logged import LabelRange, label_range, traffic
 from mooring.retrain.mlflow_evaluation import log_to_mlflow
@@ -77,6 +78,7 @@ def evaluate_versions(given: Namespace, scratch: Path) -> None:
     found = msgspec.structs.replace(
         found,
         latency=measured,
+        difference=_difference(found, holdout, outputs),
         sample=_sampled(found, given, holdout[given.label], outputs, models),
     )
     found = log_to_mlflow(
@@ -160,6 +162,13 @@ def _download(model: str, version: str, directory: Path) -> Path:
 
 def _differences(models: Mapping[str, LoadedModel]) -> tuple[str, ...]:
     return tuple(differences(models["champion"].signature, models["candidate"].signature))
+
+
+def _difference(found: Evaluation, holdout: pa.Table, outputs: Mapping[str, pa.Table]) -> Difference | None:
+    if "champion" not in outputs:
+        return None
+    classes = found.task == "classification"
+    return difference(outputs["champion"], outputs["candidate"], _groups(holdout), classes=classes)
 
 
 def _with_measures(

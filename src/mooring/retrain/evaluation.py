@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from mooring.config import GateSettings
 from mooring.performance.scored import Scored, Task, scored_of
+from mooring.retrain.difference import Difference
 
 TEMPORARY = 75
 """The exit code for what may be otherwise another time, as sysexits.h has it."""
@@ -75,7 +76,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     `failure` says why the candidate can't predict the holdout: then nothing more is known of it. `metric` is what
     they are compared by, `measures`, `latency`, `size` (bytes) and `runs` (of MLflow) are by "champion" and
-    "candidate". `threshold` is what `mlflow.validate_evaluation_results` has against the candidate.
+    "candidate". `threshold` is what `mlflow.validate_evaluation_results` has against the candidate. `difference`
+    is how far both's predictions of the holdout lie apart, where they can be compared.
     """
 
     model: str
@@ -94,6 +96,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     latency: dict[str, Latency] = {}
     size: dict[str, int] = {}
     runs: dict[str, str] = {}
+    difference: Difference | None = None
 
 
 class Evaluated(NamedTuple):

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mooring.config import GateSettings
+from mooring.retrain.difference import Difference
 from mooring.retrain.evaluation import Evaluated, Evaluation
 from mooring.retrain.proof import Better, better, requests
 
@@ -40,7 +41,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate decided of a candidate, and why.
 
     `improvement` is by what share of the champion's value the candidate is better by `metric`, and `low` what that
-    is at least with the confidence asked for. It goes to JSON and back with msgspec.
+    is at least with the confidence asked for. `difference` is how far both's predictions lie apart, for whoever
+    rolls the candidate out. It goes to JSON and back with msgspec.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None = None
     confidence: float
     rows: int
+    difference: Difference | None = None
 
     @property
     def reasons(self) -> list[str]:
@@ -116,6 +119,7 @@ def _verdict(evaluated: Evaluated, settings: GateSettings, checks: list[Check], 
         low=_number(better.low) if better else None,
         confidence=settings.gate_confidence,
         rows=found.rows,
+        difference=found.difference,
     )
 
 

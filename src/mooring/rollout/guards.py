@@ -1,0 +1,535 @@
+"""Guards of a rollout: rules that a new version must keep while it answers, looked at after every request.
+
+Each guard tests that the new version is no worse than the champion by more than is let pass, with a test that may
+be looked at as often as one likes (see `sequential`). All together they fail a version that keeps the rules with
+at most the chance `false_alarms`, however long the rollout takes.
+
+What hits both versions alike, such as a client's own mistakes or a busy machine, must not count: a shadow is
+compared with the champion's answer of the same request, and a canary with the champion's answers of the same time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+from mooring.config import ServeSettings
+from mooring.payload import Frame, Undecodable, decode_outputs
+from mooring.retrain.difference import Difference
+from mooring.rollout.messages import Outcome
+from mooring.rollout.sequential import Bet
+
+GUARDS = 4
+"""How many guards share the chance of a false alarm."""
+SLOWER = 0.05
+"""How much larger the share of slow answers may be than the champion's; a 95th percentile leaves 5 %."""
+SLACK_SECONDS = 0.002
+"""So much longer an answer may take in any case: less is nothing that a client sees."""
+LEAST_TIMES = 100
+"""Answers of the champion that it takes to know its 95th percentile."""
+_MOST_TIMES = 500
+_MOST_ALONE = 20
+"""Answers of the canary that wait for one of the champion's to be compared with."""
+_LEAST_SHARE = {"number": 0.05, "class": 0.02}
+"""So many predictions differ in any case, for the limit of how many may: few rows of a holdout say no better."""
+_MOST_SHARE = 0.9
+"""No limit lets pass more than this share, else nothing could exceed it."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new version may do worse than the champion, as the settings `rollout_…` have it."""
+
+    errors: float = 0.01
+    latency: float = 2.0
+    quality: float = 0.01
+    difference: float = 3.0
+    false_alarms: float = 0.01
+
+    @classmethod
+    def of(cls, settings: ServeSettings) -> Self:
+        """Return those of the settings of `mooring serve`."""
+        return cls(**{name: getattr(settings, f"rollout_{name}") for name in cls.__struct_fields__})
+
+
+class GuardRow(msgspec.Struct, frozen=True):
+    """A guard as people see it.
+
+    `value` is a share of requests, the difference from the champion's where there is one to compare with, and
+    `limit` what is let pass. `chance` is at most the chance of such evidence where nothing is wrong; the guard
+    fails below `fails_below`. `samples` counts what it has compared. `note` says what it waits for, or why it is
+    not there.
+    """
+
+    name: str
+    value: float | None
+    limit: float | None
+    chance: float
+    fails_below: float
+    samples: int
+    failed: bool
+    note: str = ""
+
+
+class Share(msgspec.Struct):
+    """How many of all."""
+
+    hits: int = 0
+    of: int = 0
+
+    def add(self, hit: bool) -> None:
+        """Count one."""
+        self.hits += hit
+        self.of += 1
+
+    @property
+    def value(self) -> float:
+        """The share; 0 of none."""
+        return self.hits / self.of if self.of else 0.0
+
+    @property
+    def in_words(self) -> str:
+        """The share in percent."""
+        return _percent(self.value)
+
+
+class Together(msgspec.Struct):
+    """Answers of the canary and of the champion from the same time, as short a time as has both.
+
+    To compare each of the canary's with the champion's average of all times would take trouble that both have at
+    once for a fault. Only where many of the canary's come without one of the champion's, that average has to do.
+    """
+
+    canary: Share = msgspec.field(default_factory=Share)
+    champion: Share = msgspec.field(default_factory=Share)
+    known: Share = msgspec.field(default_factory=Share)
+
+    def add(self, outcome: Outcome, hit: bool) -> float | None:
+        """Count an answer; return by how much the canary's share was larger, once there are both."""
+        if outcome.variant == "champion":
+            self.champion.add(hit)
+            self.knew(hit)
+        else:
+            self.canary.add(hit)
+        if not self.canary.of or not (self.champion.of or self.canary.of >= _MOST_ALONE):
+            return None
+        # Laplace's rule, so that few answers of the champion claim little.
+        other = self.champion.value if self.champion.of else (self.known.hits + 1) / (self.known.of + 2)
+        value = self.canary.value - other
+        self.canary, self.champion = Share(), Share()
+        return value
+
+    def knew(self, hit: bool) -> None:
+        """Count an answer of the champion for its average alone; old ones count less and less."""
+        self.known.add(hit)
+        if self.known.of >= 2000:
+            self.known = Share(self.known.hits // 2, self.known.of // 2)
+
+
+def _paired() -> Bet:
+    return Bet(low=-1.0)
+
+
+class Errors(msgspec.Struct):
+    """The share of failed requests is larger than the champion's by `errors` at most."""
+
+    bet: Bet = msgspec.field(default_factory=_paired)
+    together: Together = msgspec.field(default_factory=Together)
+    challenger: Share = msgspec.field(default_factory=Share)
+    champion: Share = msgspec.field(default_factory=Share)
+
+    def observe(self, outcome: Outcome, limits: Limits) -> None:
+        """Take an answer of any version."""
+        failed = not outcome.ok
+        if outcome.variant == "shadow":
+            if outcome.champion_ok is None:
+                return
+            self.challenger.add(failed)
+            self.champion.add(not outcome.champion_ok)
+            self.together.knew(not outcome.champion_ok)
+            self.bet.update(failed - (not outcome.champion_ok), limits.errors)
+            return
+        (self.champion if outcome.variant == "champion" else self.challenger).add(failed)
+        more = self.together.add(outcome, failed)
+        if more is not None:
+            self.bet.update(more, limits.errors)
+
+    def told(self, limits: Limits) -> str:
+        """Return what was seen, as a sentence."""
+        own, other = self.challenger, self.champion
+        return (
+            f"errors: {own.hits:,} of {own.of:,} requests failed ({own.in_words}), the champion's "
+            f"{other.in_words}; at most {_percent(limits.errors)} more is let pass"
+        )
+
+
+class Latency(msgspec.Struct):
+    """The share of answers that take longer than `slow` seconds is larger than the champion's by 5 % at most.
+
+    `slow` is `latency` times the champion's 95th percentile, estimated from those of its answers that were there
+    before. Failed requests say nothing here.
+    """
+
+    bet: Bet = msgspec.field(default_factory=_paired)
+    together: Together = msgspec.field(default_factory=Together)
+    challenger: Share = msgspec.field(default_factory=Share)
+    champion: Share = msgspec.field(default_factory=Share)
+    times: list[float] = []
+    unread: int = 0
+    p95: float | None = None
+
+    def observe(self, outcome: Outcome, limits: Limits) -> None:
+        """Take an answer of any version."""
+        if not outcome.ok or (outcome.variant == "shadow" and not outcome.champion_ok):
+            return
+        slow = self.slow(limits)
+        if slow is not None:
+            self._judge(outcome, slow)
+        if outcome.variant == "champion":
+            self._learn(outcome.seconds)
+        elif outcome.champion_seconds is not None:
+            self._learn(outcome.champion_seconds)
+
+    def slow(self, limits: Limits) -> float | None:
+        """Return how many seconds are slow; None before the champion's are known."""
+        return None if self.p95 is None else max(limits.latency * self.p95, self.p95 + SLACK_SECONDS)
+
+    def _judge(self, outcome: Outcome, slow: float) -> None:
+        over = outcome.seconds > slow
+        if outcome.variant == "shadow":
+            if outcome.champion_seconds is None:
+                return
+            other = outcome.champion_seconds > slow
+            self.champion.add(other)
+            self.together.knew(other)
+            more: float | None = over - other
+        else:
+            if outcome.variant == "champion":
+                self.champion.add(over)
+            more = self.together.add(outcome, over)
+        if outcome.variant != "champion":
+            self.challenger.add(over)
+        if more is not None:
+            self.bet.update(more, SLOWER)
+
+    def _learn(self, seconds: float) -> None:
+        self.times.append(seconds)
+        if len(self.times) > _MOST_TIMES:
+            self.times.pop(0)
+        self.unread += 1
+        if len(self.times) >= LEAST_TIMES and self.unread >= LEAST_TIMES:
+            self.unread = 0
+            self.p95 = sorted(self.times)[math.ceil(0.95 * len(self.times)) - 1]
+
+    def told(self, limits: Limits) -> str:
+        """Return what was seen, as a sentence."""
+        own, other, slow = self.challenger, self.champion, 1000 * (self.slow(limits) or math.nan)
+        return (
+            f"latency: {own.hits:,} of {own.of:,} answers were slow ({own.in_words}), the champion's "
+            f"{other.in_words}; at most {_percent(SLOWER)} more is let pass. Slow is now over {slow:.3g} ms, "
+            f"{limits.latency:g} times the champion's 95th percentile"
+        )
+
+
+class Quality(msgspec.Struct):
+    """The share of answers whose predictions are missing, no finite number or unreadable is `quality` at most.
+
+    What the champion's answer to the same request lacks too does not count; where its answer is not known, the
+    share of its answers that lack something is let pass on top. Answers in a form that is not known to hold
+    predictions, such as those of a chat, are not judged.
+    """
+
+    bet: Bet = msgspec.field(default_factory=Bet)
+    challenger: Share = msgspec.field(default_factory=Share)
+    champion: Share = msgspec.field(default_factory=Share)
+    last: str = ""
+
+    def observe(self, own: Frame | None, other: Frame | None, limits: Limits, *, paired: bool) -> None:
+        """Take an answer of the new version; `paired` says that the champion's to the same request is known."""
+        if paired:
+            if other is None:
+                return
+            self.champion.add(bool(_lacking(other)))
+            lack, limit = _lack(own, other), limits.quality
+        else:
+            # Whether this model's answers can be read at all is not known before one was.
+            if own is None and not self.challenger.of + self.champion.of:
+                return
+            if own is not None and not own.rows:
+                return
+            lack = _lack(own, None)
+            limit = limits.quality + self.champion.value
+        self.challenger.add(lack is not None)
+        self.last = lack or self.last
+        self.bet.update(float(lack is not None), _allowed(limit))
+
+    def observe_champion(self, answer: Frame | None) -> None:
+        """Take an answer of the champion to a request that the new version did not get."""
+        if answer is not None and answer.rows:
+            self.champion.add(bool(_lacking(answer)))
+
+    def told(self, limits: Limits) -> str:
+        """Return what was seen, as a sentence."""
+        own = self.challenger
+        return (
+            f"quality: {own.hits:,} of {own.of:,} answers lack predictions ({own.in_words}); at most "
+            f"{_percent(limits.quality)} is let pass. The last one: {self.last}"
+        )
+
+
+class Differing(msgspec.Struct):
+    """Predictions differ from the champion's at most `difference` times as often as on the gate's holdout.
+
+    Only a shadow's can be compared: one row of each request, as rows of one request are alike.
+    """
+
+    bet: Bet = msgspec.field(default_factory=Bet)
+    challenger: Share = msgspec.field(default_factory=Share)
+
+    def observe(self, own: Frame, other: Frame, holdout: Difference, limits: Limits) -> None:
+        """Take the answers of both versions to a request."""
+        if not own.rows or len(own.rows) != len(other.rows):
+            return
+        at = self.challenger.of % len(own.rows)
+        differs = _differs(own, other, at, holdout)
+        if differs is None:
+            return
+        self.challenger.add(differs)
+        self.bet.update(float(differs), self.limit(holdout, limits))
+
+    @staticmethod
+    def limit(holdout: Difference, limits: Limits) -> float:
+        """Return the share that may differ: more than the holdout's by `difference`, and by what chance gives."""
+        share = max(holdout.share, _LEAST_SHARE[holdout.kind])
+        return _allowed(max(limits.difference * share, _at_most(share, holdout.requests)))
+
+    def told(self, holdout: Difference, limits: Limits) -> str:
+        """Return what was seen, as a sentence."""
+        own = self.challenger
+        how = f"by more than {holdout.d95:.4g}" if holdout.d95 is not None else "by class"
+        return (
+            f"difference: {own.hits:,} of {own.of:,} predictions differ {how} from the champion's "
+            f"({own.in_words}), on the gate's holdout {_percent(holdout.share)}; at most "
+            f"{_percent(self.limit(holdout, limits))} is let pass"
+        )
+
+
+class _State(msgspec.Struct):
+    errors: Errors = msgspec.field(default_factory=Errors)
+    latency: Latency = msgspec.field(default_factory=Latency)
+    quality: Quality = msgspec.field(default_factory=Quality)
+    difference: Differing = msgspec.field(default_factory=Differing)
+    seen: int = 0
+
+
+class _Found(NamedTuple):
+    name: str
+    bet: Bet
+    told: str
+    value: float | None
+    limit: float | None
+    note: str = ""
+
+
+class Guards:
+    """The guards of one rollout.
+
+    Take the outcomes of the champion, and of one challenger as canary or shadow, in the order in which they ended.
+    `holdout` is how the two differed for the gate, None where it has not compared them: then the guard of
+    differences is not there. `wealth` is what `state` gave before a restart.
+
+    >>> guards = Guards(Limits(), None)
+    >>> for request in range(40):
+    ...     guards.observe(Outcome("3", "champion", True, 0.01))
+    ...     guards.observe(Outcome("4", "canary", request < 10, 0.01))
+    >>> guards.failed()
+    "errors: 30 of 40 requests failed (75 %), the champion's 0 %; at most 1 % more is let pass"
+    """
+
+    def __init__(self, limits: Limits, holdout: Difference | None, wealth: dict[str, Any] | None = None) -> None:
+        self._limits = limits
+        self._holdout = holdout
+        self._state = msgspec.convert(wealth or {}, _State)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Take how a version answered a request."""
+        state, limits = self._state, self._limits
+        state.errors.observe(outcome, limits)
+        state.latency.observe(outcome, limits)
+        if outcome.variant == "champion":
+            if outcome.ok and outcome.answer is not None:
+                state.quality.observe_champion(_read(outcome.answer))
+            return
+        state.seen += 1
+        if not outcome.ok or outcome.answer is None:
+            return
+        own, other = _read(outcome.answer), None
+        paired = bool(outcome.champion_ok) and outcome.champion_answer is not None
+        if paired:
+            assert outcome.champion_answer is not None
+            other = _read(outcome.champion_answer)
+        state.quality.observe(own, other, limits, paired=paired)
+        if own is not None and other is not None and self._holdout is not None:
+            state.difference.observe(own, other, self._holdout, limits)
+
+    def seen(self) -> int:
+        """Return how many requests of the challenger were observed."""
+        return self._state.seen
+
+    def failed(self) -> str | None:
+        """Return what the first guard that failed has seen, as a sentence; None where none has.
+
+        What has failed stays so.
+        """
+        state = self._state
+        bets = (state.errors.bet, state.latency.bet, state.quality.bet, state.difference.bet)
+        if not any(bet.exceeds(self._alpha) for bet in bets):  # it is asked after every request
+            return None
+        return next((found.told for found in self._found() if found.bet.exceeds(self._alpha)), None)
+
+    def rows(self) -> list[GuardRow]:
+        """Return all guards as people see them."""
+        return [
+            GuardRow(
+                name=found.name,
+                value=found.value,
+                limit=found.limit,
+                chance=found.bet.chance,
+                fails_below=self._alpha,
+                samples=found.bet.samples,
+                failed=found.bet.exceeds(self._alpha),
+                note=found.note,
+            )
+            for found in self._found()
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return what goes to JSON, so that a restarted controller goes on with the same evidence."""
+        state: dict[str, Any] = msgspec.to_builtins(self._state)
+        return state
+
+    @property
+    def _alpha(self) -> float:
+        return self._limits.false_alarms / GUARDS
+
+    def _found(self) -> Iterator[_Found]:
+        state, limits, holdout = self._state, self._limits, self._holdout
+        one = state.errors
+        yield _Found("errors", one.bet, one.told(limits), _more(one.challenger, one.champion), limits.errors)
+        slow = state.latency
+        note = "" if slow.p95 is not None else f"waits for {LEAST_TIMES} answers of the champion"
+        value = _more(slow.challenger, slow.champion)
+        yield _Found("latency", slow.bet, slow.told(limits), value, SLOWER, note)
+        lacks = state.quality
+        note = "" if lacks.challenger.of else "waits for answers whose predictions can be read"
+        value = lacks.challenger.value if lacks.challenger.of else None
+        yield _Found("quality", lacks.bet, lacks.told(limits), value, limits.quality, note)
+        differs = state.difference
+        if holdout is None:
+            note = "is not there: the gate has not compared this version with this champion"
+            yield _Found("difference", Bet(), "", None, None, note)
+            return
+        note = "" if differs.challenger.of else "waits for the shadow's answers"
+        value = differs.challenger.value if differs.challenger.of else None
+        told = differs.told(holdout, limits)
+        yield _Found("difference", differs.bet, told, value, differs.limit(holdout, limits), note)
+
+
+def _more(challenger: Share, champion: Share) -> float | None:
+    return challenger.value - champion.value if challenger.of else None
+
+
+def _allowed(share: float) -> float:
+    """Return a limit that a share can exceed, and that can be exceeded."""
+    return min(max(share, 1e-4), _MOST_SHARE)
+
+
+def _at_most(share: float, of: int) -> float:
+    """Return what a share that was counted may truly be (Wilson's interval; the chance of more is 1 in 1,000)."""
+    z = 3.1
+    middle = share + z * z / (2 * of)
+    return (middle + z * math.sqrt(share * (1 - share) / of + (z / (2 * of)) ** 2)) / (1 + z * z / of)
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent.
+
+    >>> _percent(0.31), _percent(0.004), _percent(0.00012)
+    ('31 %', '0.4 %', '0.012 %')
+    """
+    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
+
+
+# Answers
+
+
+def _read(answer: bytes) -> Frame | None:
+    """Return the predictions of an answer, None if it can't be read as any."""
+    try:
+        return decode_outputs(answer)[0]
+    except Undecodable:
+        return None
+
+
+def _lack(own: Frame | None, other: Frame | None) -> str | None:
+    """Return what predictions lack that the champion's have; None if nothing."""
+    if own is None:
+        return "it can't be read"
+    if other is not None:
+        if len(own.rows) != len(other.rows):
+            return f"it has {len(own.rows):,} predictions where the champion's has {len(other.rows):,}"
+        gone = set(other.columns) - set(own.columns)
+        if gone and other.rows:
+            return f"it has no {', '.join(sorted(gone)[:3])}"
+    lacking = _lacking(own)
+    if not lacking:
+        return None
+    known = _lacking(other) if other is not None else {}
+    return next((f"{name} is {what}" for name, what in lacking.items() if name not in known), None)
+
+
+def _lacking(frame: Frame) -> dict[str, str]:
+    """Return which columns lack values, and what is there instead."""
+    found = {}
+    for name, column in zip(frame.columns, zip(*frame.rows, strict=True), strict=False):
+        what = next((text for text in map(_instead, column) if text), None)
+        if what is not None:
+            found[name] = what
+    return found
+
+
+def _instead(value: Any) -> str | None:
+    """Return what stands where a value should, None if that is one.
+
+    >>> _instead(None), _instead([1.0, float("nan")]), _instead(float("inf")), _instead(0), _instead("none")
+    ('null', 'nan', 'inf', None, None)
+    """
+    kind = type(value)
+    if kind is float:
+        return None if math.isfinite(value) else str(value)
+    if value is None:
+        return "null"
+    return next((text for text in map(_instead, value) if text), None) if kind is list else None
+
+
+def _differs(own: Frame, other: Frame, row: int, holdout: Difference) -> bool | None:
+    """Return whether the two differ in a row, None where that can't be told."""
+    before, after = (_values(frame, row, holdout.columns) for frame in (other, own))
+    if before is None or after is None or _instead([*before, *after]):
+        return None
+    if holdout.kind == "class":
+        return before != after
+    try:
+        distance = max(abs(new - old) for old, new in zip(before, after, strict=True))
+    except (TypeError, OverflowError):  # text, say
+        return None
+    return None if holdout.d95 is None else bool(distance > holdout.d95)
+
+
+def _values(frame: Frame, row: int, columns: tuple[str, ...]) -> list[Any] | None:
+    places = {name: at for at, name in enumerate(frame.columns)}
+    if not places.keys() >= set(columns):
+        return None
+    return [frame.rows[row][places[name]] for name in columns]
