@@ -26,16 +26,18 @@ test-all: .venv/.dev ## the slow proofs too
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest
 
-bench: .venv/.dev .venv/.peers ## measure, beside others, and write docs/benchmarks.md; takes about six hours
+bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and write docs/benchmarks.md; takes about six hours
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
 	test -x .venv/mitmproxy/bin/mitmdump || ($(BIN)/uv venv --quiet .venv/mitmproxy \
 		&& $(BIN)/uv pip install --quiet --python .venv/mitmproxy/bin/python mitmproxy)
 	$(BIN)/python bench/proxy.py --mitmdump .venv/mitmproxy/bin/mitmdump
 	$(BIN)/python bench/end_to_end.py
+	$(BIN)/python bench/serve.py --plain .venv/peers-mlflow-plain/bin/python --fast .venv/peers-mlflow-fast/bin/python
 	$(BIN)/python bench/drain.py --big 10000000
 	$(BIN)/python bench/drift.py
 	$(BIN)/python bench/alarms.py
 	$(BIN)/python bench/gate.py
+	$(BIN)/python bench/guards.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix
@@ -67,6 +69,16 @@ clean: ## remove what these commands made
 		set -f; set -- $$peer; name=$$1; shift; \
 		$(BIN)/uv venv --quiet --allow-existing .venv/peers-$$name \
 			&& $(BIN)/uv pip install --quiet --python .venv/peers-$$name/bin/python "$$@" || exit 1; \
+	done
+	@touch $@
+
+# MLflow as its own install gives it, and with what Mooring's servers have beside, in the versions that are ours.
+.venv/.mlflow: .venv/.uv requirements.lock
+	for peer in "plain" "fast uvloop httptools"; do \
+		set -- $$peer; name=$$1; shift; \
+		$(BIN)/uv venv --quiet --clear .venv/peers-mlflow-$$name \
+			&& $(BIN)/uv pip install --quiet --compile-bytecode --python .venv/peers-mlflow-$$name/bin/python \
+				-c requirements.lock mlflow scikit-learn pandas "$$@" || exit 1; \
 	done
 	@touch $@
 

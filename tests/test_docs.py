@@ -18,6 +18,8 @@ from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.schema import Assessment, Finding, Measured, Verdict, Window
+from mooring.rollout.messages import Route, Server
+from mooring.rollout.supervisor import metrics as server_metrics
 
 ROOT = Path(__file__).parents[1]
 MONITOR = (ROOT / "docs" / "monitor.md").read_text()
@@ -28,9 +30,10 @@ SOURCES = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
 def test_every_metric_is_documented_and_no_other():
     ledger = Ledger(dropped={"disk_full": 1}, errors={"truncated": 1})
     names = set()
-    for family in metrics(Stats(), ledger, 0):
+    served = server_metrics({"3": Server(1, 1)}, [Route("3", "champion")])
+    for family in (*metrics(Stats(), ledger, 0), *served):
         names.add(family.name + ("_total" if family.type == "counter" else ""))
-    assert set(re.findall(r"`(mooring_\w+)(?:\{\w+\})?`", OPERATE)) == names
+    assert set(re.findall(r"`(mooring_\w+)(?:\{[\w,]+\})?`", OPERATE)) == names
 
 
 def test_every_metric_of_the_monitor_is_documented_with_its_labels_and_no_other():

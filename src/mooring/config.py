@@ -179,7 +179,8 @@ class ServeSettings(FrontSettings, kw_only=True, frozen=True):
         float, Meta(gt=0, extra=_DURATION, description="how long a model server may take to load its model")
     ] = 600.0
     worker_memory: Annotated[
-        int | None, Meta(ge=1, description="bytes of memory at which a model server process is ended and replaced")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="bytes of memory at which a model server process is ended and replaced"),
     ] = None
     serve_directory: Annotated[
         str, Meta(description="directory of the versions' files, so that a restart needs no registry")
@@ -386,7 +387,7 @@ class RetrainSettings(GateSettings, kw_only=True, frozen=True):
     @property
     def range_seconds(self) -> float | None:
         """How far back the rows to train on reach; None for those of drifted windows, or for all."""
-        seconds = _seconds(self.retrain_range)
+        seconds = seconds_of(self.retrain_range)
         return seconds if isinstance(seconds, float) else None
 
 
@@ -516,10 +517,10 @@ def _is(unit: dict[str, str], hint: Any) -> bool:
     return any(meta.extra == unit for meta in metas if isinstance(meta, Meta))
 
 
-def _seconds(text: str) -> float | str:
+def seconds_of(text: str) -> float | str:
     """Return a time such as 90, 5m or 1h in seconds, or the text where it is none.
 
-    >>> _seconds("5m"), _seconds("1.5h"), _seconds("soon")
+    >>> seconds_of("5m"), seconds_of("1.5h"), seconds_of("soon")
     (300.0, 5400.0, 'soon')
     """
     found = re.fullmatch(r"([0-9.]+)\s*([smhd]?)", text.strip())
@@ -529,10 +530,10 @@ def _seconds(text: str) -> float | str:
         return text
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Return seconds as they are written.
 
-    >>> _duration(3600.0), _duration(90.0)
+    >>> duration_text(3600.0), duration_text(90.0)
     ('1h', '90s')
     """
     for unit, size in reversed(_SECONDS.items()):
@@ -557,7 +558,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, list) and _is(_ARGV, hint):
         value = shlex.join(map(str, value))
     if isinstance(value, str) and _is_duration(hint):
-        value = _seconds(value)
+        value = seconds_of(value)
     try:
         return msgspec.convert(value, hint, strict=False)
     except msgspec.ValidationError as error:
@@ -584,7 +585,7 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
             help_text = f"{help_text}  [required]"
         elif field.default not in (None, ()):
             shown = {True: "on", False: "off"}[field.default] if plain is bool else field.default
-            shown = _duration(float(shown)) if _is_duration(hints[field.name]) else shown
+            shown = duration_text(float(shown)) if _is_duration(hints[field.name]) else shown
             shown = ", ".join(shown) if isinstance(shown, tuple) else shown
             help_text = f"{help_text}  [default: {shown}]"
         flags.append(click.option(flag, field.name, help=help_text, **extra))

@@ -15,6 +15,8 @@ from mooring.cli.monitor import drift, monitor, report
 from mooring.cli.output import CONTEXT
 from mooring.cli.performance import performance
 from mooring.cli.retrain import history, promote, retrain, rollback
+from mooring.cli.rollout import rollout
+from mooring.cli.serve import serve
 from mooring.cli.start import demo, init
 
 
@@ -28,6 +30,7 @@ for _command in (
     init,
     demo,
     proxy,
+    serve,
     drain,
     log_group,
     labels_group,
@@ -42,6 +45,7 @@ for _command in (
     gate,
     promote,
     rollback,
+    rollout,
     history,
 ):
     main.add_command(_command)

@@ -68,7 +68,8 @@ def retrain(context: click.Context, settings: RetrainSettings, *, now: bool, dry
     mooring retrain approve 3          let a retraining begin that waits to be approved
     mooring retrain show 3             what happened to it, and the job's output
 
-    With --now the exit code says what came of it: 0 promoted, 3 refused by the gate, 4 failed.
+    With --now the exit code says what came of it: 0 promoted, or handed to mooring serve, which rolls it out; 3
+    refused by the gate; 4 failed.
     """
     if context.invoked_subcommand is not None:
         if given := [name for name, value in context.params.items() if value not in (None, False, ())]:
@@ -185,10 +186,10 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
 def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
     codes = {"promoted": 0, "challenger": 0, "refused": 3}
     try:
-        while ticket.ended is None:
+        while ticket.ended is None and ticket.status != "challenger":
             running.go_on()
             ticket = tickets.named(None, ticket.id)
-            if ticket.ended is None:
+            if ticket.ended is None and ticket.status != "challenger":
                 if ticket.status == "dataset" and ticket.message:
                     _say(f"it waits: {ticket.message}; it goes on with the monitor, or with mooring retrain --now")
                     return 4
@@ -253,6 +254,11 @@ def _cancelled(tickets: Tickets, ticket: Ticket, reason: str) -> Ticket:
     from mooring.retrain.tickets import TicketError, me
 
     for _ in range(_TRIES):
+        if ticket.status == "challenger":
+            raise TicketError(
+                f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
+                "mooring rollout abort"
+            )
         if ticket.ended is not None or ticket.status == "promoting":
             break
         try:
@@ -315,7 +321,7 @@ def promote(version: str, *, reason: str, model: str | None, state: str | None) 
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
-        _told(move(opened, _model(settings, opened), version, reason))
+        _told(opened, move(opened, _model(settings, opened), version, reason))
 
 
 @click.command(context_settings=CONTEXT)
@@ -328,13 +334,16 @@ def rollback(*, reason: str, model: str | None, state: str | None) -> None:
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
-        _told(move(opened, _model(settings, opened), reason))
+        _told(opened, move(opened, _model(settings, opened), reason))
 
 
-def _told(done: Any) -> None:
+def _told(state: State, done: Any) -> None:
     before = f", {done.previous} was" if done.previous else ""
     click.echo(f"version {done.version} of {done.model} is the champion now{before}")
-    click.echo("a server that runs already must be restarted: MLflow's loads a model once", err=True)
+    if state.holder(f"serve/{done.model}") is not None:
+        click.echo("mooring serve rolls it out, without a restart: see mooring rollout status", err=True)
+    else:
+        click.echo("a server that runs already must be restarted: MLflow's loads a model once", err=True)
 
 
 @click.command(context_settings=CONTEXT)
@@ -342,7 +351,7 @@ def _told(done: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest first")
 @_of_state
 def history(*, newest: int, as_json: bool, model: str | None, state: str | None) -> None:
-    """Show what happened to a model: verdict, ticket, run, version, gate, promotion."""
+    """Show what happened to a model: verdict, ticket, run, version, gate, rollout, promotion."""
     import msgspec
 
     from mooring.monitor.state import State
@@ -367,6 +376,7 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
             (one.run or "")[:_RUN],
             one.version or "",
             "" if one.gate is None else "passed" if one.gate.get("passed") else "refused",
+            "" if one.rollout is None else one.rollout.status.replace("_", " "),
             f"{one.promoted:%Y-%m-%d %H:%M:%S}" if one.promoted else "",
             one.status,
             one.message if one.ticket else "",
@@ -374,7 +384,21 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
         for one in entries
     ]
     show(
-        ["at (UTC)", "ticket", "kind", "why", "rows", "run", "version", "gate", "promoted", "came to", "now"], rows
+        [
+            "at (UTC)",
+            "ticket",
+            "kind",
+            "why",
+            "rows",
+            "run",
+            "version",
+            "gate",
+            "rollout",
+            "promoted",
+            "came to",
+            "now",
+        ],
+        rows,
     )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -265,6 +265,63 @@ def enqueue_performance(
         )
 
 
+class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alert says of a version that was taken out of service again, as JSON. `previous` answers instead.
+
+    `rollout` is the rollout's id, `number` counts the model's, `reason` is what was wrong.
+    """
+
+    id: str
+    kind: Literal["rolled_back"] = "rolled_back"
+    text: str
+    model: str
+    version: str
+    previous: str | None
+    rollout: str
+    number: int
+    reason: str
+    created: datetime
+    about: Literal["rollout"] = "rollout"
+
+
+def enqueue_rollback(
+    tx: Transaction,
+    rollout_id: str,
+    model: str,
+    version: str,
+    previous: str | None,
+    number: int,
+    reason: str,
+    channels: Sequence[Channel],
+) -> None:
+    """Put it in the queue that a new version was taken out of service again; twice is as once."""
+    now = datetime.now(UTC)
+    instead = f"version {previous} answers" if previous is not None else "none answers"
+    for channel in channels:
+        said = RolledBack(
+            id=alert_id(rollout_id, "rolled_back", channel.name),
+            text=f"{model} version {version} was rolled back, {instead}: {reason}",
+            model=model,
+            version=version,
+            previous=previous,
+            rollout=rollout_id,
+            number=number,
+            reason=reason,
+            created=now,
+        )
+        tx.put_alert(
+            Alert(
+                rollout_id=rollout_id,
+                model=model,
+                kind="rolled_back",
+                channel=channel.name,
+                payload=msgspec.json.encode(said).decode(),
+                created=now,
+                next_attempt=now,
+            )
+        )
+
+
 def _performance_text(kind: Kind, assessment: Assessment, report: str | None) -> str:
     window = assessment.window
     what = {
@@ -288,16 +345,18 @@ def deliver(
     *,
     lease: Lease | None = None,
     now: datetime | None = None,
+    rollouts: bool = False,
 ) -> list[Alert]:
     """Send a model's alerts that are due, and return them with what became of each.
 
+    Those about verdicts, or, where asked for, those about rollouts: each kind has one process that sends it.
     What a channel does not take is tried again, later and later, for at least a day. A kill between sending and
     noting it down sends an alert again: receivers know it by its id. Raises StateError.
     """
     named = {channel.name: channel for channel in channels}
     tried: list[Alert] = []
     begun = now or datetime.now(UTC)
-    while due := state.due_alerts(model, begun):
+    while due := state.due_alerts(model, begun, rollouts=rollouts):
         for alert in due:
             told = _tell(alert, named.get(alert.channel), now)
             with state.begin(lease) as tx:

@@ -36,8 +36,10 @@ Level = Literal["ok", "warning", "critical"]
 """How bad a drift is."""
 Kind = Literal["new", "worsened", "ended"]
 """What happened to a drift that somebody is told of."""
-AlertKind = Literal["new", "worsened", "ended", "performance_new", "performance_worsened", "performance_ended"]
-"""The same of an alert in the queue, which may be about the model's performance instead."""
+AlertKind = Literal[
+    "new", "worsened", "ended", "performance_new", "performance_worsened", "performance_ended", "rolled_back"
+]
+"""The same of an alert in the queue, which may be about the model's performance, or about a rollout, instead."""
 About = Literal["drift", "performance"]
 """What an alert is about."""
 
@@ -180,7 +182,8 @@ alerts = Table(
     "mooring_alerts",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("verdict_id", Text, ForeignKey("mooring_verdicts.id"), nullable=False),
+    Column("verdict_id", Text, ForeignKey("mooring_verdicts.id")),
+    Column("rollout_id", Text, ForeignKey("mooring_rollouts.id")),
     Column("model", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("channel", Text, nullable=False),
@@ -266,6 +269,65 @@ promotions = Table(
     Column("created", Utc, nullable=False),
     Column("ended", Utc),
     Index(None, "model", "created"),
+)
+
+rollouts = Table(
+    "mooring_rollouts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("previous", VersionText, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("ticket_id", Text, ForeignKey("mooring_tickets.id")),
+    Column("plan", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("counts", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("wish", Text),
+    Column("wish_by", Text),
+    Column("wish_reason", Text),
+    Column("who", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("updated", Utc, nullable=False),
+    Column("ended", Utc),
+    UniqueConstraint("model", "number"),
+)
+# Never two at once for one model.
+_under_way = rollouts.c.ended.is_(None)
+Index(
+    "uq_mooring_rollouts_unended",
+    rollouts.c.model,
+    unique=True,
+    sqlite_where=_under_way,
+    postgresql_where=_under_way,
+)
+
+rollout_events = Table(
+    "mooring_rollout_events",
+    metadata,
+    Column("rollout_id", Text, ForeignKey("mooring_rollouts.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("what", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+serving = Table(
+    "mooring_serving",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("host", Text, primary_key=True),
+    Column("follows", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("since", Utc, nullable=False),
 )
 
 leases = Table(
@@ -364,9 +426,13 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """One message to one channel about a verdict. `channel` names it without its secrets; `payload` is JSON."""
+    """One message to one channel about a verdict or a rollout: one of the two is named.
 
-    verdict_id: str
+    `channel` names it without its secrets; `payload` is JSON.
+    """
+
+    verdict_id: str | None = None
+    rollout_id: str | None = None
     model: str
     kind: AlertKind
     channel: str
@@ -381,7 +447,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """The alert's id: whoever gets one twice knows it by this."""
-        return alert_id(self.verdict_id, self.kind, self.channel)
+        return alert_id(self.verdict_id or self.rollout_id or "", self.kind, self.channel)
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -449,9 +515,9 @@ def final_verdict_id(window: Window) -> str:
     return _id(window.id, window.revision, False)
 
 
-def alert_id(verdict_id: str, kind: AlertKind, channel: str) -> str:
-    """Return the id of the alert of this kind about a verdict to a channel."""
-    return _id(verdict_id, kind, channel)
+def alert_id(about: str, kind: AlertKind, channel: str) -> str:
+    """Return the id of the alert of this kind to a channel; `about` is the id of a verdict or of a rollout."""
+    return _id(about, kind, channel)
 
 
 def encode_summary(summary: tuple[Finding, ...]) -> str:

@@ -328,10 +328,14 @@ class State:
         with self.database.reading() as connection:
             return Transaction(connection).standing(model, version, variant)
 
-    def due_alerts(self, model: str, now: datetime) -> list[Alert]:
-        """Return what is to be sent now, the oldest first: of each channel only the first that waits."""
+    def due_alerts(self, model: str, now: datetime, *, rollouts: bool = False) -> list[Alert]:
+        """Return what is to be sent now, the oldest first: of each channel only the first that waits.
+
+        Those about verdicts, which the monitor sends, or those about rollouts, which the supervisor does.
+        """
         earlier = alerts.alias()
         waits = select(earlier.c.id).where(
+            earlier.c.rollout_id.is_not(None) if rollouts else earlier.c.rollout_id.is_(None),
             earlier.c.model == alerts.c.model,
             earlier.c.channel == alerts.c.channel,
             earlier.c.status == "pending",
@@ -340,6 +344,7 @@ class State:
         return self._alerts(
             and_(
                 alerts.c.model == model,
+                alerts.c.rollout_id.is_not(None) if rollouts else alerts.c.rollout_id.is_(None),
                 alerts.c.status == "pending",
                 alerts.c.next_attempt <= now,
                 ~waits.exists(),

@@ -29,8 +29,10 @@ from mooring.retrain.tickets import ENDED, Promotion, Ticket, TicketError, Ticke
 Say = Callable[[str], None]
 TRAINING = "training.parquet"
 RESULT = "gate.json"
+ROLLS_OUT = "the supervisor rolls it out"
 _AGAIN = timedelta(minutes=1)
 _GIVE_UP = timedelta(days=1)
+_NO_SUPERVISOR = timedelta(minutes=10)
 
 
 class Retraining:
@@ -108,6 +110,7 @@ class Retraining:
             "dataset": self._gather,
             "training": self._train,
             "gating": self._gate,
+            "challenger": self._hand_over,
             "promoting": self._promote,
         }
         while ticket.status in steps:
@@ -333,8 +336,28 @@ class Retraining:
             )
         registry.set_challenger(self._model, ticket.candidate, tags)
         if self._state.holder(f"serve/{self._model}") is not None:
-            return tickets.move(ticket, "challenger", "gate", told, message="the supervisor rolls it out")
-        promotion = Promotion(
+            return tickets.move(ticket, "challenger", "gate", told, message=ROLLS_OUT)
+        promotion = self._promotion(ticket, verdict.in_words)
+        return tickets.move(ticket, "promoting", "gate", told, promotion=promotion, message=promotion.reason)
+
+    def _hand_over(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
+        """Wait for the supervisor, which ends the ticket; do without one that has been gone for long."""
+        if self._state.holder(f"serve/{self._model}") is not None:
+            tickets.say(ticket, ROLLS_OUT)
+            return None
+        gone = "no supervisor runs that would roll it out; without one it is promoted in ten minutes"
+        if ticket.message != gone:
+            tickets.say(ticket, gone)
+            return None
+        if datetime.now(UTC) - ticket.updated < _NO_SUPERVISOR:
+            return None
+        promotion = self._promotion(ticket, "passed the gate; no supervisor was there to roll it out")
+        why = {"why": "no supervisor"}
+        return tickets.move(ticket, "promoting", "handed back", why, promotion=promotion, message=promotion.reason)
+
+    def _promotion(self, ticket: Ticket, reason: str) -> Promotion:
+        assert ticket.candidate is not None
+        return Promotion(
             id=str(uuid.uuid5(uuid.NAMESPACE_URL, ticket.id)),
             model=self._model,
             ticket_id=ticket.id,
@@ -342,11 +365,10 @@ class Retraining:
             version=ticket.candidate,
             previous=ticket.champion,
             status="begun",
-            reason=verdict.in_words,
+            reason=reason,
             who="mooring",
             created=datetime.now(UTC),
         )
-        return tickets.move(ticket, "promoting", "gate", told, promotion=promotion, message=f"{verdict.in_words}")
 
     def _promote(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         assert ticket.candidate is not None

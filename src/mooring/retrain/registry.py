@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ TICKET = "mooring.ticket"
 GATE = "mooring.gate"
 REASONS = "mooring.gate.reasons"
 PROMOTED = "mooring.promoted"
+ROLLOUT = "mooring.rollout"
+ROLLOUT_REASON = "mooring.rollout.reason"
 _LONGEST_TAG = 5000  # MLflow's databases take that everywhere
 _PRODUCTION = "Production"
 _CLOCKS = timedelta(minutes=10)  # by so much may MLflow's clock be behind this host's
@@ -89,6 +91,13 @@ class _Registry(Tracking):
 def champion(model: str) -> str | None:
     """Return the version that is champion, or None."""
     return Tracking().champion(model)
+
+
+def aliases(model: str) -> dict[str, str]:
+    """Return the model's aliases and the version that each names; of an unknown model there are none."""
+    registry = _Registry()
+    with registry.asking(f"tell the aliases of {model}"):
+        return registry.aliases(model)
 
 
 def previous(model: str) -> str | None:
@@ -169,6 +178,18 @@ def refuse(model: str, version: str, reasons: Iterable[str], tags: Mapping[str, 
     with registry.asking(f"tag {model} version {version} as refused"):
         found = registry.version(model, version)
         registry.note(found, {**(tags or {}), REASONS: "; ".join(reasons) or "not said", GATE: "refused"})
+        _end_challenger(registry, model, version)
+
+
+def end_rollout(model: str, version: str, what: str, reason: str) -> None:
+    """Tag a version, and its run, with what became of its rollout and why; it is no challenger any longer.
+
+    A version that was deleted meanwhile needs no tags.
+    """
+    registry = _Registry()
+    with registry.asking(f"tag {model} version {version} as {what}"):
+        with suppress(Missing):
+            registry.note(registry.version(model, version), {ROLLOUT_REASON: reason or "not said", ROLLOUT: what})
         _end_challenger(registry, model, version)
 
 

@@ -29,11 +29,12 @@ Status = Literal[
     "promoting",
     "promoted",
     "challenger",  # passed, and a supervisor puts it into service
+    "rolled_back",  # by the supervisor, as it proved worse under traffic
     "refused",
     "failed",
     "cancelled",
 ]
-ENDED: frozenset[Status] = frozenset({"promoted", "challenger", "refused", "failed", "cancelled"})
+ENDED: frozenset[Status] = frozenset({"promoted", "rolled_back", "refused", "failed", "cancelled"})
 _NAMESPACE = uuid.UUID("0d4b3e0a-4c55-5a0f-8d9f-2a1de1d4f6c3")
 
 

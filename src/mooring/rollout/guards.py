@@ -31,7 +31,7 @@ SLACK_SECONDS = 0.002
 LEAST_TIMES = 100
 """Answers of the champion that it takes to know its 95th percentile."""
 _MOST_TIMES = 500
-_MOST_ALONE = 20
+_MOST_ALONE = 8
 """Answers of the canary that wait for one of the champion's to be compared with."""
 _LEAST_SHARE = {"number": 0.05, "class": 0.02}
 """So many predictions differ in any case, for the limit of how many may: few rows of a holdout say no better."""

@@ -1,0 +1,187 @@
+"""What the controller keeps in the state: the lease, rollouts, what is served. It runs in a thread of its own."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from mooring.capture.say import Seldom
+from mooring.monitor import alerts
+from mooring.monitor.database import StateError
+from mooring.monitor.leases import Lease, LeaseHeld, LeaseLost
+from mooring.monitor.state import State
+from mooring.retrain.difference import Difference
+from mooring.retrain.tickets import TicketError, Tickets
+from mooring.rollout import models, watching
+from mooring.rollout.rollouts import Rollout, Rollouts, Served
+from mooring.rollout.start import Start
+
+LEASE_SECONDS = 15.0
+_AGAIN_SECONDS = 1.0
+_GATE_WRITES = timedelta(seconds=60)
+Value = TypeVar("Value")
+
+
+class Lead(NamedTuple):
+    """Whether this supervisor rolls out; where it has just begun to, the rollout that was under way."""
+
+    has: bool
+    rollout: Rollout | None = None
+    holdout: Difference | None = None
+
+
+class Keeper:
+    """The state as the controller uses it.
+
+    What has to be written waits until the state takes it, in its order: traffic goes on meanwhile. All raise
+    LeaseLost where another supervisor rolls out by now.
+    """
+
+    def __init__(self, start: Start, channels: Sequence[alerts.Channel], say: Seldom) -> None:
+        self._start = start
+        self._channels = channels
+        self._say = say
+        self.state: State | None = None
+        self.lease: Lease | None = None
+        self._host = socket.gethostname()
+
+    def open(self) -> str | None:
+        """Open the state, and return the version that was served here last. Raises StateError."""
+        if self.state is None:
+            self.state = State(self._start.settings.state)
+        found = Rollouts(self.state).serving(self._start.model, self._host)
+        return next((one.version for one in found if one.follows == self._start.follows), None)
+
+    def lead(self) -> Lead:
+        """Take the lease where nobody else has it, or make sure of it. Raises StateError."""
+        assert self.state is not None
+        if self.lease is not None:
+            self.lease.renew()
+            return Lead(True)
+        lease = self.state.lease(f"serve/{self._start.model}", LEASE_SECONDS)
+        lease.me = self._start.holder or lease.me
+        try:
+            lease.__enter__()
+        except LeaseHeld:
+            return Lead(False)
+        self.lease = lease
+        rollout = Rollouts(self.state).unended(self._start.model)
+        return Lead(True, rollout, self._holdout(rollout) if rollout is not None else None)
+
+    def lose(self) -> None:
+        """Have the lease no longer."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            with suppress(StateError):
+                lease.__exit__(None, None, None)
+
+    def begin(self, rollout: Rollout) -> tuple[Rollout, Difference | None] | None:
+        """Write that a rollout begins; return it with its number, and what the gate saw of the two versions.
+
+        None where the retraining that it is of is about to write down what the gate saw.
+        """
+        if rollout.ticket_id is not None:
+            try:
+                ticket = self._surely(lambda: self._tickets.named(rollout.model, rollout.ticket_id or ""))
+            except TicketError:  # it is of another state
+                rollout = msgspec.structs.replace(rollout, ticket_id=None)
+            else:
+                if ticket.status == "gating" and datetime.now(UTC) - ticket.updated < _GATE_WRITES:
+                    return None
+        begun = self._surely(lambda: self._rollouts.open(rollout))
+        return begun, self._surely(lambda: self._holdout(begun))
+
+    def move(self, before: Rollout, after: Rollout, what: str, detail: dict[str, Any], who: str) -> None:
+        """Write what has happened to a rollout, whom to tell of it, and what it means for its ticket."""
+        self._surely(lambda: self._rollouts.move(before, after, what, detail, who=who))
+        if after.status == "rolling_back":
+            self._surely(lambda: self._alert(after))
+        if after.status == "superseded":
+            with suppress(TicketError):  # it is what somebody else has made of it
+                self._surely(lambda: watching.end_ticket(self._tickets, after, "cancelled", "superseded"))
+
+    def keep(self, rollout: Rollout) -> Rollout:
+        """Write a rollout's clock and evidence, and return it with what somebody asks of it. Raises StateError."""
+        return self._rollouts.keep(rollout)
+
+    def taken(self, rollout: Rollout) -> None:
+        """Note that what somebody has asked for is seen to."""
+        self._surely(lambda: self._rollouts.taken(rollout))
+
+    def serving(self, version: str) -> None:
+        """Write which version is served here."""
+        served = Served(
+            model=self._start.model,
+            host=self._host,
+            follows=self._start.follows,
+            version=version,
+            since=datetime.now(UTC),
+        )
+        self._surely(lambda: Rollouts(self._opened).put_serving(served))
+
+    def forget(self, keep: set[str]) -> None:
+        """Remove the files of other versions that nobody on this host serves. Raises BringError, StateError."""
+        served = {one.version for one in Rollouts(self._opened).serving(self._start.model, self._host)}
+        under_way = Rollouts(self._opened).unended(self._start.model)
+        served |= {under_way.version, under_way.previous or ""} if under_way is not None else set()
+        models.forget(self._start.model, keep | served, Path(self._start.settings.serve_directory))
+
+    def tell(self) -> None:
+        """Send the alerts about rollouts that are due; to be done in a thread of its own. Raises StateError."""
+        told = alerts.deliver(self._opened, self._start.model, self._channels, rollouts=True)
+        for one in told:
+            if one.status != "sent":
+                self._say(f"an alert to {one.channel} was not sent: {one.last_error}")
+
+    @property
+    def _opened(self) -> State:
+        assert self.state is not None
+        return self.state
+
+    @property
+    def _rollouts(self) -> Rollouts:
+        return Rollouts(self._opened, self.lease)
+
+    @property
+    def _tickets(self) -> Tickets:
+        return Tickets(self._opened, self.lease)
+
+    def _surely(self, work: Callable[[], Value]) -> Value:
+        """Do it as often as it takes."""
+        while True:
+            try:
+                return work()
+            except (LeaseLost, LeaseHeld):
+                raise
+            except StateError as error:
+                self._say(f"{error}. Requests are answered meanwhile; it is tried again")
+                time.sleep(_AGAIN_SECONDS)
+
+    def _alert(self, rollout: Rollout) -> None:
+        with self._opened.begin(self.lease) as tx:
+            alerts.enqueue_rollback(
+                tx,
+                rollout.id,
+                rollout.model,
+                rollout.version,
+                rollout.previous,
+                rollout.number,
+                rollout.reason,
+                self._channels,
+            )
+
+    def _holdout(self, rollout: Rollout) -> Difference | None:
+        """Return how far the two versions lay apart for the gate, where it was these two that it compared."""
+        steps = self._tickets.steps(rollout.ticket_id) if rollout.ticket_id is not None else []
+        gate = next((step.detail for step in steps if step.what == "gate"), {})
+        found = gate.get("difference")
+        if found is None or gate.get("champion") != rollout.previous or gate.get("candidate") != rollout.version:
+            return None
+        return msgspec.convert(found, Difference)

@@ -1,0 +1,103 @@
+"""What the front tells the controller of how requests were answered, bounded in number and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from mooring.capture.proxy.tap import Tap
+from mooring.exchange import BROKEN_OFF
+from mooring.rollout.messages import Outcome, Outcomes
+
+MOST = 2000
+MOST_BYTES = 4 * 2**20
+"""How many outcomes, and bytes of answers in them, are told at a time; further ones are left out and counted."""
+_LOOKED_AT = 10
+"""One in so many of the champion's answers is told whole, since it may lack what the canary's do."""
+
+
+class Collector:
+    """Gathers outcomes while several versions answer; `tell` sends them on, and says whether there was room."""
+
+    def __init__(self, tell: Callable[[Outcomes], bool]) -> None:
+        self._tell = tell
+        self._outcomes: list[Outcome] = []
+        self._bytes = self._left_out = self._dropped = self._champions = 0
+
+    def answered(self, tap: Tap) -> None:
+        """Take how the champion or the canary answered."""
+        if "overloaded" in tap.errors:  # it was not asked
+            return
+        answer = _answer(tap)
+        if tap.variant == "champion":
+            self._champions += 1
+            answer = answer if self._champions % _LOOKED_AT == 0 else None
+        self._take(
+            Outcome(
+                tap.version or "",
+                "canary" if tap.variant == "canary" else "champion",
+                _ok(tap),
+                tap.duration_ns / 1e9,
+                answer,
+            )
+        )
+
+    def shadow(self, tap: Tap, live: Tap) -> None:
+        """Take how the shadow answered what the champion has answered."""
+        if "overloaded" in tap.errors:
+            return
+        self._take(
+            Outcome(
+                tap.version or "",
+                "shadow",
+                _ok(tap),
+                tap.duration_ns / 1e9,
+                _answer(tap),
+                _ok(live),
+                live.duration_ns / 1e9,
+                _answer(live),
+            )
+        )
+
+    def shadow_dropped(self) -> None:
+        """Count a copy that there was no room for."""
+        self._dropped += 1
+
+    def flush(self) -> None:
+        """Tell what was gathered."""
+        if not (self._outcomes or self._left_out or self._dropped):
+            return
+        told = Outcomes(tuple(self._outcomes), self._left_out, self._dropped)
+        count = len(self._outcomes)
+        self._outcomes, self._bytes = [], 0
+        if self._tell(told):
+            self._left_out = self._dropped = 0
+        else:
+            self._left_out += count
+
+    def _take(self, outcome: Outcome) -> None:
+        size = len(outcome.answer or b"") + len(outcome.champion_answer or b"")
+        if len(self._outcomes) >= MOST:
+            self._left_out += 1
+            return
+        if self._bytes + size > MOST_BYTES:
+            # Without what it says, but not left out: those that fail are small, and would be all that is told.
+            outcome, size = msgspec.structs.replace(outcome, answer=None, champion_answer=None), 0
+        self._bytes += size
+        self._outcomes.append(outcome)
+
+
+def _ok(tap: Tap) -> bool:
+    """Whether it did well; a client that gave up before its answer tells only how long it has waited."""
+    if "client_gone" in tap.errors:
+        return True
+    return 200 <= tap.status < 300 and not BROKEN_OFF.intersection(tap.errors)
+
+
+def _answer(tap: Tap) -> bytes | None:
+    """Return the answer's body, where all of it is there to be read."""
+    if tap.errors or not tap.kept:
+        return None
+    encoded = tap.answer_fields is not None and tap.answer_fields.read.get(b"content-encoding")
+    return None if encoded else bytes(tap.answer)

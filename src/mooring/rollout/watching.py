@@ -1,0 +1,131 @@
+"""What a rollout reads in MLflow's registry, and what it makes of it there at its end.
+
+Each function may be called again after a kill, or after MLflow or the state was away, and finishes what it began.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from mooring.monitor.leases import Lease
+from mooring.monitor.state import State
+from mooring.retrain import registry
+from mooring.retrain.tickets import Promotion, Status, Ticket, Tickets
+from mooring.rollout.rollouts import Rollout
+
+
+class Seen(NamedTuple):
+    """What the registry says: the version that the followed alias names, and a challenger that passed the gate.
+
+    `ticket` is the retraining that the challenger came of, where it says so.
+    """
+
+    followed: str | None
+    challenger: str | None = None
+    ticket: str | None = None
+
+
+def look(model: str, alias: str) -> Seen:
+    """Return what the registry says now. Raises TrackingError."""
+    aliases = registry.aliases(model)
+    followed, challenger = aliases.get(alias), aliases.get(registry.CHALLENGER)
+    if challenger is None or challenger == followed:
+        return Seen(followed)
+    tags = registry.tags_of(model, challenger)
+    if tags.get(registry.GATE) != "passed":
+        return Seen(followed)
+    return Seen(followed, challenger, tags.get(registry.TICKET))
+
+
+def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
+    """Make a version that answers everything the champion, and bring its ticket to its end.
+
+    Raises Moved, Missing, TrackingError, StateError, and TicketError where this is to be called again.
+    """
+    tickets = Tickets(state, lease)
+    ticket = _ticket(tickets, rollout)
+    done: Promotion | None = None
+    if rollout.cause == "challenger":
+        begun = _promotion(
+            rollout, "promotion", rollout.version, rollout.previous, "passed the gate and its rollout"
+        )
+        tickets.put_promotion(begun)
+        tags = {registry.ROLLOUT: "promoted"}
+        tags |= {registry.TICKET: rollout.ticket_id} if rollout.ticket_id is not None else {}
+        try:
+            registry.move_champion(
+                rollout.model,
+                rollout.version,
+                expected=rollout.previous if registry.champion(rollout.model) is not None else None,
+                at=rollout.created,
+                tags=tags,
+            )
+        except (registry.Moved, registry.Missing) as error:
+            now = datetime.now(UTC)
+            told = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=now)
+            tickets.put_promotion(told)
+            raise
+        done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
+        tickets.put_promotion(done)
+    if ticket is not None:
+        detail = {"version": rollout.version, "previous": rollout.previous, "rollout": rollout.number}
+        told_so = f"version {rollout.version} is the champion, and answers"
+        tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=told_so)
+
+
+def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> None:
+    """Make the registry say that a version was taken out of service again, and bring its ticket to its end.
+
+    The champion's alias goes back where it is at that version, and the version is no challenger any more.
+    Raises TrackingError, StateError, and TicketError where this is to be called again.
+    """
+    tickets = Tickets(state, lease)
+    if rollout.previous is not None and registry.champion(rollout.model) == rollout.version:
+        restored = _promotion(rollout, "restored", rollout.previous, rollout.version, rollout.reason)
+        with suppress(registry.Moved, registry.Missing):  # somebody else has seen to it, or nobody can
+            registry.put_back(rollout.model, rollout.previous, expected=rollout.version)
+            tickets.put_promotion(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
+    what = "aborted" if rollout.status == "aborting" else "rolled back"
+    registry.end_rollout(rollout.model, rollout.version, what, rollout.reason)
+    end_ticket(tickets, rollout, "rolled_back", what)
+
+
+def put_back(rollout: Rollout) -> None:
+    """Take the alias from a challenger that another version came before. Raises TrackingError."""
+    registry.end_rollout(rollout.model, rollout.version, "superseded", rollout.reason)
+
+
+def end_ticket(tickets: Tickets, rollout: Rollout, status: Status, what: str) -> None:
+    """Bring the retraining that a version came of to its end, where it waits for the rollout."""
+    if (ticket := _ticket(tickets, rollout)) is not None:
+        message = f"version {rollout.version} was {what}: {rollout.reason}"
+        tickets.move(ticket, status, what, {"why": rollout.reason, "rollout": rollout.number}, message=message)
+
+
+def _ticket(tickets: Tickets, rollout: Rollout) -> Ticket | None:
+    """Return the retraining that waits for a rollout, or will in a moment, as it has just passed the gate."""
+    ticket = tickets.unended(rollout.model)
+    if ticket is None or ticket.candidate != rollout.version or ticket.status not in ("gating", "challenger"):
+        return None
+    return ticket
+
+
+def _promotion(rollout: Rollout, kind: str, version: str, previous: str | None, reason: str) -> Promotion:
+    name = rollout.ticket_id if kind == "promotion" and rollout.ticket_id else f"{rollout.id}/{kind}"
+    return Promotion(
+        id=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+        model=rollout.model,
+        ticket_id=rollout.ticket_id if kind == "promotion" else None,
+        kind="restored" if kind == "restored" else "promotion",
+        version=version,
+        previous=previous,
+        status="begun",
+        reason=reason,
+        who=rollout.evidence.get("promote") or rollout.who,
+        created=datetime.now(UTC),
+    )
