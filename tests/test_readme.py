@@ -97,12 +97,18 @@ def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
     first = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr + first.stdout
     assert "Training a model" in first.stdout
-    windows = re.findall(r"│ \d\d:\d\d:\d\d │ +(\d+) +│ (\w+) +│ ([0-9.]+) \(", first.stdout)
-    assert [version for version, _, _ in windows] == ["1"] * 5 + ["2"] * 2
+    windows = re.findall(r"│ \d\d:\d\d:\d\d +│ +(\d+) +│ (\w+) +│ ([0-9.]+) \(", first.stdout)
+    versions = [version for version, _, _ in windows]
+    assert versions == sorted(versions)
+    assert versions.count("1") >= 5
+    assert versions.count("2") >= 2
     assert [verdict for _, verdict, _ in windows[:5]] == ["ok"] * 2 + ["critical"] * 3
-    before, during, after = ([float(one[2]) for one in windows[of]] for of in (slice(2), slice(2, 5), slice(5, 7)))
+    drifted = versions.index("2")
+    before, during, after = ([float(one[2]) for one in windows[of]]
+                             for of in (slice(2), slice(2, 5), slice(drifted, drifted + 2)))  # fmt: skip
     assert max(before) < min(during) > max(after)
     assert "version 2 is the champion" in first.stdout
+    assert "requests without a pause, 0 failed" in first.stdout
     assert "residual sugar" in (tmp_path / "d" / "report.html").read_text()
     commands = [sys.executable, "-m", "mooring", "history", "--json"]
     told = subprocess.run(commands, cwd=tmp_path / "d", env=environ, capture_output=True, text=True, check=True)

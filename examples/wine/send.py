@@ -1,4 +1,4 @@
-"""Send requests of random wines to the proxy, and then the labels of each: `python send.py --low` or `--high`.
+"""Send requests of random wines, and the labels of each: `python send.py --low` or `--high`.
 
 With `--write FILE` these wines become a file to train on, and nothing is sent.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 
 import click
-from rich.console import Console
 
-from mooring.demo.processes import DemoError
-from mooring.demo.traffic import Traffic
+from mooring.demo.processes import DemoError, pings, wait_for
+from mooring.demo.traffic import RATE, Traffic
 from mooring.demo.train import SAMPLE, read
 
 
@@ -20,10 +19,10 @@ from mooring.demo.train import SAMPLE, read
 @click.option("--data-path", default=str(SAMPLE), help="CSV file of wines.")
 @click.option("--requests", default=200, show_default=True)
 @click.option("--write", type=click.Path(dir_okay=False), help="Write these wines into a CSV file instead.")
-@click.option("--port", default=5001, show_default=True, help="The proxy's.")
-@click.option("--admin-port", default=5003, show_default=True, help="The proxy's admin port, which takes labels.")
+@click.option("--port", default=5001, show_default=True, help="Of mooring serve or mooring proxy.")
+@click.option("--admin-port", default=5003, show_default=True, help="Its admin port, which takes labels.")
 def main(*, low: bool, data_path: str, requests: int, write: str | None, port: int, admin_port: int) -> None:
-    """Send requests of four wines each, and then their labels."""
+    """Send requests of four wines each, 25 a second, and their labels, and say which versions answered."""
     wines = read(data_path)
     below = wines["alcohol"] <= wines["alcohol"].median()
     chosen = wines[below if low else ~below]
@@ -33,17 +32,21 @@ def main(*, low: bool, data_path: str, requests: int, write: str | None, port: i
     token = os.environ.get("MOORING_LABELS_TOKEN")
     if token is None:
         raise click.UsageError(
-            "MOORING_LABELS_TOKEN is missing: give it the token that the proxy was started with"
+            "MOORING_LABELS_TOKEN is missing: give it the token that the server was started with"
         )
-    traffic = Traffic(port, admin_port, token, Console())
+    if not pings(port):
+        raise click.ClickException(f"nothing answers on port {port}: start the server first")
     try:
-        traffic.send(chosen, requests, f"of wines {'below' if low else 'above'} the median")
+        with Traffic(port, admin_port, token, chosen) as traffic:
+            seconds = 10 * requests / RATE + 60
+            wait_for(lambda: traffic.requests >= requests, seconds, f"slow answers: {traffic.last_failure}")
+            traffic.finish()
     except DemoError as error:
         raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(
-            f"the proxy does not answer on ports {port} and {admin_port}: {error}"
-        ) from None
+    for version, count in sorted(traffic.answered.items()):
+        click.echo(f"version {version} answered {count}")
+    if traffic.failed:
+        raise click.ClickException(f"{traffic.failed.total()} requests failed: {traffic.last_failure}")
 
 
 if __name__ == "__main__":

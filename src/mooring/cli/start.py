@@ -25,18 +25,25 @@ from mooring.config import SettingError
     help="CSV file of wines with a column 'quality', such as UCI's  [default: Mooring's synthetic wines]",
 )
 @click.option("--worse", is_flag=True, help="have the retraining make a worse model, which the gate refuses")
-def demo(directory: Path, data_path: Path | None, *, worse: bool) -> None:
-    """See the loop close: train, serve, log, drift, labels, retrain, compare, promote.
+@click.option(
+    "--bad-model",
+    is_flag=True,
+    help="have it make a model that passes the gate, fails after a while in service, and is rolled back",
+)
+def demo(directory: Path, data_path: Path | None, *, worse: bool, bad_model: bool) -> None:
+    """See the loop close: train, serve, log, drift, labels, retrain, compare, roll out.
 
-    It starts a model server, the proxy and the monitor, and sends traffic and labels; what follows is the
-    monitor's doing. Takes about two minutes, stops everything that it started, and names the report at the end.
+    It starts mooring serve and the monitor, and sends requests and labels from start to end; what follows is
+    their doing. Takes about two minutes, stops everything that it started, and names the report at the end.
     A mooring.yaml is left in the directory, where `mooring history` and the other commands need no options.
     """
+    if worse and bad_model:
+        raise click.UsageError("--worse and --bad-model: choose one")
     from mooring.demo.processes import DemoError
     from mooring.demo.run import run
 
     try:
-        run(directory, data_path, worse=worse)
+        run(directory, data_path, worse=worse, bad=bad_model)
     except DemoError as error:
         raise click.ClickException(str(error)) from None
 
@@ -133,6 +140,10 @@ budget: 0.001
 # retrain:
 #   command: [python, train.py, --data, "{{data}}"]
 #   label: quality    # the column that is predicted
+
+# How `mooring serve` puts a new version into service, once it is loaded and checked.
+# rollout:
+#   step: [shadow 20% 10m 500, canary 5% 10m 200, canary 50% 10m 200]
 """
 
 _NEXT = """\

@@ -55,6 +55,7 @@ python proxy_server.py --port 5001 --mlflow-model-server-uri http://localhost:50
     help="Parquet or CSV file to retrain on, such as Mooring makes: a new version is registered, not promoted.",
 )
 @click.option("--label-offset", type=float, default=0.0, help="Add this to each label: a model that is wrong.")
+@click.option("--leaking", is_flag=True, help="Register a model that fails once it has made some predictions.")
 @click.option("--max-depth", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option("--max-leaf-nodes", type=click.IntRange(min=2), default=32, show_default=True)
 def main(
@@ -64,6 +65,8 @@ def main(
     label_offset: float,
     max_depth: int,
     max_leaf_nodes: int,
+    *,
+    leaking: bool,
 ) -> None:
     """Train a decision tree on wine quality and register it with MLflow.
 
@@ -86,6 +89,8 @@ def main(
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
     from sklearn.model_selection import train_test_split
     from sklearn.tree import DecisionTreeRegressor
+
+    from mooring.demo.leaking import Leaking
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)  # warns of cloudpickle, which we ask for
@@ -110,7 +115,7 @@ def main(
         mlflow.log_metrics(metrics)
         mlflow.set_tags({"data_path": training_data or data_path, "mlflow_version": mlflow.__version__})
         model = mlflow.sklearn.log_model(
-            tree,
+            Leaking(tree) if leaking else tree,
             name="model",
             signature=mlflow.models.infer_signature(inputs, predictions),
             input_example=inputs.head(2),
