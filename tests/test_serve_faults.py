@@ -136,7 +136,7 @@ def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
             wait_for(lambda: "disk_full" in it.stats()["ledger"]["dropped"], 60, "it still stores")
             it.challenge("2")
             gone = it.rolled_out("2", "rolled_back")
-            assert "No space left" in gone.reason
+            assert "there is no room for wine version 2" in gone.reason
             load.wait_for(50)
             (disk / "big").unlink()
             stored = it.stats()["ledger"]["stored"]
