@@ -11,7 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from mooring.cli import main
-from mooring.config import COMMANDS, MonitorSettings, ProxySettings, SettingError, _duration, _is_duration, resolve
+from mooring.config import (
+    COMMANDS,
+    MonitorSettings,
+    ProxySettings,
+    SettingError,
+    _is_duration,
+    duration_text,
+    resolve,
+)
 
 DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
 UPSTREAM = {"upstream": "http://localhost:5002"}
@@ -97,7 +105,7 @@ def test_the_documentation_has_every_setting_and_no_other():
             row = expected.setdefault(flag, {"flag": flag, "variable": f"MOORING_{field.name.upper()}"})
             row["commands"] = ", ".join(filter(None, [row.get("commands"), command]))
             time = _is_duration(hints[field.name])
-            row["default"] = f"`{_duration(field.default)}`" if time else _default(field)
+            row["default"] = f"`{duration_text(field.default)}`" if time else _default(field)
             row["text"] = _description(hints[field.name])
     assert documented == expected
 

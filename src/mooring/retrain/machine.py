@@ -345,6 +345,9 @@ class Retraining:
         if self._state.holder(f"serve/{self._model}") is not None:
             tickets.say(ticket, ROLLS_OUT)
             return None
+        if tickets.is_rolled_out(self._model):
+            tickets.say(ticket, "its rollout is under way, and waits for the supervisor")
+            return None
         gone = "no supervisor runs that would roll it out; without one it is promoted in ten minutes"
         if ticket.message != gone:
             tickets.say(ticket, gone)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from mooring.log.parquet import folder_name
 from mooring.monitor.database import insert
 from mooring.monitor.leases import Lease
-from mooring.monitor.schema import promotions, steps, tickets
+from mooring.monitor.schema import promotions, rollouts, steps, tickets
 from mooring.monitor.state import State
 
 Status = Literal[
@@ -233,6 +233,12 @@ class Tickets:
         """Return the model's ticket that is under way, if there is one."""
         found = self._tickets(tickets.c.model == model, tickets.c.ended.is_(None), newest=1)
         return found[0] if found else None
+
+    def is_rolled_out(self, model: str) -> bool:
+        """Whether a rollout of the model is under way, or waits for its supervisor to come back."""
+        query = select(rollouts.c.id).where(rollouts.c.model == model, rollouts.c.ended.is_(None)).limit(1)
+        with self._state.database.reading() as connection:
+            return connection.scalar(query) is not None
 
     def newest(self, model: str, count: int = 100) -> list[Ticket]:
         """Return a model's newest tickets, the newest first."""

@@ -46,6 +46,7 @@ class Deciding:
         self._may_lead = start.alias == CHAMPION
         self._asked_state = self._asked_registry = self._opened = False
         self._to_take_up: Lead | None = None
+        self._others: Rollout | None = None  # what another supervisor rolls out
 
     def told(self, message: FromFront) -> None:
         """The front says something."""
@@ -92,6 +93,7 @@ class Deciding:
     def _lead(self) -> None:
         def led(lead: Lead) -> None:
             first, self._asked_state = not self._asked_state, True
+            self._others = None if lead.has else lead.rollout
             if lead.has and not self._rolling.leads:
                 self._rolling.drop()
                 self._rolling.leads, self._to_take_up = True, lead
@@ -179,6 +181,8 @@ class Deciding:
         if not self._asked_state or not (self._asked_registry or start.version is not None):
             return
         version = start.version or (seen.followed if seen is not None else rolling.last)
+        if self._others is not None and version == self._others.version and self._others.previous is not None:
+            version = self._others.previous  # the alias was moved to a version that has still to prove itself
         if version is None:
             if rolling.leads and seen is not None and seen.challenger not in (None, *rolling.unfit):
                 rolling.begin(f"{seen.challenger}", "challenger", seen.ticket)
@@ -213,8 +217,10 @@ class Deciding:
 
     def _next(self, seen: watching.Seen, served: Model) -> None:
         """Begin a rollout where the registry calls for one."""
-        rolling = self._rolling
+        rolling, others = self._rolling, self._others
         if seen.followed is not None and seen.followed != served.version:
+            if others is not None and others.version == seen.followed:
+                return  # whoever rolls it out will have made it the champion, or taken the alias back
             if seen.followed not in rolling.unfit:
                 rolling.begin(seen.followed, "moved")
         elif rolling.leads and seen.challenger not in (None, served.version, *rolling.unfit):

@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 class Lead(NamedTuple):
-    """Whether this supervisor rolls out; where it has just begun to, the rollout that was under way."""
+    """Whether this supervisor rolls out, and the rollout that is under way: another's, or one to be taken up."""
 
     has: bool
     rollout: Rollout | None = None
@@ -70,7 +70,7 @@ class Keeper:
         try:
             lease.__enter__()
         except LeaseHeld:
-            return Lead(False)
+            return Lead(False, Rollouts(self.state).unended(self._start.model))
         self.lease = lease
         rollout = Rollouts(self.state).unended(self._start.model)
         return Lead(True, rollout, self._holdout(rollout) if rollout is not None else None)
@@ -85,7 +85,8 @@ class Keeper:
     def begin(self, rollout: Rollout) -> tuple[Rollout, Difference | None] | None:
         """Write that a rollout begins; return it with its number, and what the gate saw of the two versions.
 
-        None where the retraining that it is of is about to write down what the gate saw.
+        One that was champion before has proven itself: whoever goes back to it can't wait for a plan. None where
+        the retraining that it is of is about to write down what the gate saw.
         """
         if rollout.ticket_id is not None:
             try:
@@ -95,6 +96,11 @@ class Keeper:
             else:
                 if ticket.status == "gating" and datetime.now(UTC) - ticket.updated < _GATE_WRITES:
                     return None
+        if rollout.cause == "moved":
+            past = self._surely(lambda: self._rollouts.newest(rollout.model))
+            proven = {one.previous for one in past} | {one.version for one in past if one.status == "promoted"}
+            if rollout.version in proven:
+                rollout = msgspec.structs.replace(rollout, plan=())
         begun = self._surely(lambda: self._rollouts.open(rollout))
         return begun, self._surely(lambda: self._holdout(begun))
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -47,7 +48,13 @@ class Link:
         """Keep a controller running. Raises CantServe where it gives up."""
         backoff, ever = _SHORTEST, False
         while True:
-            heard = await self._run_once()
+            try:
+                heard = await self._run_once()
+            except OSError as error:  # no memory for it, say: clients are answered all the same
+                say(f"the controller can't be started: {error}; it is tried again")
+                backoff = min(2 * backoff, _LONGEST)
+                await asyncio.sleep(backoff)
+                continue
             ever = ever or heard
             assert self._process is not None
             code = await self._process.wait()
@@ -61,12 +68,17 @@ class Link:
         """Run a controller until it ends; return whether anything was heard of it."""
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "mooring.rollout.controller", str(number)),
-            pass_fds=[number],
-            stdin=subprocess.PIPE,
-        )
-        theirs.close()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "mooring.rollout.controller", str(number)),
+                pass_fds=[number],
+                stdin=subprocess.PIPE,
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         assert self._process.stdin is not None
         self._process.stdin.write(self._start)
         self._process.stdin.close()
@@ -76,11 +88,17 @@ class Link:
             while piece := await reader.read(2**16):
                 data += piece
                 for body in unpack(data):
-                    self._heard(from_controller(body))
                     heard = True
+                    self._hear(body)
         writer, self._writer = self._writer, None
         writer.close()
         return heard
+
+    def _hear(self, body: bytes) -> None:
+        try:
+            self._heard(from_controller(body))
+        except Exception:  # noqa: BLE001 - told whole; those whom the front serves are not to suffer from it
+            traceback.print_exc()
 
     async def close(self) -> None:
         """End the controller, in order if it takes that."""

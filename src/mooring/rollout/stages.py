@@ -14,6 +14,7 @@ from mooring.rollout.guards import Guards, Limits
 from mooring.rollout.messages import Model, Outcomes, Replayed, Route, Server
 from mooring.rollout.rollouts import TO_GO, Rollout, Status, Wish, moved
 
+_LONGEST = 1000
 CRASHES = 2
 """How often the new version's server may end while it loads, before it counts as one that does not load."""
 _STOPPED = Server(0, 0)
@@ -140,9 +141,11 @@ class Stages:
         counts = dict(self.rollout.counts)
         requests, at = self.rollout.requests, self.rollout.at
         for outcome in outcomes.outcomes:
+            if outcome.variant != "champion" and outcome.version != self.new.version:
+                continue  # of a version that came before
             counts[outcome.variant] = counts.get(outcome.variant, 0) + 1
             self._guards.observe(outcome)
-            if at is not None and outcome.version == self.new.version and outcome.variant == at.kind:
+            if at is not None and outcome.variant == at.kind:
                 requests += 1
         for name, more in (("left_out", outcomes.left_out), ("shadow_dropped", outcomes.shadow_dropped)):
             if more:
@@ -209,6 +212,8 @@ class Stages:
 
     def fail(self, why: str, *, status: Status = "rolling_back", who: str = "mooring") -> None:
         """Have the champion answer everything at once; then tell."""
+        # It may quote what a model printed or answered, and goes into databases.
+        why = "".join(char if char.isprintable() else " " for char in why)[:_LONGEST]
         self._move(status, "failed" if status == "rolling_back" else "aborted", {"why": why}, who,
                    wanted=True, reason=why, paused=False)  # fmt: skip
 

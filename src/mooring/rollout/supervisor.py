@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _TELL_SECONDS = 0.1
 _SERVING_SECONDS = 1.0
+_REPLAY_SECONDS = 30.0
 _RECENT = 20
 
 
@@ -56,6 +58,8 @@ def run(settings: ServeSettings, alias: str | None, version: str | None) -> None
     Raises CantListen where the address can't be listened on, CantServe where the model can't be served at all,
     ValueError for settings that can't be meant.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a client and a server for each request
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
     run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder)))
 
@@ -161,7 +165,7 @@ class Supervisor:
     def _heard(self, message: FromController) -> None:
         if isinstance(message, Want):
             self._want = message
-            self._bring_about()
+            self._changed()
             return
         task = asyncio.create_task(self._replay(message))
         self._replaying.add(task)
@@ -175,10 +179,12 @@ class Supervisor:
             self._backends[version] = Backend(
                 self._proxy, version, limit=settings.concurrency, queue=settings.queue, patience=settings.timeout
             )
+        for version, backend in self._backends.items():
+            backend.set_addresses(of_socket(path) for path in self._servers.sockets(version))
         self._route()
         for version in self._backends.keys() - wanted - self._retiring.keys():
-            self._retiring[version] = asyncio.create_task(self._retire(version))
-        self._changed()
+            if self._backends[version] is not self._proxy.routes.champion:
+                self._retiring[version] = asyncio.create_task(self._retire(version))
 
     def _route(self) -> None:
         proxy, routes = self._proxy, self._want.routes
@@ -187,6 +193,9 @@ class Supervisor:
         champion = next((backend for route, backend in of if route.variant == "champion"), None)
         if champion is None:
             return
+        now = proxy.routes.champion
+        if not champion.up and now.up and now in self._backends.values():
+            return  # who answers goes on until the next one can
         proxy.routes.set(
             champion,
             [(route.share, backend) for route, backend in of if route.variant == "canary"],
@@ -215,14 +224,18 @@ class Supervisor:
         if backend is None:
             told = Replayed(asked.version, 0, 1, "its servers do not run")
         else:
-            told = await replay(self._proxy, backend, asked)
+            seconds = self._settings.timeout + _REPLAY_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
+                    told = await replay(self._proxy, backend, asked)
+            except TimeoutError:
+                told = Replayed(asked.version, asked.requests, 1, f"it took longer than {seconds:g} s over them")
         self._link.tell(told)
 
     # What it is told
 
     def _changed(self) -> None:
-        for version, backend in self._backends.items():
-            backend.set_addresses(of_socket(path) for path in self._servers.sockets(version))
+        self._bring_about()
         if self._proxy.routes.champion.up:
             self.ready.set()
         self._link.tell(self._serving())
@@ -236,9 +249,11 @@ class Supervisor:
             await asyncio.sleep(_TELL_SECONDS)
             self._collector.flush()
             now = self._proxy.loop.time()
+            for backend in self._backends.values():
+                backend.sweep(now)
             if now - told >= _SERVING_SECONDS:
                 told = now
-                self._link.tell(self._serving())
+                self._changed()
 
     def stats(self) -> dict[str, object]:
         """Return what runs, for /stats."""

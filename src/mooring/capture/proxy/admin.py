@@ -29,6 +29,7 @@ _VERSION = "/model-version/"
 _UPSTREAMS = "/upstreams"
 _LABELS = "/labels"
 _LONGEST = 2**20
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TEXT = "text/plain"
 
 
@@ -102,9 +103,11 @@ class Admin:
         self._labels = labels
         self._upstreams = upstreams
         self._further = further
+        self._local = False
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
         """Listen. Raises OSError where the address can't be listened on."""
+        self._local = host in _LOOPBACK
         return await asyncio.start_server(self._answer, host, port, limit=16 * 1024)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -152,6 +155,8 @@ class Admin:
     def _put_upstreams(self, body: bytes) -> Reply:
         if self._upstreams is None:
             return _SUPERVISED
+        if not self._local:
+            return Reply(403, _TEXT, b"only with --admin-host on loopback: who may do this gets all requests\n")
         try:
             self._upstreams.set(msgspec.json.decode(body, type=list[Upstream]))
         except (msgspec.DecodeError, ValueError) as error:
@@ -184,12 +189,9 @@ class Admin:
             return Reply(200, _TEXT, b"ok\n")
         stats = await self._snapshot()
         if path == "/readyz":
-            ready = stats.ready == stats.workers
-            return (
-                Reply(200, _TEXT, b"ready\n")
-                if ready
-                else Reply(503, _TEXT, b"exchanges can't be stored, or no model server is up\n")
-            )
+            if stats.ready < stats.workers:
+                return Reply(503, _TEXT, b"exchanges can't be stored\n")
+            return Reply(200, _TEXT, b"ready\n") if stats.up else Reply(503, _TEXT, b"no model server is up\n")
         past = past_ledger(self._spool, stats.ended)
         if path == "/stats":
             return Reply(

@@ -67,9 +67,19 @@ class Backend:
         return bool(self._pools)
 
     @property
+    def has_room(self) -> bool:
+        """Whether a server could begin with a request now."""
+        return self._least() is not None
+
+    @property
     def waiting(self) -> int:
         """How many requests wait."""
         return len(self._waiting)
+
+    @property
+    def live_waiting(self) -> bool:
+        """Whether a client waits, and not a copy for the shadow alone."""
+        return any(one.flow.tap is not None and one.flow.tap.variant != "shadow" for one in self._waiting)
 
     @property
     def addresses(self) -> list[Address]:
@@ -92,7 +102,8 @@ class Backend:
             self._waiting.append(Waiting(flow, self.proxy.now + self._patience))
             return
         # In a turn of its own, since the answer to many in a row begins with the next.
-        self.proxy.loop.call_soon(flow.refused, "All model servers are busy, and as many requests wait as may.")
+        why = "All model servers are busy, and as many requests wait as may."
+        self.proxy.loop.call_soon(self._turn_away, flow, why)
 
     def freed(self) -> None:
         """Go on with those that wait, now that a server may have room."""
@@ -127,6 +138,9 @@ class Backend:
         for pool in known.values():
             pool.close()
         self.freed()
+        champion = self.proxy.routes.champion
+        if not self._pools and self._waiting and champion is not self:
+            self.hand_over(champion)
 
     def hand_over(self, other: Backend) -> None:
         """Have another backend answer those that wait."""
@@ -136,12 +150,22 @@ class Backend:
                 one.flow.move(other)
 
     def sweep(self, now: float) -> None:
-        """Refuse those that have waited for too long."""
+        """Turn those away that have waited for too long."""
         waiting = self._waiting
         while waiting and (waiting[0].flow.gone or waiting[0].deadline < now):
-            flow = waiting.popleft().flow
-            if not flow.gone:
-                flow.refused("No model server was free for it in time.")
+            self._turn_away(waiting.popleft().flow, "No model server was free for it in time.")
+
+    def _turn_away(self, flow: Flow, why: str) -> None:
+        """Have the champion answer what a canary has no room for; what the champion has none for is refused."""
+        champion = self.proxy.routes.champion
+        if flow.gone:
+            return
+        if champion is self:
+            flow.refused(why)
+            return
+        if champion.has_room and flow.tap is not None and flow.tap.variant == "canary":
+            self.proxy.canary_lost(flow.tap)  # it alone has none, so that is a fault of its own
+        flow.move(champion)
 
     async def drained(self) -> None:
         """Return once it has nothing to do any more."""

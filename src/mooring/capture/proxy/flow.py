@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LEGACY_BYTES = 64 * 2**20
 """A body of MLflow 1 is held until it is whole; a longer one passes as it is."""
-GATHERED_BYTES = 256 * 1024
+GATHERED_BYTES = 8 * 2**20
 """So much of a request is gathered before it takes the place of another at a server that has so many at a time."""
 RETRY_AFTER = 1
 SCORING_PATH = b"/invocations"
@@ -133,6 +133,9 @@ class Flow:
         else:
             proxy.recorder.ledger.passed += 1
         self._target = target if target == b"*" else self.backend.prefix + target
+        # Where its head can't go on before its body is seen, the model server can't be asked.
+        if (self._sniffed is not None or self.backend.limit is not None) and version == "1.1":
+            self._continued = read.get(b"expect", b"").strip().lower() == b"100-continue"
         if self._sniffed is None:
             self._request_out.append(self.head_out())
 
@@ -141,10 +144,7 @@ class Flow:
     def activate(self) -> None:
         """Begin: those that the client sent before this one have their answers."""
         self._active = True
-        expect = self._fields.read.get(b"expect", b"").strip().lower()
-        if self._sniffed is not None and expect == b"100-continue" and self.version == "1.1":
-            # Its head can't go on before its body is seen, so the model server can't be asked.
-            self._continued = True
+        if self._continued:
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def request_body(self, data: bytes) -> None:
@@ -180,7 +180,10 @@ class Flow:
             if self.backend.limit is not None and self._waits_for_more():
                 return
             self._acquired = True
-            if self._stops_here:
+            backend, routes = self.backend, self.proxy.routes
+            if backend.limit is not None and backend is not routes.champion and backend not in routes.backends:
+                self.move(routes.champion)  # it was taken out of service meanwhile
+            elif self._stops_here:
                 # In a turn of its own, since the answer to many in a row begins with the next.
                 self.proxy.loop.call_soon(self._answer_here)
             else:
@@ -190,9 +193,7 @@ class Flow:
 
     def _waits_for_more(self) -> bool:
         """Whether more of the request is to come before a server is kept busy with it."""
-        if self.request_complete or self.body_size >= GATHERED_BYTES:
-            return False
-        return b"expect" not in self._fields.read
+        return not self.request_complete and self.body_size < GATHERED_BYTES
 
     def move(self, backend: Backend) -> None:
         """Have another backend answer, of which nothing has been asked yet."""

@@ -102,7 +102,8 @@ class Pool:
         except TimeoutError:
             self._unreachable(flow, counted, "did not accept a connection in time.", 504, "upstream_timeout")
         except OSError as error:
-            self._unreachable(flow, counted, f"can't be reached: {_why(error)}", 502, "upstream_unreachable")
+            gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            self._unreachable(flow, counted, f"can't be reached: {_why(error)}", 502, "upstream_unreachable", gone)
         else:
             connection.counted = counted
             if flow.gone:
@@ -122,11 +123,13 @@ class Pool:
             )
         return connection
 
-    def _unreachable(self, flow: Flow, counted: bool, why: str, status: int, code: str) -> None:
+    def _unreachable(
+        self, flow: Flow, counted: bool, why: str, status: int, code: str, gone: bool = False
+    ) -> None:
         self.outstanding -= counted
         message = f"The model server at {self.address.url} {why}"
         self._proxy.say(message)
-        if self.backend.limit is not None:
+        if gone and self.backend.limit is not None:
             self.backend.lost(self, flow)
         else:
             flow.failed(status, code, message)

@@ -116,7 +116,8 @@ class Proxy:
         """Return what this process has counted."""
         self._stats.ledger = self.recorder.ledger
         self._stats.clients, self._stats.upstreams = len(self.clients), len(self.upstreams)
-        self._stats.ready = int(self.recorder.ready and not self.draining and self.routes.champion.up)
+        self._stats.ready = int(self.recorder.ready and not self.draining)
+        self._stats.up = int(self.routes.champion.up)
         self._stats.waiting = sum(backend.waiting for backend in self.routes.backends)
         self._stats.answers = {
             f"{variant} {status} {version or ''}": count
@@ -131,7 +132,7 @@ class Proxy:
             observe(tap.status, tap.elapsed())
             answered = tap.version, tap.variant, tap.status
             answers[answered] = answers.get(answered, 0) + 1
-            if self.recent is not None and tap.status == 200 and tap.kept and len(tap.request) <= RECENT_BYTES:
+            if self.recent is not None and tap.whole and len(tap.request) <= RECENT_BYTES:
                 self.recent.append(tap)
             if not tap.sampled:
                 self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)

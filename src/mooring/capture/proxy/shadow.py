@@ -144,7 +144,8 @@ class Shadows:
         proxy, account = self._proxy, self._proxy.recorder.ledger.shadow
         account["copied"] = account.get("copied", 0) + 1
         backend = proxy.routes.shadow
-        if backend is None or "truncated" in live.errors:
+        # What clients wait for comes first, where the same servers are the canary's, too.
+        if backend is None or backend.live_waiting or "truncated" in live.errors:
             self._count_dropped()
             return
         flow = ShadowFlow(proxy, backend, live, self._end)

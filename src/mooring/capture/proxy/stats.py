@@ -28,6 +28,7 @@ class Stats(msgspec.Struct):
     upstreams: int = 0
     workers: int = 1
     ready: int = 0
+    up: int = 0
     waiting: int = 0
     answers: dict[str, int] = {}
     """Answers by "VARIANT STATUS VERSION"."""
@@ -62,6 +63,7 @@ class Stats(msgspec.Struct):
             self.upstreams + other.upstreams,
             self.workers + other.workers,
             self.ready + other.ready,
+            self.up + other.up,
             self.waiting + other.waiting,
             answers,
             self.ended | other.ended,

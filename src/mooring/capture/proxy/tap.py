@@ -134,6 +134,11 @@ class Tap:
         body += data
         return body
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a request that was answered with success, and all of both was kept."""
+        return self.status == 200 and self.kept and not self.errors
+
     def elapsed(self) -> int:
         """Stop the clock, and return the nanoseconds since the request's head."""
         self.duration_ns = time.perf_counter_ns() - self._started

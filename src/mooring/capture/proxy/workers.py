@@ -164,7 +164,7 @@ class Worker:
                     self.tell("stats")
                     self._writer, self._last = await self._hear(2.0)
                 except (OSError, TimeoutError, msgspec.MsgspecError):
-                    self._last.ready = 0
+                    self._last.ready = self._last.up = 0
             return self._last + self._past
 
     async def _hear(self, seconds: float, last: bool = False) -> tuple[str, Stats]:
@@ -204,7 +204,7 @@ class Worker:
                 ledger = self._last.ledger
             self._past.ended[self._writer] = ledger.ended()
         self._last.ledger = Ledger()
-        self._last.clients = self._last.upstreams = self._last.ready = self._last.workers = 0
+        self._last.clients = self._last.upstreams = self._last.ready = self._last.up = self._last.workers = 0
         self._past, self._last, self._writer = self._past + self._last, Stats(workers=0), ""
 
     async def end(self, seconds: float) -> None:
