@@ -237,7 +237,7 @@ def commands() -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def supervised(
-    directory: Path, store: Path, *flags: str, wait: bool = True, **environment: str
+    directory: Path, store: Path, *flags: str, follows: str = "@champion", **environment: str
 ) -> Iterator[Supervised]:
     """Run `mooring serve` in `directory` with a copy of the registry `store`, until it serves."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def supervised(
         "-m",
         "mooring",
         "serve",
-        f"models:/{MODEL}@champion",
+        f"models:/{MODEL}{follows}",
         "--port",
         "0",
         "--poll",
@@ -265,8 +265,7 @@ def supervised(
     output = directory / "serve.log"
     with running(["env", *given, *command], directory, output) as process:
         found = Supervised(directory, process, 0, 0, environment)
-        if wait:
-            wait_until_serving(found)
+        wait_until_serving(found)
         yield found
 
 

@@ -141,7 +141,7 @@ def test_a_slow_canary_is_seen(guards):
 
 
 def test_latency_waits_until_the_champion_is_known(guards):
-    assert row(guards, "latency").note == "waits for 100 answers of the champion"
+    assert row(guards, "latency").note == "waits for 50 answers of the champion"
     assert after(guards, canary(seconds=10)) is None
     after(guards, champion(), 100)
     assert row(guards, "latency").note == ""

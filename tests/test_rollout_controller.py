@@ -120,6 +120,7 @@ def test_what_can_not_be_served_ends_it_with_the_reason(front, client, given, sa
     assert "Traceback" not in one.said
 
 
+@pytest.mark.slow
 def test_with_the_registry_away_it_serves_what_it_served_before(front, client, monkeypatch):
     serving(front).terminate()
     [port] = free_ports(1)
@@ -232,6 +233,7 @@ def test_one_that_does_not_load_is_rolled_back(front, client):
     assert aliases(client) == {"champion": "1"}
 
 
+@pytest.mark.slow
 def test_one_that_never_gets_ready_is_rolled_back(front, client):
     one = serving(front, start_timeout=1.0)
     one.servers["2"] = Server(1, 0)
@@ -353,6 +355,7 @@ def test_of_two_that_come_at_once_the_newest_wins(front, client, how):
     one.until(lambda: aliases(client).get("challenger") != "2")
 
 
+@pytest.mark.slow
 def test_a_champion_moved_while_another_is_made_it_is_followed(front, client, tmp_path):
     one = stepping(front, client, "canary 5% 1h 1")
     with locked(tmp_path / "mlflow.db"):
@@ -419,6 +422,7 @@ def test_killed_in_a_step_it_goes_on_in_that_step_with_what_it_knew(front, clien
     failing(one)
 
 
+@pytest.mark.slow
 def test_killed_while_it_loads_or_checks_it_goes_on(front, client):
     one = serving(front)
     one.servers["2"] = Server(1, 0)
@@ -458,6 +462,7 @@ def test_killed_while_the_registry_is_away_it_finishes_when_that_is_back(front, 
     assert "challenger" not in aliases(client)
 
 
+@pytest.mark.slow
 def test_the_whole_supervisor_killed_another_goes_on_when_the_lease_is_free(front, client):
     one = stepping(front, client, *LONG)
     one.kill()
@@ -471,6 +476,7 @@ def test_the_whole_supervisor_killed_another_goes_on_when_the_lease_is_free(fron
     assert other.rollout().number == 1
 
 
+@pytest.mark.slow
 def test_without_the_lease_it_follows_the_champion_and_moves_nothing(front, client, tmp_path):
     with State(STATE) as state, state.lease("serve/wine", 600):
         one = serving(front, *PLAN)

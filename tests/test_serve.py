@@ -17,7 +17,7 @@ import pytest
 import mooring
 from mooring.demo.processes import wait_for
 from peers import post
-from supervised import BODY, PLAN, Load, register, supervised, wait_until_serving
+from supervised import BODY, PLAN, Load, register, supervised
 
 pytestmark = pytest.mark.e2e
 
@@ -95,6 +95,7 @@ def test_killed_in_the_middle_it_comes_back_to_the_same_step_and_leaves_nothing_
     assert load.failures == []
 
 
+@pytest.mark.slow
 def test_a_person_pauses_resumes_and_aborts(store, tmp_path):
     plan = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 90% 1h 20")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
@@ -138,6 +139,7 @@ def test_more_than_it_can_answer_gets_503_at_once_and_the_rest_is_answered(store
         assert it.stats()["ledger"]["errors"] == {"overloaded": found[503]}
 
 
+@pytest.mark.slow
 def test_503_says_when_to_come_again(store, tmp_path):
     with supervised(tmp_path, store, "--queue", "0") as it:
         it.move_champion("9")
@@ -155,6 +157,7 @@ def test_503_says_when_to_come_again(store, tmp_path):
         assert "X-Model-Version" not in refused
 
 
+@pytest.mark.slow
 def test_a_slow_upload_takes_nobodys_place_and_a_client_that_left_keeps_its_own(store, tmp_path):
     with supervised(tmp_path, store, "--queue", "0") as it:
         request = post(BODY)
@@ -206,9 +209,12 @@ def test_a_server_that_crashes_is_replaced_and_the_others_answer(store, tmp_path
         assert 'mooring_server_crashes_total{version="1"} 1.0' in it.admin("/metrics")
 
 
-def test_a_version_is_served_for_good_where_it_is_named(store, tmp_path):
-    with supervised(tmp_path, store, "--model", "models:/wine/2") as it:
-        assert it.ask()[1] == "1"  # the argument is what counts
-    with supervised(tmp_path / "b", store, wait=False) as it:
-        wait_until_serving(it)
-        assert it.ask()[1] == "1"
+@pytest.mark.slow
+def test_a_version_that_is_named_is_served_for_good(store, tmp_path):
+    with supervised(tmp_path, store, follows="/2") as it:
+        it.move_champion("9")
+        it.challenge("5")
+        with Load(it.port, clients=1) as load:
+            load.wait_for(200)
+        assert load.versions() == {"2"}
+        assert it.rollouts() == []

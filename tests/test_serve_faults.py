@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import free_ports, wait_for, wait_until_up
+from mooring.demo.processes import free_ports, wait_for
 from serving import with_environment
 from supervised import Load, Supervised, register, supervised
 
@@ -39,8 +41,10 @@ def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
         ("3", "does not load", False),
         ("4", "requests that were put to it as a check", False),
         ("5", "errors: ", True),
-        ("6", "latency: ", False),
-        ("7", "", False),  # by its memory or, as that takes time, by its latency
+        pytest.param("6", "latency: ", False, marks=pytest.mark.slow),
+        pytest.param(
+            "7", "", False, marks=pytest.mark.slow
+        ),  # by its memory or, as that takes time, by its latency
         ("8", "exit code 7", False),
     ],
     ids=["does not load", "answers errors at once", "answers errors later", "is slow", "grows", "crashes"],
@@ -69,6 +73,7 @@ def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version
     wait_for(lambda: len(it.servers()) == 1, 60, f"a server of version {version} runs on")
 
 
+@pytest.mark.slow
 def test_of_two_promotions_at_once_the_newest_wins(store, tmp_path):
     plan = ("--rollout-step", "canary 50% 1h 20")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
@@ -85,6 +90,17 @@ def test_of_two_promotions_at_once_the_newest_wins(store, tmp_path):
     assert load.failures == []
 
 
+def answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 @pytest.mark.slow
 def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering(store, tmp_path):
     [port] = free_ports(1)
@@ -93,13 +109,13 @@ def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering
     output = tmp_path / "registry.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            with_environment(command, {"PATH": os.environ["PATH"]}),
+            with_environment(command, {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}),
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
     try:
-        wait_until_up(port, process, output)
+        wait_for(lambda: answers(port), 120, "the registry does not answer")
         with (
             supervised(tmp_path, store, "--workers", "2", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}") as it,
             Load(it.port, clients=1) as load,

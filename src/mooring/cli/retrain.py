@@ -341,8 +341,8 @@ def _told(state: State, done: Any) -> None:
     before = f", {done.previous} was" if done.previous else ""
     click.echo(f"version {done.version} of {done.model} is the champion now{before}")
     if state.holder(f"serve/{done.model}") is not None:
-        told = "mooring serve rolls it out, without a restart; until then the one before answers: see mooring rollout"
-        click.echo(f"{told} status", err=True)
+        told = "mooring serve rolls it out, without a restart; until then the one before answers"
+        click.echo(f"{told}: see mooring rollout status", err=True)
     else:
         click.echo("a server that runs already must be restarted: MLflow's loads a model once", err=True)
 

@@ -28,7 +28,7 @@ SLOWER = 0.05
 """How much larger the share of slow answers may be than the champion's; a 95th percentile leaves 5 %."""
 SLACK_SECONDS = 0.002
 """So much longer an answer may take in any case: less is nothing that a client sees."""
-LEAST_TIMES = 100
+LEAST_TIMES = 50
 """Answers of the champion that it takes to know its 95th percentile."""
 _MOST_TIMES = 500
 _MOST_ALONE = 8

@@ -109,7 +109,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):
-    """The front tells how requests were answered while more than one version has a route, some at a time.
+    """The front tells how requests were answered while the servers of more than one version are wanted.
 
     `left_out` counts those that there was no room for; `shadow_dropped` the copies that the queue had none for.
     """

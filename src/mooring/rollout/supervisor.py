@@ -201,7 +201,8 @@ class Supervisor:
             [(route.share, backend) for route, backend in of if route.variant == "canary"],
             next(((route.share, backend) for route, backend in of if route.variant == "shadow"), None),
         )
-        proxy.watcher = self._collector if proxy.routes.several else None
+        # From when the next version loads on, so that it is known by then how the champion does.
+        proxy.watcher = self._collector if len(self._want.models) > 1 else None
         for backend in before:
             if backend not in proxy.routes.backends:
                 backend.hand_over(champion)

@@ -48,7 +48,7 @@ class CantListen(OSError):
 
 
 class Watcher(Protocol):
-    """Whoever is told how requests were answered while several versions have some."""
+    """Whoever is told how requests were answered, and copies of them."""
 
     def answered(self, tap: Tap) -> None:
         """A request was answered by the champion or the canary, or the canary was lost over it."""
@@ -164,13 +164,13 @@ class Proxy:
         """Let the last bytes of these answers go, and copies of some requests to the shadow."""
         for flow, _, last, broken in done:
             flow.client.finished(flow, last, broken)
-        if not self.routes.several:
-            return
-        for _, tap, _, _ in done:
-            if self.watcher is not None:
+        if self.watcher is not None:
+            for _, tap, _, _ in done:
                 self.watcher.answered(tap)
-            if tap.copied and tap.status and not tap.errors:
-                self.shadows.send(tap)
+        if self.routes.shadow is not None:
+            for _, tap, _, _ in done:
+                if tap.copied and tap.status and not tap.errors:
+                    self.shadows.send(tap)
 
     def client_lost(self, client: ClientProtocol) -> None:
         """Forget a connection that is closed."""
