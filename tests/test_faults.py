@@ -210,7 +210,7 @@ def past(log: Path) -> dict:
     """Return the account of all that have ended, by the names of its parts."""
     ledger = json.loads((log / ".spool" / "ledger.json").read_bytes())["ledger"]
     assert ledger.pop(0) == "ledger"
-    names = ("seen", "stored", "in_flight", "sampled_out", "failed", "passed", "dropped", "errors")
+    names = ("seen", "stored", "in_flight", "sampled_out", "failed", "passed", "dropped", "errors", "shadow")
     return dict(zip(names, ledger, strict=True))
 
 

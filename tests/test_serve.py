@@ -96,6 +96,24 @@ def test_killed_in_the_middle_it_comes_back_to_the_same_step_and_leaves_nothing_
 
 
 @pytest.mark.slow
+def test_killed_over_a_champion_that_was_moved_by_hand_it_does_not_trust_the_alias(store, tmp_path):
+    plan = ("--rollout-step", "canary 20% 1h 30")
+    with supervised(tmp_path, store, *plan) as it:
+        it.move_champion("2")
+        before = it.in_step(0)
+        os.kill(it.process.pid, signal.SIGKILL)
+        it.process.wait()
+        wait_for(lambda: not it.servers(), 20, "model servers live on")
+    with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
+        assert "version 1 of wine is served" in it.said
+        load.wait_for(20)
+        assert load.answers[200, "1"] > load.answers[200, "2"]
+        assert it.in_step(0).id == before.id
+        wait_for(lambda: (200, "2") in load.answers, 60, "the canary does not answer")
+    assert load.failures == []
+
+
+@pytest.mark.slow
 def test_a_person_pauses_resumes_and_aborts(store, tmp_path):
     plan = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 90% 1h 20")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
