@@ -401,18 +401,20 @@ def test_a_client_that_goes_away_is_accounted_for(one):
 
 
 def test_a_connection_that_the_server_closed_is_not_used_for_a_post(tmp_path):
-    posts = []
+    posts, ended = [], []
 
     def handle(connection):
         with connection.makefile("rb") as file:
             posts.append(read_message(file))
             connection.sendall(OK)
+        connection.shutdown(socket.SHUT_RDWR)  # by its end the proxy's side has been told
+        ended.append(connection)
 
     with upstream(handle) as server, proxy(tmp_path, server.url) as running:
-        for number in range(20):
+        for number in range(1, 21):
             assert running.exchange(post()).line == "HTTP/1.1 200 OK"
-            wait_for(lambda: server.connections[-1].fileno() < 0, 10, "the server does not close")
-            assert len(posts) == number + 1
+            wait_for(lambda number=number: len(ended) == number, 10, "the server does not close")
+            assert len(posts) == number
 
 
 def test_connections_to_the_server_are_kept(one):
