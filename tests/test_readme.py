@@ -89,6 +89,7 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
     assert len(ran) == 10, "the README has other blocks than this test knows"
 
 
+@pytest.mark.slow  # the demonstration itself is tests/test_loop.py
 def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
     """What `make demo` runs, in an environment that is not activated: the loop closes, by itself."""
     command = [sys.executable, "-m", "mooring", "demo", "--dir", "d"]
