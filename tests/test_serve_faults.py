@@ -8,12 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import free_ports, wait_for
+from mooring.demo.processes import free_ports, pings, wait_for
 from serving import with_environment
 from supervised import Load, Supervised, register, supervised
 
@@ -90,17 +89,6 @@ def test_of_two_promotions_at_once_the_newest_wins(store, tmp_path):
     assert load.failures == []
 
 
-def answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
 @pytest.mark.slow
 def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering(store, tmp_path):
     [port] = free_ports(1)
@@ -115,7 +103,7 @@ def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering
             start_new_session=True,
         )
     try:
-        wait_for(lambda: answers(port), 120, "the registry does not answer")
+        wait_for(lambda: pings(port, "/health"), 120, "the registry does not answer")
         with (
             supervised(tmp_path, store, "--workers", "2", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}") as it,
             Load(it.port, clients=1) as load,
@@ -136,12 +124,12 @@ def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering
             process.wait()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted by root alone")
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a full disk, which takes root to mount one")
 def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", disk], check=False).returncode:
-        pytest.skip("a small disk can't be mounted here")
+        pytest.skip("NOT TESTED: a full disk. No tmpfs can be mounted here")
     try:
         flags = ("--log", str(disk / "log"), "--serve-directory", str(disk / "serve"))
         with supervised(tmp_path, store, *flags) as it, Load(it.port) as load:

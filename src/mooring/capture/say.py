@@ -1,10 +1,16 @@
-"""What goes wrong again and again is said now and then."""
+"""What is said on stderr: once, or now and then where it goes wrong again and again."""
 
 from __future__ import annotations
 
 import sys
 import time
 from contextlib import suppress
+
+
+def say(text: str) -> None:
+    """Print a line to stderr, if it takes that: it may be a file on a disk that is full."""
+    with suppress(OSError):
+        print(f"mooring: {text}", file=sys.stderr, flush=True)
 
 
 class Seldom:
@@ -20,5 +26,4 @@ class Seldom:
         if now - self._said < self._seconds:
             return
         self._said = now
-        with suppress(OSError):  # it may be a file on a disk that is full
-            print(f"mooring: {text}", file=sys.stderr, flush=True)
+        say(text)

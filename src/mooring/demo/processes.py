@@ -81,11 +81,11 @@ def wait_until_up(port: int, process: subprocess.Popen[bytes], log: Path, second
     wait_for(up, seconds, f"nothing answers on port {port} after {seconds:.0f} seconds; see {log}")
 
 
-def pings(port: int) -> bool:
-    """Whether a server on `port` of this machine answers /ping with 200."""
+def pings(port: int, path: str = "/ping") -> bool:
+    """Whether a server on `port` of this machine answers `path` with 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/ping")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, HTTPException):
         return False

@@ -70,7 +70,7 @@ class Worker:
     ) -> None:
         try:
             value = work()
-        except Exception as error:  # noqa: BLE001  the loop raises what it does not know
+        except Exception as error:  # noqa: BLE001 - handed on: the loop raises what it does not know
             self._returned.put(partial(failed, error))
         else:
             self._returned.put(partial(then, value))

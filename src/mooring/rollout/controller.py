@@ -19,7 +19,7 @@ from typing import Any
 import click
 import msgspec
 
-from mooring.capture.say import Seldom
+from mooring.capture.say import Seldom, say
 from mooring.config import MonitorSettings, load
 from mooring.monitor.alerts import Channel
 from mooring.monitor.run import channels_of
@@ -27,15 +27,12 @@ from mooring.rollout import messages
 from mooring.rollout.background import Returned
 from mooring.rollout.deciding import CantServe, Deciding
 from mooring.rollout.keeping import Keeper
-from mooring.rollout.rolling import say
-from mooring.rollout.start import Start
+from mooring.rollout.start import GAVE_UP, Start
 
 _TICK_SECONDS = 0.2
 _RECEIVE = 1 << 18
 _SELDOM_SECONDS = 60.0
 _RELEASE_SECONDS = 2.0
-GAVE_UP = 2
-"""The exit code of a controller that can't do what it was told, however often it is started."""
 
 
 class Controller:

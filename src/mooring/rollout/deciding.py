@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from mooring.capture.say import Seldom
+from mooring.capture.say import Seldom, say
 from mooring.monitor.database import StateError
 from mooring.monitor.tracking import TrackingError
 from mooring.retrain.registry import CHAMPION, Missing
@@ -14,7 +14,7 @@ from mooring.rollout.background import Chores, Returned
 from mooring.rollout.keeping import Keeper, Lead
 from mooring.rollout.messages import FromController, FromFront, Model, Outcomes, Replayed, Serving
 from mooring.rollout.plan import parse
-from mooring.rollout.rolling import SELDOM_SECONDS, Rolling, say
+from mooring.rollout.rolling import SELDOM_SECONDS, Rolling
 from mooring.rollout.rollouts import TO_GO, Rollout
 from mooring.rollout.start import Start
 

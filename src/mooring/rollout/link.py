@@ -12,15 +12,13 @@ from contextlib import suppress
 
 import msgspec
 
-from mooring.capture.proxy.workers import say
+from mooring.capture.say import say
 from mooring.rollout.messages import FromController, FromFront, from_controller, pack, unpack
-from mooring.rollout.start import Start
+from mooring.rollout.start import GAVE_UP, Start
 
 _MOST_UNSENT = 8 * 2**20
 _SHORTEST, _LONGEST = 1.0, 30.0
 _END_SECONDS = 10.0
-GAVE_UP = 2
-"""The exit code of a controller that can't do what it was told, however often it is started."""
 
 
 class CantServe(Exception):

@@ -75,10 +75,9 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Serving(msgspec.Struct, frozen=True, tag="serving"):
-    """The front tells how servers are, whenever that changes and every second, and which address it listens on."""
+    """The front tells how servers are, whenever that changes and every second."""
 
     servers: dict[str, Server]
-    address: str = ""
 
 
 class Replayed(msgspec.Struct, frozen=True, tag="replayed"):

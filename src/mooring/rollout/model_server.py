@@ -22,6 +22,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import ctypes
+import io
 import math
 import signal
 import threading
@@ -67,7 +68,8 @@ def serve(model: str, path: str, timeout: float) -> None:
     os.environ["__pyfunc_model_path__"] = Path(os.path.abspath(model)).as_uri()  # noqa: SIM112
     os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(math.ceil(timeout))
     # As on a terminal: what a model prints before it crashes is seen.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         import uvicorn
         from mlflow.pyfunc.scoring_server.app import app

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mooring.capture.say import Seldom
+from mooring.capture.say import Seldom, say
 from mooring.monitor.database import StateError
 from mooring.monitor.leases import LeaseLost
 from mooring.monitor.tracking import TrackingError
@@ -280,9 +278,3 @@ class Rolling:
         self._unwritten += 1
         work = partial(self._keeper.move, before, after, what, detail, who)
         self._chores.do("write", "state", work, written, failed)
-
-
-def say(text: str) -> None:
-    """Print a line to stderr, if it takes that."""
-    with suppress(OSError):
-        print(f"mooring: {text}", file=sys.stderr, flush=True)

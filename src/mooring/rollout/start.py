@@ -6,6 +6,9 @@ import msgspec
 
 from mooring.config import ServeSettings
 
+GAVE_UP = 2
+"""The exit code of a controller that can't do what it was told, however often it is started."""
+
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What a controller is to do, as JSON on its stdin.

@@ -30,10 +30,10 @@ from mooring.capture.proxy.workers import (
     look_after,
     open_admin,
     run_loop,
-    say,
     stop_on_signals,
 )
 from mooring.capture.recorder import Recorder
+from mooring.capture.say import say
 from mooring.rollout.link import Link
 from mooring.rollout.messages import FromController, Replay, Replayed, Route, Server, Serving, Want
 from mooring.rollout.outcomes import Collector
@@ -50,6 +50,8 @@ _TELL_SECONDS = 0.1
 _SERVING_SECONDS = 1.0
 _REPLAY_SECONDS = 30.0
 _RECENT = 20
+_FILES = 10_240
+"""Open files that are asked for, one for each client and more: as many as macOS lets a process have."""
 
 
 def run(settings: ServeSettings, alias: str | None, version: str | None) -> None:
@@ -58,8 +60,10 @@ def run(settings: ServeSettings, alias: str | None, version: str | None) -> None
     Raises CantListen where the address can't be listened on, CantServe where the model can't be served at all,
     ValueError for settings that can't be meant.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a client and a server for each request
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
     run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder)))
 
@@ -242,7 +246,7 @@ class Supervisor:
         self._link.tell(self._serving())
 
     def _serving(self) -> Serving:
-        return Serving(self._servers.states(), f"{self._settings.host}:{self._settings.port}")
+        return Serving(self._servers.states())
 
     async def _tell(self) -> None:
         told = 0.0

@@ -53,13 +53,8 @@ class Backend:
         self._waiting: deque[Waiting] = deque()
         self._free = asyncio.Event()
         self._pools = [Pool(self, address) for address in addresses]
-        self.name(version)
-
-    def name(self, version: str | None) -> None:
-        """Say which version this is: the log and the answers name it from now on."""
         self.version = version
         self.version_line = b"" if version is None else b"\r\nX-Model-Version: " + _field_value(version)
-        self.known_answers.clear()
 
     @property
     def up(self) -> bool:

@@ -139,6 +139,15 @@ class Flow:
         if self._sniffed is None:
             self._request_out.append(self.head_out())
 
+    def _begin_whole(self, proxy: Proxy, client: ClientProtocol, tap: Tap, backend: Backend) -> None:
+        """Be a scoring request that is there in full, in the place of __init__, which parses one."""
+        self.proxy, self.client, self.tap, self.backend = proxy, client, tap, backend
+        self.method, self.version = b"POST", "1.1"
+        self.keep_alive = self.request_complete = self.has_body = self._active = self._acquired = True
+        self.answer_begun = self._done = self._answer_chunked = self._retried = False
+        self.answer_out = []
+        self._upstream = self._whole = None
+
     # The request
 
     def activate(self) -> None:

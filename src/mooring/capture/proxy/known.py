@@ -59,21 +59,13 @@ class KnownFlow(Flow):
     __slots__ = ("_body", "_known")
 
     def __init__(self, proxy: Proxy, client: ClientProtocol, known: KnownRequest, body: bytes) -> None:
-        self.proxy = proxy
-        self.client = client
-        self.method = b"POST"
-        self.version = "1.1"
-        self.keep_alive = self.request_complete = self.has_body = self._active = self._acquired = True
-        self.answer_begun = self._done = self._answer_chunked = False
-        self.answer_out = []
-        self._upstream = self._whole = None
-        self._retried = False
+        tap = Tap(proxy, known.fields, known.target)
+        backend = proxy.choose(tap, known.fields)
+        tap.go_to(backend)
+        tap.request_body(body)
+        self._begin_whole(proxy, client, tap, backend)
         self._known = known
         self._body = body
-        self.tap = tap = Tap(proxy, known.fields, known.target)
-        self.backend = proxy.choose(tap, known.fields)
-        tap.go_to(self.backend)
-        tap.request_body(body)
 
     def connected(self, upstream: UpstreamProtocol) -> None:
         """Take the connection to the model server, and send all of the request."""

@@ -45,16 +45,7 @@ class ShadowFlow(Flow):
     def __init__(
         self, proxy: Proxy, backend: Backend, live: Tap, done: Callable[[ShadowFlow, bool], None]
     ) -> None:
-        self.proxy = proxy
-        self.client = cast("ClientProtocol", _Nobody())
-        self.backend = backend
-        self.method = b"POST"
-        self.version = "1.1"
-        self.keep_alive = self.request_complete = self.has_body = self._active = self._acquired = True
-        self.answer_begun = self._done = self._answer_chunked = False
-        self.answer_out = []
-        self._upstream = self._whole = None
-        self._retried = True
+        self._begin_whole(proxy, cast("ClientProtocol", _Nobody()), live.copy(backend), backend)
         self._report = done
         self.live = live
         body = bytes(live.request)
@@ -65,7 +56,6 @@ class ShadowFlow(Flow):
         head = b"POST %b%b%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n"
         prefix = backend.prefix + live.target
         self._request = head % (prefix, backend.version_and_host, fields, live.answer_id, len(body)) + body
-        self.tap = live.copy(backend)
 
     @property
     def usual(self) -> bool:

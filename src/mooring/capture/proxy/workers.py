@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Coroutine
@@ -22,6 +21,7 @@ from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
 from mooring.capture.proxy.server import BACKLOG, Proxy, bind, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
+from mooring.capture.say import say
 from mooring.exchange import Ledger
 from mooring.spool import last_ledger
 
@@ -322,9 +322,3 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
         return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
-
-
-def say(text: str) -> None:
-    """Print to stderr, if it takes that."""
-    with suppress(OSError):
-        print(f"mooring: {text}", file=sys.stderr, flush=True)
