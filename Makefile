@@ -86,7 +86,8 @@ clean: ## remove what these commands made
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock -e .
 	@touch $@
 
-.venv/.dev: .venv/.setup requirements-dev.lock scripts/system-packages
+.venv/.dev: .venv/.setup requirements-dev.lock scripts/system-packages scripts/axe
 	sh scripts/system-packages
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.lock
+	sh scripts/axe
 	@touch $@

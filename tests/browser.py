@@ -1,171 +1,122 @@
-"""A headless Chromium for the tests, spoken to by its DevTools protocol over a pair of pipes."""
+"""Debian's Chromium, driven by Playwright: what a page does wrong, what axe finds on it, and how it looks."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
+# Its own services would call home, and no name leads anywhere.
+_FLAGS = [
     "--disable-gpu",
     "--disable-dev-shm-usage",
-    "--no-first-run",
     "--disable-background-networking",
-    "--remote-debugging-pipe",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
-
-# Chromium reads from its descriptor 3 and writes to 4.
-_LAUNCH = """
-import fcntl, os, sys
-read, write = (fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3])
-os.dup2(read, 3)
-os.dup2(write, 4)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-
-
-class Page:
-    """A tab: what it logged as an error is in `errors`, what it asked for besides itself in `requests`."""
-
-    def __init__(self, write: int, read: int) -> None:
-        self._write, self._read = write, read
-        self._buffer = b""
-        self._last = 0
-        self._events: list[dict[str, Any]] = []
-        self._session: str | None = None
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
-        self._last += 1
-        message: dict[str, Any] = {"id": self._last, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._next()
-            if answer.get("id") == self._last:
-                assert "error" not in answer, (method, answer["error"])
-                return dict(answer["result"])
-            self._note(answer)
-
-    def open(self, path: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> Page:
-        """Load a file and wait until it is there."""
-        self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", features=[scheme])
-        self.errors.clear()
-        self.requests.clear()
-        self._events.clear()
-        self.send("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self._events):
-            self._note(self._next())
-        return self
-
-    def run(self, script: str) -> Any:
-        """Return what an expression of JavaScript gives, a promise's value included."""
-        found = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
-
-    def press(self, key: str, code: int, text: str = "") -> None:
-        """Press a key and let it go; `code` is the number that Windows gives it."""
-        for kind in ("keyDown", "keyUp"):
-            typed = {"text": text} if text and kind == "keyDown" else {}
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **typed)
-
-    def screenshot(self, path: Path, *, whole: bool = False) -> Path:
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
-        return path
-
-    def pdf(self, path: Path) -> Path:
-        printed = self.send("Page.printToPDF", printBackground=True)
-        path.write_bytes(base64.b64decode(printed["data"]))
-        return path
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            part = os.read(self._read, 1 << 20)
-            assert part, "chromium ended"
-            self._buffer += part
-        line, _, self._buffer = self._buffer.partition(b"\0")
-        return dict(json.loads(line))
-
-    def _note(self, event: dict[str, Any]) -> None:
-        method, params = event.get("method", ""), event.get("params", {})
-        self._events.append({"method": method})
-        if method == "Runtime.exceptionThrown":
-            details = params["exceptionDetails"]
-            self.errors.append(details.get("exception", {}).get("description") or details["text"])
-        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
-            self.errors.append(params["entry"]["text"])
-        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            self.errors.append(str([one.get("value") for one in params["args"]]))
-        elif method == "Network.requestWillBeSent":
-            url = params["request"]["url"]
-            if not url.startswith(("file:", "data:", "blob:")):
-                self.requests.append(url)
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+]
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Page]:
-    """Start Chromium with a profile directory of its own and without network; end it at the end."""
-    assert CHROMIUM is not None
-    ours_read, theirs_write = os.pipe()
-    theirs_read, ours_write = os.pipe()
+def browser() -> Iterator[Browser]:
+    """Start Chromium; skip without it.
 
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            _LAUNCH,
-            str(theirs_read),
-            str(theirs_write),
-            CHROMIUM,
-            *_FLAGS,
-            f"--user-data-dir={profile}",
-        ],
-        pass_fds=(theirs_read, theirs_write),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    Until it ends, asyncio.run fails in this thread: so it is for the fixture of a module, not of a session.
+    """
+    if CHROMIUM is None:
+        pytest.skip("NOT TESTED: what a browser shows. No chromium is installed")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        yield found
+        found.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser,
+    address: str,
+    *,
+    width: int = 1200,
+    height: int = 900,
+    dark: bool = False,
+    troubles: list[str] | None = None,
+    **more: Any,
+) -> Iterator[Page]:
+    """Open an address in a session of its own, and fail at the end if anything there, or after it, went wrong.
+
+    That is an error in the console, a breach of the Content Security Policy among them, an exception, a request
+    that failed, and one to another host. A list given as `troubles` takes them instead, for the test to look at.
+    `more` are options of Playwright's `new_context`.
+    """
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        is_mobile=width < 600,
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
+        **more,
     )
-    os.close(theirs_read)
-    os.close(theirs_write)
+    found: list[str] = [] if troubles is None else troubles
+    watch(context, urlsplit(address).netloc, found)
     try:
-        page = Page(ours_write, ours_read)
+        page = context.new_page()
+        page.goto(address)
         yield page
-        page._session = None
-        with suppress(AssertionError, OSError):
-            page.send("Browser.close")
     finally:
-        os.close(ours_write)
-        os.close(ours_read)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        context.close()
+    assert troubles is not None or not found, "\n".join(found)
+
+
+def watch(context: BrowserContext, host: str, troubles: list[str]) -> None:
+    """Add to `troubles` whatever goes wrong in a session's pages; the host of a file is the empty one."""
+
+    def asked(url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob", "about") and parts.netloc != host:
+            troubles.append(f"another host: {url}")
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "assert"):
+            troubles.append(f"console: {message.text} ({message.location['url']})")
+
+    def failed(request: Request) -> None:
+        # What a page still waits for when it is left is aborted.
+        if request.failure != "net::ERR_ABORTED":
+            troubles.append(f"failed: {request.url}: {request.failure}")
+
+    context.on("request", lambda request: asked(request.url))
+    context.on("console", said)
+    context.on("requestfailed", failed)
+    context.on("weberror", lambda event: troubles.append(f"exception: {event.error}"))
+    context.on("page", lambda page: page.on("websocket", lambda socket: asked(socket.url)))
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe finds that is serious or critical, each with where it is; skip without axe."""
+    if not AXE.exists():
+        pytest.skip("NOT TESTED: what axe finds. `make dev` installs it where there is npm")
+    source = AXE.read_text(encoding="utf-8")
+    for frame in page.frames:
+        frame.evaluate(source)  # not a script of the page's, so that its policy stays as it is
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{rule['impact']} {rule['id']}: {rule['help']}: {' '.join(map(str, node['target']))}: {node['html']}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def screenshot(page: Page, name: str, folder: Path, *, whole: bool = True) -> Path:
+    """Write NAME.png into the directory that MOORING_SCREENSHOTS names, to be looked at, or into `folder`."""
+    path = Path(os.environ.get("MOORING_SCREENSHOTS") or folder) / f"{name}.png"
+    page.screenshot(path=path, full_page=whole, animations="disabled")
+    return path

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from dashboard import ask
 from mooring.demo.processes import free_ports, running, wait_for
 from mooring.demo.traffic import Traffic
 from mooring.demo.train import SAMPLE, read
@@ -31,7 +32,7 @@ DEMO = "sklearn-monitor"
 
 
 def test_a_better_version_goes_through_shadow_and_canary_to_champion_and_no_request_fails(tmp_path):
-    place, output = demo(tmp_path)
+    place, output = demo_with_its_dashboard(tmp_path)
     entry = history_of(place)
     assert (entry["status"], entry["version"], entry["previous"]) == ("promoted", "2", "1")
     assert entry["rollout"]["status"] == "promoted"
@@ -103,6 +104,35 @@ def demo(directory: Path, *options: str) -> tuple[Path, str]:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return directory / "d", done.stdout
+
+
+def demo_with_its_dashboard(directory: Path) -> tuple[Path, str]:
+    """Run the demonstration, look at the dashboard that it leaves open, and end it as with Ctrl-C."""
+    place, printed, errors = directory / "d", directory / "stdout", directory / "stderr"
+    command = [sys.executable, "-m", "mooring", "demo", "--dir", str(place), "--ui"]
+    with printed.open("wb") as output, errors.open("wb") as error:
+        process = subprocess.Popen(command, cwd=directory, env=plain_environ(), stdout=output, stderr=error)
+
+    def told() -> re.Match[str] | None:
+        assert process.poll() is None, errors.read_text() + printed.read_text()
+        return re.search(r"until Ctrl-C: (http://127.0.0.1:\d+)", printed.read_text())
+
+    try:
+        wait_for(lambda: told() is not None, 900, "the demonstration has not come to its end")
+        found = told()
+        assert found is not None
+        [line] = ask(found[1], "/api/models").json["models"]
+        assert (line["model"], line["version"], line["rollout"]["status"]) == (DEMO, "2", "promoted")
+        for path in ("/", line["see"], line["retraining"]["see"], line["rollout"]["see"], "/capture", "/history"):
+            assert ask(found[1], path, headers={"Accept": "text/html"}).status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, errors.read_text()
+        with pytest.raises(ConnectionError):
+            ask(found[1], "/")
+    finally:
+        process.kill()
+        process.wait()
+    return place, printed.read_text()
 
 
 def plain_environ() -> dict[str, str]:

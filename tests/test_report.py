@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from playwright.sync_api import Page
 from plotly.offline import get_plotlyjs
 
-from browser import CHROMIUM, Page, browser
+from browser import browser, watch
 from mooring.demo.train import SAMPLE
 from mooring.drift import distributions
 from mooring.drift import judge as judging
@@ -31,8 +32,6 @@ from mooring.report.reading import read
 START = datetime(2026, 5, 4, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 EVIL = "<script>window.hacked=1</script>"
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here, so no browser shows the report")
 
 
 def wines(seed: int, rows: int = 600) -> pd.DataFrame:
@@ -128,9 +127,27 @@ def drifted(sample: Sample) -> Report:
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
+def visited() -> Iterator[tuple[Page, list[str]]]:
+    """One page for all the tests: what it has compiled once, it keeps."""
+    with browser() as chromium, chromium.new_context(reduced_motion="reduce") as context:
+        troubles: list[str] = []
+        watch(context, "", troubles)
+        yield context.new_page(), troubles
+
+
+@pytest.fixture
+def tab(visited: tuple[Page, list[str]]) -> Iterator[Page]:
+    page, troubles = visited
+    troubles.clear()
+    yield page
+    page.evaluate("0")  # what came before its answer is in by then
+    assert troubles == []
+
+
+def show(tab: Page, path: Path, *, width: int = 1200, dark: bool = False) -> None:
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(media="screen", color_scheme="dark" if dark else "light")
+    tab.goto(path.as_uri())
 
 
 @pytest.fixture(scope="module")
@@ -435,50 +452,45 @@ def test_of_many_categories_the_largest_and_the_new_are_shown() -> None:
     assert shown.before.sum() + shown.rest_shares[0] == pytest.approx(1)
 
 
-@needs_chromium
 @pytest.mark.parametrize("name", ["whole.html", "small.html"])
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (360, False), (360, True)])
 def test_a_browser_shows_it_without_network_errors_or_sideways_scrolling(
     tab: Page, files: Path, tmp_path: Path, name: str, width: int, dark: bool
 ) -> None:
-    tab.open(files / name, width=width, dark=dark)
-    assert tab.run("document.documentElement.scrollWidth") <= width
-    assert tab.run("document.querySelector('h1').textContent").startswith("wine is drifting")
+    show(tab, files / name, width=width, dark=dark)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.inner_text("h1").startswith("wine is drifting")
     light = "rgb(252, 251, 248)"
-    assert (tab.run("getComputedStyle(document.body).backgroundColor") == light) is not dark
-    assert tab.run("window.hacked") is None
-    assert EVIL in tab.run("document.body.innerText") or name == "small.html"
-    assert tab.screenshot(tmp_path / "shot.png", whole=True).stat().st_size > 20_000
-    assert tab.errors == []
-    assert tab.requests == []
+    assert (tab.evaluate("getComputedStyle(document.body).backgroundColor") == light) is not dark
+    assert tab.evaluate("window.hacked") is None
+    assert EVIL in tab.inner_text("body") or name == "small.html"
+    tab.screenshot(path=tmp_path / "shot.png", full_page=True)
+    assert (tmp_path / "shot.png").stat().st_size > 20_000
 
 
-@needs_chromium
 def test_a_feature_is_explored_by_keyboard(tab: Page, files: Path) -> None:
-    tab.open(files / "whole.html")
-    tab.run("document.querySelector('figure[data-feature] button').focus()")
-    first = tab.run("document.activeElement.getAttribute('aria-label')").removeprefix("Explore ")
-    tab.press("Enter", 13, "\r")
-    assert tab.run("document.querySelector('dialog').open")
-    assert tab.run("document.getElementById('explored').textContent") == first
-    assert tab.run("document.querySelectorAll('dialog .main-svg').length") >= 2
-    tab.press("ArrowRight", 39)
-    assert tab.run("document.getElementById('explored').textContent") != first
-    tab.press("Escape", 27)
-    assert not tab.run("document.querySelector('dialog').open")
-    assert tab.errors == []
+    show(tab, files / "whole.html")
+    tab.focus("figure[data-feature] button")
+    first = tab.evaluate("document.activeElement.getAttribute('aria-label')").removeprefix("Explore ")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.querySelector('dialog').open")
+    assert tab.inner_text("#explored") == first
+    assert tab.locator("dialog .main-svg").count() >= 2
+    tab.keyboard.press("ArrowRight")
+    assert tab.inner_text("#explored") != first
+    tab.keyboard.press("Escape")
+    assert not tab.evaluate("document.querySelector('dialog').open")
 
 
-@needs_chromium
 def test_what_lies_outside_is_marked_so_on_the_axis_of_the_explored_feature(tab: Page, tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(0, 1, 3000)
     baseline = make({"x": pa.array(np.append(values, [1e6] * 30))})
     found = profile([pa.table({"x": np.append(values[:500], [1e6] * 30)})], baseline.grids)
     text = page.html(report(baseline, window(0, judgement=judge(baseline, [found]), found=found)))
     (tmp_path / "one.html").write_text(text, encoding="utf-8")
-    tab.open(tmp_path / "one.html")
-    tab.run("document.querySelector('figure[data-feature] button').click()")
-    labels = tab.run("[...document.querySelectorAll('#shape .xtick text')].map(one => one.textContent)")
+    show(tab, tmp_path / "one.html")
+    tab.locator("figure[data-feature] button").first.click()
+    labels = tab.locator("#shape .xtick text").all_text_contents()
     assert (labels[0][:2], labels[-1][:2]) == ("< ", "> ")
     numbers = [float(label) for label in labels[1:-1]]
     assert len(numbers) > 2
@@ -486,19 +498,16 @@ def test_what_lies_outside_is_marked_so_on_the_axis_of_the_explored_feature(tab:
     assert numbers[0] > 0, "no value is below 0"
 
 
-@needs_chromium
 def test_all_features_can_be_explored(tab: Page, files: Path) -> None:
-    tab.open(files / "whole.html")
-    tab.run("document.querySelector('figure[data-feature] button').click()")
-    for _ in range(tab.run("JSON.parse(document.getElementById('data').textContent).features.length")):
-        tab.run("document.getElementById('next').click()")
-    assert tab.errors == []
+    show(tab, files / "whole.html")
+    tab.locator("figure[data-feature] button").first.click()
+    for _ in range(tab.evaluate("JSON.parse(document.getElementById('data').textContent).features.length")):
+        tab.click("#next")
 
 
-@needs_chromium
 def test_alarms_are_told_by_more_than_colour(tab: Page, files: Path) -> None:
-    tab.open(files / "small.html")
-    rows = tab.run(
+    show(tab, files / "small.html")
+    rows = tab.evaluate(
         "[...document.querySelectorAll('.heat tbody tr')].map(row => [row.cells[0].textContent,"
         " row.cells[2].textContent, row.querySelectorAll('.ma, .mc').length])"
     )
@@ -507,41 +516,36 @@ def test_alarms_are_told_by_more_than_colour(tab: Page, files: Path) -> None:
     assert found["sulphates"] == ("", 0)
 
 
-@needs_chromium
 def test_the_heat_map_tells_what_is_under_the_pointer(tab: Page, files: Path) -> None:
-    tab.open(files / "whole.html")
-    x, y = tab.run(
-        "(() => { const strip = [...document.querySelectorAll('.heat tr')].find(row => row.textContent.includes("
-        "'alcohol')).querySelector('svg'); strip.scrollIntoView({behavior: 'instant', block: 'center'});"
-        " const box = strip.getBoundingClientRect(); return [box.right - 3, box.top + 5]; })()"
-    )
-    tab.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    said = tab.run("document.getElementById('readout').textContent")
+    show(tab, files / "whole.html")
+    strip = tab.locator(".heat tr", has_text="alcohol").first.locator("svg")
+    strip.scroll_into_view_if_needed()
+    box = strip.bounding_box()
+    assert box is not None
+    tab.mouse.move(box["x"] + box["width"] - 3, box["y"] + 5)
+    said = tab.inner_text("#readout")
     assert said.startswith("alcohol, 2026-05-04 11:00 UTC, 600 rows: ")
     assert said.endswith(" × its threshold, critical")
 
 
-@needs_chromium
 def test_on_paper_everything_is_open_and_nothing_is_dark(tab: Page, files: Path, tmp_path: Path) -> None:
-    tab.open(files / "whole.html", dark=True)
-    tab.send("Emulation.setEmulatedMedia", media="print", features=[])
-    closed = tab.run("[...document.querySelectorAll('details:not([open])')].map(one => one.offsetHeight)")
+    show(tab, files / "whole.html", dark=True)
+    tab.emulate_media(media="print")
+    closed = tab.evaluate("[...document.querySelectorAll('details:not([open])')].map(one => one.offsetHeight)")
     assert closed
-    assert tab.run("document.querySelector('#distributions details .figures').offsetHeight") > 200
-    assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    tab.send("Emulation.setEmulatedMedia", media="", features=[])
-    assert tab.pdf(tmp_path / "report.pdf").stat().st_size > 50_000
-    assert tab.errors == []
+    assert tab.evaluate("document.querySelector('#distributions details .figures').offsetHeight") > 200
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tab.pdf(path=tmp_path / "report.pdf", print_background=True)
+    assert (tmp_path / "report.pdf").stat().st_size > 50_000
 
 
-@needs_chromium
 def test_parts_have_what_screen_readers_need(tab: Page, files: Path) -> None:
-    tab.open(files / "whole.html")
-    assert tab.run(
-        "[...document.querySelectorAll('table')].every(one => one.caption && one.querySelector('th[scope=col]'))"
-    )
-    assert tab.run("[...document.querySelectorAll('main svg')].every(one => one.ariaHidden || one.ariaLabel)")
-    assert tab.run("document.querySelectorAll('h1').length") == 1
-    tab.press("Tab", 9)
-    assert tab.run("document.activeElement.className") == "skip"
-    assert tab.run("document.querySelector('time').title") != ""
+    show(tab, files / "whole.html")
+    captioned = "one => one.caption && one.querySelector('th[scope=col]')"
+    assert tab.evaluate(f"[...document.querySelectorAll('table')].every({captioned})")
+    told = "one => one.ariaHidden || one.ariaLabel"
+    assert tab.evaluate(f"[...document.querySelectorAll('main svg')].every({told})")
+    assert tab.locator("h1").count() == 1
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    assert tab.evaluate("document.querySelector('time').title") != ""

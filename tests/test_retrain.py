@@ -509,6 +509,21 @@ def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_pat
     assert isinstance(job.look(tmp_path / "job"), job.Ended | job.Lost)  # it may not even have begun
 
 
+def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_monitor(state, tmp_path):
+    tickets = Tickets(state)
+    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
+    ticket = tickets.move(ticket, "training", "dataset", attempt=1)
+    directory = tmp_path / "all" / Path(ticket.directory).name / "attempt-1"
+    job.start(directory, ["sleep", "600"], env={}, timeout=600)
+    try:
+        tickets.move(ticket, "cancelled", "cancelled", who="ann (dashboard)")
+        running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
+        assert not running.go_on()
+        assert isinstance(job.look(directory), job.Ended | job.Lost)
+    finally:
+        job.stop(directory)
+
+
 def test_the_gates_process_tells_a_reason_and_no_traceback(tmp_path):
     (tmp_path / "test.csv").write_text("a\n1\n")
     argv = evaluation.command(

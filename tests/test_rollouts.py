@@ -112,6 +112,40 @@ def test_what_is_asked_for_comes_with_what_is_kept_and_stays_until_it_is_taken(s
     assert found.unended("wine").wish is None
 
 
+def test_whoever_asks_is_in_the_events_at_once_and_once_for_each_time(state):
+    found = Rollouts(state)
+    rollout = begun(state)
+    before = datetime.now(UTC)
+    found.ask("wine", "pause", who="ann", reason="look first")
+    found.ask("wine", "abort", who="bob", number=1)
+    with pytest.raises(RolloutError, match="rollout 2 of wine is not under way: rollout 1 is"):
+        found.ask("wine", "promote", who="eve", number=2)
+    asked = [(one.number, one.who, one.detail) for one in found.events(rollout.id) if one.what == "asked"]
+    assert asked == [(2, "ann", {"wish": "pause", "reason": "look first"}), (3, "bob", {"wish": "abort"})]
+    assert before <= found.events(rollout.id)[-1].at <= datetime.now(UTC)
+    found.move(rollout, moved(rollout, "aborting"), "aborted", {"why": "aborted by bob"}, who="bob")
+    [alone] = history(state, "wine")
+    assert [(one.what, one.who) for one in alone.rollout.events] == [
+        ("begun", "mooring"), ("asked", "ann"), ("asked", "bob"), ("aborted", "bob"),
+    ]  # fmt: skip
+
+
+def test_the_history_of_all_models_is_by_range_and_names_what_it_shows_once(state):
+    tickets = Tickets(state)
+    for model in ("beer", "wine"):
+        ticket = tickets.open(model, Cause(kind="manual"), "asked for", champion="1", directory="d")
+        tickets.move(ticket, "cancelled", "cancelled", {"reason": "not now"}, who="ann")
+        Rollouts(state).open(new(model, "3", "1", "moved"))
+    everything = history(state, None)
+    told = [(one.model, one.kind) for one in everything]
+    assert told == [("beer", "manual"), ("beer", "rollout"), ("wine", "manual"), ("wine", "rollout")]
+    assert [step.what for step in everything[0].steps] == ["opened", "cancelled"]
+    assert history(state, None, 2) == everything[2:]
+    assert history(state, None, 2, end=everything[2].created) == everything[:2]
+    assert history(state, None, start=everything[1].created, end=everything[3].created) == everything[1:3]
+    assert history(state, "wine", 1) == everything[3:]
+
+
 def test_nothing_can_be_asked_of_what_is_over(state):
     found = Rollouts(state)
     with pytest.raises(RolloutError, match="no rollout of wine is under way"):

@@ -45,18 +45,12 @@ class LogPlace(msgspec.Struct, kw_only=True, frozen=True):
     )
 
 
-class LogSettings(LogPlace, kw_only=True, frozen=True):
-    """Where the log goes and how it gets there."""
+class SpoolPlace(LogPlace, kw_only=True, frozen=True):
+    """Where the log lies, and what waits to come into it."""
 
-    format: Annotated[
-        Literal["parquet", "csv"], Meta(description="Parquet, or one CSV file a request (into a directory only)")
-    ] = "parquet"
     spool: Annotated[
         str | None, Meta(description="directory of the spool [LOG/.spool, or ./.mooring/spool for a remote log]")
     ] = None
-    drain_timeout: Annotated[
-        float, Meta(ge=0, description="seconds that the last drain may take after the end of capture")
-    ] = 30.0
 
     @property
     def spool_path(self) -> Path:
@@ -65,6 +59,17 @@ class LogSettings(LogPlace, kw_only=True, frozen=True):
             return Path(self.spool)
         local = self.log.removeprefix("file://")
         return Path(".mooring/spool") if "://" in local else Path(local) / ".spool"
+
+
+class LogSettings(SpoolPlace, kw_only=True, frozen=True):
+    """Where the log goes and how it gets there."""
+
+    format: Annotated[
+        Literal["parquet", "csv"], Meta(description="Parquet, or one CSV file a request (into a directory only)")
+    ] = "parquet"
+    drain_timeout: Annotated[
+        float, Meta(ge=0, description="seconds that the last drain may take after the end of capture")
+    ] = 30.0
 
 
 class CaptureSettings(LogSettings, kw_only=True, frozen=True):
@@ -391,6 +396,33 @@ class RetrainSettings(GateSettings, kw_only=True, frozen=True):
         return seconds if isinstance(seconds, float) else None
 
 
+class UiSettings(SpoolPlace, kw_only=True, frozen=True):
+    """Settings of `mooring ui`."""
+
+    state: StateUrl = STATE
+    ui_host: Annotated[str, Meta(description="address to listen on", extra={"alias": "--host"})] = "127.0.0.1"
+    ui_port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one", extra={"alias": "--port"}),
+    ] = 5050
+    ui_token: Annotated[
+        Annotated[str, Meta(min_length=8)] | None,
+        Meta(
+            description="token of those who may act, and of all who look from elsewhere; better set as a variable"
+        ),
+    ] = None
+    ui_allowed_host: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="name under which the dashboard is reached, as behind a reverse proxy; repeat it for more"
+        ),
+    ] = ()
+    ui_mlflow: Annotated[
+        str | None,
+        Meta(description="address of MLflow's own UI, for links [the tracking URI, where that is http]"),
+    ] = None
+
+
 COMMANDS: dict[str, type[msgspec.Struct]] = {
     "proxy": ProxySettings,
     "serve": ServeSettings,
@@ -398,9 +430,10 @@ COMMANDS: dict[str, type[msgspec.Struct]] = {
     "monitor": MonitorSettings,
     "gate": GateSettings,
     "retrain": RetrainSettings,
+    "ui": UiSettings,
 }
 """The settings of each command that has any."""
-_GROUPS = ("retrain", "gate", "rollout")
+_GROUPS = ("retrain", "gate", "rollout", "ui")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 Command = Callable[..., Any]
@@ -588,8 +621,15 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
             shown = duration_text(float(shown)) if _is_duration(hints[field.name]) else shown
             shown = ", ".join(shown) if isinstance(shown, tuple) else shown
             help_text = f"{help_text}  [default: {shown}]"
-        flags.append(click.option(flag, field.name, help=help_text, **extra))
+        flags.append(click.option(flag, *_aliases(hints[field.name]), field.name, help=help_text, **extra))
     return flags
+
+
+def _aliases(hint: Any) -> list[str]:
+    """Return the shorter flags that a setting has in its own command, where its name has that in front."""
+    metas = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    extras = [meta.extra or {} for meta in metas if isinstance(meta, Meta)]
+    return [extra["alias"] for extra in extras if "alias" in extra]
 
 
 def _plain(hint: Any) -> tuple[Any, str]:

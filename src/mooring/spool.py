@@ -32,7 +32,13 @@ MAGIC = b"MOORING1"
 FRAME = struct.Struct("<II")
 SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0
+UNREADABLE = "unreadable"
+"""The directory of a spool with what the drain could not make a part of the log."""
 _REMEMBERED = 64
+_LEDGER = b"\xa6ledger"
+"""The tag of a ledger's frame, behind the byte that begins its array."""
+_TAIL_BYTES = 64 * 1024
+_LOOKS = 8
 
 
 class NotASegment(ValueError):
@@ -344,10 +350,10 @@ class Account:
         if record.errors:
             self._errors.update(record.errors)
 
-    def read(self, segment: Path) -> None:
+    def read(self, segment: Path, offset: int = 0) -> None:
         """Take the frames of a segment, as far as they can be read. Raises FileNotFoundError where it has gone."""
         try:
-            for payload, _ in read_frames(segment):
+            for payload, _ in read_frames(segment, offset):
                 self.add(decode(payload))
         except FileNotFoundError:
             raise
@@ -488,3 +494,127 @@ def _retire(root: Path, writer: str, ledger: Ledger) -> None:
     writers = {name: kept for name, kept in past.writers.items() if name in last or (root / name).is_dir()}
     ended = ledger.ended()
     _replace(root / "ledger.json", msgspec.json.encode(Past(past.ledger + ended, writers | {writer: ended})))
+
+
+class Writer(NamedTuple):
+    """A process that writes to a spool, or has ended and left something in it; `lives` is None where unknown."""
+
+    name: str
+    lives: bool | None
+    ledger: Ledger
+
+
+class Look(NamedTuple):
+    """What a spool holds at a moment, for those who only look.
+
+    `ledger` is the account of all that ever wrote to it. `waiting` are its segments with their sizes and the times
+    of their last writes, `drained` says whether a drain lives (None where nobody knows), `unreadable` the files
+    that a drain has set aside.
+    """
+
+    ledger: Ledger
+    writers: tuple[Writer, ...]
+    waiting: tuple[tuple[Segment, int, float], ...]
+    drained: bool | None
+    unreadable: tuple[tuple[Path, int], ...]
+
+
+def look(root: Path) -> Look | None:
+    """Return what a spool holds, None where there is none. Nothing in it is changed, and nobody has to wait.
+
+    Of a segment only its end is read, however long it is. Raises OSError where the spool can't be read.
+
+    >>> look(Path("no-such-spool")) is None
+    True
+    """
+    if not root.is_dir():
+        return None
+    found = []
+    for directory in writers(root):
+        lives = _is_held(directory / "lock")
+        ledger = _ledger_now(directory)
+        if ledger is not None:
+            found.append(Writer(directory.name, lives, ledger if lives is not False else ledger.ended()))
+    past = _past(root)  # last: a writer that ends meanwhile is in it by name, and counts once
+    alive = tuple(one for one in found if one.name not in past.writers)
+    return Look(
+        sum((one.ledger for one in alive), past.ledger),
+        alive,
+        tuple(_with_sizes(segments(root))),
+        _is_held(root / "drain.lock"),
+        tuple(_set_aside(root)),
+    )
+
+
+def _is_held(path: Path) -> bool | None:
+    """Whether a process holds a lock; None where that can't be told. It is shared, for a moment only."""
+    try:
+        lock = try_lock(path, shared=True)
+        if lock is None:
+            return path.exists()
+    except OSError:
+        return None
+    lock.release()
+    return False
+
+
+def _ledger_now(directory: Path) -> Ledger | None:
+    """Return the newest account of a writer, from the end of its newest segment that has one."""
+    for _ in range(_LOOKS):
+        kept = _kept(directory)
+        waiting = sorted(path for path in _directories(directory) if path.suffix in (".open", ".segment"))
+        account, parts = Account(), list[tuple[Path, int]]()
+        try:
+            for path in reversed([path for path in waiting if kept is None or path.stem > kept.segment]):
+                place = _last_ledger_at(path)
+                parts.append((path, place or 0))
+                if place is not None:
+                    break
+            for path, place in reversed(parts):
+                account.read(path, place)
+        except FileNotFoundError:
+            continue  # closed, or in the log, since it was listed
+        return account.ledger(kept.ledger if kept else None)
+    return None
+
+
+def _last_ledger_at(path: Path) -> int | None:
+    """Return where the last whole ledger of a segment begins, None where it has none."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        wanted = min(size, _TAIL_BYTES)
+        while True:
+            file.seek(size - wanted)
+            tail = file.read(wanted)
+            at = len(tail)
+            while (at := tail.rfind(_LEDGER, 0, at)) >= 0:
+                begin = at - 1 - FRAME.size
+                if begin >= 0 and _is_ledger(tail, begin):
+                    return size - wanted + begin
+            if wanted == size:
+                return None
+            wanted = min(size, wanted * 8)
+
+
+def _is_ledger(tail: bytes, begin: int) -> bool:
+    length, checksum = FRAME.unpack_from(tail, begin)
+    payload = tail[begin + FRAME.size : begin + FRAME.size + length]
+    if len(payload) < length or crc32c(payload) != checksum:
+        return False
+    try:
+        return isinstance(decode(payload), Ledger)
+    except (ValueError, msgspec.MsgspecError):
+        return False
+
+
+def _with_sizes(waiting: Sequence[Segment]) -> Iterator[tuple[Segment, int, float]]:
+    for segment in waiting:
+        with suppress(FileNotFoundError):  # in the log by now
+            stat = segment.path.stat()
+            yield segment, stat.st_size, stat.st_mtime
+
+
+def _set_aside(root: Path) -> Iterator[tuple[Path, int]]:
+    for path in sorted(_directories(root / UNREADABLE)):
+        with suppress(FileNotFoundError):
+            yield path, path.stat().st_size

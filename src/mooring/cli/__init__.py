@@ -18,6 +18,7 @@ from mooring.cli.retrain import history, promote, retrain, rollback
 from mooring.cli.rollout import rollout
 from mooring.cli.serve import serve
 from mooring.cli.start import demo, init
+from mooring.cli.ui import ui
 
 
 @click.group(context_settings=CONTEXT)
@@ -47,5 +48,6 @@ for _command in (
     rollback,
     rollout,
     history,
+    ui,
 ):
     main.add_command(_command)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mooring.retrain.tickets import Ticket, Tickets
 
 _POLL_SECONDS = 0.5
-_TRIES = 10
 _RUN = 8  # letters of a run's id that a table shows
 
 
@@ -160,6 +159,7 @@ def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
 
 def _now(settings: RetrainSettings, state: State, model: str) -> int:
     """Open a ticket, and follow it to its end; Ctrl-C leaves it to the monitor, or to the next call."""
+    from mooring.retrain import asked
     from mooring.retrain.machine import Retraining, champion_of
     from mooring.retrain.tickets import Cause, Tickets, me
 
@@ -177,7 +177,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
         )
         _say(f"retraining {ticket.number} of {model}")
     elif ticket.status == "approval":
-        ticket = _approved(tickets, ticket)
+        ticket = asked.approve(tickets, ticket, who=me())
     else:
         _say(f"retraining {ticket.number} of {model} is under way already: {ticket.status}")
     return _followed(running, tickets, ticket)
@@ -201,26 +201,20 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
     return codes.get(ticket.status, 4)
 
 
-def _approved(tickets: Tickets, ticket: Ticket) -> Ticket:
-    from mooring.retrain.tickets import TicketError, me
-
-    if ticket.status != "approval":
-        raise TicketError(f"retraining {ticket.number} does not wait to be approved: it is {ticket.status}")
-    return tickets.move(ticket, "dataset", "approved", who=me(), message="")
-
-
 @retrain.command(context_settings=CONTEXT)
 @click.argument("ticket")
+@click.option("--reason", default="", help="why, for the record")
 @_of_state
-def approve(ticket: str, *, model: str | None, state: str | None) -> None:
+def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Let a retraining begin that waits to be approved; the monitor goes on with it."""
     from mooring.monitor.state import State
-    from mooring.retrain.tickets import Tickets
+    from mooring.retrain import asked
+    from mooring.retrain.tickets import Tickets, me
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
         tickets = Tickets(opened)
-        found = _approved(tickets, tickets.named(settings.model, ticket))
+        found = asked.approve(tickets, tickets.named(settings.model, ticket), who=me(), reason=reason)
         click.echo(f"retraining {found.number} of {found.model} is approved; the monitor goes on with it")
 
 
@@ -230,42 +224,17 @@ def approve(ticket: str, *, model: str | None, state: str | None) -> None:
 @_of_state
 def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """End a retraining that is under way, its job too."""
-    from pathlib import Path
-
     from mooring.monitor.state import State
-    from mooring.retrain import job
-    from mooring.retrain.machine import attempt_directory, gate_directory
-    from mooring.retrain.tickets import Tickets
+    from mooring.retrain import asked
+    from mooring.retrain.tickets import Tickets, me
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
         tickets = Tickets(opened)
-        found = tickets.named(settings.model, ticket)
-        found = _cancelled(tickets, found, reason)
-        if found.attempt and not Path(found.directory).exists():
-            click.echo(f"{found.directory} is not here: a job that runs on another host goes on there", err=True)
-        for directory in (attempt_directory(found), gate_directory(found)):
-            job.stop(directory)
+        found = asked.cancel(tickets, tickets.named(settings.model, ticket), who=me(), reason=reason)
+        if asked.is_elsewhere(found):
+            click.echo(f"{found.directory} is not here: the monitor where it is ends its job", err=True)
         click.echo(f"retraining {found.number} of {found.model} is cancelled")
-
-
-def _cancelled(tickets: Tickets, ticket: Ticket, reason: str) -> Ticket:
-    """Cancel a ticket, also where the monitor notes something down at the same moment."""
-    from mooring.retrain.tickets import TicketError, me
-
-    for _ in range(_TRIES):
-        if ticket.status == "challenger":
-            raise TicketError(
-                f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
-                "mooring rollout abort"
-            )
-        if ticket.ended is not None or ticket.status == "promoting":
-            break
-        try:
-            return tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=me(), message=reason)
-        except TicketError:
-            ticket = tickets.named(None, ticket.id)
-    raise TicketError(f"retraining {ticket.number} is {ticket.status}: there is nothing to cancel")
 
 
 @retrain.command("show", context_settings=CONTEXT)

@@ -30,7 +30,8 @@ from mooring.config import SettingError
     is_flag=True,
     help="have it make a model that passes the gate, fails after a while in service, and is rolled back",
 )
-def demo(directory: Path, data_path: Path | None, *, worse: bool, bad_model: bool) -> None:
+@click.option("--ui", is_flag=True, help="open the dashboard, and leave it open at the end until Ctrl-C")
+def demo(directory: Path, data_path: Path | None, *, worse: bool, bad_model: bool, ui: bool) -> None:
     """See the loop close: train, serve, log, drift, labels, retrain, compare, roll out.
 
     It starts mooring serve and the monitor, and sends requests and labels from start to end; what follows is
@@ -43,7 +44,7 @@ def demo(directory: Path, data_path: Path | None, *, worse: bool, bad_model: boo
     from mooring.demo.run import run
 
     try:
-        run(directory, data_path, worse=worse, bad=bad_model)
+        run(directory, data_path, worse=worse, bad=bad_model, show=ui)
     except DemoError as error:
         raise click.ClickException(str(error)) from None
 

@@ -70,13 +70,15 @@ def wait_for(condition: Callable[[], bool], seconds: float, failure: str) -> Non
         time.sleep(0.05)
 
 
-def wait_until_up(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
-    """Return once the server on `port` answers /ping with 200. Raises DemoError if it ends or does not."""
+def wait_until_up(
+    port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 120, path: str = "/ping"
+) -> None:
+    """Return once the server on `port` answers `path` with 200. Raises DemoError if it ends or does not."""
 
     def up() -> bool:
         if process.poll() is not None:
             raise DemoError(f"{process.args!r} ended with code {process.returncode}; see {log}")
-        return pings(port)
+        return pings(port, path)
 
     wait_for(up, seconds, f"nothing answers on port {port} after {seconds:.0f} seconds; see {log}")
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -73,12 +73,14 @@ retrain:
 console = Console()
 
 
-def run(directory: Path, data: Path | None = None, *, worse: bool = False, bad: bool = False) -> None:
+def run(
+    directory: Path, data: Path | None = None, *, worse: bool = False, bad: bool = False, show: bool = False
+) -> None:
     """Train, serve, send traffic that drifts and its labels, and watch the loop close while the traffic goes on.
 
     All that is written lies in `directory`. `data` is a file of wines, by default the synthetic ones. With `worse`
-    the retraining makes a worse model, with `bad` one that is better, and fails after a while in service.
-    Raises DemoError where a step fails.
+    the retraining makes a worse model, with `bad` one that is better, and fails after a while in service. With
+    `show` the dashboard is open from the start, and at the end until Ctrl-C. Raises DemoError where a step fails.
     """
     directory = directory.resolve()
     wines = read(str(data or SAMPLE))
@@ -93,9 +95,15 @@ def run(directory: Path, data: Path | None = None, *, worse: bool = False, bad: 
     _write_settings(directory, ["--label-offset", "2"] if worse else ["--leaking"] if bad else [])
     _train(directory, below)
 
-    port, admin_port = free_ports(2)
+    port, admin_port, ui_port = free_ports(3)
     serve = ["serve", f"models:/{MODEL}@champion", "--port", str(port), "--admin-port", str(admin_port)]
-    with _interruptible(), State(f"sqlite:///{directory / 'state.db'}") as state, ExitStack() as stack:
+    with (
+        _interruptible(),
+        State(f"sqlite:///{directory / 'state.db'}") as state,
+        ExitStack() as screen,
+        ExitStack() as stack,
+    ):
+        dashboard = _shown(screen, ui_port, directory) if show else None
         stack.callback(_end_jobs, state)
         server = _started(stack, "Starting mooring serve, which answers and logs", serve, directory)
         with console.status("it loads the model"):
@@ -126,13 +134,31 @@ def run(directory: Path, data: Path | None = None, *, worse: bool = False, bad: 
             telling.show_rollback(console, state, traffic, directory / ALERTS)
         report = directory / "report.html"
         report.write_text(html(of_state(state, MODEL, log=str(directory / "log"))), encoding="utf-8")
+        _say_what_is_left(directory, report, ticket)
+        if dashboard is not None:
+            console.print(f"\nThe dashboard shows it all, until Ctrl-C: http://127.0.0.1:{ui_port}")
+            with suppress(KeyboardInterrupt):
+                dashboard.wait()
+
+
+def _say_what_is_left(directory: Path, report: Path, ticket: Ticket) -> None:
+    """Say where to look further."""
     console.print(
-        f"\nEverything that was started has stopped. Next, look at it:\n  cd {directory}\n  mooring history\n"
+        f"\nWhat served, watched and asked has stopped. Next, look at it:\n  cd {directory}\n  mooring history\n"
         f"  mooring performance\n  mooring retrain show {ticket.number}\n  mooring rollout status\n"
-        f"  mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}\nAnd open the report: {report}",
+        f"  mooring ui\n  mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}\n"
+        f"And open the report: {report}",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _shown(screen: ExitStack, port: int, directory: Path) -> subprocess.Popen[bytes]:
+    """Start the dashboard, and return it once it is there."""
+    dashboard = _started(screen, "Opening the dashboard", ["ui", "--port", str(port)], directory)
+    wait_until_up(port, dashboard, directory / "ui.log", path="/healthz")
+    console.print(f"  watch it at [bold]http://127.0.0.1:{port}[/]", highlight=False)
+    return dashboard
 
 
 def _write_settings(directory: Path, options: list[str]) -> None:

@@ -25,7 +25,7 @@ from mooring.drift.grid import (
     numeric_grid,
 )
 from mooring.drift.profile import FeatureProfile, Profile, grids_digest, profile
-from mooring.drift.stored import dump, load
+from mooring.drift.stored import dump, load, part
 
 Role = Literal["input", "output", "label"]
 FORMAT = 1
@@ -122,6 +122,46 @@ def profile_to_bytes(found: Profile) -> bytes:
 def profile_from_bytes(data: bytes) -> Profile:
     """Return a profile that was written. Raises FormatError where that is damaged or of another version."""
     return load(data, Profile, "profile", FORMAT)
+
+
+class BaselineParts(msgspec.Struct):
+    """A baseline whose features are not read yet, since whoever looks at one of them needs no other."""
+
+    features: dict[str, msgspec.Raw]
+    rows: int
+    about: dict[str, str] = {}
+    digest: str = ""
+
+    @staticmethod
+    def from_bytes(data: bytes) -> BaselineParts:
+        """Return the parts of what `Baseline.to_bytes` wrote. Raises FormatError as `Baseline.from_bytes` does.
+
+        >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
+        >>> parts = BaselineParts.from_bytes(made.to_bytes())
+        >>> list(parts.features), parts.feature("x").profile.nulls, parts.feature("y")
+        (['x', 'c'], 1, None)
+        """
+        return load(data, BaselineParts, "baseline", FORMAT)
+
+    def feature(self, name: str) -> Feature | None:
+        """Return a feature, if it has it. Raises FormatError."""
+        return part(self.features[name], Feature, "baseline") if name in self.features else None
+
+
+class ProfileParts(msgspec.Struct):
+    """A profile whose features are not read yet."""
+
+    digest: str
+    features: dict[str, msgspec.Raw]
+
+    @staticmethod
+    def from_bytes(data: bytes) -> ProfileParts:
+        """Return the parts of what `profile_to_bytes` wrote. Raises FormatError as `profile_from_bytes` does."""
+        return load(data, ProfileParts, "profile", FORMAT)
+
+    def feature(self, name: str) -> FeatureProfile | None:
+        """Return a feature's profile, if it has it. Raises FormatError."""
+        return part(self.features[name], FeatureProfile, "profile") if name in self.features else None
 
 
 def make(

@@ -44,6 +44,19 @@ def load(data: bytes, wanted: type[Stored], kind: str, version: int) -> Stored:
         raise FormatError(f"this {kind} is damaged: {error}") from None
 
 
+def part(raw: msgspec.Raw, wanted: type[Stored], kind: str) -> Stored:
+    """Return a part that was left as it was written. Raises FormatError where it is damaged.
+
+    >>> numbers = load(dump({"a": [1], "b": [2]}, "x", 1), dict[str, msgspec.Raw], "x", 1)
+    >>> part(numbers["b"], list[int], "x")
+    [2]
+    """
+    try:
+        return msgspec.msgpack.decode(raw, type=wanted, dec_hook=_array)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise FormatError(f"this {kind} is damaged: {error}") from None
+
+
 def encode(value: object) -> bytes:
     """Return a value as MessagePack; arrays as their type, shape and bytes."""
     return msgspec.msgpack.encode(value, enc_hook=_plain)

@@ -20,7 +20,9 @@ from mooring.exchange import Exchange, decode
 from mooring.label import Labels
 from mooring.log import csv_files
 from mooring.spool import (
+    UNREADABLE,
     Account,
+    Lock,
     Segment,
     keep_account,
     live_writers,
@@ -142,7 +144,7 @@ def finish(segment: Segment, frames: Frames) -> None:
 
 def aside(segment: Segment, suffix: str = "") -> Path:
     """Return where to put what of a segment can't be read: a directory of the spool that nothing empties."""
-    directory = segment.path.parents[1] / "unreadable"
+    directory = segment.path.parents[1] / UNREADABLE
     directory.mkdir(exist_ok=True)
     return directory / f"{segment.name}{suffix}"
 
@@ -264,7 +266,7 @@ def run(settings: LogSettings) -> bool:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    while (lock := try_lock(spool / "drain.lock")) is not None:
+    while (lock := _hold(spool / "drain.lock")) is not None:
         empty = _drain(settings, spool, stop)
         lock.release()
         # Who came while this drain was ending saw its lock, and started none.
@@ -273,6 +275,15 @@ def run(settings: LogSettings) -> bool:
     if sys.stderr.isatty():
         say(f"another process drains {spool} already")
     return True
+
+
+def _hold(path: Path) -> Lock | None:
+    """Return the lock of the one drain, None where another holds it: not where somebody only looks at it."""
+    while (lock := try_lock(path)) is None:
+        if (look := try_lock(path, shared=True)) is None:
+            return None
+        look.release()
+    return lock
 
 
 def _drain(settings: LogSettings, spool: Path, stop: threading.Event) -> bool:

@@ -260,11 +260,12 @@ def only_model(opened: ObjectStore, uri: str, model: str | None) -> str:
 
 
 class Object(NamedTuple):
-    """An object of the log: its name in the store, its day, its size in bytes."""
+    """An object of the log: its name in the store, its day, its size in bytes, and when it was written."""
 
     path: str
     day: date
     size: int
+    written: datetime = _EPOCH
 
 
 def list_objects(
@@ -277,7 +278,11 @@ def list_objects(
             metas = [meta for batch in obstore.list(opened, f"{prefix}/date={day}/") for meta in batch]
         except (BaseError, OSError) as error:
             raise store.StoreError(store.explain(error, uri)) from error
-        return sorted(Object(meta["path"], day, meta["size"]) for meta in metas if _is_data(meta["path"]))
+        return sorted(
+            Object(meta["path"], day, meta["size"], meta["last_modified"])
+            for meta in metas
+            if _is_data(meta["path"])
+        )
 
     with ThreadPoolExecutor(_LISTS_AT_ONCE) as pool:
         return [one for objects in pool.map(list_day, days(opened, uri, prefix, start, end)) for one in objects]
@@ -446,6 +451,11 @@ def _may_be_a_shadows(fragment: ds.ParquetFileFragment) -> bool:
             if told is None or not told.has_min_max or told.min <= "shadow" <= told.max:
                 return True
     return False
+
+
+def time_filter(start: datetime | None, end: datetime | None) -> pc.Expression | None:
+    """Return what tells rows whose time is in [start, end)."""
+    return _filter(start, end, None, None)
 
 
 def _filter(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 
 from mooring.drift.stored import FormatError, dump, load
 from mooring.monitor.database import insert
-from mooring.monitor.schema import Assessment, Measured, Segment, Window, performance, windows
+from mooring.monitor.schema import Assessment, Measured, Segment, Status, Window, performance, windows
 
 FORMAT = 1
 _WINDOW = [windows.c[name].label(f"window_{name}") for name in Window.__struct_fields__]
@@ -98,6 +98,13 @@ def untracked(connection: Connection, model: str, limit: int) -> list[Assessment
         windows.c.model == model, performance.c.tracked.is_(None), windows.c.status == "closed"
     )
     return [_assessment(row) for row in connection.execute(query.order_by(windows.c.number).limit(limit))]
+
+
+def statuses(connection: Connection, window_ids: Sequence[str]) -> dict[str, tuple[Status, str]]:
+    """Return the status and the message of the newest look at each of these windows that was assessed."""
+    columns = [performance.c[name] for name in ("window_id", "status", "message")]
+    query = select(*columns).where(performance.c.window_id.in_(window_ids)).order_by(performance.c.look)
+    return {row.window_id: (row.status, row.message) for row in connection.execute(query)}
 
 
 def mark_tracked(connection: Connection, ids: Sequence[str]) -> None:

@@ -10,10 +10,11 @@ import msgspec
 
 from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
-from mooring.drift.judge import Judgement, Result, Rules, judge
+from mooring.drift.judge import Judgement, Rules, judge
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError, dump, load
-from mooring.monitor.schema import Finding, Verdict, Window
+from mooring.monitor.cells import cells_of, encode, strongest_alarm
+from mooring.monitor.schema import JUDGED, Finding, Verdict, Window
 from mooring.monitor.windows import Lengths
 
 _FINDINGS = 10
@@ -51,6 +52,13 @@ class Concluded(NamedTuple):
     def results(self) -> bytes:
         """The judgement as bytes that `judgement_of` reads; none where there is no judgement."""
         return b"" if self.judgement is None else dump(self.judgement, "judgement", FORMAT)
+
+    @property
+    def cells(self) -> bytes:
+        """What its features amount to, as `State.cells` reads it; none where the window could not be judged."""
+        if self.judgement is None or self.verdict.status not in JUDGED:
+            return b""
+        return encode(cells_of(self.judgement))
 
 
 def judgement_of(results: bytes | None) -> Judgement | None:
@@ -172,21 +180,11 @@ def conclude(
     )
 
 
-def strongest(alarms: Sequence[Result]) -> Result:
-    """Return the alarm to name of a feature: the worst, of those one of the window alone, then the largest effect.
-
-    >>> alarms = [Result("x", "input", "numeric", "ks", 0.3, scale=scale, strength=6.0) for scale in (4, 1)]
-    >>> strongest(alarms).scale
-    1
-    """
-    return max(alarms, key=lambda one: (one.severity == "critical", -one.scale, one.strength))
-
-
 def findings(judgement: Judgement) -> list[Finding]:
     """Return the strongest alarm of each feature that drifted, the most drifted first."""
     found = []
     for name in judgement.features[:_FINDINGS]:
-        top = strongest([one for one in judgement.alarms if one.feature == name])
+        top = strongest_alarm([one for one in judgement.alarms if one.feature == name])
         found.append(
             Finding(
                 feature=name,
@@ -212,7 +210,7 @@ def in_words(judgement: Judgement) -> str:
 def _in_words(judgement: Judgement, name: str) -> str:
     if name in judgement.missing:
         return f"{_plain(name)} is missing"
-    top = strongest([one for one in judgement.alarms if one.feature == name])
+    top = strongest_alarm([one for one in judgement.alarms if one.feature == name])
     over = f" over {top.scale} windows" if top.scale > 1 else ""
     return f"{_plain(name)}: {top.measure} {top.value:.3g}{over}"
 

@@ -130,6 +130,14 @@ def holder(database: Database, name: str) -> Holder | None:
         return Holder(*row) if row else None
 
 
+def holders(database: Database) -> dict[str, Holder]:
+    """Return who has which lease."""
+    with database.reading() as connection:
+        query = select(leases.c.name, leases.c.holder, leases.c.expires)
+        found = connection.execute(query.where(leases.c.expires > _clock(connection)))
+        return {name: Holder(*rest) for name, *rest in found}
+
+
 def _clock(connection: Connection, plus: float = 0.0) -> ColumnElement[datetime]:
     """Return the database's time, that much later: hosts disagree on theirs. SQLite's is that of this host."""
     later = timedelta(seconds=plus)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mooring.drift.judge import Result
 from mooring.monitor.judging import judgement_of
-from mooring.monitor.schema import Status, Verdict
+from mooring.monitor.schema import JUDGED, Status, Verdict
 from mooring.monitor.state import Judged, State
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class UnknownModel(ValueError):
 
 def was_judged(verdict: Verdict) -> bool:
     """Return whether a verdict says how a window is; of one with too few rows there are values, and no alarms."""
-    return verdict.status in ("ok", "warning", "critical")
+    return verdict.status in JUDGED
 
 
 def history(

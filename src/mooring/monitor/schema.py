@@ -6,6 +6,7 @@ Times are aware datetimes, kept in UTC. A change here goes into a new file in `m
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -28,10 +29,13 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    literal_column,
 )
 
 Status = Literal["ok", "warning", "critical", "too_few", "no_baseline"]
 """What a verdict says of a window; the last two say that it can't be judged."""
+JUDGED: tuple[Status, ...] = ("ok", "warning", "critical")
+"""Those that say how a window is."""
 Level = Literal["ok", "warning", "critical"]
 """How bad a drift is."""
 Kind = Literal["new", "worsened", "ended"]
@@ -62,11 +66,17 @@ class Utc(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return what came from the database, in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        """Return what makes a time in UTC of what came from the database; a page has thousands of them."""
+        return _from_text if dialect.name == "sqlite" else _in_utc
+
+
+def _from_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(f"{value}+00:00")
+
+
+def _in_utc(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
 
 
 class VersionText(TypeDecorator[str]):
@@ -153,6 +163,15 @@ windows = Table(
     Index(None, "model", "start"),
     Index(None, "model", "status"),
 )
+# A page of all models is answered from this index alone, and from the one of its name on verdicts. It has not all
+# variants: SQLite would take it for questions about one of them, too, and go through those of the others.
+answering = windows.c.variant != literal_column("'shadow'")
+Index(
+    "ix_mooring_windows_recent",
+    *(windows.c[name] for name in ("model", "start", "end", "rows", "version", "variant", "number", "id")),
+    sqlite_where=answering,
+    postgresql_where=answering,
+)
 
 verdicts = Table(
     "mooring_verdicts",
@@ -173,10 +192,19 @@ verdicts = Table(
     Column("tracked", Utc),
     Column("results", LargeBinary, nullable=False),
     UniqueConstraint("window_id", "revision", "provisional"),
+    Index("ix_mooring_verdicts_recent", "window_id", "revision", "provisional", "status", "alarms"),
 )
 # Few wait to be logged to MLflow at any time.
 _untracked = verdicts.c.tracked.is_(None)
 Index("ix_mooring_verdicts_untracked", verdicts.c.window_id, sqlite_where=_untracked, postgresql_where=_untracked)
+
+# Beside the results, which are large: on SQLite, what stands behind them in a row is slow to reach.
+verdict_cells = Table(
+    "mooring_verdict_cells",
+    metadata,
+    Column("verdict_id", Text, ForeignKey("mooring_verdicts.id"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
 
 alerts = Table(
     "mooring_alerts",

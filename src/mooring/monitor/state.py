@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from types import EllipsisType
 from typing import Any, Literal, NamedTuple, Self, TypeVar
@@ -15,7 +15,9 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    delete,
     func,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -26,10 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from mooring.drift.stored import FormatError
 from mooring.monitor import assessing
+from mooring.monitor.cells import Cell, cells_of, decode
 from mooring.monitor.database import DEFAULT_URL, Database, StateError, insert
-from mooring.monitor.leases import Holder, Lease, holder
+from mooring.monitor.leases import Holder, Lease, holder, holders
 from mooring.monitor.schema import (
+    JUDGED,
     Alert,
     Assessment,
     Baseline,
@@ -38,17 +43,21 @@ from mooring.monitor.schema import (
     Verdict,
     Window,
     alerts,
+    answering,
     baselines,
     decode_summary,
     encode_summary,
     models,
     objects,
     values,
+    verdict_cells,
     verdicts,
     windows,
 )
 
 _AT_ONCE = 500  # names in a query
+_WORKED_OUT = 100
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _WINDOW = [windows.c[name] for name in Window.__struct_fields__]
 _VERDICT = [verdicts.c[name] for name in Verdict.__struct_fields__]
 _ALERT = [alerts.c[name] for name in Alert.__struct_fields__]
@@ -74,6 +83,23 @@ class Judged(NamedTuple):
 
     window: Window
     verdict: Verdict | None
+
+
+class Recent(NamedTuple):
+    """A window and what its newest verdict says, as short as a page of all models needs it.
+
+    `status`, `alarms` and `provisional` are those of the verdict; None, 0 and False where there is none.
+    """
+
+    window_id: str
+    start: datetime
+    end: datetime
+    rows: int
+    version: str | None
+    variant: str
+    status: Status | None
+    alarms: int
+    provisional: bool
 
 
 class Watched(NamedTuple):
@@ -147,6 +173,10 @@ class State:
     def holder(self, name: str) -> Holder | None:
         """Return who has a lease, or None where nobody has."""
         return holder(self.database, name)
+
+    def holders(self) -> dict[str, Holder]:
+        """Return who has which lease."""
+        return holders(self.database)
 
     # Objects of the log
 
@@ -249,8 +279,38 @@ class State:
         with self.database.reading() as connection:
             return connection.scalar(select(verdicts.c.results).where(verdicts.c.id == verdict_id))
 
-    def models(self) -> list[Watched]:
-        """Return what is watched, each with its newest window that has a verdict."""
+    def cells(self, verdict_ids: Iterable[str]) -> dict[str, dict[str, Cell]]:
+        """Return what each feature amounts to, by verdict and feature; nothing of what could not be judged.
+
+        Of verdicts written before cells were kept they are worked out from the results, which takes some
+        milliseconds each: only of the last 100 of those named.
+        """
+        wanted = list(dict.fromkeys(verdict_ids))
+        found: dict[str, dict[str, Cell]] = {}
+        with self.database.reading() as connection:
+            for some in _chunks(wanted):
+                query = select(verdict_cells).where(verdict_cells.c.verdict_id.in_(some))
+                for row in connection.execute(query):
+                    with suppress(FormatError):  # then they are worked out, too
+                        found[row.verdict_id] = decode(row.data)
+            missing = [one for one in wanted if one not in found][-_WORKED_OUT:]
+            return found | _worked_out(connection, missing)
+
+    def recent(self, models: Sequence[str] | None = None, newest: int = 60) -> dict[str, list[Recent]]:
+        """Return the newest windows of each model, or of those named, the oldest of them first; no shadow's.
+
+        Of all versions and the other variants together.
+        """
+        with self.database.reading() as connection:
+            if models is None:
+                return _recent(connection, None, newest)
+            found: dict[str, list[Recent]] = {}
+            for some in _chunks(sorted(set(models))):
+                found |= _recent(connection, some, newest)
+            return found
+
+    def models(self, model: str | None = None) -> list[Watched]:
+        """Return what is watched, or that of one model, each with its newest window that has a verdict."""
         newest = (
             select(windows.c.id)
             .where(
@@ -265,8 +325,11 @@ class State:
             .scalar_subquery()
         )
         names = [models.c.model, models.c.version, models.c.variant, models.c.standing]
+        query = select(*names, newest.label("newest")).order_by(*names)
+        if model is not None:
+            query = query.where(models.c.model == model)
         with self.database.reading() as connection:
-            watched = connection.execute(select(*names, newest.label("newest")).order_by(*names)).all()
+            watched = connection.execute(query).all()
             ids = [row.newest for row in watched if row.newest is not None]
             found = {
                 judged.window.id: judged
@@ -317,6 +380,15 @@ class State:
         with self.database.reading() as connection:
             return assessing.untracked(connection, model, limit)
 
+    def assessed(self, window_ids: Iterable[str]) -> dict[str, tuple[Status, str]]:
+        """Return the status and the message of the newest look at each of these windows that was assessed."""
+        with self.database.reading() as connection:
+            return {
+                name: told
+                for some in _chunks(sorted(set(window_ids)))
+                for name, told in assessing.statuses(connection, some).items()
+            }
+
     def _judged(self, chosen: Select[Any]) -> list[Judged]:
         with self.database.reading() as connection:
             return _judged(connection, chosen)
@@ -355,6 +427,12 @@ class State:
     def alerts(self, model: str, newest: int = 100) -> list[Alert]:
         """Return a model's newest alerts, sent or not, the newest first."""
         return self._alerts(alerts.c.model == model, newest)
+
+    def failed_alerts(self, since: datetime) -> dict[str, int]:
+        """Return by model how many alerts could not be sent, of those made since then."""
+        query = select(alerts.c.model, func.count()).where(alerts.c.status == "failed", alerts.c.created >= since)
+        with self.database.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(alerts.c.model))}
 
     def _alerts(self, which: ColumnElement[bool], limit: int) -> list[Alert]:
         query = select(*_ALERT).where(which).order_by(alerts.c.created.desc(), alerts.c.id.desc()).limit(limit)
@@ -434,8 +512,8 @@ class Transaction:
         )
         return pruned.rowcount
 
-    def put_verdict(self, verdict: Verdict, results: bytes) -> bool:
-        """Write a verdict and all its results, and return whether that changed anything.
+    def put_verdict(self, verdict: Verdict, results: bytes, cells: bytes = b"") -> bool:
+        """Write a verdict, all its results and its cells, if any, and return whether that changed anything.
 
         A final verdict is written once: the same one again changes nothing. A provisional one is replaced when it
         comes out otherwise, or for more rows.
@@ -452,7 +530,13 @@ class Transaction:
             )
         else:
             changing = statement.on_conflict_do_nothing(index_elements=[verdicts.c.id])
-        return self.connection.execute(changing.returning(verdicts.c.id)).first() is not None
+        if self.connection.execute(changing.returning(verdicts.c.id)).first() is None:
+            return False
+        if verdict.provisional:
+            self.connection.execute(delete(verdict_cells).where(verdict_cells.c.verdict_id == verdict.id))
+        if cells:
+            self.connection.execute(plain_insert(verdict_cells).values(verdict_id=verdict.id, data=cells))
+        return True
 
     def mark_tracked(self, verdict_ids: Iterable[str]) -> None:
         """Note that these verdicts are logged to MLflow."""
@@ -517,6 +601,66 @@ def _judged(connection: Connection, chosen: Select[Any]) -> list[Judged]:
         for row in connection.execute(query.order_by(verdicts.c.revision, verdicts.c.provisional.desc())):
             newest[row.window_id] = _verdict(row)
     return [Judged(_window(row[1:]), newest.get(row.id)) for row in found]
+
+
+def _recent(connection: Connection, names: Sequence[str] | None, newest: int) -> dict[str, list[Recent]]:
+    """Return each model's newest windows, from one statement that takes the same time however many there are."""
+    distinct = select(models.c.model).distinct()
+    each = (distinct if names is None else distinct.where(models.c.model.in_(names))).subquery()
+    other = windows.alias()
+    # So many windows from the end; where there are fewer, from the first on.
+    since = (
+        select(other.c.start)
+        .where(other.c.model == each.c.model, other.c.variant != literal_column("'shadow'"))
+        .order_by(other.c.start.desc())
+        .limit(1)
+        .offset(newest - 1)
+        .correlate(each)
+        .scalar_subquery()
+    )
+    window = [windows.c[name] for name in ("id", "start", "end", "rows", "version", "variant")]
+    verdict = [verdicts.c[name] for name in ("status", "alarms", "provisional")]
+    query = (
+        select(each.c.model, windows.c.number, verdicts.c.revision, *window, *verdict)
+        .join_from(
+            each,
+            windows,
+            and_(
+                windows.c.model == each.c.model,
+                answering,
+                windows.c.start >= func.coalesce(since, _EARLIEST, type_=windows.c.start.type),
+            ),
+        )
+        .outerjoin(verdicts, verdicts.c.window_id == windows.c.id)
+    )
+    found: dict[str, dict[int, tuple[tuple[int, bool], Recent]]] = {}
+    for row in connection.execute(query):
+        model, number, revision, id, start, end, rows, version, variant, status, alarms, provisional = row
+        of_model = found.setdefault(model, {})
+        rank = -1 if revision is None else revision, not provisional
+        if number not in of_model or of_model[number][0] < rank:
+            recent = Recent(id, start, end, rows, version, variant, status, alarms or 0, bool(provisional))
+            of_model[number] = rank, recent
+    return {model: _in_order(of_model)[-newest:] for model, of_model in sorted(found.items())}
+
+
+def _in_order(numbered: dict[int, tuple[tuple[int, bool], Recent]]) -> list[Recent]:
+    ordered = sorted(numbered.items(), key=lambda item: (item[1][1].start, item[0]))
+    return [recent for _, (_, recent) in ordered]
+
+
+def _worked_out(connection: Connection, verdict_ids: Sequence[str]) -> dict[str, dict[str, Cell]]:
+    """Return the cells of judged verdicts, from their results."""
+    query = select(verdicts.c.id, verdicts.c.results).where(
+        verdicts.c.id.in_(verdict_ids), verdicts.c.status.in_(JUDGED)
+    )
+    found = connection.execute(query).all() if verdict_ids else []
+    if not found:
+        return {}
+    from mooring.monitor.judging import judgement_of  # it brings the statistics, which take a while to import
+
+    judged = {row.id: judgement_of(row.results) for row in found}
+    return {id: cells_of(judgement) for id, judgement in judged.items() if judgement is not None}
 
 
 def _row_judged(row: Row[Any]) -> Judged:

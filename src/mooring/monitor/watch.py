@@ -53,12 +53,13 @@ class Kept(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What is to be written of a window: its profile, and the verdict and its results where there is one."""
+    """What is to be written of a window: its profile; where there is a verdict, that, its results and cells."""
 
     window: Window
     profile: bytes
     verdict: Verdict | None = None
     results: bytes = b""
+    cells: bytes = b""
 
 
 class Watch:
@@ -328,7 +329,9 @@ class Watch:
             segments=self._segments(window, baseline),
         )
         self._echoing[window.id] = _echoes(concluded.verdict)
-        return _unjudged(kept)._replace(verdict=concluded.verdict, results=concluded.results)
+        return _unjudged(kept)._replace(
+            verdict=concluded.verdict, results=concluded.results, cells=concluded.cells
+        )
 
     def _segments(self, window: Window, baseline: Baseline | None) -> dict[str, tuple[Baseline, Profile]]:
         """Return the segments that are asked for, each with its baseline and the profile of the window's rows."""
@@ -390,7 +393,7 @@ class Watch:
             for one in written:
                 window = tx.put_window(one.window, one.profile)
                 judged += one.verdict is not None
-                if one.verdict is not None and tx.put_verdict(one.verdict, one.results):
+                if one.verdict is not None and tx.put_verdict(one.verdict, one.results, one.cells):
                     new.append((window, one))
                     self._call(tx, window, one.verdict)
         for window, one in new:

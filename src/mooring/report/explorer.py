@@ -9,8 +9,9 @@ from typing import Any
 
 from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
+from mooring.monitor.cells import Cell
 from mooring.report.figures import ticks
-from mooring.report.reading import Cell, Reading
+from mooring.report.reading import Reading
 from mooring.report.view import Line
 from mooring.report.words import measure, name, short
 
@@ -29,7 +30,7 @@ def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
     def cell(one: Cell | None) -> list[int | None]:
         if one is None:
             return [None, 0]
-        kind = kinds.setdefault((one.result.measure, one.result.scale), len(kinds))
+        kind = kinds.setdefault((one.measure, one.scale), len(kinds))
         return [round(min(one.ratio, 1e4) * 100), 3 * kind + _SEVERITIES[one.severity]]
 
     features = [

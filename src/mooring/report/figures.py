@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 
 from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
+from mooring.monitor.cells import Cell
 from mooring.report.model import Status
-from mooring.report.reading import Cell
 from mooring.report.words import number, percent, short
 
 WIDTH = 640

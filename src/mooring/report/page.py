@@ -81,7 +81,7 @@ def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dic
     drifted = [line for line in lines if line.drifted]
     section = performance.section(report.performance)
     return {
-        "style": _file("style.css"),
+        "style": _file("common.css") + _file("style.css"),
         "report": report,
         "reading": reading,
         "verdict": performance.with_performance(verdict(report, reading), section, report.model),
@@ -131,7 +131,7 @@ def _environment() -> Environment:
         plural=words.plural,
         listed=words.listed,
         safe_name=words.name,
-        timed=_timed,
+        timed=timed,
         at_floor=words.at_floor,
         from_log=words.from_log,
     )
@@ -151,7 +151,7 @@ def _plotly() -> str:
     return str(get_plotlyjs()).replace("\r\n", "\n").replace("</script", "<\\/script")
 
 
-def _timed(sentence: str) -> Markup:
+def timed(sentence: str) -> Markup:
     """Return a sentence in which each time is marked up as one."""
     time = Markup('<time datetime="{0}T{1}Z">{0}\u00a0{1}\u00a0UTC</time>')
     before, *pieces = _MOMENT.split(sentence)

@@ -12,18 +12,10 @@ from typing import NamedTuple
 from mooring.drift.baseline import Baseline, Feature
 from mooring.drift.judge import Result, Severity
 from mooring.drift.profile import FeatureProfile, Profile
-from mooring.monitor import judging
+from mooring.monitor.cells import Cell, Strongest, cells_of, strongest
 from mooring.report.model import Report, ReportWindow
 
 CHAMPION = "champion"
-
-
-class Cell(NamedTuple):
-    """A feature in a window: its strongest result, and how large that is relative to its threshold."""
-
-    ratio: float
-    severity: Severity
-    result: Result
 
 
 class FeatureReading(NamedTuple):
@@ -37,7 +29,7 @@ class FeatureReading(NamedTuple):
     name: str
     baseline: Feature | None
     results: list[Result]
-    top: Cell | None
+    top: Strongest | None
     history: list[Cell | None]
     after: FeatureProfile | None
     span: int
@@ -149,29 +141,6 @@ def read(report: Report, most_windows: int) -> Reading:
     )
 
 
-def ratio(result: Result) -> float | None:
-    """Return a result relative to its threshold: from 1 on it is as large as what alarms. None without one.
-
-    >>> ratio(Result("x", "input", "numeric", "ks", 0.1, threshold=0.05))
-    2.0
-    """
-    if not result.threshold or result.threshold <= 0:
-        return None
-    usual = result.reference or 0.0
-    if result.measure != "null_rate" or result.threshold <= usual:
-        return abs(result.value) / result.threshold
-    return abs(result.value - usual) / (result.threshold - usual)
-
-
-def strongest(results: Iterable[Result]) -> Cell | None:
-    """Return the strongest of a feature's results: the worst alarm, else the one nearest to its threshold."""
-    cells = [Cell(found, one.severity, one) for one in results if (found := ratio(one)) is not None]
-    if alarms := [cell.result for cell in cells if cell.result.alarm]:
-        top = judging.strongest(alarms)
-        return next(cell for cell in cells if cell.result is top)
-    return max(cells, key=lambda cell: cell.ratio, default=None)
-
-
 def answering(rows: Iterable[tuple[str, int]]) -> str:
     """Return the variant that a report is on, from those of its windows and their rows: the champion if there.
 
@@ -202,17 +171,14 @@ def _features(
     results = _by_feature(newest)
     known = {name: one for name, one in baseline.features.items() if one.role != "label"} if baseline else {}
     names = list(results) or list(known)
-    strong = [
-        {name: strongest(some) for name, some in _by_feature(window).items()} if window.judgement else None
-        for window in windows
-    ]
+    of_windows = [cells_of(window.judgement) if window.judgement else None for window in windows]
     profiles = _profiles(baseline, windows, newest)
     found = []
     for name in names:
         top = strongest(results.get(name, []))
         span = top.result.scale if top and top.result.alarm else 1
         mine = [one.features[name] for one in profiles[:span] if name in one.features]
-        history = [cells.get(name) if cells else None for cells in strong]
+        history = [cells.get(name) if cells else None for cells in of_windows]
         after = reduce(add, mine) if mine else None
         found.append(
             FeatureReading(name, known.get(name), results.get(name, []), top, history, after, max(len(mine), 1))

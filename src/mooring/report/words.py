@@ -150,6 +150,8 @@ def name(text: str, longest: int = LONGEST_NAME) -> str:
     ('a�b', 'abc…')
     """
     text = text if len(text) <= longest else text[: longest - 1] + "…"
+    if text.isprintable():
+        return text
     text = text.encode("utf-8", "replace").decode()
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if ord(sign) < 32 or 127 <= ord(sign) < 160 else sign for sign in text

@@ -68,6 +68,7 @@ class Retraining:
         try:
             with self._lease() as lease:
                 tickets = Tickets(self._state, lease)
+                self._end_cancelled(tickets)
                 ticket = tickets.unended(self._model) or self._opened(tickets)
                 return ticket is not None and self._advanced(tickets, ticket).status in ("training", "gating")
         except LeaseHeld:
@@ -78,6 +79,17 @@ class Retraining:
 
     def _lease(self) -> Lease:
         return self._state.lease(f"retrain/{self._model}")
+
+    def _end_cancelled(self, tickets: Tickets) -> None:
+        """End the jobs of a retraining that somebody has cancelled from another host."""
+        newest = next(iter(tickets.newest(self._model, 1)), None)
+        if newest is None or newest.status != "cancelled" or not newest.attempt:
+            return
+        try:
+            for directory in (attempt_directory(newest), gate_directory(newest)):
+                job.stop(directory)
+        except OSError as error:
+            self._say(f"retraining {newest.number} is cancelled, and its job can't be ended: {error}")
 
     def _opened(self, tickets: Tickets) -> Ticket | None:
         answer = trigger.ask(self._state, self._model, self._settings, datetime.now(UTC))

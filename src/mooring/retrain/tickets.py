@@ -5,14 +5,14 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Table, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.log.parquet import folder_name
@@ -35,6 +35,8 @@ Status = Literal[
     "cancelled",
 ]
 ENDED: frozenset[Status] = frozenset({"promoted", "rolled_back", "refused", "failed", "cancelled"})
+_AT_ONCE = 500  # ids in a query
+_MOST_MODELS = 10_000
 _NAMESPACE = uuid.UUID("0d4b3e0a-4c55-5a0f-8d9f-2a1de1d4f6c3")
 
 
@@ -71,6 +73,11 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     updated: datetime
     ended: datetime | None = None
+
+    @property
+    def in_words(self) -> str:
+        """Its status as it is told."""
+        return self.status.replace("_", " ")
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,9 +247,25 @@ class Tickets:
         with self._state.database.reading() as connection:
             return connection.scalar(query) is not None
 
-    def newest(self, model: str, count: int = 100) -> list[Ticket]:
-        """Return a model's newest tickets, the newest first."""
-        return self._tickets(tickets.c.model == model, newest=count)
+    def newest(
+        self,
+        model: str | None,
+        count: int = 100,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> list[Ticket]:
+        """Return a model's newest tickets, or those of all models, the newest first.
+
+        Those that were opened from `start` on and before `end`.
+        """
+        return self._tickets(*within(tickets, model, start, end), newest=count)
+
+    def latest(self) -> dict[str, Ticket]:
+        """Return by model its newest ticket."""
+        last = select(tickets.c.model, func.max(tickets.c.number)).group_by(tickets.c.model)
+        found = self._tickets(tuple_(tickets.c.model, tickets.c.number).in_(last), newest=_MOST_MODELS)
+        return {ticket.model: ticket for ticket in found}
 
     def named(self, model: str | None, name: str) -> Ticket:
         """Return a ticket by its number, or by its id or the beginning of it. Raises TicketError."""
@@ -267,12 +290,44 @@ class Tickets:
                 for row in connection.execute(query)
             ]
 
-    def promotions(self, model: str, newest: int = 100) -> list[Promotion]:
-        """Return the moves of a model's champion that Mooring made, the newest first."""
-        query = select(*_PROMOTION).where(promotions.c.model == model)
+    def steps_of(self, ticket_ids: Sequence[str]) -> dict[str, list[Step]]:
+        """Return what happened to several tickets, by their ids, each in its order."""
+        found: dict[str, list[Step]] = {name: [] for name in ticket_ids}
+        with self._state.database.reading() as connection:
+            for some in chunks(ticket_ids):
+                query = select(*_STEP).where(steps.c.ticket_id.in_(some)).order_by(steps.c.number)
+                for row in connection.execute(query):
+                    step = Step(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
+                    found[step.ticket_id].append(step)
+        return found
+
+    def promotions(
+        self,
+        model: str | None,
+        newest: int = 100,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        without_ticket: bool = False,
+    ) -> list[Promotion]:
+        """Return the moves of a model's champion, or of all, that Mooring made, the newest first.
+
+        Those that were begun from `start` on and before `end`, or of them only those that no ticket is behind.
+        """
+        alone = [promotions.c.ticket_id.is_(None)] if without_ticket else []
+        query = select(*_PROMOTION).where(*within(promotions, model, start, end), *alone)
         query = query.order_by(promotions.c.created.desc(), promotions.c.id).limit(newest)
         with self._state.database.reading() as connection:
             return [Promotion(**row._mapping) for row in connection.execute(query)]
+
+    def promotions_of(self, ticket_ids: Sequence[str]) -> dict[str, Promotion]:
+        """Return the newest move of the champion that each of these tickets led to, by the ticket's id."""
+        found: dict[str, Promotion] = {}
+        with self._state.database.reading() as connection:
+            for some in chunks(ticket_ids):
+                query = select(*_PROMOTION).where(promotions.c.ticket_id.in_(some)).order_by(promotions.c.created)
+                found |= {row.ticket_id: Promotion(**row._mapping) for row in connection.execute(query)}
+        return found
 
     def models(self) -> list[str]:
         """Return the names of the models that there are tickets or promotions of."""
@@ -302,6 +357,22 @@ class Tickets:
                 at=ticket.updated,
             )
         )
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ids, as many at a time as a query may name.
+
+    >>> [len(some) for some in chunks(["1"] * 1200)]
+    [500, 500, 200]
+    """
+    for start in range(0, len(ids), _AT_ONCE):
+        yield ids[start : start + _AT_ONCE]
+
+
+def within(table: Table, model: str | None, start: datetime | None, end: datetime | None) -> list[Any]:
+    """Return the conditions that rows are of a model, if one is named, and were made in a time."""
+    given = ((table.c.model.__eq__, model), (table.c.created.__ge__, start), (table.c.created.__lt__, end))
+    return [condition(value) for condition, value in given if value is not None]
 
 
 def _directory(parent: str, model: str, number: int, name: uuid.UUID) -> Path:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.monitor.database import insert
@@ -105,6 +105,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 _ROLLOUT = [rollouts.c[name] for name in Rollout.__struct_fields__]
 _EVENT = [rollout_events.c[name] for name in Event.__struct_fields__]
 _SERVED = [serving.c[name] for name in Served.__struct_fields__]
+_MOST_MODELS = 10_000
 _JSON: dict[str, Any] = {"plan": Plan, "counts": dict[str, int], "evidence": dict[str, Any]}
 _WISHES = ("wish", "wish_by", "wish_reason")
 
@@ -249,10 +250,12 @@ class Rollouts:
 
     # Anybody's
 
-    def ask(self, model: str, wish: Wish, *, who: str, reason: str = "") -> Rollout:
+    def ask(self, model: str, wish: Wish, *, who: str, reason: str = "", number: int | None = None) -> Rollout:
         """Ask something of the rollout that is under way; the supervisor sees to it within about a second.
 
-        Raises RolloutError where none is, or where that can't be asked any more.
+        That it was asked for is in its events from then on, whatever comes of it. `number` is that of the rollout
+        which is meant. Raises RolloutError where none is under way, or another, or where that can't be asked any
+        more.
         """
         with self._state.begin() as tx:
             where = rollouts.c.model == model, rollouts.c.ended.is_(None)
@@ -260,12 +263,18 @@ class Rollouts:
             if row is None:
                 raise RolloutError(f"no rollout of {model} is under way")
             rollout = _rollout(row)
+            if number not in (None, rollout.number):
+                raise RolloutError(f"rollout {number} of {model} is not under way: rollout {rollout.number} is")
             if rollout.status not in TO_GO:
                 raise RolloutError(f"rollout {rollout.number} of {model} is {in_words(rollout.status)}: too late")
             if wish == "resume" and not rollout.paused and rollout.wish != "pause":
                 raise RolloutError(f"rollout {rollout.number} of {model} is not paused")
             wished = {"wish": wish, "wish_by": who, "wish_reason": reason}
-            tx.connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(wished))
+            still = rollouts.c.id == rollout.id, rollouts.c.status.in_(TO_GO)
+            if tx.connection.execute(update(rollouts).where(*still).values(wished)).rowcount != 1:
+                raise RolloutError(f"rollout {rollout.number} of {model} has gone on meanwhile: too late")
+            detail = {"wish": wish, "reason": reason} if reason else {"wish": wish}
+            _note(tx.connection, rollout, "asked", detail, who, datetime.now(UTC))
             return msgspec.structs.replace(rollout, wish=wish, wish_by=who, wish_reason=reason)
 
     def unended(self, model: str) -> Rollout | None:
@@ -277,6 +286,19 @@ class Rollouts:
         """Return a model's newest rollouts, or those of a version, the newest first."""
         of_it = [rollouts.c.version == version] if version is not None else []
         return self._rollouts(rollouts.c.model == model, *of_it, newest=count)
+
+    def latest(self) -> dict[str, Rollout]:
+        """Return by model its newest rollout."""
+        last = select(rollouts.c.model, func.max(rollouts.c.number)).group_by(rollouts.c.model)
+        found = self._rollouts(tuple_(rollouts.c.model, rollouts.c.number).in_(last), newest=_MOST_MODELS)
+        return {rollout.model: rollout for rollout in found}
+
+    def numbered(self, model: str, number: int) -> Rollout:
+        """Return a model's rollout by its number. Raises RolloutError."""
+        found = self._rollouts(rollouts.c.model == model, rollouts.c.number == number, newest=1)
+        if not found:
+            raise RolloutError(f"there is no rollout {number} of {model}")
+        return found[0]
 
     def events(self, rollout_id: str) -> list[Event]:
         """Return what happened to a rollout, in its order."""
@@ -295,6 +317,11 @@ class Rollouts:
         )
         with self._state.database.reading() as connection:
             return [Served(**row._mapping) for row in connection.execute(query)]
+
+    def served(self) -> list[Served]:
+        """Return what supervisors serve, of all models."""
+        with self._state.database.reading() as connection:
+            return [Served(**row._mapping) for row in connection.execute(select(*_SERVED).order_by(*_SERVED[:3]))]
 
     def models(self) -> list[str]:
         """Return the names of the models that are served, or were rolled out."""
@@ -322,7 +349,14 @@ def in_words(status: Status) -> str:
     return status.replace("_", " ")
 
 
-def _note(connection: Connection, rollout: Rollout, what: str, detail: dict[str, Any], who: str) -> None:
+def _note(
+    connection: Connection,
+    rollout: Rollout,
+    what: str,
+    detail: dict[str, Any],
+    who: str,
+    at: datetime | None = None,
+) -> None:
     of_it = rollout_events.c.rollout_id == rollout.id
     last = connection.scalar(select(func.max(rollout_events.c.number)).where(of_it)) or 0
     connection.execute(
@@ -332,7 +366,7 @@ def _note(connection: Connection, rollout: Rollout, what: str, detail: dict[str,
             what=what,
             detail=msgspec.json.encode(detail).decode(),
             who=who,
-            at=rollout.updated,
+            at=at or rollout.updated,
         )
     )
 

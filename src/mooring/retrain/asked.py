@@ -1,0 +1,65 @@
+"""What a person asks of a retraining: that it begin, or that it end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mooring.retrain import job
+from mooring.retrain.machine import attempt_directory, gate_directory
+from mooring.retrain.tickets import Ticket, TicketError, Tickets
+
+_TRIES = 10
+
+
+def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> Ticket:
+    """Let a retraining begin that waits to be approved. Raises TicketError where it does not, or not any more.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from mooring.monitor.state import State
+    >>> from mooring.retrain.tickets import Cause
+    >>> directory = TemporaryDirectory()
+    >>> with State(f"{directory.name}/state.db") as state:
+    ...     found = Tickets(state)
+    ...     ticket = found.open(
+    ...         "wine", Cause(kind="drift"), "it drifts", champion="1", directory="retrain", status="approval"
+    ...     )
+    ...     ticket = approve(found, ticket, who="ann", reason="labels are in")
+    ...     ticket.status, [(step.what, step.who, step.detail) for step in found.steps(ticket.id)][1]
+    ('dataset', ('approved', 'ann', {'reason': 'labels are in'}))
+    >>> directory.cleanup()
+    """
+    if ticket.status != "approval":
+        raise TicketError(f"retraining {ticket.number} does not wait to be approved: it is {ticket.in_words}")
+    return tickets.move(ticket, "dataset", "approved", {"reason": reason} if reason else {}, who=who, message="")
+
+
+def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket:
+    """End a retraining, also where the monitor notes something down at the same moment, and its jobs on this host.
+
+    Raises TicketError where there is nothing to cancel, OSError where a job can't be ended.
+    """
+    cancelled = _cancelled(tickets, ticket, who, reason)
+    for directory in (attempt_directory(cancelled), gate_directory(cancelled)):
+        job.stop(directory)
+    return cancelled
+
+
+def is_elsewhere(ticket: Ticket) -> bool:
+    """Whether a retraining that has begun has its directory, and its jobs, on another host."""
+    return ticket.attempt > 0 and not Path(ticket.directory).exists()
+
+
+def _cancelled(tickets: Tickets, ticket: Ticket, who: str, reason: str) -> Ticket:
+    for _ in range(_TRIES):
+        if ticket.status == "challenger":
+            raise TicketError(
+                f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
+                "mooring rollout abort"
+            )
+        if ticket.ended is not None or ticket.status == "promoting":
+            break
+        try:
+            return tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=who, message=reason)
+        except TicketError:
+            ticket = tickets.named(None, ticket.id)
+    raise TicketError(f"retraining {ticket.number} is {ticket.in_words}: there is nothing to cancel")

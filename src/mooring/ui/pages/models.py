@@ -1,0 +1,285 @@
+"""The first page: every model with how it is, and what needs a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from markupsafe import Markup
+
+from mooring.log.reader import LogError, open_log
+from mooring.log.reader import models as models_in
+from mooring.log.store import StoreError
+from mooring.monitor.leases import Holder
+from mooring.monitor.schema import JUDGED, Status
+from mooring.monitor.state import Recent, Watched
+from mooring.report import figures
+from mooring.retrain.tickets import Ticket, Tickets
+from mooring.rollout.rollouts import Rollout, Rollouts, Served, in_words
+from mooring.ui import paths
+from mooring.ui.routing import Page, Query, address
+from mooring.ui.sources import Sources
+
+WINDOWS = 60
+_LABELLED = 20
+_RECENT = timedelta(days=7)
+_RANK = {"critical": 0, "warning": 1, "no_baseline": 2, "too_few": 3, "ok": 4, None: 5}
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """A window of a sparkline: its rows, and what was said of it."""
+
+    start: datetime
+    rows: int
+    status: Status | None
+
+
+class Attention(msgspec.Struct, frozen=True):
+    """Something that needs a person, or that one should know of; `see` is the page about it."""
+
+    text: str
+    see: str
+    urgent: bool = True
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """The newest retraining or rollout of a model."""
+
+    number: int
+    status: str
+    text: str
+    version: str | None
+    updated: datetime
+    under_way: bool
+    see: str
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A model. `status` is of its newest judged window, of the version that answers; None where there is none."""
+
+    model: str
+    see: str
+    status: Status | None
+    message: str
+    since: datetime | None
+    version: str | None
+    served: tuple[str, ...] = ()
+    windows: tuple[Bar, ...] = ()
+    rows: int = 0
+    performance: Status | None = None
+    performance_message: str = ""
+    retraining: Latest | None = None
+    rollout: Latest | None = None
+    attention: tuple[Attention, ...] = ()
+
+    @property
+    def traffic(self) -> Markup:
+        """The line of its traffic."""
+        return sparkbars([bar.rows for bar in self.windows])
+
+    @property
+    def drift(self) -> Markup:
+        """What was said of its windows, as a line."""
+        return figures.timeline([bar.status or "no_baseline" for bar in self.windows])
+
+
+class Models(msgspec.Struct, frozen=True):
+    """All models, those that need somebody first; `logged` are those that the log has and nobody watches."""
+
+    models: tuple[Line, ...]
+    logged: tuple[str, ...] = ()
+    state: str = ""
+    log: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many models are how."""
+        found = dict.fromkeys(("critical", "warning", "ok", "other"), 0)
+        for line in self.models:
+            found[line.status if line.status in ("critical", "warning", "ok") else "other"] += 1
+        return found
+
+    @property
+    def asking(self) -> int:
+        """How many models need a person."""
+        return sum(any(one.urgent for one in line.attention) for line in self.models)
+
+
+def told(sources: Sources, _: Query) -> Models:
+    """Return every model that the state knows of."""
+    found = lines(sources)
+    found.sort(key=lambda line: (not any(one.urgent for one in line.attention), _RANK[line.status], line.model))
+    return Models(tuple(found), () if found else _logged(sources), sources.state.name, sources.log)
+
+
+def lines(sources: Sources, only: str | None = None) -> list[Line]:
+    """Return how each model is, or only one; of one that the state does not know nothing."""
+    state, tickets, rollouts = sources.state, Tickets(sources.state), Rollouts(sources.state)
+    watched: dict[str, list[Watched]] = {}
+    for one in state.models(only):
+        watched.setdefault(one.model, []).append(one)
+    if only is None:
+        retrained, rolled = tickets.latest(), rollouts.latest()
+    else:
+        retrained = {one.model: one for one in tickets.newest(only, 1)}
+        rolled = {one.model: one for one in rollouts.newest(only, 1)}
+    served: dict[str, list[Served]] = {}
+    for served_one in rollouts.served():
+        served.setdefault(served_one.model, []).append(served_one)
+    recent = state.recent(None if only is None else [only], newest=WINDOWS)
+    assessed = state.assessed(one.window_id for some in recent.values() for one in some[-_LABELLED:])
+    failed = state.failed_alerts(datetime.now(UTC) - _RECENT)
+    holders = state.holders()
+    names = sorted({*watched, *retrained, *rolled, *served})
+    return [
+        _line(
+            name,
+            watched.get(name, []),
+            recent.get(name, []),
+            assessed,
+            retrained.get(name),
+            rolled.get(name),
+            served.get(name, []),
+            failed.get(name, 0),
+            holders,
+        )
+        for name in names
+        if only in (None, name)
+    ]
+
+
+def _line(
+    model: str,
+    watched: Sequence[Watched],
+    recent: Sequence[Recent],
+    assessed: dict[str, tuple[Status, str]],
+    ticket: Ticket | None,
+    rollout: Rollout | None,
+    served: Sequence[Served],
+    failed: int,
+    holders: dict[str, Holder],
+) -> Line:
+    answering = [one for one in recent if one.variant == "champion"] or list(recent)
+    judged = next((one for one in reversed(answering) if one.status in JUDGED), None)
+    shown = judged or next((one for one in reversed(answering) if one.status is not None), None)
+    looks = [assessed[one.window_id] for one in reversed(answering) if one.window_id in assessed]
+    performance = next((look for look in looks if look[0] in JUDGED), looks[0] if looks else (None, ""))
+    see = address(paths.MODEL, {"model": model})
+    found = next(
+        (one.newest for one in watched if one.newest and shown and one.newest.window.id == shown.window_id), None
+    )
+    line = Line(
+        model=model,
+        see=see,
+        status=shown.status if shown else None,
+        message=found.verdict.message if found and found.verdict else "",
+        since=_since(answering, shown),
+        version=answering[-1].version if answering else served[-1].version if served else None,
+        served=tuple(sorted({one.version for one in served})),
+        windows=tuple(Bar(one.start, one.rows, one.status) for one in answering),
+        rows=sum(one.rows for one in answering),
+        performance=performance[0],
+        performance_message=performance[1],
+        retraining=_retraining(ticket) if ticket else None,
+        rollout=_rollout(rollout) if rollout else None,
+    )
+    needs = tuple(_attention(line, bool(watched), ticket, rollout, failed, holders))
+    return msgspec.structs.replace(line, attention=needs)
+
+
+def _since(windows: Sequence[Recent], shown: Recent | None) -> datetime | None:
+    """Return since when it has been as it is now, well or not."""
+    if shown is None or shown.status not in JUDGED:
+        return shown.start if shown else None
+    since = shown.start
+    for one in reversed([one for one in windows if one.status in JUDGED]):
+        if (one.status == "ok") != (shown.status == "ok"):
+            break
+        since = one.start
+    return since
+
+
+def _retraining(ticket: Ticket) -> Latest:
+    return Latest(
+        ticket.number,
+        ticket.status,
+        ticket.message or ticket.reason,
+        ticket.candidate,
+        ticket.updated,
+        ticket.ended is None,
+        address(paths.RETRAINING, {"model": ticket.model, "number": ticket.number}),
+    )
+
+
+def _rollout(rollout: Rollout) -> Latest:
+    where = str(rollout.at) if rollout.at is not None else in_words(rollout.status)
+    return Latest(
+        rollout.number,
+        rollout.status,
+        f"{where}, paused" if rollout.paused else where,
+        rollout.version,
+        rollout.updated,
+        rollout.ended is None,
+        address(paths.ROLLOUT, {"model": rollout.model, "number": rollout.number}),
+    )
+
+
+def _attention(
+    line: Line,
+    watched: bool,
+    ticket: Ticket | None,
+    rollout: Rollout | None,
+    failed: int,
+    holders: dict[str, Holder],
+) -> Iterable[Attention]:
+    if ticket is not None and line.retraining is not None:
+        if ticket.status == "approval":
+            yield Attention(f"retraining {ticket.number} waits to be approved", line.retraining.see)
+        elif ticket.status == "failed" and _is_recent(ticket.ended):
+            yield Attention(f"retraining {ticket.number} failed: {ticket.message}", line.retraining.see)
+        elif ticket.status == "refused" and _is_recent(ticket.ended):
+            yield Attention(f"the gate refused what retraining {ticket.number} made", line.retraining.see)
+    if rollout is not None and line.rollout is not None:
+        if rollout.ended is None and rollout.paused:
+            yield Attention(f"the rollout of version {rollout.version} is paused", line.rollout.see)
+        elif rollout.status == "rolled_back" and _is_recent(rollout.ended):
+            yield Attention(f"version {rollout.version} was rolled back: {rollout.reason}", line.rollout.see)
+        if rollout.ended is None and f"serve/{line.model}" not in holders:
+            text = f"the rollout of version {rollout.version} stands still: mooring serve is not running"
+            yield Attention(text, line.rollout.see)
+    if failed:
+        noun = "alert" if failed == 1 else "alerts"
+        yield Attention(f"{failed} {noun} could not be sent", address(paths.HISTORY, {"model": line.model}))
+    if line.status == "no_baseline":
+        yield Attention("nobody can tell whether it drifts: it has no baseline", line.see)
+    if watched and f"monitor/{line.model}" not in holders:
+        yield Attention("no monitor is running for it: mooring monitor", line.see, urgent=False)
+
+
+def _is_recent(time: datetime | None) -> bool:
+    return time is not None and datetime.now(UTC) - time < _RECENT
+
+
+def _logged(sources: Sources) -> tuple[str, ...]:
+    """Return the models that the log has, for a first page that would be empty."""
+    try:
+        return tuple(models_in(open_log(sources.log), sources.log))
+    except (LogError, StoreError):
+        return ()  # the page says what to start
+
+
+def sparkbars(rows: Sequence[int]) -> Markup:
+    """Return bars of the rows of windows, as a small figure that tells nothing that does not stand beside it.
+
+    >>> sparkbars([1, 2]).count("M")
+    2
+    """
+    top = max([*rows, 1])
+    bars = "".join(f"M{4 * at} 24V{24 - 22 * count / top:.1f}h3V24z" for at, count in enumerate(rows))
+    return Markup(
+        '<svg class="bars" viewBox="0 0 {} 24" preserveAspectRatio="none" aria-hidden="true"><path d="{}"/></svg>'
+    ).format(4 * max(len(rows), 1), bars)
+
+
+PAGE = Page("models", paths.MODELS, "Every model: how it is, and what needs a person.", Query, Models, told)

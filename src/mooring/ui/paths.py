@@ -1,0 +1,11 @@
+"""Where each page is found."""
+
+MODELS = "/"
+MODEL = "/models/{model}"
+FEATURE = "/models/{model}/features/{feature}"
+ROLLOUT = "/models/{model}/rollouts/{number}"
+RETRAINING = "/models/{model}/retrainings/{number}"
+CAPTURE = "/capture"
+REQUESTS = "/requests"
+REQUEST = "/requests/{request_id}"
+HISTORY = "/history"

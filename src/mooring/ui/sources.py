@@ -1,0 +1,37 @@
+"""What the dashboard reads: state, log and spool, and where MLflow's own pages are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from mooring.config import UiSettings
+from mooring.monitor.state import State
+
+
+class Sources(NamedTuple):
+    """What pages are made from. `mlflow` is the address of MLflow's UI, '' where none is known."""
+
+    state: State
+    log: str
+    spool: Path
+    mlflow: str
+
+    def run_link(self, run_id: str | None) -> str | None:
+        """Return where MLflow's UI shows a run."""
+        return f"{self.mlflow}/#/runs/{quote(run_id, safe='')}" if self.mlflow and run_id else None
+
+    def version_link(self, model: str, version: str | None) -> str | None:
+        """Return where MLflow's UI shows a model's version."""
+        if not self.mlflow or not version:
+            return None
+        return f"{self.mlflow}/#/models/{quote(model, safe='')}/versions/{quote(version, safe='')}"
+
+
+def sources_of(settings: UiSettings) -> Sources:
+    """Return what settings name. Raises StateError where the state can't be opened."""
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    mlflow = settings.ui_mlflow or (tracking if tracking.startswith(("http://", "https://")) else "")
+    return Sources(State(settings.state), settings.log, settings.spool_path, mlflow.rstrip("/"))
