@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 
@@ -37,6 +38,8 @@ def run(settings: UiSettings) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=5,
         )
+        gc.collect()
+        gc.freeze()  # else each full collection goes over all that was imported, which takes longer than a page
         print(_address(settings.ui_host, listener.getsockname()[1]), flush=True)
         if rules.token is None:
             print("only to look at: set MOORING_UI_TOKEN to act from here, too", file=sys.stderr)
