@@ -153,8 +153,7 @@ def _as_json(page: Page, sources: Sources) -> Callable[[Request], Awaitable[Resp
 
 
 def _told(page: Page, sources: Sources, request: Request) -> tuple[routing.Query, Any]:
-    given = {name: value for name, value in request.query_params.items() if value != ""}
-    query = msgspec.convert(given, page.query, strict=False)
+    query = routing.query_of(page.query, request.query_params.multi_items())
     return query, page.told(sources, query, **_path(request))
 
 

@@ -70,12 +70,19 @@ def _query_parameters(query: type[Query]) -> list[dict[str, Any]]:
     hints = get_type_hints(query, include_extras=True)
     found = []
     for field in msgspec.structs.fields(query):
-        schema = msgspec.json.schema(hints[field.name])
+        schema = _without_null(msgspec.json.schema(hints[field.name]))
         described = {"description": schema.pop("description")} if "description" in schema else {}
         found.append(
             {"name": field.encode_name, "in": "query", "required": field.required, "schema": schema, **described}
         )
     return found
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of what stands in an address, where nothing is said by leaving it out."""
+    said = [one for one in schema.pop("anyOf", []) if one != {"type": "null"}]
+    schema.pop("default", None)
+    return {**schema, **said[0]} if len(said) == 1 else {**schema, "anyOf": said} if said else schema
 
 
 def _responses(schema: dict[str, Any], problems: Sequence[str], problem: dict[str, Any]) -> dict[str, Any]:

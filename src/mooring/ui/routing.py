@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Meta
 
 _PART = re.compile(r"{(\w+)}")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
+"""A time in an address, as ISO 8601 has it."""
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,16 +27,36 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 class Range(Query, frozen=True, kw_only=True):
     """Which windows a page is about: those that begin in a time, and the newest of them only."""
 
-    start: Annotated[datetime | None, Meta(description="windows that begin from then on; UTC without a zone")] = (
-        None
-    )
-    end: Annotated[datetime | None, Meta(description="and before then")] = None
+    start: Annotated[Moment | None, Meta(description="windows that begin from then on; UTC without a zone")] = None
+    end: Annotated[Moment | None, Meta(description="and before then")] = None
     newest: Annotated[int, Meta(ge=1, le=1000, description="the newest of them, so many at most")] = 100
 
     @property
     def span(self) -> tuple[datetime | None, datetime | None]:
         """Its two ends, each with a zone."""
         return _aware(self.start), _aware(self.end)
+
+
+Asked = TypeVar("Asked", bound=Query)
+
+
+def query_of(kind: type[Asked], given: Sequence[tuple[str, str]]) -> Asked:
+    """Return what an address asks for. Raises msgspec.ValidationError where that can't be meant.
+
+    >>> query_of(Range, [("newest", "20"), ("start", "")]).newest
+    20
+    >>> query_of(Range, [("start", "0.5")])
+    Traceback (most recent call last):
+    ...
+    msgspec.ValidationError: start is no time: write it as 2026-03-01T12:00:00Z
+    """
+    values = {name: value for name, value in given if value != ""}
+    if len({name for name, _ in given}) < len(given):
+        raise msgspec.ValidationError("something is asked twice")
+    for name in ("start", "end"):  # a number would be taken for seconds since 1970
+        if name in values and name in kind.__struct_fields__ and not _DAY.match(values[name]):
+            raise msgspec.ValidationError(f"{name} is no time: write it as 2026-03-01T12:00:00Z")
+    return msgspec.convert(values, kind, strict=False)
 
 
 class Page(NamedTuple):

@@ -22,10 +22,9 @@ from mooring.report.words import count
 from mooring.spool import Look, look
 from mooring.ui import paths
 from mooring.ui.codes import in_words
-from mooring.ui.routing import Page, Range, address
+from mooring.ui.routing import Moment, Page, Range, address
 from mooring.ui.sources import Sources
 
-_Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 _LAGGING = timedelta(minutes=2)
 _BARS = 48
 _CODES_SHOWN = 6
@@ -38,8 +37,8 @@ _PATTERNS = ("", "/", ".", "x", "-", "\\", "|")
 class CaptureQuery(Range, frozen=True, kw_only=True):
     """Which requests are meant."""
 
-    start: Annotated[_Time | None, Meta(description="requests from then on; UTC without a zone")] = None
-    end: Annotated[_Time | None, Meta(description="and before then")] = None
+    start: Annotated[Moment | None, Meta(description="requests from then on; UTC without a zone")] = None
+    end: Annotated[Moment | None, Meta(description="and before then")] = None
     newest: Annotated[int, Meta(ge=1, le=200, description="so many requests in each table at most")] = 20
     model: Annotated[str, Meta(description="of which model; may be left out where the log has one")] = ""
     status: Annotated[
