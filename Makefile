@@ -38,6 +38,7 @@ bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and writ
 	$(BIN)/python bench/alarms.py
 	$(BIN)/python bench/gate.py
 	$(BIN)/python bench/guards.py
+	$(BIN)/python bench/ui.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix

@@ -153,7 +153,7 @@ def _as_json(page: Page, sources: Sources) -> Callable[[Request], Awaitable[Resp
 
 
 def _told(page: Page, sources: Sources, request: Request) -> tuple[routing.Query, Any]:
-    query = routing.query_of(page.query, request.query_params.multi_items())
+    query = routing.query_of(page.query, request.query_params.multi_items(), strict=answers.wants_json(request))
     return query, page.told(sources, query, **_path(request))
 
 

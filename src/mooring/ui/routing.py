@@ -14,6 +14,7 @@ from msgspec import Meta
 
 _PART = re.compile(r"{(\w+)}")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$", re.IGNORECASE)
 
 
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
@@ -40,8 +41,10 @@ class Range(Query, frozen=True, kw_only=True):
 Asked = TypeVar("Asked", bound=Query)
 
 
-def query_of(kind: type[Asked], given: Sequence[tuple[str, str]]) -> Asked:
-    """Return what an address asks for. Raises msgspec.ValidationError where that can't be meant.
+def query_of(kind: type[Asked], given: Sequence[tuple[str, str]], *, strict: bool = False) -> Asked:
+    """Return what an address asks for; strictly, a time is whole and has a zone, else it may be of a form's field.
+
+    Raises msgspec.ValidationError where that can't be meant.
 
     >>> query_of(Range, [("newest", "20"), ("start", "")]).newest
     20
@@ -50,13 +53,21 @@ def query_of(kind: type[Asked], given: Sequence[tuple[str, str]]) -> Asked:
     ...
     msgspec.ValidationError: start is no time: write it as 2026-03-01T12:00:00Z
     """
-    values = {name: value for name, value in given if value != ""}
+    values = {name: value for name, value in given if strict or value != ""}  # a form sends its empty fields too
     if len({name for name, _ in given}) < len(given):
         raise msgspec.ValidationError("something is asked twice")
     for name in ("start", "end"):  # a number would be taken for seconds since 1970
-        if name in values and name in kind.__struct_fields__ and not _DAY.match(values[name]):
+        if (
+            name in values
+            and name in kind.__struct_fields__
+            and not (_TIME if strict else _DAY).match(values[name])
+        ):
             raise msgspec.ValidationError(f"{name} is no time: write it as 2026-03-01T12:00:00Z")
-    return msgspec.convert(values, kind, strict=False)
+    found = msgspec.convert(values, kind, strict=False)
+    for name in set(values) & set(kind.__struct_fields__):
+        if getattr(found, name) is None:  # the text "null" is taken for it
+            raise msgspec.ValidationError(f"{name} can't be {values[name]}")
+    return found
 
 
 class Page(NamedTuple):

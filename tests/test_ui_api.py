@@ -1,0 +1,86 @@
+"""The dashboard's JSON keeps to its OpenAPI document, whatever it is asked."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+
+from dashboard import TOKEN, ask, dashboard
+from judged import Made, assess, baseline_of, columns
+from mooring.monitor.state import State
+from mooring.retrain.tickets import Cause, Tickets
+from mooring.rollout.rollouts import Rollouts, new
+from mooring.ui import openapi
+from mooring.ui.pages import ACTIONS, PAGES
+
+# Its plugin would load itself into every run of pytest, which takes a second: pyproject keeps it out.
+pytest_plugins = ["schemathesis.pytest.plugin"]
+
+CONFIG = schemathesis.Config.from_dict(
+    {"generation": {"deterministic": True, "max-examples": 20, "database": "none"}}
+)
+DOCUMENT = openapi.document(PAGES, ACTIONS)
+REAL = {"model": ["wine"], "feature": ["alcohol", "prediction"], "number": ["1"]}
+ANSWERED: Counter[tuple[str, int]] = Counter()
+
+
+def narrowed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with the parts of paths that there are: else nearly all answers would be 404."""
+    found = copy.deepcopy(document)
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            for parameter in operation["parameters"]:
+                if parameter["in"] == "path" and parameter["name"] in REAL:
+                    parameter["schema"] = {"enum": REAL[parameter["name"]]}
+    return found
+
+
+SCHEMA = schemathesis.openapi.from_dict(narrowed(DOCUMENT), config=CONFIG)
+WIDE = schemathesis.openapi.from_dict(copy.deepcopy(DOCUMENT), config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    place: Path = tmp_path_factory.mktemp("site")
+    with State(str(place / "state.db")) as state:
+        wine = Made(state, "wine", baseline_of(columns(3000)))
+        for at, shift in enumerate([0, 0, 3]):
+            wine.put(at, shift=shift)
+        assess(state, "wine")
+        Tickets(state).open(
+            "wine", Cause(kind="manual"), "asked for", champion="1", directory=str(place), status="approval"
+        )
+        Rollouts(state).open(new("wine", "2", "1", "challenger"))
+    (place / "log").mkdir()
+    with dashboard(f"sqlite:///{place / 'state.db'}", log=str(place / "log")) as address:
+        yield address
+
+
+def check(case: schemathesis.Case, site: str) -> int:
+    return case.call_and_validate(base_url=site, headers={"Authorization": f"Bearer {TOKEN}"}).status_code
+
+
+@SCHEMA.parametrize()
+def test_what_is_there_is_answered_as_the_document_says(case: schemathesis.Case, site: str) -> None:
+    ANSWERED[case.operation.label, check(case, site)] += 1
+
+
+@WIDE.parametrize()
+def test_so_is_whatever_is_asked(case: schemathesis.Case, site: str) -> None:
+    check(case, site)
+
+
+def test_every_page_was_answered() -> None:
+    pages = {f"GET {page.api_path}" for page in PAGES if page.name not in ("request", "requests")}
+    assert {label for label, status in ANSWERED if status == 200} >= pages
+
+
+def test_the_document_that_is_served_is_this_one(site: str) -> None:
+    assert ask(site, "/api/openapi.json").json == msgspec.json.decode(msgspec.json.encode(DOCUMENT))
