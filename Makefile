@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test test-all bench format lock clean
+.PHONY: help setup dev demo test test-all bench screenshots format lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.setup ## a virtual environment in .venv with Mooring and what it needs
 
@@ -39,6 +39,9 @@ bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and writ
 	$(BIN)/python bench/gate.py
 	$(BIN)/python bench/guards.py
 	$(BIN)/python bench/ui.py
+
+screenshots: .venv/.dev ## make the README's pictures of the dashboard anew; takes three minutes
+	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix

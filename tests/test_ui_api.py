@@ -69,6 +69,10 @@ def check(case: schemathesis.Case, site: str) -> int:
 
 @SCHEMA.parametrize()
 def test_what_is_there_is_answered_as_the_document_says(case: schemathesis.Case, site: str) -> None:
+    if case.path_parameters.get("feature", "alcohol") not in REAL["feature"]:
+        # Whatever stands in a path is text: a list in the place of a name is only another name.
+        assert case.call(base_url=site).status_code in (200, 400, 404)
+        return
     ANSWERED[case.operation.label, check(case, site)] += 1
 
 
