@@ -35,7 +35,7 @@ def photograph(place: Path) -> None:
     with dashboard(state, log=str(place / "log"), token=None) as address, browser() as chromium:
         [line] = ask(address, "/api/models").json["models"]
         windows = ask(address, f"/api{line['see']}").json["windows"]
-        drifted = next(one for one in windows if one["status"] == "critical")["window"]
+        drifted = next(one for one in windows if one["status"] == "critical")["id"]
         for name, path, top in (
             ("model", line["see"], "h1"),
             (
