@@ -437,7 +437,7 @@ def test_the_history_goes_back_page_by_page_and_misses_nothing(shown: Shown) -> 
     [
         ("newest=0", 400),
         ("newest=x", 400),
-        ("start=0001-01-01T00:00:00%2B14:00", 400),
+        ("start=0001-01-01T00:00:00%2B14:00", 200),
         ("end=never", 400),
         ("model=%00", 404),
         ("model=%ff", 200),
