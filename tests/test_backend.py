@@ -62,11 +62,11 @@ def fronting(directory: Path, champion: str, canary: str, queue: int = 0) -> Ite
         loop, stop, told = asyncio.get_running_loop(), asyncio.Event(), Told()
         proxy = Proxy(settings, Recorder(settings), loop)
         backends = [
-            Backend(proxy, version, [of_url(url)], limit=1, queue=queue, patience=20.0)
+            Backend(proxy.context, version, [of_url(url)], limit=1, queue=queue, patience=20.0)
             for version, url in (("1", champion), ("2", canary))
         ]
         proxy.routes.set(backends[0], [(1.0, backends[1])])
-        proxy.watcher = told
+        proxy.journal.watcher = told
         end.append(lambda: loop.call_soon_threadsafe(stop.set))
         found.append(Running(proxy, listening.getsockname()[1], told))
         ready.set()

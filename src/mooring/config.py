@@ -108,6 +108,10 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
     legacy_split: Annotated[
         bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
     ] = True
+    legacy_max_bytes: Annotated[
+        int,
+        Meta(ge=0, description="bytes of an MLflow 1 body that is held and rewrapped; a longer one passes as is"),
+    ] = 8 * 2**20
     admin_host: Annotated[str, Meta(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
@@ -117,6 +121,22 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
     ] = None
     header: Annotated[tuple[str, ...], Meta(description="request header to log; repeat it for more")] = ()
     max_body: Annotated[int, Meta(ge=0, description="bytes of a request's body; a longer one gets 413")] = 2**30
+    max_held: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="bytes of all bodies held in memory; beyond them a body is cut in the log, "
+            "and a request that must be held gets 503",
+        ),
+    ] = 256 * 2**20
+    max_connections: Annotated[
+        int,
+        Meta(ge=1, description="clients connected at a time; further ones get 503 (fewer if `ulimit -n` is low)"),
+    ] = 4096
+    max_upstream_connections: Annotated[
+        int,
+        Meta(ge=1, description="connections to model servers at a time; a request that needs one more gets 503"),
+    ] = 2048
     max_head: Annotated[
         int, Meta(ge=1, description="bytes of a head; a longer one of a request gets 431, of an answer 502")
     ] = 65536

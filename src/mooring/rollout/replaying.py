@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.headers import Fields
 from mooring.capture.proxy.server import Proxy
-from mooring.capture.proxy.shadow import ShadowFlow
+from mooring.capture.proxy.shadow import ShadowCopy
 from mooring.capture.proxy.tap import Tap
 from mooring.rollout.messages import Replay, Replayed
 
@@ -20,7 +20,7 @@ async def replay(proxy: Proxy, backend: Backend, asked: Replay) -> Replayed:
 
     Nothing of it is logged or counted, and no client waits for it.
     """
-    taps: Sequence[Tap] = list(proxy.recent or ())[-asked.requests :] if asked.requests else []
+    taps: Sequence[Tap] = list(proxy.journal.recent or ())[-asked.requests :] if asked.requests else []
     if not taps and asked.example is not None:
         taps = [_example(proxy, asked.example)]
     failures = []
@@ -34,12 +34,12 @@ async def replay(proxy: Proxy, backend: Backend, asked: Replay) -> Replayed:
 async def _put(proxy: Proxy, backend: Backend, live: Tap) -> str | None:
     """Put one request; return what was wrong with the answer, or None."""
     ended: asyncio.Future[bool] = proxy.loop.create_future()
-    flow = ShadowFlow(proxy, backend, live, lambda _, sent: ended.set_result(sent))
-    backend.acquire(flow)
+    copy = ShadowCopy(proxy.context, backend, live, lambda _, sent: ended.set_result(sent))
+    backend.acquire(copy)
     if not await ended:
         return "no server of it was free"
-    tap = flow.tap
-    assert tap is not None
+    tap = copy.own_tap
+    tap.free()
     if 200 <= tap.status < 300 and not tap.errors:
         return None
     if not tap.status:
@@ -48,6 +48,6 @@ async def _put(proxy: Proxy, backend: Backend, live: Tap) -> str | None:
 
 
 def _example(proxy: Proxy, body: bytes) -> Tap:
-    fields = Fields(proxy.request_table)
+    fields = Fields(proxy.context.request_table)
     fields.add(b"Content-Type", b"application/json")
-    return Tap.of_example(proxy, fields, b"/invocations", body)
+    return Tap(proxy.context.taps, fields, b"/invocations", counts=False, body=body)

@@ -130,7 +130,7 @@ class Supervisor:
         """Set once a server of the champion answers."""
         self._settings = settings = start.settings
         self._proxy = proxy
-        proxy.recent = deque(maxlen=_RECENT)
+        proxy.journal.recent = deque(maxlen=_RECENT)
         self._servers = Servers(settings, sockets, self._changed)
         self._link = Link(start, self._heard)
         self._collector = Collector(self._link.tell)
@@ -181,7 +181,11 @@ class Supervisor:
         for version in wanted - self._backends.keys():
             settings = self._settings
             self._backends[version] = Backend(
-                self._proxy, version, limit=settings.concurrency, queue=settings.queue, patience=settings.timeout
+                self._proxy.context,
+                version,
+                limit=settings.concurrency,
+                queue=settings.queue,
+                patience=settings.timeout,
             )
         for version, backend in self._backends.items():
             backend.set_addresses(of_socket(path) for path in self._servers.sockets(version))
@@ -192,7 +196,7 @@ class Supervisor:
 
     def _route(self) -> None:
         proxy, routes = self._proxy, self._want.routes
-        before = proxy.routes.backends
+        before = proxy.routes.targets
         of = [(route, self._backends[route.version]) for route in routes if route.version in self._backends]
         champion = next((backend for route, backend in of if route.variant == "champion"), None)
         if champion is None:
@@ -206,10 +210,10 @@ class Supervisor:
             next(((route.share, backend) for route, backend in of if route.variant == "shadow"), None),
         )
         # From when the next version loads on, so that it is known by then how the champion does.
-        proxy.watcher = self._collector if len(self._want.models) > 1 else None
-        for backend in before:
-            if backend not in proxy.routes.backends:
-                backend.hand_over(champion)
+        proxy.journal.watcher = self._collector if len(self._want.models) > 1 else None
+        for target in before:
+            if target not in proxy.routes.targets:
+                target.hand_over(champion)
 
     async def _retire(self, version: str) -> None:
         """Let a version's servers finish what they have, and end them."""

@@ -8,22 +8,21 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mooring.capture.proxy.address import Address
-from mooring.capture.proxy.pool import Pool
+from mooring.capture.proxy.interfaces import Carried, Target
+from mooring.capture.proxy.pool import Owner, Pool
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.flow import Flow
-    from mooring.capture.proxy.known import KnownAnswer
-    from mooring.capture.proxy.server import Proxy
+    from mooring.capture.proxy.context import Context
 
 
 class Waiting(NamedTuple):
-    """A flow that waits for a server, and until when."""
+    """What waits for a server, and until when."""
 
-    flow: Flow
+    carried: Carried
     deadline: float
 
 
-class Backend:
+class Backend(Owner):
     """The servers of one version; a request goes to the one that has the fewest.
 
     Servers of others have as many requests as come. With `limit` each of them has so many at a time, since a
@@ -33,7 +32,7 @@ class Backend:
 
     def __init__(
         self,
-        proxy: Proxy,
+        context: Context,
         version: str | None,
         addresses: Sequence[Address] = (),
         *,
@@ -41,20 +40,14 @@ class Backend:
         queue: int = 0,
         patience: float = float("inf"),
     ) -> None:
-        self.proxy = proxy
-        self.limit = limit
-        self.variant = "champion"
-        self.prefix = addresses[0].prefix if addresses else b""
-        authority = addresses[0].authority if addresses else b"localhost"
-        self.version_and_host = b" HTTP/1.1\r\nHost: " + authority + b"\r\n"
-        self.known_answers: dict[bytes, KnownAnswer] = {}
+        prefix = addresses[0].prefix if addresses else b""
+        super().__init__(version, limit, prefix, addresses[0].authority if addresses else b"localhost")
+        self._context = context
         self._queue = queue
         self._patience = patience
         self._waiting: deque[Waiting] = deque()
         self._free = asyncio.Event()
-        self._pools = [Pool(self, address) for address in addresses]
-        self.version = version
-        self.version_line = b"" if version is None else b"\r\nX-Model-Version: " + _field_value(version)
+        self._pools = [Pool(context, address, self) for address in addresses]
 
     @property
     def up(self) -> bool:
@@ -74,93 +67,95 @@ class Backend:
     @property
     def live_waiting(self) -> bool:
         """Whether a client waits, and not a copy for the shadow alone."""
-        return any(one.flow.tap is not None and one.flow.tap.variant != "shadow" for one in self._waiting)
+        return any(one.carried.tap is not None and one.carried.tap.variant != "shadow" for one in self._waiting)
 
     @property
     def addresses(self) -> list[Address]:
         """Where its servers are."""
         return [pool.address for pool in self._pools]
 
-    def acquire(self, flow: Flow) -> None:
-        """Give `flow` a connection, now or when it is its turn."""
+    def acquire(self, carried: Carried) -> None:
+        """Give it a connection, now or when it is its turn."""
         if self.limit is None:
-            min(self._pools, key=_outstanding).acquire(flow)
+            min(self._pools, key=_outstanding).acquire(carried)
             return
-        if flow.tap is None and self._pools:  # is it well, say: such a question is no work, and doesn't wait
-            min(self._pools, key=_outstanding).acquire(flow, counted=False)
+        if carried.tap is None and self._pools:  # is it well, say: such a question is no work, and doesn't wait
+            min(self._pools, key=_outstanding).acquire(carried, counted=False)
             return
         pool = self._least()
         if pool is not None:
-            pool.acquire(flow)
+            pool.acquire(carried)
             return
         if len(self._waiting) < self._queue * max(len(self._pools), 1):
-            self._waiting.append(Waiting(flow, self.proxy.now + self._patience))
+            self._waiting.append(Waiting(carried, self._context.now + self._patience))
             return
         # In a turn of its own, since the answer to many in a row begins with the next.
         why = "All model servers are busy, and as many requests wait as may."
-        self.proxy.loop.call_soon(self._turn_away, flow, why)
+        self._context.loop.call_soon(self._turn_away, carried, why)
 
     def freed(self) -> None:
         """Go on with those that wait, now that a server may have room."""
         waiting = self._waiting
         while waiting:
-            if waiting[0].flow.gone:
+            if waiting[0].carried.gone:
                 waiting.popleft()
                 continue
             pool = self._least()
             if pool is None:
                 return
-            pool.acquire(waiting.popleft().flow)
+            pool.acquire(waiting.popleft().carried)
         if not any(pool.outstanding for pool in self._pools):
             self._free.set()
 
-    def lost(self, pool: Pool, flow: Flow) -> None:
-        """Take out a server that nobody listens at, and give the flow another; nothing of it was sent yet."""
+    def lost(self, pool: Pool, carried: Carried) -> None:
+        """Take out a server that nobody listens at, and give it another; nothing of it was sent yet."""
         if pool in self._pools:
             self._pools.remove(pool)
-        if flow.gone:
+        if carried.gone:
             return
-        champion = self.proxy.routes.champion
+        champion = self._context.routes.champion
         if not self._pools and champion is not self:
-            flow.move(champion)
+            carried.move(champion)
         else:
-            self.acquire(flow)
+            self.acquire(carried)
 
     def set_addresses(self, addresses: Iterable[Address]) -> None:
         """Have these servers from now on; those that are no longer there finish what they have."""
         known = {pool.address: pool for pool in self._pools}
-        self._pools = [known.pop(address) if address in known else Pool(self, address) for address in addresses]
+        self._pools = [
+            known.pop(address) if address in known else Pool(self._context, address, self) for address in addresses
+        ]
         for pool in known.values():
             pool.close()
         self.freed()
-        champion = self.proxy.routes.champion
+        champion = self._context.routes.champion
         if not self._pools and self._waiting and champion is not self:
             self.hand_over(champion)
 
-    def hand_over(self, other: Backend) -> None:
+    def hand_over(self, other: Target) -> None:
         """Have another backend answer those that wait."""
         waiting, self._waiting = self._waiting, deque()
         for one in waiting:
-            if not one.flow.gone:
-                one.flow.move(other)
+            if not one.carried.gone:
+                one.carried.move(other)
 
     def sweep(self, now: float) -> None:
         """Turn those away that have waited for too long."""
         waiting = self._waiting
-        while waiting and (waiting[0].flow.gone or waiting[0].deadline < now):
-            self._turn_away(waiting.popleft().flow, "No model server was free for it in time.")
+        while waiting and (waiting[0].carried.gone or waiting[0].deadline < now):
+            self._turn_away(waiting.popleft().carried, "No model server was free for it in time.")
 
-    def _turn_away(self, flow: Flow, why: str) -> None:
+    def _turn_away(self, carried: Carried, why: str) -> None:
         """Have the champion answer what a canary has no room for; what the champion has none for is refused."""
-        champion = self.proxy.routes.champion
-        if flow.gone:
+        champion = self._context.routes.champion
+        if carried.gone:
             return
         if champion is self:
-            flow.refused(why)
+            carried.refused(why)
             return
-        if champion.has_room and flow.tap is not None and flow.tap.variant == "canary":
-            self.proxy.canary_lost(flow.tap)  # it alone has none, so that is a fault of its own
-        flow.move(champion)
+        if champion.has_room and carried.tap is not None and carried.tap.variant == "canary":
+            self._context.journal.canary_lost(carried.tap)  # it alone has none, so that is a fault of its own
+        carried.move(champion)
 
     async def drained(self) -> None:
         """Return once it has nothing to do any more."""
@@ -183,8 +178,3 @@ class Backend:
 
 def _outstanding(pool: Pool) -> int:
     return pool.outstanding
-
-
-def _field_value(text: str) -> bytes:
-    """Return text as a field's value: what may not be there is left out."""
-    return "".join(char for char in text if " " <= char <= "~").encode()

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
 import struct
-from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from mooring.capture.proxy.flow import Flow
-from mooring.capture.proxy.headers import REASONS, VIA, Fields, Headers, own_answer
-from mooring.capture.proxy.known import REQUESTS, KnownFlow, KnownRequest, learn_request
-from mooring.capture.proxy.legacy import maybe_split
+from mooring.capture.proxy.flow import RETRY_AFTER, Flow
+from mooring.capture.proxy.headers import REASONS, VIA, Boundaries, Fields, Headers, own_answer, part
+from mooring.capture.proxy.interfaces import NEVER, Client
+from mooring.capture.proxy.states import State
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.server import Proxy
+    from mooring.capture.proxy.context import Context
 
-NEVER = float("inf")
 ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
-LINGER_SECONDS = 5.0
-"""How long what a client still sends is read and dropped: closed at once, it might never see its answer."""
+_REQUEST_LINE = re.compile(rb"[\r\n]*[^\r\n]* HTTP/[0-9]\.[0-9]\r\n")
 _HOST = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
@@ -39,159 +37,168 @@ class Refused(Exception):
         lines, body = own_answer(self.status, self.code.upper(), str(self))
         if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
             lines.append(b"Allow: %b\r\n" % ALLOWED)
+        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            lines.append(b"Retry-After: %d\r\n" % RETRY_AFTER)
         head = b"HTTP/1.1 %d %b\r\n%bVia: %b%b\r\nConnection: close\r\n\r\n"
         return head % (self.status, REASONS[self.status], b"".join(lines), VIA, date) + (
             b"" if method == b"HEAD" else body
         )
 
 
-class _Resumed:
-    """A parser's events where only the body of a message, and what follows it, is still to come."""
+class ClientProtocol(Client):
+    """One client's connection: parses its requests, one at a time, and answers each before the next is parsed."""
 
-    def __init__(self, client: ClientProtocol) -> None:
-        self._client = client
-        self.on_body, self.on_message_complete = client.on_body, client.on_message_complete
-        self.muted = True
-
-    def on_message_begin(self) -> None:
-        if not self.muted:
-            self._client.on_message_begin()
-
-    def on_url(self, data: bytes) -> None:
-        if not self.muted:
-            self._client.on_url(data)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.muted:
-            self._client.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if not self.muted:
-            self._client.on_headers_complete()
-
-
-class ClientProtocol(asyncio.Protocol):
-    """One client's connection: parses its requests into flows and answers them in their order."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._parser = httptools.HttpRequestParser(self)
-        self._flows: deque[Flow] = deque()
-        self._receiving: Flow | None = None
-        self._refused: Refused | None = None
-        self._known: dict[bytes, KnownRequest] = {}
-        self._in_head = False
-        self._head_bytes = 0
-        self._holds: set[str] = set()
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._state = State.IDLE
+        self._flow: Flow | None = None
+        self._rest = b""  # what came after the request under way
+        self._boundaries = Boundaries()
+        self._head = b""  # what has come of a head that is not there in full
         self._target = b""
-        self._fields = Fields(proxy.request_table)
+        self._fields: Fields | None = None  # of the head that is being parsed
         self._trailers: Headers = []
         self._trailer_bytes = 0
+        self._between = 0  # bytes of a chunked body since the last that were the body's own
+        self._left = -1  # bytes of the body that are to come, where its length is known
+        self._unread_head = False  # the parser is told a head that was read before
         self._body_follows = False  # although the parser takes the message for complete
-        self._paused = self._waiting = False
-        self._closing = False
-        self._expected = ""
-        self.deadline = 0.0
-        self.address = b""
+        self._parser_spent = False
+        self._held = False  # the model server doesn't take more of the request
+        self._reading = True
+        self._writable = True
+        self._half_closed = False
+        self._transport: asyncio.Transport | None = None
 
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].encode() if peer else b"unknown"
-        self._proxy.clients.add(self)
-        self._expect("idle")
+        context = self._context
+        context.clients.add(self)
+        self._wait_for(State.IDLE)
+        if len(context.clients) > context.max_connections:
+            context.say(
+                f"{context.max_connections} clients are connected, and further ones get 503: see "
+                "--max-connections, and `ulimit -n`"
+            )
+            refused = Refused(503, "overloaded", "As many clients are connected as may be.")
+            self._state = State.CLOSE
+            self.send([refused.answer(b"", context.date)])
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._proxy.client_lost(self)
-        flows, self._flows = self._flows, deque()
-        for flow in flows:
+        flow, self._flow = self._flow, None
+        self._state = State.CLOSE
+        self._rest = self._head = b""
+        self._context.closed(self)
+        if flow is not None:
             flow.client_lost()
+        self._parser = None  # which knows this object, and would keep it until the next collection of cycles
 
     def eof_received(self) -> bool:
-        # A client that has said all may still wait for its answers; one in mid-request has gone.
-        if self._receiving is not None or not self._flows:
+        # A client that has said all may still wait for its answer; one in mid-request has gone.
+        if self._flow is None or not self._flow.request_complete:
             return False
-        self._closing = True
-        return True
+        self._half_closed = True
+        return self._transport is not None and self._transport.can_write_eof()  # over TLS its end is all of it
 
     def pause_writing(self) -> None:
-        self._paused = True
-        if self._flows:
-            self._flows[0].pause_answer()
-        if self._expected != "close":
-            self._expect("reader")
+        self._writable = False
+        if self._flow is not None:
+            self._flow.pause_answer()
+        if self._state is not State.CLOSE:
+            self._wait_for(State.READER)
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if self._waiting:
-            self._activate()
-        elif self._flows:
-            self._flows[0].resume_answer()
-        if self._expected == "reader":
-            self._expect("body" if self._receiving is not None else "answer" if self._flows else "idle")
+        self._writable = True
+        if self._flow is not None:
+            self._flow.resume_answer()
+        if self._state is State.READER:
+            self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._state is State.CLOSE:
             return
-        idle = not self._flows and not self._in_head
-        if idle and self._known and self._known_request(data):
-            return
-        if not self._in_head and self._receiving is None:
-            self._head_bytes = 0
-            self._expect("head")
-        elif self._receiving is not None:
-            self._expect("body")
-        self._head_bytes += len(data)
-        rest = data
-        while rest:
-            rest = self._feed(rest)
-        if self._closing:
-            return
-        if self._head_bytes > self._proxy.settings.max_head and (self._in_head or self._receiving is not None):
+        flow = self._flow
+        if self._rest or (flow.request_complete if flow is not None else not self._writable):
+            self._keep(data)
+        else:
+            self._parse(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what comes after the request under way, and read no more until that has its answer."""
+        self._rest += data
+        self._read_or_not()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse up to the end of a request, and keep what is behind it."""
+        at, end = 0, len(data)
+        while at < end and self._state is not State.CLOSE:
+            flow = self._flow
+            if flow is None:
+                at = self._parse_head(data, at)
+            elif flow.request_complete:
+                self._keep(bytes(part(data, at, end)))
+                break
+            else:
+                at = self._parse_body(data, at)
+        if self._flow is not None and self._state is not State.CLOSE:
+            self._flow.flush_request()
+
+    def _parse_head(self, data: bytes, at: int) -> int:
+        """Parse a head, or what there is of it; return where in `data` that ends."""
+        if not self._head:
+            while data[at : at + 1] in (b"\r", b"\n"):  # empty lines before a request (RFC 9112, section 2.2)
+                at += 1
+            if at == len(data):
+                return at
+            self._wait_for(State.HEAD)
+        cut = self._boundaries.cut(data, at)
+        piece = data[at:cut]
+        self._head = head = self._head + piece if self._head else piece
+        whole = head.endswith(b"\r\n\r\n")
+        self._feed(piece)
+        if self._state is State.CLOSE:
+            return cut
+        if whole:
+            self._head = b""
+        elif len(head) > self._context.settings.max_head + len(self._target):
             self._refuse(self._too_long())
-            return
-        if self._receiving is not None:
-            self._receiving.flush_request()
-        elif idle and len(self._flows) == 1:
-            self._learn(data)
-        if len(self._flows) > 1 or self._waiting:
-            self.hold("pipeline")
+        return cut
 
-    def _known_request(self, data: bytes) -> bool:
-        """Take the short way with a request that came whole, its head a known one; say whether it was taken."""
-        end = data.find(b"\r\n\r\n") + 4
-        known = self._known.get(data[:end])
-        if known is None or len(data) - end != known.length or self._proxy.draining or self._paused:
-            return False
-        body = data[end:]
-        if self._proxy.settings.legacy_split and maybe_split(body) is not False:
-            return False
-        self.deadline, self._expected = NEVER, "answer"
-        flow = KnownFlow(self._proxy, self, known, body)
-        self._flows.append(flow)
-        flow.backend.acquire(flow)
-        return True
-
-    def _learn(self, data: bytes) -> None:
-        """Keep the head of a request that came whole, for the short way."""
-        learnt = learn_request(self._flows[0], data)
-        if learnt is not None:
-            if len(self._known) >= REQUESTS:
-                self._known.clear()
-            self._known[learnt[0]] = learnt[1]
-
-    def _feed(self, data: bytes) -> bytes:
-        """Parse `data`; return what of it is still to be parsed."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # An intermediary may ignore the wish (RFC 9110, 7.8): what follows is HTTP/1.1 as before.
+    def _parse_body(self, data: bytes, at: int) -> int:
+        """Parse what there is of a body; return where in `data` that ends."""
+        self._wait_for(State.BODY)
+        cut = self._boundaries.cut(data, at) if self._left < 0 else min(len(data), at + self._left)
+        if self._left > 0:
+            self._left -= cut - at
+        self._between += cut - at
+        self._feed(part(data, at, cut))
+        if self._between > self._context.settings.max_head and self._state is not State.CLOSE:
+            self._refuse(self._too_long())
+        if self._parser_spent and self._state is not State.CLOSE:
+            self._parser_spent = False
             self._parser = httptools.HttpRequestParser(self)
-            if self._receiving is not None:
-                self._resume(self._receiving)
-            return data[upgrade.args[0] :]
+        return cut
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        parser = self._parser
+        if parser is None:
+            return
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # An intermediary may ignore the wish (RFC 9110, section 7.8): what follows is HTTP/1.1 as before.
+            self._parser = parser = httptools.HttpRequestParser(self)
+            if self._flow is not None and not self._flow.request_complete:
+                self._unread_head = True
+                parser.feed_data(b"POST / HTTP/1.1\r\n" + self._flow.framing + b"\r\n")
+                self._unread_head = False
         except httptools.HttpParserCallbackError as error:
             refused = error.__context__
             if not isinstance(refused, Refused):
@@ -199,17 +206,9 @@ class ClientProtocol(asyncio.Protocol):
             self._refuse(refused)
         except httptools.HttpParserError as error:
             self._refuse(Refused(400, "bad_request", f"This is not a valid HTTP/1.1 request: {error}."))
-        return b""
-
-    def _resume(self, flow: Flow) -> None:
-        """Go on with the body of a request for an upgrade, which the parser leaves to the other protocol."""
-        events = _Resumed(self)
-        self._parser = httptools.HttpRequestParser(events)
-        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + flow.framing + b"\r\n")
-        events.muted = False
 
     def _too_long(self) -> Refused:
-        limits = self._proxy.settings
+        limits = self._context.settings
         if len(self._target) > limits.max_target:
             return Refused(414, "target_too_long", f"The request target is over {limits.max_target} bytes.")
         return Refused(431, "head_too_large", f"The request's head is over {limits.max_head} bytes.")
@@ -217,187 +216,202 @@ class ClientProtocol(asyncio.Protocol):
     # The parser's events
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        if self._unread_head:
+            return
+        if self._flow is not None:
+            raise Refused(400, "bad_request", "The request does not end where its framing says.")
         self._target = b""
-        self._fields = Fields(self._proxy.request_table)
+        self._fields = Fields(self._context.request_table)
         self._trailers = []
-        self._trailer_bytes = 0
+        self._trailer_bytes = self._between = 0
 
     def on_url(self, data: bytes) -> None:
+        if self._unread_head:
+            return
         self._target += data
-        if len(self._target) > self._proxy.settings.max_target:
+        if len(self._target) > self._context.settings.max_target:
             raise self._too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
+        if self._unread_head:
+            return
+        if self._fields is not None:
             self._fields.add(name, value)
             return
-        if self._proxy.request_table.kind(name)[1]:
+        if self._context.request_table.kind(name)[1]:
             self._trailers.append((name, value))
+        else:
+            self._parser_spent = True  # it heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
-        if self._trailer_bytes > self._proxy.settings.max_head:
+        if self._trailer_bytes > self._context.settings.max_head:
             raise Refused(431, "head_too_large", "The request's trailer is too large.")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         parser, fields = self._parser, self._fields
-        if self._head_bytes > self._proxy.settings.max_head and fields.size() > self._proxy.settings.max_head:
+        if parser is None or fields is None:
+            return
+        self._fields = None
+        if len(self._head) > self._context.settings.max_head + len(self._target):
             raise self._too_long()
         method, version = parser.get_method(), parser.get_http_version()
-        target = _checked_target(method, self._target, version, fields, self._proxy.settings.max_body)
-        flow = Flow(self._proxy, self, method, target, version, fields, parser.should_keep_alive())
-        self._receiving = flow
-        self._flows.append(flow)
+        target = _checked_target(method, self._target, version, fields, self._context.settings.max_body)
+        if not _REQUEST_LINE.match(self._head):  # the parser takes RTSP and ICE, too
+            raise Refused(400, "bad_request", "The request is not one of HTTP.")
+        length = fields.read.get(b"content-length")
+        self._left = -1 if length is None else int(length)
+        self._flow = flow = Flow(self._context, self, method, target, version, fields, parser.should_keep_alive())
         if b"upgrade" in fields.read and parser.should_upgrade():
             self._body_follows = flow.has_body
-        if len(self._flows) == 1:
-            self._waiting = self._paused
-            if not self._paused:
-                flow.activate()
 
     def on_body(self, data: bytes) -> None:
-        self._head_bytes = 0
-        flow = self._receiving
+        self._between = 0
+        flow = self._flow
         if flow is None:
             return
         flow.request_body(data)
-        if flow.body_size > self._proxy.settings.max_body:
-            raise Refused(413, "body_too_large", f"The body is over {self._proxy.settings.max_body} bytes.")
+        if flow.body_size > self._context.settings.max_body:
+            raise Refused(413, "body_too_large", f"The body is over {self._context.settings.max_body} bytes.")
 
     def on_message_complete(self) -> None:
         if self._body_follows:
             self._body_follows = False
             return
-        self._head_bytes = 0
-        flow, self._receiving = self._receiving, None
-        self.deadline, self._expected = NEVER, "answer"  # the upstream's half has a deadline of its own
+        flow = self._flow
         if flow is not None:
+            self._wait_for(State.ANSWER)
             flow.request_end(self._trailers)
-            flow.flush_request()
 
-    # What flows ask of it
+    # What its request asks of it
 
-    def write(self, data: bytes) -> None:
+    def send(self, pieces: list[bytes]) -> None:
         """Send the client bytes of the answer it waits for."""
-        if not self.transport.is_closing():
-            self.transport.write(data)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.writelines(pieces)
 
-    def finished(self, flow: Flow, last: bytes, broken: bool) -> None:
-        """Send the last bytes of an answer and go on to the next request, or close."""
-        if not self._flows or flow is not self._flows[0]:
+    def finished(self, keep_alive: bool, broken: bool) -> None:
+        """The answer was sent: go on to the next request, or close."""
+        flow, self._flow = self._flow, None
+        if flow is None or self._transport is None:
             return
         if broken:
             if flow.version != "1.1":  # for such a client a plain end would be the answer's
                 option = struct.pack("ii", 1, 0)
-                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
-            self.transport.abort()
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+            self._transport.abort()
             return
-        self.write(last)
-        self._flows.popleft()
-        self.release("upstream")
-        if not flow.keep_alive or not flow.request_complete:
-            self._close(linger=not flow.request_complete or bool(self._holds))
-            return
-        if self._flows:
-            self._activate()
-            return
-        self.release("pipeline")
-        if self._refused is not None:
-            self._refuse(self._refused)
-        elif self._closing or (self._proxy.draining and self._receiving is None):
-            self._close(linger=False)
-        elif not self._in_head:
-            self._expect("idle")
+        self._held = False
+        if not keep_alive or self._state is State.CLOSE:
+            self._close(linger=not flow.request_complete or not self._reading)
+        else:
+            self._go_on()
 
-    def _activate(self) -> None:
-        """Begin with the flow that is first now, unless the client doesn't read the answers that it has."""
-        self._waiting = self._paused
-        if not self._paused:
-            flow = self._flows[0]
-            flow.activate()
-            flow.flush_request()
-            if len(self._flows) == 1:
-                self.release("pipeline")
+    def _go_on(self) -> None:
+        """Wait for whatever is next, now that an answer is sent or the client reads again."""
+        flow = self._flow
+        if not self._writable:
+            self._wait_for(State.READER)
+        elif flow is not None:
+            self._wait_for(State.ANSWER if flow.request_complete else State.BODY)
+        elif self._rest:
+            rest, self._rest = self._rest, b""
+            self._wait_for(State.IDLE)
+            self._parse(rest)
+        elif self._half_closed or self._context.draining:
+            self._close(linger=False)
+        else:
+            self._wait_for(State.IDLE)
+        self._read_or_not()
 
     def _close(self, linger: bool) -> None:
         """Close once all is written; with `linger`, drop what the client still sends until it closes too."""
-        self._closing = True
-        self._expect("close")
-        if self.transport.is_closing():
+        self._wait_for(State.CLOSE)
+        self._rest = self._head = b""
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
-        if not linger or not self.transport.can_write_eof():
-            self.transport.close()
+        if not linger or not transport.can_write_eof():
+            transport.close()
             return
-        if self._holds:
-            self._holds.clear()
-            self.transport.resume_reading()
-        self.deadline = self._proxy.now + LINGER_SECONDS
-        self.transport.write_eof()
+        self._held = False
+        self._read_or_not()
+        transport.write_eof()
 
-    def hold(self, reason: str) -> None:
-        """Stop reading from the client until this reason, and any other, is released."""
-        if not self._holds:
-            self.transport.pause_reading()
-        self._holds.add(reason)
-
-    def release(self, reason: str) -> None:
-        """Take back `hold(reason)`."""
-        if reason not in self._holds:
+    def _refuse(self, refused: Refused) -> None:
+        """Answer a request that goes no further, and close."""
+        flow = self._flow
+        self._state, self.deadline = State.CLOSE, NEVER
+        if flow is not None:
+            flow.failed(refused.status, refused.code, str(refused))
             return
-        self._holds.remove(reason)
-        if not self._holds and not self.transport.is_closing():
-            self.transport.resume_reading()
-            self._expect("body" if self._receiving is not None else "head" if self._in_head else "answer")
+        method = self._parser.get_method() if self._parser is not None else b""
+        self.send([refused.answer(method, self._context.date)])
+        self._close(linger=True)
+
+    def hold(self) -> None:
+        """Stop reading from the client until `release`."""
+        self._held = True
+        self._read_or_not()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._held:
+            self._held = False
+            self._read_or_not()
+            if self._state is State.BODY:
+                self._wait_for(State.BODY)
+
+    def _read_or_not(self) -> None:
+        """Read from the client unless there is something that has to go on before."""
+        reading = not self._held and not self._rest
+        transport = self._transport
+        if reading == self._reading or transport is None or transport.is_closing():
+            return
+        self._reading = reading
+        if reading:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def stop(self) -> None:
         """Close once nothing is in flight here."""
-        if not self._flows:
-            self.transport.close()
+        if self._flow is None and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # Time
 
-    def _expect(self, what: str) -> None:
-        settings = self._proxy.settings
-        self._expected = what
-        if what == "answer":
-            self.deadline = NEVER
-        else:
-            self.deadline = self._proxy.now + (
-                settings.idle_timeout if what == "idle" else settings.receive_timeout
-            )
+    def _wait_for(self, state: State) -> None:
+        self._state = state
+        self.deadline = self._context.now + self._context.deadlines[state]
 
     def overdue(self) -> None:
         """The deadline has passed: answer 408 to a request that does not end, close what is idle."""
-        if self._expected == "body" and self._holds:
-            self._expect("body")
-            return
-        if self._expected == "close":
-            self.transport.abort()
-        elif self._expected == "idle":
+        flow = self._flow
+        if self._state is State.IDLE:
             self._close(linger=False)
-        elif self._expected == "reader" or (self._flows and self._flows[0].answer_begun):
-            self.transport.abort()
-        elif self._receiving is not None and self._flows[0] is self._receiving:
-            self._receiving.failed(408, "request_timeout", "The request's body did not come in time.")
-        elif not self._flows:
+        elif self._state is State.HEAD:
             self._refuse(Refused(408, "request_timeout", "The request's head did not come in time."))
+        elif self._state is State.BODY and self._held:
+            self._wait_for(State.BODY)  # it is the model server that does not read
+        elif self._state is State.BODY and flow is not None and not flow.answer_begun:
+            flow.failed(408, "request_timeout", "The request's body did not come in time.")
+        else:
+            self.abort()
 
-    def _refuse(self, refused: Refused) -> None:
-        """Answer a request that goes no further, after those before it, and close."""
-        self._closing = True
-        flow, self._receiving = self._receiving, None
-        if flow is not None:
-            first = flow is self._flows[0]
-            if not first:
-                self._flows.remove(flow)  # its turn has not come: the refusal alone answers it, below
-            flow.failed(refused.status, refused.code, str(refused))
-            if first:
-                return
-        if self._flows:
-            self._refused = refused
+    def look(self) -> None:
+        """See whether the client has left while nothing is read from it."""
+        transport = self._transport
+        if self._reading or transport is None or transport.is_closing():
             return
-        self.write(refused.answer(self._parser.get_method(), self._proxy.date))
-        self._close(linger=True)
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):  # it was reset; a client that only has no more to say may wait for its answers
+            transport.abort()
 
 
 def _checked_target(method: bytes, target: bytes, version: str, fields: Fields, max_body: int) -> bytes:
@@ -419,9 +433,10 @@ def _checked_target(method: bytes, target: bytes, version: str, fields: Fields, 
             raise Refused(501, "not_implemented", "The only transfer coding served is chunked.")
     length = read.get(b"content-length")
     if length is not None:
-        if not length.isdigit() or len(length) > 20:
+        if not length.isdigit():
             raise Refused(400, "bad_request", "Content-Length must be one number.")
-        if int(length) > max_body:
+        read[b"content-length"] = length = length.lstrip(b"0") or b"0"
+        if len(length) > 20 or int(length) > max_body:
             raise Refused(413, "body_too_large", f"The body is over {max_body} bytes.")
     if b"#" in target:
         raise Refused(400, "bad_request", "A request target has no fragment.")

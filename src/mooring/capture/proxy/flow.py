@@ -1,7 +1,8 @@
-"""A flow: one request on its way to the model server, and its answer on the way back."""
+"""A flow: one client's request on its way to the model server, and its answer on the way back."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -10,26 +11,24 @@ from mooring.capture.proxy.headers import (
     VIA,
     Fields,
     Headers,
-    chunk,
     last_chunk,
     one_hop_less,
     own_answer,
     without,
 )
-from mooring.capture.proxy.legacy import maybe_split, plain_json, rewrap
+from mooring.capture.proxy.interfaces import Carried, Client, Connection, Target
+from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE, is_split, maybe_split, plain_json
 from mooring.capture.proxy.tap import Tap
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.backend import Backend
-    from mooring.capture.proxy.downstream import ClientProtocol
-    from mooring.capture.proxy.known import KnownAnswer
-    from mooring.capture.proxy.server import Proxy
-    from mooring.capture.proxy.upstream import UpstreamProtocol
+    from mooring.capture.proxy.context import Context
 
-LEGACY_BYTES = 64 * 2**20
-"""A body of MLflow 1 is held until it is whole; a longer one passes as it is."""
 GATHERED_BYTES = 8 * 2**20
 """So much of a request is gathered before it takes the place of another at a server that has so many at a time."""
+ASIDE_BYTES = 2**20
+"""A longer body of MLflow 1 is looked at in a thread, so that others need not wait for it."""
+JOINED_BYTES = 16 * 1024
+"""Pieces that are shorter in all are sent as one: to copy them takes less time than to send them apart."""
 RETRY_AFTER = 1
 SCORING_PATH = b"/invocations"
 ID = b"\r\nX-Request-Id: "
@@ -37,124 +36,85 @@ IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 COUNTED = frozenset({b"OPTIONS", b"TRACE"})
 """Methods whose Max-Forwards says over how many intermediaries they may go (RFC 9110, section 7.6.2)."""
 SECRETS = (b"authorization", b"cookie")
+_NO_ROOM = "More is being held in memory for requests than --max-held allows."
 
 
-class Flow:
+class Flow(Carried):
     """One request and its answer. The client's half feeds in the request, the upstream's half the answer.
 
     Bytes are collected while one read is parsed and written at its end, so that a small message is one write.
     """
 
-    __slots__ = (
-        "_acquired",
-        "_active",
-        "_answer_chunked",
-        "_begun",
-        "_continued",
-        "_done",
-        "_fields",
-        "_hops",
-        "_request_chunked",
-        "_request_out",
-        "_retried",
-        "_sniffed",
-        "_stops_here",
-        "_target",
-        "_trailers",
-        "_upstream",
-        "_whole",
-        "answer_begun",
-        "answer_out",
-        "backend",
-        "body_size",
-        "client",
-        "framing",
-        "has_body",
-        "keep_alive",
-        "method",
-        "proxy",
-        "request_complete",
-        "tap",
-        "version",
-    )
-
     def __init__(
         self,
-        proxy: Proxy,
-        client: ClientProtocol,
+        context: Context,
+        client: Client,
         method: bytes,
         target: bytes,
         version: str,
         fields: Fields,
         keep_alive: bool,
     ) -> None:
-        self.proxy = proxy
+        read = fields.read
+        self._context = context
         self.client = client
-        self.method = method
         self.version = version
         self.keep_alive = keep_alive
-        self.request_complete = self.answer_begun = False
-        self._fields = fields
-        self._upstream: UpstreamProtocol | None = None
-        self._active = self._acquired = self._retried = self._done = self._continued = False
-        self._answer_chunked = self._begun = False
-        self._whole: bytes | None = None  # the request as it was sent, if that was one write
         self.body_size = 0
+        self._fields = fields
+        self._connection: Connection | None = None
+        self._acquired = False  # whether a connection was asked for
+        self._retried = False
+        self._done = False  # whether the answer is there, or there will be none
+        self._sent_again: list[bytes] | None = None  # the request as it was sent, where it may be sent again
+        self._begun = False  # whether some of it was sent
         self._trailers: Headers = []
-        self._request_out: list[bytes] = []
-        self.answer_out: list[bytes] = []
-        self._sniffed: bytearray | None = None  # the body's beginning, until it is known what it is
+        self._request: list[bytes] = []
+        self._chunk: list[bytes] = []  # the pieces of a chunk that begins
+        self._held = 0
+        self._answer: list[bytes] = []
+        self._answer_chunked = False
+        self._answer_sent = False  # whether some of the answer went out
+        self._broken = False
+        self._sniffed: bytearray | None = None  # the body, until it is known whether it is of MLflow 1
+        self._aside = False  # whether a thread looks at it
 
-        read = fields.read
         self._hops, self._stops_here = read.get(b"max-forwards"), False
         if self._hops is not None and method in COUNTED:
             self._hops, self._stops_here = one_hop_less(self._hops)
         self._request_chunked = b"transfer-encoding" in read
         length = read.get(b"content-length")
         self.has_body = self._request_chunked or length not in (None, b"0")
+        self.framing = b"" if length is None else b"Content-Length: %b\r\n" % length
         if self._request_chunked:
             self.framing = b"Transfer-Encoding: chunked\r\n"
-        else:
-            self.framing = b"" if length is None else b"Content-Length: %b\r\n" % length
 
-        self.tap: Tap | None = None
-        self.backend = proxy.routes.champion
         if method == b"POST" and _is_scoring(target):
-            self.tap = tap = Tap(proxy, fields, target)
-            self.backend = proxy.choose(tap, fields)
-            tap.go_to(self.backend)
+            tap = Tap(context.taps, fields, target)
+            super().__init__(method, tap)
+            self.target = context.choose(tap, fields)
             if (
-                proxy.settings.legacy_split
+                context.settings.legacy_split
                 and self.has_body
                 and b"content-encoding" not in read
                 and read.get(b"content-type", b"").lower().startswith(b"application/json")
             ):
                 self._sniffed = bytearray()
         else:
-            proxy.recorder.ledger.passed += 1
-        self._target = target if target == b"*" else self.backend.prefix + target
+            super().__init__(method, None)
+            self.target = context.routes.champion
+            context.recorder.ledger.passed += 1
+        self._path = target if target == b"*" else self.target.prefix + target
         # Where its head can't go on before its body is seen, the model server can't be asked.
-        if (self._sniffed is not None or self.backend.limit is not None) and version == "1.1":
-            self._continued = read.get(b"expect", b"").strip().lower() == b"100-continue"
+        self._continued = False
+        if (self._sniffed is not None or self.target.limit is not None) and version == "1.1":
+            self._continued = read.get(b"expect", b"").lower() == b"100-continue"
+        if self._continued:
+            client.send([b"HTTP/1.1 100 Continue\r\n\r\n"])
         if self._sniffed is None:
-            self._request_out.append(self.head_out())
-
-    def _begin_whole(self, proxy: Proxy, client: ClientProtocol, tap: Tap, backend: Backend) -> None:
-        """Be a scoring request that is there in full, in the place of __init__, which parses one."""
-        self.proxy, self.client, self.tap, self.backend = proxy, client, tap, backend
-        self.method, self.version = b"POST", "1.1"
-        self.keep_alive = self.request_complete = self.has_body = self._active = self._acquired = True
-        self.answer_begun = self._done = self._answer_chunked = self._retried = False
-        self.answer_out = []
-        self._upstream = self._whole = None
+            self._request.append(self.head_out())
 
     # The request
-
-    def activate(self) -> None:
-        """Begin: those that the client sent before this one have their answers."""
-        self._active = True
-        if self._continued:
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
@@ -163,101 +123,153 @@ class Flow:
         self.body_size += len(data)
         if self.tap is not None:
             self.tap.request_body(data)
+        if self._must_be_held():
+            if not self._context.held.take(len(data)):
+                self.refused(_NO_ROOM)
+                return
+            self._held += len(data)
         if self._sniffed is not None:
             self._sniffed += data
+        elif self._request_chunked:
+            self._chunk.append(data)
         else:
-            self._request_out.append(chunk(data) if self._request_chunked else data)
+            self._request.append(data)
+
+    def _must_be_held(self) -> bool:
+        """Whether what comes of the body now can't go on before more of it is there."""
+        return not self._acquired and (self._sniffed is not None or self.target.limit is not None)
 
     def request_end(self, trailers: Headers) -> None:
         """Take the end of the request."""
         self.request_complete = True
         self._trailers = trailers
-        if self._request_chunked and self._sniffed is None:
-            self._request_out.append(last_chunk(trailers))
+        if self._sniffed is None:
+            self._end_chunks()
+
+    def _end_chunks(self) -> None:
+        if self._request_chunked:
+            self._close_chunk()
+            self._request.append(last_chunk(self._trailers))
+
+    def _close_chunk(self) -> None:
+        """Make one chunk of all that has come."""
+        pieces, self._chunk = self._chunk, []
+        if pieces:
+            self._request.append(b"%x\r\n" % sum(map(len, pieces)))
+            self._request += pieces
+            self._request.append(b"\r\n")
 
     def flush_request(self) -> None:
         """Send on what has come, as far as it may go."""
-        if not self._active or self._done:
+        if self._done or self._aside:
             return
         if self._sniffed is not None:
             self._sniff(self._sniffed)
-        if not self._request_out:
+        self._close_chunk()
+        if not self._request:
             return
-        if self._upstream is not None:
-            self._write_request(self._upstream)
+        if self._connection is not None:
+            self._send_request(self._connection)
         elif not self._acquired:
-            if self.backend.limit is not None and self._waits_for_more():
+            if self.target.limit is not None and self._waits_for_more():
                 return
             self._acquired = True
-            backend, routes = self.backend, self.proxy.routes
-            if backend.limit is not None and backend is not routes.champion and backend not in routes.backends:
-                self.move(routes.champion)  # it was taken out of service meanwhile
-            elif self._stops_here:
-                # In a turn of its own, since the answer to many in a row begins with the next.
-                self.proxy.loop.call_soon(self._answer_here)
-            else:
-                self.backend.acquire(self)
+            self._acquire()
         elif not self.request_complete:
-            self.client.hold("upstream")
+            self.client.hold()
+
+    def _acquire(self) -> None:
+        target, routes = self.target, self._context.routes
+        if target.limit is not None and target is not routes.champion and target not in routes.targets:
+            self.move(routes.champion)  # it was taken out of service meanwhile
+        elif self._stops_here:
+            # In a turn of its own, since the answer to many in a row begins with the next.
+            self._context.loop.call_soon(self._answer_here)
+        else:
+            target.acquire(self)
 
     def _waits_for_more(self) -> bool:
         """Whether more of the request is to come before a server is kept busy with it."""
         return not self.request_complete and self.body_size < GATHERED_BYTES
 
-    def move(self, backend: Backend) -> None:
-        """Have another backend answer, of which nothing has been asked yet."""
-        self.backend = backend
+    def move(self, target: Target) -> None:
+        """Have another version answer, of which nothing has been asked yet."""
+        self.target = target
         if self.tap is not None:
-            self.tap.version, self.tap.variant = backend.version, backend.variant
-        backend.acquire(self)
+            self.tap.version, self.tap.variant = target.version, target.variant
+        target.acquire(self)
 
-    def connected(self, upstream: UpstreamProtocol) -> None:
+    def connected(self, connection: Connection) -> None:
         """Take the connection to the model server over which this flow goes."""
-        self._upstream = upstream
-        self.client.release("upstream")
-        self._write_request(upstream)
+        self._connection = connection
+        self.client.release()
+        self._send_request(connection)
 
-    def _write_request(self, upstream: UpstreamProtocol) -> None:
-        data = b"".join(self._request_out)
-        self._request_out.clear()
-        self._whole = data if self.request_complete and not self._begun else None
+    def hold_request(self) -> None:
+        """The model server reads slowly: read no more from the client."""
+        self.client.hold()
+
+    def release_request(self) -> None:
+        """The model server has caught up."""
+        self.client.release()
+
+    def _send_request(self, connection: Connection) -> None:
+        pieces, self._request = self._request, []
+        self._sent_again = pieces if self.request_complete and not self._begun else None
         self._begun = True
-        upstream.write(data)
+        connection.send(_joined(pieces))
 
     def _sniff(self, sniffed: bytearray) -> None:
         """Decide whether the body is one of MLflow 1; its first bytes say whether to wait for all of it."""
         maybe = maybe_split(sniffed) if sniffed else None
-        small = len(sniffed) <= LEGACY_BYTES
-        if not self.request_complete and small and maybe is not False:
+        short = len(sniffed) <= self._context.settings.legacy_max_bytes
+        if not self.request_complete and short and maybe is not False:
             return
-        body = bytes(sniffed)
+        if not (self.request_complete and maybe and short):
+            self._go_on(bytes(sniffed), legacy=False)
+        elif len(sniffed) <= ASIDE_BYTES:
+            self._go_on(bytes(sniffed), legacy=is_split(sniffed))
+        else:
+            self._aside = True
+            future = self._context.loop.run_in_executor(None, is_split, sniffed)
+            future.add_done_callback(self._looked_at)
+
+    def _looked_at(self, future: asyncio.Future[bool]) -> None:
+        """Go on with a body that was looked at in a thread."""
+        self._aside = False
+        if self._sniffed is not None and not self._done:
+            self._go_on(bytes(self._sniffed), legacy=not future.cancelled() and future.result())
+            self.flush_request()
+
+    def _go_on(self, body: bytes, legacy: bool) -> None:
+        """Send the head and the body that was held back; one of MLflow 1 in the form of today."""
         self._sniffed = None
-        new_body = rewrap(body) if self.request_complete and maybe and small else None
-        if new_body is not None:
+        if legacy:
             self._request_chunked = False
-            self.framing = b"Content-Length: %d\r\n" % len(new_body)
+            pieces = (SPLIT_BEFORE, body, SPLIT_AFTER)
+            self.framing = b"Content-Length: %d\r\n" % sum(map(len, pieces))
             lines = self._fields.lines
             for at in range(0, len(lines), 4):
                 if lines[at].lower() == b"content-type":
                     lines[at + 2] = plain_json(lines[at + 2])
-            self._request_out += (self.head_out(), new_body)
+            self._request += (self.head_out(), *pieces)
             return
-        self._request_out.append(self.head_out())
+        self._request.append(self.head_out())
         if not self._request_chunked:
-            self._request_out.append(body)
+            self._request.append(body)
             return
         if body:
-            self._request_out.append(chunk(body))
+            self._chunk.append(body)
         if self.request_complete:
-            self._request_out.append(last_chunk(self._trailers))
+            self._end_chunks()
 
     def head_out(self) -> bytes:
         """Return the head that goes to the model server."""
-        fields, proxy, client = self._fields, self.proxy, self.client
+        fields, client = self._fields, self.client
         read = fields.read
         via, mark = read.get(b"via"), VIA if self.version == "1.1" else b"1.0" + VIA[3:]
         forwarded_for, proto, host = client.address, b"http", read.get(b"host", b"")
-        if proxy.settings.trust_forwarded:
+        if self._context.settings.trust_forwarded:
             if earlier := read.get(b"x-forwarded-for"):
                 forwarded_for = earlier + b", " + forwarded_for
             proto = read.get(b"x-forwarded-proto", proto)
@@ -268,8 +280,8 @@ class Flow:
             (
                 self.method,
                 b" ",
-                self._target,
-                self.backend.version_and_host,
+                self._path,
+                self.target.version_and_host,
                 *fields.end_to_end(),
                 b"Via: ",
                 via + b", " + mark if via else mark,
@@ -292,36 +304,34 @@ class Flow:
     def informational(self, status: int, reason: bytes, fields: Fields) -> None:
         """Pass a 1xx on at once, to clients that know of them."""
         if self.version == "1.1":
-            head = (b"HTTP/1.1 %d " % status, reason, b"\r\n", *fields.end_to_end(), b"\r\n")
-            self.client.write(b"".join(head))
+            lines = without(fields.end_to_end(), b"content-length")  # it has no body
+            self.client.send([b"".join((b"HTTP/1.1 %d " % status, reason, b"\r\n", *lines, b"\r\n"))])
 
-    def answer_started(self, status: int, reason: bytes, fields: Fields, *, until_close: bool) -> None:
+    def answer_started(self, status: int, reason: bytes, fields: Fields, until_close: bool) -> None:
         """Take the head of the answer; `until_close` says that it has no framing of its own."""
-        version_line = self.backend.version_line
+        version_line = self.target.version_line
         if not version_line and b"x-model-version" in fields.read:
             version_line = b"\r\nX-Model-Version: " + fields.read[b"x-model-version"]
         self._start_answer(status, reason, fields, until_close, version_line)
 
     def _start_answer(
-        self, status: int, reason: bytes, fields: Fields, until_close: bool, version_line: bytes = b""
+        self, status: int, reason: bytes, fields: Fields, until_close: bool, version_line: bytes
     ) -> None:
         self.answer_begun = True
         read = fields.read
         chunked = until_close or b"transfer-encoding" in read
-        if not self.request_complete or self.proxy.draining:
+        if not self.request_complete or self._context.draining:
             self.keep_alive = False
         if self.version != "1.1":
             self.keep_alive = self.keep_alive and not chunked
             chunked = False
-        if self.method == b"HEAD" or status in (204, 304):
-            chunked = chunked and self.method == b"HEAD"
-        else:
-            self._answer_chunked = chunked
+        bodiless = self.method == b"HEAD" or status in (204, 304)
+        self._answer_chunked = chunked and not bodiless
         tap, via = self.tap, read.get(b"via")
         if tap is not None:
-            tap.status, tap.answer_fields = status, fields
+            tap.answer_starts(status, fields)
         request_id = read.get(b"x-request-id") if tap is None else tap.answer_id
-        out = self.answer_out
+        out = self._answer
         out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b"")))
         lines = fields.end_to_end()
         if status == 204 and b"content-length" in read:  # it has none (RFC 9110, section 8.6)
@@ -329,12 +339,12 @@ class Flow:
         out += lines
         out += (b"Via: ", via + b", " + VIA if via else VIA)
         if b"date" not in read:
-            out.append(self.proxy.date)
+            out.append(self._context.date)
         if request_id:
             out += (ID, request_id)
         if version_line:
             out.append(version_line)
-        if chunked:
+        if chunked and (not bodiless or (self.method == b"HEAD" and status not in (204, 304))):
             out.append(b"\r\nTransfer-Encoding: chunked")
         if not self.keep_alive:
             out.append(b"\r\nConnection: close")
@@ -346,184 +356,170 @@ class Flow:
         """Take a piece of the answer's body."""
         if self.tap is not None:
             self.tap.answer_body(data)
-        self.answer_out.append(chunk(data) if self._answer_chunked else data)
+        if self._answer_chunked:
+            self._answer += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._answer.append(data)
 
     def flush_answer(self) -> None:
         """Send the client what has come of the answer."""
-        if self.answer_out and not self._done:
-            data = b"".join(self.answer_out)
-            self.answer_out.clear()
-            self.client.write(data)
+        if self._answer and not self._done:
+            pieces, self._answer = self._answer, []
+            self._answer_sent = True
+            self.client.send(_joined(pieces))
 
     def answer_end(self, trailers: Headers) -> None:
         """Take the end of the answer: record the exchange, then let its last bytes go."""
-        self._upstream = None
+        self._connection = None
         if self._answer_chunked:
-            self.answer_out.append(last_chunk(trailers))
+            self._answer.append(last_chunk(trailers))
         self._finish()
 
     def refused(self, message: str) -> None:
         """All servers are busy: the client may try again soon."""
-        self.failed(503, "overloaded", message, RETRY_AFTER)
+        self._fail(503, "overloaded", message, RETRY_AFTER)
 
-    def failed(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
+    def failed(self, status: int, code: str, message: str) -> None:
         """The request gets no answer from the model server, or only the beginning of one."""
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.abort()
+        self._fail(status, code, message, None)
+
+    def _fail(self, status: int, code: str, message: str, retry_after: int | None) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
         if self._done:
             return
         if self.tap is not None:
             self.tap.errors.append(code)
-        if self.answer_begun:
+        if self._answer_sent:
             # What was sent promised more: only a broken connection tells the client so.
-            self.answer_out.clear()
             self._finish(broken=True)
             return
         lines, body = own_answer(status, code.upper(), message)
         if retry_after is not None:
             lines.append(b"Retry-After: %d\r\n" % retry_after)
-        self._answer(status, lines, b"application/json", body)
+        self._answer_ourselves(status, lines, b"application/json", body)
 
     def _answer_here(self) -> None:
         """Answer as the last server that the client wants to reach (RFC 9110, sections 9.3.7 and 9.3.8)."""
         if self._done:
             return
         if self.method == b"OPTIONS":
-            self._answer(200, [b"Content-Length: 0\r\n"], b"", b"")
+            self._answer_ourselves(200, [b"Content-Length: 0\r\n"], b"", b"")
             return
         read = self._fields.read
         host = b"Host: %b\r\n" % read[b"host"] if b"host" in read else b""
         lines = without(self._fields.end_to_end(), *SECRETS)
-        seen = b"TRACE %b HTTP/%b\r\n%b%b\r\n" % (self._target, self.version.encode(), host, b"".join(lines))
+        seen = b"TRACE %b HTTP/%b\r\n%b%b\r\n" % (self._path, self.version.encode(), host, b"".join(lines))
         head = b"Content-Type: message/http\r\nContent-Length: %d\r\n" % len(seen)
-        self._answer(200, [head], b"message/http", seen)
+        self._answer_ourselves(200, [head], b"message/http", seen)
 
-    def _answer(self, status: int, lines: list[bytes], content_type: bytes, body: bytes) -> None:
-        """Give an answer of the proxy's own."""
-        fields = Fields(self.proxy.answer_table)
+    def _answer_ourselves(self, status: int, lines: list[bytes], content_type: bytes, body: bytes) -> None:
+        """Give an answer of the proxy's own, in the place of one that nothing was sent of."""
+        self._answer.clear()
+        self._answer_chunked = False
+        fields = Fields(self._context.answer_table)
         fields.lines, fields.read = lines, {b"content-type": content_type}
-        self._start_answer(status, b"", fields, until_close=False)
+        self._start_answer(status, b"", fields, False, b"")
         if self.method != b"HEAD":
             self.answer_body(body)
         self._finish()
 
-    def lost_unanswered(self, upstream: UpstreamProtocol) -> bool:
+    def lost_unanswered(self, connection: Connection) -> bool:
         """Try once more where the model server closed an old connection; say whether it was tried.
 
         A POST may have been worked on though no answer came, and even though the connection was reset, so it never
         is: that its connection is still open is looked at before it is sent. But what a canary of our own took
         with it as it died, the champion answers: a scoring request may be worked on twice.
         """
-        if self._retried or self._done or not self._can_be_sent_again():
+        whole, tap, champion = self._sent_again, self.tap, self._context.routes.champion
+        if self._retried or self._done or whole is None:
             return False
-        own, champion = self.backend.limit is not None, self.proxy.routes.champion
-        if own and self.tap is not None and self.tap.variant == "canary" and self.backend is not champion:
-            self._send_again()
-            self.tap.errors.append("canary_lost")
-            self.proxy.canary_lost(self.tap)
+        if (
+            self.target.limit is not None
+            and tap is not None
+            and tap.variant == "canary"
+            and self.target is not champion
+        ):
+            self._send_again(whole)
+            tap.errors.append("canary_lost")
+            self._context.journal.canary_lost(tap)
             self.move(champion)
             return True
-        if not upstream.reused or self.method not in IDEMPOTENT:
+        if not connection.reused or self.method not in IDEMPOTENT:
             return False
-        self._send_again()
-        upstream.pool.connect(self, counted=upstream.counted)
+        self._send_again(whole)
+        connection.replace(self)
         return True
 
-    def _can_be_sent_again(self) -> bool:
-        return self._whole is not None
-
-    def _send_again(self) -> None:
+    def _send_again(self, whole: list[bytes]) -> None:
         self._retried = True
-        self._upstream = None
-        self._request_out = [self._whole] if self._whole is not None else []
+        self._connection = None
+        self._request = whole
 
     def client_lost(self) -> None:
         """The client went away before its answer was complete."""
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.abandon()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
         if not self._done and self.tap is not None:
             self.tap.errors.append("client_gone")
-        self.answer_out.clear()
         self._finish(broken=True)
 
     def pause_answer(self) -> None:
         """The client reads slowly: stop reading its answer."""
-        if self._upstream is not None:
-            self._upstream.pause_reading()
+        if self._connection is not None:
+            self._connection.pause_reading()
 
     def resume_answer(self) -> None:
         """The client has caught up."""
-        if self._upstream is not None:
-            self._upstream.resume_reading()
+        if self._connection is not None:
+            self._connection.resume_reading()
 
-    def answer_known(self, known: KnownAnswer, body: bytes) -> None:
-        """Take a whole answer whose head is known."""
-        tap = self.tap
-        assert tap is not None
-        self.answer_begun = self._done = True
-        self._upstream = None
-        tap.status, tap.answer_fields = known.status, known.fields
-        tap.answer_body(body)
-        date = b"" if known.dated else self.proxy.date
-        last = b"".join((known.before, date, ID, tap.answer_id, known.after, body))
-        self.proxy.submit(self, tap, last, False)
-
-    @property
-    def usual(self) -> bool:
-        """Whether the flow is one of those that the short way is for: HTTP/1.1, and the connection stays."""
-        return self.version == "1.1" and self.keep_alive and self.request_complete and not self.proxy.draining
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for an answer any more."""
-        return self._done
+    def release_answer(self) -> None:
+        """Let the last bytes of the answer go."""
+        pieces, self._answer = self._answer, []
+        if pieces and not self._broken:
+            self.client.send(_joined(pieces))
+        self.client.finished(self.keep_alive and self.request_complete, self._broken)
 
     def _finish(self, broken: bool = False) -> None:
+        """The answer is there, or there will be none: nothing of the request is needed any more."""
         if self._done:
             return
-        self._done = True
-        last = b"".join(self.answer_out)
-        self.answer_out.clear()
+        self._done = self.gone = True
+        self._broken = broken
+        if broken:
+            self._answer.clear()
+        self._request, self._chunk, self._sent_again = [], [], None
+        self._sniffed = None
+        self._context.held.give(self._held)
+        self._held = 0
         if self.tap is None:
-            self.client.finished(self, last, broken)
+            self.release_answer()
         else:
-            self.proxy.submit(self, self.tap, last, broken)
+            self._context.journal.submit(self)
 
 
-class Abandoned(Flow):
-    """In place of a flow whose client has gone: what still comes of the answer is thrown away."""
-
-    def __init__(self, flow: Flow) -> None:
-        self.proxy, self.client, self.backend = flow.proxy, flow.client, flow.backend
-        self.method, self.version = flow.method, flow.version
-        self.keep_alive, self.request_complete, self.answer_begun = False, True, flow.answer_begun
-        self.tap = None
-        self._done = True
-
-    def informational(self, status: int, reason: bytes, fields: Fields) -> None:
-        """Nobody is told."""
-
-    def answer_started(self, status: int, reason: bytes, fields: Fields, *, until_close: bool) -> None:
-        """Nobody reads it."""
-        self.answer_begun = True
-
-    def answer_body(self, data: bytes) -> None:
-        """Nobody reads it."""
-
-    def flush_answer(self) -> None:
-        """Nobody reads it."""
-
-    def answer_end(self, trailers: Headers) -> None:
-        """The server is free again."""
-
-    def failed(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
-        """Nobody is told."""
-
-    def lost_unanswered(self, upstream: UpstreamProtocol) -> bool:
-        """Nobody wants it a second time."""
-        return True
+def _joined(pieces: list[bytes]) -> list[bytes]:
+    """Return pieces as they are sent with the least work: short ones as one, a long one as it is."""
+    if len(pieces) == 1:
+        return pieces
+    joined: list[bytes] = []
+    short: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) < JOINED_BYTES:
+            short.append(piece)
+            size += len(piece)
+        else:
+            if short:
+                joined.append(b"".join(short))
+                short = []
+            joined.append(piece)
+    if short:
+        joined.append(b"".join(short))
+    return joined
 
 
 def _is_scoring(target: bytes) -> bool:

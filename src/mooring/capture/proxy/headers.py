@@ -8,10 +8,9 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 Headers = list[tuple[bytes, bytes]]
-Said = tuple[str, str, str, dict[str, str]]
-"""Path, content type, content encoding and the headers that are logged, as text."""
 
 VIA = b"1.1 mooring"
+END_OF_HEAD = b"\r\n\r\n"
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 # Fields that end here; those of them that go on are written anew.
@@ -39,41 +38,44 @@ REQUEST_REWRITTEN = (
 )
 READ = (b"content-type", b"content-encoding")
 ANSWER_READ = (*READ, b"content-length", b"date")
+_PASSED = (b"", True)
+_BLANKS = (b" ", b"\t")
+_COPIED = 4096
 
 
 class FieldTable:
-    """Which fields of a message are kept back, which are read, by name in whatever case.
-
-    Names as they were spelled are remembered, so that a field costs one look-up.
-    """
+    """Which fields of a message are kept back, which are read, by name in whatever case."""
 
     def __init__(self, kept_back: Iterable[bytes], read: Iterable[bytes]) -> None:
-        self._kinds = {name: (name, True) for name in read} | {name: (name, False) for name in kept_back}
-        self.spelled: dict[bytes, tuple[bytes, bool]] = {}
+        kinds = {name: (name, True) for name in read} | {name: (name, False) for name in kept_back}
+        # As most clients spell them, so that these need not be made lower case. Other spellings are not
+        # remembered: clients choose them.
+        self._kinds = {name.title(): kind for name, kind in kinds.items()} | kinds
 
     def kind(self, name: bytes) -> tuple[bytes, bool]:
-        """Return the name under which a field is read, empty if it is not, and whether it is passed on."""
-        kind = self._kinds.get(name.lower(), (b"", True))
-        if len(self.spelled) < 4096 and len(name) < 128:  # clients choose the names
-            self.spelled[name] = kind
-        return kind
+        """Return the name under which a field is read, empty if it is not, and whether it is passed on.
+
+        >>> table = FieldTable([b"host"], [b"content-type"])
+        >>> table.kind(b"CONTENT-type"), table.kind(b"Host"), table.kind(b"Accept")
+        ((b'content-type', True), (b'host', False), (b'', True))
+        """
+        kind = self._kinds.get(name)
+        return kind if kind is not None else self._kinds.get(name.lower(), _PASSED)
 
 
 class Fields:
     """The fields of one message: `lines` to pass on, as they go out, and `read`, those that the proxy knows."""
 
-    __slots__ = ("_table", "lines", "read", "said")
-
     def __init__(self, table: FieldTable) -> None:
         self._table = table
         self.lines: list[bytes] = []
         self.read: dict[bytes, bytes] = {}
-        self.said: Said | None = None  # what the record of an exchange takes from here
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take a field. One that comes again is read as one list of values (RFC 9110, section 5.3)."""
-        table = self._table
-        known, passed = table.spelled.get(name) or table.kind(name)
+        if value.endswith(_BLANKS):  # which is no part of it (section 5.5)
+            value = value.rstrip(b" \t")
+        known, passed = self._table.kind(name)
         if known:
             read = self.read
             read[known] = read[known] + b", " + value if known in read else value
@@ -133,11 +135,44 @@ def own_answer(status: int, code: str, message: str) -> tuple[list[bytes], bytes
     return [b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)], body
 
 
-def chunk(data: bytes) -> bytes:
-    """Return `data` as one chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 def last_chunk(trailers: Headers) -> bytes:
     """Return the end of a chunked body, with its trailer fields."""
     return b"0\r\n" + b"".join(name + b": " + value + b"\r\n" for name, value in trailers) + b"\r\n"
+
+
+def part(data: bytes, at: int, end: int) -> bytes | memoryview:
+    """Return a part of `data`, which is not copied where that would take longer than not to."""
+    if at == 0 and end == len(data):
+        return data
+    return data[at:end] if end - at < _COPIED else memoryview(data)[at:end]
+
+
+class Boundaries:
+    """Finds where heads and chunked bodies may end, so that a parser is given no more than one message at a time.
+
+    Both end with an empty line, and each piece that `cut` gives ends with one, or with what was read. What it gets
+    wrong costs time and nothing else: it is the parser that says where a message ends.
+    """
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def cut(self, data: bytes, at: int) -> int:
+        """Return where the piece of `data` that begins at `at` ends.
+
+        >>> boundaries = Boundaries()
+        >>> boundaries.cut(b"GET / HTTP/1.1\\r\\n\\r", 0), boundaries.cut(b"\\nGET /", 0)
+        (17, 1)
+        """
+        tail = self._tail
+        if tail:
+            found = (tail + data[at : at + 3]).find(END_OF_HEAD)
+            if found >= 0:
+                self._tail = b""
+                return at + found + 4 - len(tail)
+        found = data.find(END_OF_HEAD, at)
+        if found >= 0:
+            self._tail = b""
+            return found + 4
+        self._tail = (tail + data[at:])[-3:] if len(data) - at < 3 else data[-3:]
+        return len(data)

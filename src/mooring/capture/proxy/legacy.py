@@ -8,9 +8,10 @@ import msgspec
 
 _MAYBE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"(columns|data|index)"')
 _TOO_SHORT = re.compile(rb'[ \t\r\n]*(\{[ \t\r\n]*("[a-z]{0,7}"?)?)?')
-_NOT_JSON = re.compile(rb"-?Infinity|NaN")
 _TODAYS = (b'{"dataframe_', b'{"inp', b'{"ins', b'{"mess')
 _SNIFF_BYTES = 1024
+SPLIT_BEFORE = b'{"dataframe_split": '
+SPLIT_AFTER = b"}"
 
 
 class _Split(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,19 +38,30 @@ def maybe_split(beginning: bytes | bytearray) -> bool | None:
     return False
 
 
+def is_split(body: bytes | bytearray) -> bool:
+    """Whether a body is one of MLflow 1, all of it.
+
+    >>> is_split(b'{"columns": ["a"], "data": [[NaN, -Infinity]]}')
+    True
+    >>> is_split(b'{"columns": ["a"], "messages": []}')
+    False
+    """
+    # Numbers of the same length, in their place: to replace 8 MB of NaN by shorter ones takes a second.
+    text = body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")
+    try:
+        _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
 def rewrap(body: bytes) -> bytes | None:
     """Return a body of MLflow 1 as today's server wants it, or None if it is none.
 
     >>> rewrap(b'{"columns": ["a"], "data": [[1]]}')
     b'{"dataframe_split": {"columns": ["a"], "data": [[1]]}}'
-    >>> rewrap(b'{"columns": ["a"], "messages": []}') is None
-    True
     """
-    try:
-        _decoder.decode(_NOT_JSON.sub(b"0", body))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return b'{"dataframe_split": ' + body + b"}"
+    return SPLIT_BEFORE + body + SPLIT_AFTER if is_split(body) else None
 
 
 def plain_json(content_type: bytes) -> bytes:

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, cast
 
 from mooring.capture.proxy.address import Address
-from mooring.capture.proxy.upstream import UpstreamProtocol
+from mooring.capture.proxy.interfaces import Carried, Target
+from mooring.capture.proxy.upstream import Keeper, UpstreamProtocol
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.backend import Backend
-    from mooring.capture.proxy.flow import Flow
+    from mooring.capture.proxy.context import Context
 
 MAX_IDLE = 128
+
+
+class Owner(Target):
+    """Whoever has pools, as one of them sees it."""
+
+    @abstractmethod
+    def freed(self) -> None:
+        """A server may have room again."""
+
+    @abstractmethod
+    def lost(self, pool: Pool, carried: Carried) -> None:
+        """Nobody listens at this server; nothing was sent of what is carried."""
 
 
 def _tls() -> ssl.SSLContext:
@@ -36,45 +49,57 @@ def _why(error: OSError) -> str:
     return f"{reason}. Is it running?"
 
 
-class Pool:
+class Pool(Keeper):
     """Connections to one model server. `outstanding` is how many requests it has now that count for its limit."""
 
-    def __init__(self, backend: Backend, address: Address) -> None:
-        self.backend = backend
+    def __init__(self, context: Context, address: Address, owner: Owner) -> None:
         self.address = address
+        self.limited = owner.limit is not None
+        self.tls = address.tls
         self.outstanding = 0
         self.closed = False
-        self._proxy = backend.proxy
+        self._context = context
+        self._owner = owner
         self._idle: list[UpstreamProtocol] = []
         self._connecting: set[asyncio.Task[None]] = set()
         self._tls = _tls() if address.tls else None
 
-    def acquire(self, flow: Flow, counted: bool = True) -> None:
-        """Give `flow` a connection, now or as soon as there is one."""
+    def acquire(self, carried: Carried, counted: bool = True) -> None:
+        """Give it a connection, now or as soon as there is one."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.stale():
                 self.outstanding += counted
                 connection.counted = counted
-                connection.take(flow)
+                connection.take(carried)
                 return
             connection.abort()
-        self.connect(flow, counted)
+        self.connect(carried, counted)
 
-    def connect(self, flow: Flow, counted: bool = True) -> None:
-        """Give `flow` a new connection as soon as there is one."""
+    def connect(self, carried: Carried, counted: bool = True) -> None:
+        """Give it a new connection as soon as there is one."""
+        context = self._context
+        if len(context.upstreams) + context.connecting >= context.max_upstream_connections:
+            context.say(
+                f"{context.max_upstream_connections} connections to model servers are open, and requests that "
+                "need another get 503: see --max-upstream-connections, and `ulimit -n`"
+            )
+            # In a turn of its own, since the answer to many in a row begins with the next.
+            context.loop.call_soon(carried.refused, "All connections to model servers are in use.")
+            return
         self.outstanding += counted
-        task = self._proxy.loop.create_task(self._connect(flow, counted))
+        context.connecting += 1
+        task = context.loop.create_task(self._connect(carried, counted))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(self._connected)
 
     def give_back(self, connection: UpstreamProtocol) -> None:
-        """Keep an idle connection for the next flow."""
-        connection.deadline = self._proxy.now + self._proxy.settings.upstream_idle_timeout
+        """Keep an idle connection for the next request."""
+        connection.deadline = self._context.now + self._context.settings.upstream_idle_timeout
         if len(self._idle) < MAX_IDLE and not self.closed:
             self._idle.append(connection)
         else:
-            connection.transport.close()
+            connection.close()
         self._release(connection)
 
     def forget(self, connection: UpstreamProtocol) -> None:
@@ -87,50 +112,55 @@ class Pool:
         """Close what is idle now, and the others once they are."""
         self.closed = True
         for connection in self._idle:
-            connection.transport.close()
+            connection.close()
 
     def _release(self, connection: UpstreamProtocol) -> None:
         if connection.counted:
             connection.counted = False
             self.outstanding -= 1
-            self.backend.freed()
+            self._owner.freed()
 
-    async def _connect(self, flow: Flow, counted: bool) -> None:
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._context.connecting -= 1
+        self._connecting.discard(task)
+
+    async def _connect(self, carried: Carried, counted: bool) -> None:
         try:
-            async with asyncio.timeout(self._proxy.settings.connect_timeout):
+            async with asyncio.timeout(self._context.settings.connect_timeout):
                 connection = await self._connection()
         except TimeoutError:
-            self._unreachable(flow, counted, "did not accept a connection in time.", 504, "upstream_timeout")
+            why = "did not accept a connection in time."
+            self._unreachable(carried, counted, why, 504, "upstream_timeout", False)
         except OSError as error:
             gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
-            self._unreachable(flow, counted, f"can't be reached: {_why(error)}", 502, "upstream_unreachable", gone)
+            why = f"can't be reached: {_why(error)}"
+            self._unreachable(carried, counted, why, 502, "upstream_unreachable", gone)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must be told
+            why = f"can't be reached: {error}"
+            self._unreachable(carried, counted, why, 502, "upstream_unreachable", False)
         else:
             connection.counted = counted
-            if flow.gone:
+            if carried.gone:
                 self.give_back(connection)
             else:
-                connection.take(flow)
+                connection.take(carried)
 
     async def _connection(self) -> UpstreamProtocol:
-        loop, address = self._proxy.loop, self.address
+        loop, address = self._context.loop, self.address
+        connection = UpstreamProtocol(self._context, self)
+        protocol = cast("asyncio.Protocol", connection)
         if address.socket:
-            _, connection = await loop.create_unix_connection(
-                lambda: UpstreamProtocol(self._proxy, self), address.socket
-            )
+            await loop.create_unix_connection(lambda: protocol, address.socket)
         else:
-            _, connection = await loop.create_connection(
-                lambda: UpstreamProtocol(self._proxy, self), address.host, address.port, ssl=self._tls
-            )
+            await loop.create_connection(lambda: protocol, address.host, address.port, ssl=self._tls)
         return connection
 
-    def _unreachable(
-        self, flow: Flow, counted: bool, why: str, status: int, code: str, gone: bool = False
-    ) -> None:
+    def _unreachable(self, carried: Carried, counted: bool, why: str, status: int, code: str, gone: bool) -> None:
         self.outstanding -= counted
         message = f"The model server at {self.address.url} {why}"
-        self._proxy.say(message)
-        if gone and self.backend.limit is not None:
-            self.backend.lost(self, flow)
+        self._context.say(message)
+        if gone and self.limited:
+            self._owner.lost(self, carried)
         else:
-            flow.failed(status, code, message)
-        self.backend.freed()
+            carried.failed(status, code, message)
+        self._owner.freed()

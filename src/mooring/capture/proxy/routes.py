@@ -1,4 +1,4 @@
-"""Which version answers which request: the champion, a share of them the canary, and copies go to the shadow."""
+"""The model servers that others run, as `--upstream` and the admin port name them, and the way to them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from msgspec import Meta
 
 from mooring.capture.proxy.address import of_url
 from mooring.capture.proxy.backend import Backend
-from mooring.exchange import fraction_of
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.server import Proxy
+    from mooring.capture.proxy.context import Context
 
 Variant = Literal["champion", "canary", "shadow"]
 _NAMED = re.compile(r"(?P<version>[^:=/]*)(?::(?P<weight>[0-9]+(?:\.[0-9]+)?))?=(?P<url>https?://.*)")
@@ -74,76 +73,21 @@ def check_upstreams(upstreams: Sequence[Upstream]) -> None:
         raise ValueError("the shares of the canaries add up to more than 1")
 
 
-class Routes:
-    """Where requests go. A share is taken by a hash of the id, or of a header: one value, one version."""
-
-    def __init__(self, champion: Backend) -> None:
-        self.champion = champion
-        self.canaries: tuple[tuple[float, Backend], ...] = ()
-        self.shadow: Backend | None = None
-        self.shadow_share = 0.0
-
-    def set(
-        self,
-        champion: Backend,
-        canaries: Sequence[tuple[float, Backend]] = (),
-        shadow: tuple[float, Backend] | None = None,
-    ) -> None:
-        """Send requests there from now on, each canary its share of them."""
-        self.champion = champion
-        champion.variant = "champion"
-        bounds, upper = [], 0.0
-        for share, backend in canaries:
-            backend.variant = "canary"
-            upper += share
-            bounds.append((upper, backend))
-        self.canaries = tuple(bounds)
-        self.shadow_share, self.shadow = shadow or (0.0, None)
-
-    @property
-    def several(self) -> bool:
-        """Whether more than one version has requests to answer."""
-        return bool(self.canaries) or self.shadow is not None
-
-    @property
-    def backends(self) -> list[Backend]:
-        """All that requests go to, the champion first."""
-        found = [self.champion, *(backend for _, backend in self.canaries)]
-        if self.shadow is not None and self.shadow not in found:
-            found.append(self.shadow)
-        return found
-
-    def choose(self, key: str) -> Backend:
-        """Return who answers the request with this id, or this value of the sticky header."""
-        if self.canaries:
-            place = fraction_of(key, "canary")
-            for upper, backend in self.canaries:
-                if place < upper:
-                    return backend if backend.up else self.champion
-        return self.champion
-
-    def copies(self, backend: Backend, request_id: str) -> bool:
-        """Whether the shadow gets a copy of a request that `backend` answers: it is compared with the champion."""
-        if self.shadow is None or backend is not self.champion or not self.shadow.up:
-            return False
-        return fraction_of(request_id, "shadow") < self.shadow_share
-
-
-def make_backends(proxy: Proxy, upstreams: Sequence[Upstream], known: Sequence[Backend] = ()) -> list[Backend]:
+def make_backends(context: Context, upstreams: Sequence[Upstream], known: Sequence[Backend] = ()) -> list[Backend]:
     """Return a backend for each upstream; one of `known` where that is the same server and version."""
     there = {(backend.version, backend.addresses[0]): backend for backend in known if backend.up}
     return [
-        there.get((one.version, of_url(one.url))) or Backend(proxy, one.version, [of_url(one.url)])
+        there.get((one.version, of_url(one.url))) or Backend(context, one.version, [of_url(one.url)])
         for one in upstreams
     ]
 
 
-def route(proxy: Proxy, upstreams: Sequence[Upstream]) -> None:
+def route(context: Context, upstreams: Sequence[Upstream]) -> None:
     """Have requests go to these servers, as the upstreams say."""
-    before = proxy.routes.backends
-    backends = make_backends(proxy, upstreams, before)
+    before = [target for target in context.routes.targets if isinstance(target, Backend)]
+    backends = make_backends(context, upstreams, before)
     of = list(zip(upstreams, backends, strict=True))
-    proxy.routes.set(
+    context.routes.set(
         next(backend for one, backend in of if one.variant == "champion"),
         [(one.share, backend) for one, backend in of if one.variant == "canary"],
         next(((one.share, backend) for one, backend in of if one.variant == "shadow"), None),

@@ -3,64 +3,88 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mooring.exchange import Exchange, new_request_id
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.backend import Backend
-    from mooring.capture.proxy.headers import Fields, Said
-    from mooring.capture.proxy.server import Proxy
+    from mooring.capture.proxy.headers import Fields
+    from mooring.capture.recorder import Recorder
 
-_texts: dict[bytes, str] = {}
+
+class Budget:
+    """Bytes of bodies that all connections together may hold in memory.
+
+    >>> budget = Budget(10)
+    >>> budget.take(8), budget.take(8), budget.held
+    (True, False, 8)
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def take(self, count: int) -> bool:
+        """Claim so many bytes more; say whether there was room for them."""
+        if self.held + count > self.limit:
+            return False
+        self.held += count
+        return True
+
+    def give(self, count: int) -> None:
+        """Give bytes back that `take` claimed."""
+        self.held -= count
+
+
+class TapSettings:
+    """What all taps share. `logged_headers` pairs a header's lower-case name with how it is logged."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        held: Budget,
+        max_payload: int,
+        sampling: float,
+        model: str | None,
+        logged_headers: Sequence[tuple[bytes, str]],
+    ) -> None:
+        self.recorder = recorder
+        self.held = held
+        self.max_payload = max_payload
+        self.sampling = sampling
+        self.model = model
+        self.logged_headers = logged_headers
 
 
 def text(value: bytes | None) -> str:
-    """Return the value of a field as text; what comes often is decoded once."""
-    if not value:
-        return ""
-    known = _texts.get(value)
-    if known is not None:
-        return known
-    decoded = value.decode("latin-1")
-    if len(_texts) < 1024 and len(value) < 256:  # clients choose the values
-        _texts[value] = decoded
-    return decoded
+    """Return the value of a field as text.
+
+    >>> text(b"text/csv"), text(None)
+    ('text/csv', '')
+    """
+    return value.decode("latin-1") if value else ""
 
 
 class Tap:
-    """Keeps the bodies of one exchange, each up to a limit, and what else belongs to the record."""
+    """Keeps the bodies of one exchange, each up to a limit, and what else belongs to the record.
 
-    __slots__ = (
-        "_proxy",
-        "_started",
-        "answer",
-        "answer_fields",
-        "client_request_id",
-        "copied",
-        "duration_ns",
-        "errors",
-        "kept",
-        "request",
-        "request_fields",
-        "request_id",
-        "sampled",
-        "status",
-        "target",
-        "time_ns",
-        "variant",
-        "version",
-    )
+    `sampled` says whether it is logged, `kept` whether its bodies are kept, be it for the log, the shadow or a
+    rollout. A tap that `counts` is in the ledger; a copy for the shadow, or an example, is not.
+    """
 
-    def __init__(self, proxy: Proxy, fields: Fields, target: bytes) -> None:
-        self._proxy = proxy
+    def __init__(
+        self, settings: TapSettings, fields: Fields, target: bytes, *, counts: bool = True, body: bytes = b""
+    ) -> None:
+        self._settings = settings
         self.target = target
         self.time_ns = time.time_ns()
         self._started = time.perf_counter_ns()
         self.duration_ns = 0
         self.request_id = new_request_id(self.time_ns)
-        self.client_request_id = fields.read.get(b"x-request-id")
-        self.sampled = self.kept = proxy.recorder.begin(self.request_id)
+        self.client_request_id = fields.read.get(b"x-request-id") if counts else None
+        self.sampled = settings.recorder.begin(self.request_id) if counts else False
+        self.kept = self.sampled or not counts
         self.copied = False
         self.version: str | None = None
         self.variant = "champion"
@@ -68,71 +92,65 @@ class Tap:
         self.answer_fields: Fields | None = None
         self.status = 0
         self.errors: list[str] = []
-        self.request: bytes | bytearray = b""
+        self.request: bytes | bytearray = body
         self.answer: bytes | bytearray = b""
+        self._held = 0
 
-    def go_to(self, backend: Backend) -> None:
-        """Note who answers; what the shadow gets, or a rollout looks at, is kept though it is not logged."""
-        self.version, self.variant = backend.version, backend.variant
-        routes = self._proxy.routes
-        if routes.several:
-            self.copied = routes.copies(backend, self.request_id)
-            self.kept = self.sampled or self.copied or self.variant == "canary"
-
-    @classmethod
-    def of_example(cls, proxy: Proxy, fields: Fields, target: bytes, body: bytes) -> Tap:
-        """Return the tap of a request that no client sent, so that it is not counted."""
-        tap = object.__new__(cls)
-        tap._proxy = proxy
-        tap.target, tap.request_fields, tap.request = target, fields, body
-        tap.restart(time.time_ns())
-        tap.request_id, tap.client_request_id = new_request_id(tap.time_ns), None
-        tap.sampled, tap.kept, tap.copied = False, True, False
-        tap.version, tap.variant = None, "champion"
-        tap.answer_fields, tap.answer, tap.status, tap.errors = None, b"", 0, []
-        return tap
-
-    def copy(self, backend: Backend) -> Tap:
+    def copy(self, version: str | None) -> Tap:
         """Return the tap of a copy of this request, for the shadow: it has the same id."""
-        tap = Tap.of_example(self._proxy, self.request_fields, self.target, bytes(self.request))
+        tap = Tap(self._settings, self.request_fields, self.target, counts=False, body=bytes(self.request))
         tap.request_id, tap.client_request_id = self.request_id, self.client_request_id
         tap.sampled = self.sampled
-        tap.version, tap.variant = backend.version, "shadow"
+        tap.version, tap.variant = version, "shadow"
         return tap
 
-    def restart(self, time_ns: int) -> None:
+    def restart(self) -> None:
         """Begin to count the time that the answer takes."""
-        self.time_ns = time_ns
+        self.time_ns = time.time_ns()
         self._started = time.perf_counter_ns()
-        self.duration_ns = 0
 
     @property
     def answer_id(self) -> bytes:
         """The id that the answer carries: the client's own if it sent one."""
         return self.client_request_id or self.request_id.encode()
 
-    def request_body(self, data: bytes) -> None:
-        """Keep a piece of the request's body."""
-        if self.kept:
-            self.request = self._kept(self.request, data)
+    def request_body(self, data: bytes) -> bool:
+        """Keep a piece of the request's body; say whether all of it is kept, and so counted in the budget."""
+        if not self.kept:
+            return False
+        room = self._room(len(data), len(self.request))
+        if room:
+            self.request = _longer(self.request, data[:room])
+        return room == len(data)
 
     def answer_body(self, data: bytes) -> None:
         """Keep a piece of the answer's body."""
         if self.kept:
-            self.answer = self._kept(self.answer, data)
+            room = self._room(len(data), len(self.answer))
+            if room:
+                self.answer = _longer(self.answer, data[:room])
 
-    def _kept(self, body: bytes | bytearray, data: bytes) -> bytes | bytearray:
-        room = self._proxy.settings.max_payload - len(body)
-        if len(data) > room:
-            if "truncated" not in self.errors:
-                self.errors.append("truncated")
-            data = data[:room]
-        if not body:
-            return data
-        if type(body) is bytes:
-            body = bytearray(body)
-        body += data
-        return body
+    def answer_starts(self, status: int, fields: Fields) -> None:
+        """Take the head of the answer, in the place of any before it that came to nothing."""
+        self.status, self.answer_fields = status, fields
+        if self.answer:
+            self.answer = b""
+
+    def _room(self, count: int, kept: int) -> int:
+        """Return how many of so many bytes more may be kept: what is left out is noted once."""
+        settings = self._settings
+        room = min(count, settings.max_payload - kept)
+        if room > 0 and not settings.held.take(room):
+            room = 0
+        if room < count and "truncated" not in self.errors:
+            self.errors.append("truncated")
+        self._held += room
+        return room
+
+    def free(self) -> None:
+        """Give back what it held of the budget, once it has been recorded."""
+        self._settings.held.give(self._held)
+        self._held = 0
 
     @property
     def whole(self) -> bool:
@@ -146,43 +164,34 @@ class Tap:
 
     def exchange(self) -> Exchange:
         """Return the record of the exchange, as complete as it will be."""
-        path, request_type, request_encoding, headers = self.request_fields.said or self._said()
-        answer_fields = self.answer_fields
-        response_type, response_encoding = "", ""
-        if answer_fields is not None:
-            _, response_type, response_encoding, _ = answer_fields.said or _answer_said(answer_fields)
+        settings, asked = self._settings, self.request_fields.read
+        answered = self.answer_fields.read if self.answer_fields is not None else {}
         return Exchange(
             request_id=self.request_id,
             time_ns=self.time_ns,
             duration_ns=self.duration_ns,
-            path=path,
+            path=text(self.target.partition(b"?")[0]),
             status=self.status,
-            request_type=request_type,
-            request_encoding=request_encoding,
-            response_type=response_type,
-            response_encoding=response_encoding,
+            request_type=text(asked.get(b"content-type")),
+            request_encoding=text(asked.get(b"content-encoding")),
+            response_type=text(answered.get(b"content-type")),
+            response_encoding=text(answered.get(b"content-encoding")),
             request=bytes(self.request),
             response=bytes(self.answer),
             client_request_id=text(self.client_request_id) or None,
-            headers=headers,
-            model=self._proxy.model,
+            headers={name: text(asked[key]) for key, name in settings.logged_headers if key in asked},
+            model=settings.model,
             version=self.version,
             variant=self.variant,
-            sampling=self._proxy.settings.sample,
+            sampling=settings.sampling,
             errors=self.errors,
         )
 
-    def _said(self) -> Said:
-        """Return what the request's head says for the record; kept, since a known head comes again."""
-        fields, read = self.request_fields, self.request_fields.read
-        headers = {name: text(read[key]) for key, name in self._proxy.logged_headers if key in read}
-        path = text(self.target.partition(b"?")[0])
-        said = path, text(read.get(b"content-type")), text(read.get(b"content-encoding")), headers
-        fields.said = said
-        return said
 
-
-def _answer_said(fields: Fields) -> Said:
-    said: Said = "", text(fields.read.get(b"content-type")), text(fields.read.get(b"content-encoding")), {}
-    fields.said = said
-    return said
+def _longer(body: bytes | bytearray, data: bytes) -> bytes | bytearray:
+    """Return a body with a piece added; most have one piece, which is not copied."""
+    if not body:
+        return data
+    longer = body if isinstance(body, bytearray) else bytearray(body)
+    longer += data
+    return longer

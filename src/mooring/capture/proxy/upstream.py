@@ -1,151 +1,200 @@
-"""One connection to a model server: it sends a flow's request, and feeds the answer back into the flow."""
+"""One connection to a model server: it sends a request, and feeds the answer back into what asked for it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from mooring.capture.proxy.flow import Abandoned
-from mooring.capture.proxy.headers import Fields, Headers
-from mooring.capture.proxy.known import ANSWERS, learn_answer
+from mooring.capture.proxy.headers import Boundaries, Fields, Headers, part
+from mooring.capture.proxy.interfaces import NEVER, Carried, Connection, Target
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.flow import Flow
-    from mooring.capture.proxy.pool import Pool
-    from mooring.capture.proxy.server import Proxy
+    from mooring.capture.proxy.context import Context
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9, \t]*[0-9])[ \t]*(?=\r\n)", re.IGNORECASE)
+_UPGRADED = "The model server switched protocols unasked."
 
 
-class UpstreamProtocol(asyncio.Protocol):
-    """One connection to the model server: sends a flow's request, feeds the answer back into it."""
+class Keeper(ABC):
+    """Whoever keeps the connections to one server, as one of them sees it."""
 
-    def __init__(self, proxy: Proxy, pool: Pool) -> None:
-        self._proxy = proxy
-        self.pool = pool
-        self._parser = httptools.HttpResponseParser(self)
-        self._flow: Flow | None = None
-        self._fields = Fields(proxy.answer_table)
+    limited: bool
+    """Whether the server has a limited number of requests at a time, and is busy with one though nobody waits."""
+    tls: bool
+
+    @abstractmethod
+    def connect(self, carried: Carried, counted: bool) -> None:
+        """Give it a new connection as soon as there is one."""
+
+    @abstractmethod
+    def give_back(self, connection: UpstreamProtocol) -> None:
+        """The connection is idle."""
+
+    @abstractmethod
+    def forget(self, connection: UpstreamProtocol) -> None:
+        """The connection is closed."""
+
+
+class UpstreamProtocol(Connection):
+    """One connection to the model server: sends what it carries, and feeds the answer back into it."""
+
+    def __init__(self, context: Context, keeper: Keeper) -> None:
+        super().__init__()
+        self._context = context
+        self._keeper = keeper
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._carried: Carried | None = None
+        self._fields = Fields(context.answer_table)
         self._trailers: Headers = []
+        self._trailer_bytes = 0
+        self._between = 0  # bytes of a body since the last that were its own
         self._reason = b""
-        self._head_done = self._until_close = self._answered = self._spent = self._parser_spent = False
-        self._begun = False  # whether anything of this flow's answer has come
+        self._boundaries = Boundaries()
+        self._head = b""  # what has come of a head that is not there in full
+        self._mending = False  # the parser refused it, for a length that stands there twice perhaps
+        self._head_done = self._until_close = self._answered = False
+        self._spent = False  # the connection can't be used again
+        self._parser_spent = False
         self._ended = False  # whether the server has said that nothing more comes
-        self._head_bytes = self._trailer_bytes = 0
         self._poll = select.poll()
         self._paused = False
-        self.reused = False
-        self.counted = False
-        """Whether the flow that it carries is one of those that its server has a limited number of."""
-        self.deadline = float("inf")
+        self._transport: asyncio.Transport | None = None
 
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._proxy.upstreams.add(self)
+        self._context.upstreams.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._proxy.upstreams.discard(self)
-        if error is not None and self._flow is not None and not self.pool.address.tls:
+        self._context.upstreams.discard(self)
+        if error is not None and self._carried is not None and not self._keeper.tls:
             self._take_unread()
-        self.pool.forget(self)
-        flow = self._flow
-        if flow is None:
-            return
-        if self._until_close and self._ended and error is None:
-            self._complete()
-            return
-        self._flow = None
-        if not flow.answer_begun and flow.lost_unanswered(self):
-            return
-        flow.failed(
-            502, "upstream_failed", "The model server closed the connection before its answer was complete."
-        )
+        self._keeper.forget(self)
+        carried = self._carried
+        if carried is not None:
+            if self._until_close and self._ended and error is None:
+                self._complete()
+            else:
+                self._carried = None
+                if carried.answer_begun or not carried.lost_unanswered(self):
+                    why = "The model server closed the connection before its answer was complete."
+                    carried.failed(502, "upstream_failed", why)
+        self._parser = None  # which knows this object, and would keep it until the next collection of cycles
 
     def eof_received(self) -> None:
         self._ended = True  # over TLS this comes only with its own end, which nobody else can forge
 
     def pause_writing(self) -> None:
         self._paused = True
-        if self._flow is not None:
-            self._flow.client.hold("upstream")
+        if self._carried is not None:
+            self._carried.hold_request()
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self._flow is not None:
-            self._flow.client.release("upstream")
+        if self._carried is not None:
+            self._carried.release_request()
 
     def data_received(self, data: bytes) -> None:
-        flow = self._flow
-        if flow is None:
+        carried = self._carried
+        if carried is None:
             self.abort()  # nothing was asked
             return
-        first, self._begun = not self._begun, True
-        if first and self._known_answer(flow, data):
-            return
         self._wait()
-        if not self._head_done:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail("The model server switched protocols unasked.")
+        at, end = 0, len(data)
+        while at < end and self._carried is carried:
+            if self._answered:
+                self._spent = True  # what comes after the whole answer is nobody's
+                break
+            if self._head_done:
+                self._between += end - at
+                self._feed(part(data, at, end))
+                at = end
+                if self._between > self._context.settings.max_head and not self._answered:
+                    self._too_long()
+            else:
+                cut = self._boundaries.cut(data, at)
+                self._take_head(bytes(part(data, at, cut)))
+                at = cut
+        if self._carried is not carried:
             return
-        except httptools.HttpParserError as error:
-            if self._flow is flow and not self._answered:
-                self._fail(f"The model server's answer is not valid HTTP: {error}.")
-                return
-            self._spent = True  # what came after the whole answer is nobody's
         if self._answered:
-            if first and not self._spent and not self._parser_spent:
-                self._learn(flow, data)
             self._complete()
-        elif not self._head_done and self._head_bytes > self._proxy.settings.max_head:
-            self._too_long()
         else:
-            flow.flush_answer()
+            carried.flush_answer()
+
+    def _take_head(self, piece: bytes) -> None:
+        """Take a piece of a head, or the end of it."""
+        self._head = head = self._head + piece if self._head else piece
+        limit = self._context.settings.max_head
+        if not (_STATUS_LINE.match(head) if len(head) > 8 else b"HTTP/1.".startswith(head[:7])):
+            self._fail("The model server's answer is not one of HTTP/1.0 or HTTP/1.1.")
+            return
+        whole = head.endswith(b"\r\n\r\n")
+        if not self._mending:
+            self._feed(piece)
+        elif whole:
+            self._feed(_with_one_length(head))
+            self._mending = False
+        if self._carried is None:
+            return
+        if whole:
+            self._head = b""
+        elif len(head) > limit:
+            self._too_long()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        parser = self._parser
+        if parser is None:
+            return
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(_UPGRADED)
+        except httptools.HttpParserError as error:
+            if self._answered:
+                self._spent = True  # what came after the whole answer is nobody's
+            elif self._carried is not None and not self._mend(error):
+                self._fail(f"The model server's answer is not valid HTTP: {error}.")
+
+    def _mend(self, error: httptools.HttpParserError) -> bool:
+        """Parse anew a head that repeats its one length (RFC 9112, section 6.3), if it is that."""
+        head = self._head
+        if self._head_done or self._mending or "Content-Length" not in str(error):
+            return False
+        self._mending = True
+        self._parser = httptools.HttpResponseParser(self)
+        if head.endswith(b"\r\n\r\n"):
+            self._feed(_with_one_length(head))
+            self._mending = False
+        return True
 
     def _take_unread(self) -> None:
         """Take an answer that came before the connection broke: a write that failed is told before it."""
-        descriptor = self.transport.get_extra_info("socket").fileno()
+        if self._transport is None:
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
         with suppress(OSError):
-            while self._flow is not None and (data := os.read(descriptor, 2**16)):
+            while self._carried is not None and (data := os.read(descriptor, 2**16)):
                 self.data_received(data)
-
-    def _known_answer(self, flow: Flow, data: bytes) -> bool:
-        """Take the short way with an answer that came whole, its head a known one; say whether it was taken."""
-        end = data.find(b"\r\n\r\n") + 4
-        known = self.pool.backend.known_answers.get(data[:end])
-        if known is None or len(data) - end != known.length or flow.tap is None or not flow.usual or self._paused:
-            return False
-        self._flow = None
-        self.reused = True
-        self.pool.give_back(self)
-        flow.answer_known(known, data[end:])
-        return True
-
-    def _learn(self, flow: Flow, data: bytes) -> None:
-        """Keep the head of an answer that came whole, for the short way."""
-        learnt = learn_answer(flow, data)
-        if learnt is not None:
-            known = self.pool.backend.known_answers
-            if len(known) >= ANSWERS:
-                known.clear()
-            known[learnt[0]] = learnt[1]
 
     # The parser's events
 
     def on_message_begin(self) -> None:
         if self._answered:
             self._spent = True  # more than one answer to one request
-        self._fields = Fields(self._proxy.answer_table)
+        self._fields = Fields(self._context.answer_table)
         self._trailers = []
-        self._trailer_bytes = 0
+        self._trailer_bytes = self._between = 0
         self._reason = b""
         self._head_done = False
 
@@ -153,136 +202,199 @@ class UpstreamProtocol(asyncio.Protocol):
         self._reason += data
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:
-            if self._proxy.answer_table.kind(name)[1]:
-                self._trailers.append((name, value))
-            else:
-                self._spent = True  # the parser heeds a Connection field even here
-            self._trailer_bytes += len(name) + len(value)
-            if self._trailer_bytes > self._proxy.settings.max_head and not self._answered:
-                self._too_long()
-        else:
+        if not self._head_done:
             self._fields.add(name, value)
+            return
+        if self._context.answer_table.kind(name)[1]:
+            self._trailers.append((name, value))
+        else:
+            self._spent = True  # the parser heeds a Connection field even here
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailer_bytes > self._context.settings.max_head and not self._answered:
+            self._too_long()
 
     def on_headers_complete(self) -> None:
-        flow = self._flow
-        if flow is None or self._answered:
+        carried, parser = self._carried, self._parser
+        if carried is None or parser is None or self._answered:
             return
-        status, read, limit = self._parser.get_status_code(), self._fields.read, self._proxy.settings.max_head
+        status, read = parser.get_status_code(), self._fields.read
         if status == 101:
-            self._fail("The model server switched protocols unasked.")
+            self._fail(_UPGRADED)
+            return
+        if not 100 <= status <= 599:
+            self._fail(f"The model server's status {status} is none.")
             return
         if read.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
             self._fail("The only transfer coding served is chunked.")
             return
-        if self._head_bytes > limit and self._fields.size() + len(self._reason) > limit:
+        if len(self._head) > self._context.settings.max_head:
             self._too_long()
             return
         if status < 200:
-            self._head_bytes = 0
-            flow.informational(status, self._reason, self._fields)
+            carried.informational(status, self._reason, self._fields)
             return
         self._head_done = True
-        bodiless = status in (204, 304) or flow.method == b"HEAD"
+        bodiless = status in (204, 304) or carried.method == b"HEAD"
         self._until_close = not bodiless and b"content-length" not in read and b"transfer-encoding" not in read
-        flow.answer_started(status, self._reason, self._fields, until_close=self._until_close)
-        if not self._parser.should_keep_alive():
+        carried.answer_started(status, self._reason, self._fields, self._until_close)
+        if not parser.should_keep_alive():
             self._spent = True
         if bodiless:
             # The parser can't be told that no body follows whatever the head says: its next answer gets a new one.
             self._answered = self._parser_spent = True
 
     def on_body(self, data: bytes) -> None:
+        self._between = 0
         if self._answered:
             self._spent = True
-        elif self._flow is not None:
-            self._flow.answer_body(data)
+        elif self._carried is not None:
+            self._carried.answer_body(data)
 
     def on_message_complete(self) -> None:
         if self._head_done:
             self._answered = True
 
-    # What flows and the pool ask of it
+    # What those that are carried and the keeper ask of it
 
-    def take(self, flow: Flow) -> None:
-        """Carry `flow` from here on."""
-        self._flow = flow
-        self._begun = self._head_done = False
-        self._head_bytes = 0
+    def take(self, carried: Carried) -> None:
+        """Carry this from here on."""
+        self._carried = carried
+        self._head_done = False
+        self._head = b""
         self._wait()
-        flow.connected(self)
+        carried.connected(self)
 
-    def write(self, data: bytes) -> None:
+    def send(self, pieces: list[bytes]) -> None:
         """Send the model server a part of the request."""
         self._wait()
-        self.transport.write(data)
+        if self._transport is not None:
+            self._transport.writelines(pieces)
 
     def pause_reading(self) -> None:
         """Stop reading the answer until `resume_reading`."""
-        self.deadline = float("inf")
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
+        self.deadline = NEVER
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
         self._wait()
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def stale(self) -> bool:
         """Whether the model server has closed this idle connection, or said something unasked."""
-        return self.transport.is_closing() or bool(self._poll.poll(0))
+        return self.closing or bool(self._poll.poll(0))
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is closed, or about to be."""
+        return self._transport is None or self._transport.is_closing()
 
     def abort(self) -> None:
-        """Break the connection off; its flow, if any, is told nothing."""
-        self._flow = None
-        self.transport.abort()
+        """Break the connection off; what it carries, if anything, is told nothing."""
+        self._carried = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close the connection once what was sent is written."""
+        if self._transport is not None:
+            self._transport.close()
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more. A server that has a limit is busy with it all the same."""
-        flow = self._flow
-        if flow is None or self.pool.backend.limit is None or not flow.request_complete or self._paused:
+        carried = self._carried
+        if carried is None or not self._keeper.limited or not carried.request_complete or self._paused:
             self.abort()
             return
-        self._flow = Abandoned(flow)
+        self._carried = Abandoned(carried)
         self.resume_reading()
+
+    def replace(self, carried: Carried) -> None:
+        """Carry on over a new connection to the same server."""
+        self._keeper.connect(carried, self.counted)
 
     def overdue(self) -> None:
         """The deadline has passed: 504 to the client, or the end of an idle connection."""
-        if self._flow is None:
-            self.transport.abort()
+        if self._carried is None:
+            self.abort()
             return
-        if not self._flow.request_complete and not self._paused:
+        if not self._carried.request_complete and not self._paused:
             self._wait()  # for the client, whose half has a deadline of its own
             return
         self._fail("The model server did not answer in time.", 504, "upstream_timeout")
 
     def _wait(self) -> None:
-        self.deadline = self._proxy.now + self._proxy.settings.response_timeout
+        self.deadline = self._context.now + self._context.settings.response_timeout
 
     def _fail(self, message: str, status: int = 502, code: str = "upstream_failed") -> None:
-        flow, self._flow = self._flow, None
-        self.transport.abort()
-        if flow is not None:
-            flow.failed(status, code, message)
+        carried = self._carried
+        self.abort()
+        if carried is not None:
+            carried.failed(status, code, message)
 
     def _too_long(self) -> None:
-        limit = self._proxy.settings.max_head
+        limit = self._context.settings.max_head
         self._fail(f"The head of the model server's answer, or its trailer, is over {limit} bytes.")
 
     def _complete(self) -> None:
-        flow, self._flow = self._flow, None
+        carried, self._carried = self._carried, None
         self._answered = False
-        if flow is None:
+        if carried is None:
             return
         if self._paused:
-            flow.client.release("upstream")
-        if self._spent or self._paused or not flow.request_complete or self.transport.is_closing():
-            self.transport.abort()  # with what the model server has not read of the request
+            carried.release_request()
+        if self._spent or self._paused or not carried.request_complete or self.closing:
+            self.abort()  # with what the model server has not read of the request
         else:
             if self._parser_spent:
                 self._parser = httptools.HttpResponseParser(self)
                 self._parser_spent = False
             self.reused = True
-            self.pool.give_back(self)
-        flow.answer_end(self._trailers)
+            self._keeper.give_back(self)
+        carried.answer_end(self._trailers)
+
+
+class Abandoned(Carried):
+    """In place of a request whose client has gone: what still comes of the answer is thrown away."""
+
+    def __init__(self, carried: Carried) -> None:
+        super().__init__(carried.method, None)
+        self.request_complete = self.gone = True
+        self.answer_begun = carried.answer_begun
+
+    def connected(self, connection: Connection) -> None:
+        """It never is: its request has been sent."""
+
+    def answer_started(self, status: int, reason: bytes, fields: Fields, until_close: bool) -> None:
+        """Nobody reads it."""
+        self.answer_begun = True
+
+    def answer_end(self, trailers: Headers) -> None:
+        """The server is free again."""
+
+    def failed(self, status: int, code: str, message: str) -> None:
+        """Nobody is told."""
+
+    def refused(self, message: str) -> None:
+        """Nobody is told."""
+
+    def move(self, target: Target) -> None:
+        """Nobody wants it from another."""
+
+    def lost_unanswered(self, connection: Connection) -> bool:
+        """Nobody wants it a second time."""
+        return True
+
+
+def _with_one_length(head: bytes) -> bytes:
+    r"""Return a head whose Content-Length fields agree with one of them left; one where they don't as it is.
+
+    >>> _with_one_length(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nA: b\r\ncontent-length: 5\r\n\r\n")
+    b'HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\n\r\n'
+    """
+    lengths = {part.strip() for found in _LENGTH.findall(head) for part in found.split(b",")}
+    if len(lengths) != 1:
+        return head
+    return _LENGTH.sub(b"", head)[:-2] + b"Content-Length: %b\r\n\r\n" % lengths.pop()

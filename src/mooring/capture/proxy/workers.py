@@ -49,14 +49,14 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
-    route(proxy, upstreams)
+    route(proxy.context, upstreams)
     listening = bind(settings)
 
     async def snapshot() -> Stats:
         return proxy.stats()
 
     labels = LabelIntake(settings)
-    changing = Upstreams(upstreams, lambda found: route(proxy, found))
+    changing = Upstreams(upstreams, lambda found: route(proxy.context, found))
     admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
@@ -237,7 +237,7 @@ def _run_worker(settings: ProxySettings, upstreams: list[Upstream], control: soc
 async def _work(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
-    route(proxy, upstreams)
+    route(proxy.context, upstreams)
     stop = stop_on_signals(loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
@@ -257,7 +257,7 @@ async def _work(settings: ProxySettings, upstreams: list[Upstream], control: soc
             if what == "stats":
                 control.sendall(counts())
             elif what == "upstreams":
-                route(proxy, msgspec.json.decode(value, type=list[Upstream]))
+                route(proxy.context, msgspec.json.decode(value, type=list[Upstream]))
 
     loop.add_reader(control, answer)
     listening = bind(settings, shared=True)

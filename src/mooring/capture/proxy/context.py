@@ -1,0 +1,167 @@
+"""What all connections of one proxy process share: settings, the clock, tables of fields, where requests go."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mooring.capture.proxy.headers import (
+    ANSWER_READ,
+    ANSWER_REWRITTEN,
+    HOP_BY_HOP,
+    READ,
+    REQUEST_REWRITTEN,
+    REWRITTEN,
+    Fields,
+    FieldTable,
+    date_line,
+)
+from mooring.capture.proxy.interfaces import Client, Connection, Target
+from mooring.capture.proxy.journal import Journal
+from mooring.capture.proxy.states import deadlines
+from mooring.capture.proxy.tap import Budget, Tap, TapSettings, text
+from mooring.capture.recorder import Recorder
+from mooring.capture.say import Seldom
+from mooring.exchange import fraction_of
+
+if TYPE_CHECKING:
+    from mooring.config import FrontSettings
+
+_SAY_EVERY_SECONDS = 10.0
+_OTHER_FILES = 40
+
+
+class Routes:
+    """Where requests go. A share is taken by a hash of the id, or of a header: one value, one version."""
+
+    def __init__(self, champion: Target) -> None:
+        self.champion = champion
+        self.canaries: tuple[tuple[float, Target], ...] = ()
+        self.shadow: Target | None = None
+        self.shadow_share = 0.0
+
+    def set(
+        self,
+        champion: Target,
+        canaries: Sequence[tuple[float, Target]] = (),
+        shadow: tuple[float, Target] | None = None,
+    ) -> None:
+        """Send requests there from now on, each canary its share of them."""
+        self.champion = champion
+        champion.variant = "champion"
+        bounds, upper = [], 0.0
+        for share, target in canaries:
+            target.variant = "canary"
+            upper += share
+            bounds.append((upper, target))
+        self.canaries = tuple(bounds)
+        self.shadow_share, self.shadow = shadow or (0.0, None)
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one version has requests to answer."""
+        return bool(self.canaries) or self.shadow is not None
+
+    @property
+    def targets(self) -> list[Target]:
+        """All that requests go to, the champion first."""
+        found = [self.champion, *(target for _, target in self.canaries)]
+        if self.shadow is not None and self.shadow not in found:
+            found.append(self.shadow)
+        return found
+
+    def choose(self, key: str) -> Target:
+        """Return who answers the request with this id, or this value of the sticky header."""
+        if self.canaries:
+            place = fraction_of(key, "canary")
+            for upper, target in self.canaries:
+                if place < upper:
+                    return target if target.up else self.champion
+        return self.champion
+
+    def copies(self, target: Target, request_id: str) -> bool:
+        """Whether the shadow gets a copy of a request that `target` answers: it is compared with the champion."""
+        if self.shadow is None or target is not self.champion or not self.shadow.up:
+            return False
+        return fraction_of(request_id, "shadow") < self.shadow_share
+
+
+class Context:
+    """The settings, the clock and the tables of one proxy process, what is open in it, and where requests go.
+
+    `now` is the loop's clock in seconds and `date` the line of a Date field, both as of the last sweep. `held` is
+    the budget of the bodies that all connections hold together. `routes` are set once there is a target.
+    """
+
+    routes: Routes
+
+    def __init__(self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.recorder = recorder
+        self.loop = loop
+        self.journal = Journal(recorder, settings.durability, loop)
+        self.say = Seldom(_SAY_EVERY_SECONDS)
+        self.held = Budget(settings.max_held)
+        self.clients: set[Client] = set()
+        self.upstreams: set[Connection] = set()
+        self.connecting = 0
+        """How many connections to model servers are about to be open."""
+        self.max_connections, self.max_upstream_connections = _limits(settings)
+        self.deadlines = deadlines(settings)
+        self.draining = False
+        self._no_clients = asyncio.Event()
+        logged = [(name.lower().encode(), name) for name in settings.header]
+        self.taps = TapSettings(recorder, self.held, settings.max_payload, settings.sample, settings.model, logged)
+        self._sticky = settings.sticky.lower().encode() if settings.sticky else None
+        kept_back = (*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN)
+        sticky = [self._sticky] if self._sticky and self._sticky not in kept_back else []
+        self.request_table = FieldTable(kept_back, (*READ, *(name for name, _ in logged), *sticky))
+        self.answer_table = FieldTable((*HOP_BY_HOP, *REWRITTEN, *ANSWER_REWRITTEN), ANSWER_READ)
+        self.tick()
+
+    def tick(self) -> None:
+        """Read the clocks."""
+        self.now = self.loop.time()
+        self.date = date_line(time.time())
+
+    def closed(self, client: Client) -> None:
+        """Forget a client's connection that is closed."""
+        self.clients.discard(client)
+        if not self.clients:
+            self._no_clients.set()
+
+    async def clients_gone(self) -> None:
+        """Return once no client is connected."""
+        self._no_clients.clear()
+        if self.clients:
+            await self._no_clients.wait()
+
+    def choose(self, tap: Tap, fields: Fields) -> Target:
+        """Return who answers a scoring request, and note it in its tap: who that is, and whether it is copied."""
+        routes = self.routes
+        if not routes.several:
+            target = routes.champion
+            tap.version, tap.variant = target.version, target.variant
+            return target
+        value = fields.read.get(self._sticky) if self._sticky else None
+        target = routes.choose(text(value) or tap.request_id)
+        tap.version, tap.variant = target.version, target.variant
+        # What the shadow gets, or a rollout looks at, is kept though it is not logged.
+        tap.copied = routes.copies(target, tap.request_id)
+        tap.kept = tap.sampled or tap.copied or tap.variant == "canary"
+        return target
+
+
+def _limits(settings: FrontSettings) -> tuple[int, int]:
+    """Return how many connections of clients and to servers there may be, as the limit of open files allows.
+
+    Some of those are left for the spool, the admin port and whatever else needs one.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return settings.max_connections, settings.max_upstream_connections
+    each = max((files - _OTHER_FILES) // 2, 1)
+    return min(settings.max_connections, each), min(settings.max_upstream_connections, each)

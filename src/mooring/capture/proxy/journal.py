@@ -1,0 +1,121 @@
+"""The journal: exchanges are recorded once per turn of the loop, and only then do their answers' last bytes go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from mooring.capture.proxy.interfaces import Carried
+from mooring.capture.proxy.stats import Stats
+from mooring.capture.proxy.tap import Tap
+from mooring.capture.recorder import Recorder
+
+RECENT_BYTES = 256 * 1024
+
+
+class Watcher(Protocol):
+    """Whoever is told how requests were answered, and copies of them."""
+
+    def answered(self, tap: Tap) -> None:
+        """A request was answered by the champion or the canary, or the canary was lost over it."""
+
+    def shadow(self, tap: Tap, live: Tap) -> None:
+        """The shadow answered a copy of a request, to which the client got `live`."""
+
+    def shadow_dropped(self) -> None:
+        """There was no room for a copy."""
+
+
+class Journal:
+    """Takes what has its answer, records it with all others of this turn of the loop, then lets the answers go."""
+
+    def __init__(self, recorder: Recorder, durability: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.recorder = recorder
+        self.watcher: Watcher | None = None
+        self.recent: deque[Tap] | None = None
+        """The last requests that were answered with success, where somebody wants to put them again."""
+        self.copy: Callable[[Tap], None] | None = None
+        """Takes requests of which the shadow gets a copy."""
+        self._durability = durability
+        self._loop = loop
+        self._stats = Stats()
+        self._answers: dict[tuple[str | None, str, int], int] = {}
+        self._done: list[Carried] = []
+        self._unsynced: list[Carried] = []
+        self._syncing: asyncio.Task[None] | None = None
+
+    def submit(self, carried: Carried) -> None:
+        """Record an exchange at the end of this turn of the loop, then let the last bytes of its answer go."""
+        if not self._done:
+            self._loop.call_soon(self._record)
+        self._done.append(carried)
+
+    def canary_lost(self, tap: Tap) -> None:
+        """The canary died over a request that the champion answers now."""
+        if self.watcher is not None:
+            self.watcher.answered(tap)
+
+    def stats(self) -> Stats:
+        """Return what was counted of answers; the caller fills in the rest."""
+        self._stats.ledger = self.recorder.ledger
+        self._stats.answers = {
+            f"{variant} {status} {version or ''}": count
+            for (version, variant, status), count in self._answers.items()
+        }
+        return self._stats
+
+    def _record(self) -> None:
+        done, self._done = self._done, []
+        observe, answers = self._stats.observe, self._answers
+        exchanges = []
+        for carried in done:
+            tap = carried.tap
+            if tap is None:
+                continue
+            observe(tap.status, tap.elapsed())
+            answered = tap.version, tap.variant, tap.status
+            answers[answered] = answers.get(answered, 0) + 1
+            if self.recent is not None and tap.whole and len(tap.request) <= RECENT_BYTES:
+                self.recent.append(tap)
+            if tap.sampled:
+                exchanges.append(tap.exchange())
+            else:
+                self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)
+        if self._durability == "none":
+            self._release(done)
+            self.recorder.record(exchanges)
+            return
+        self.recorder.record(exchanges)
+        if self._durability == "process":
+            self._release(done)
+            return
+        self._unsynced += done
+        if self._syncing is None:
+            self._syncing = self._loop.create_task(self._sync())
+
+    async def _sync(self) -> None:
+        """Sync what was recorded, in a thread, for all answers that wait for it at once."""
+        while self._unsynced:
+            done, self._unsynced = self._unsynced, []
+            try:
+                await self._loop.run_in_executor(None, self.recorder.sync())
+            except OSError as error:
+                self.recorder.say(f"can't sync the spool: {error}")
+            self._release(done)
+        self._syncing = None
+
+    def _release(self, done: list[Carried]) -> None:
+        """Let the last bytes of these answers go, and copies of some requests to the shadow."""
+        for carried in done:
+            carried.release_answer()
+        for carried in done:
+            tap = carried.tap
+            if tap is None:
+                continue
+            if self.watcher is not None:
+                self.watcher.answered(tap)
+            if self.copy is not None and tap.copied and tap.status and not tap.errors:
+                self.copy(tap)
+            tap.free()
