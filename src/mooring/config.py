@@ -110,7 +110,7 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
     ] = True
     legacy_max_bytes: Annotated[
         int,
-        Meta(ge=0, description="bytes of an MLflow 1 body that is held and rewrapped; a longer one passes as is"),
+        Meta(ge=0, description="bytes of an MLflow 1 body that is rewrapped; a longer one passes as it is"),
     ] = 8 * 2**20
     admin_host: Annotated[str, Meta(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[
@@ -131,7 +131,9 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
     ] = 256 * 2**20
     max_connections: Annotated[
         int,
-        Meta(ge=1, description="clients connected at a time; further ones get 503 (fewer if `ulimit -n` is low)"),
+        Meta(
+            ge=1, description="clients connected at a time; further ones get 503 (fewer where `ulimit -n` is low)"
+        ),
     ] = 4096
     max_upstream_connections: Annotated[
         int,

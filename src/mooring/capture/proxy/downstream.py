@@ -181,7 +181,7 @@ class ClientProtocol(Client):
         self._feed(part(data, at, cut))
         if self._between > self._context.settings.max_head and self._state is not State.CLOSE:
             self._refuse(self._too_long())
-        if self._parser_spent and self._state is not State.CLOSE:
+        if self._parser_spent and self._flow is not None and self._flow.request_complete:
             self._parser_spent = False
             self._parser = httptools.HttpRequestParser(self)
         return cut

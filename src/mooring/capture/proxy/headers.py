@@ -82,9 +82,10 @@ class Fields:
         if passed:
             self.lines += (name, b": ", value, b"\r\n")
 
-    def size(self) -> int:
-        """Return the bytes of all fields that are kept, about as they came in."""
-        return sum(map(len, self.lines)) + sum(map(len, self.read.values()))
+    def replace(self, name: bytes, value: bytes) -> None:
+        """Give a field that is read and passed on another value."""
+        self.read[name] = value
+        self.lines = [*without(self.lines, name), name.title(), b": ", value, b"\r\n"]
 
     def end_to_end(self) -> list[bytes]:
         """Return the lines to pass on, without the fields that `Connection` names.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9, \t]*[0-9])[ \t]*(?=\r\n)", re.IGNORECASE)
+_REASON = re.compile(rb"[\t -~\x80-\xff]*")
+_TAB_AFTER_CODING = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\t\r\n", re.IGNORECASE)
+"""The parser takes such an answer for one that ends with the connection."""
 _UPGRADED = "The model server switched protocols unasked."
 
 
@@ -147,6 +150,8 @@ class UpstreamProtocol(Connection):
             self._mending = False
         if self._carried is None:
             return
+        if self._parser_spent and not self._head_done:
+            self._new_parser()  # as after a 1xx that says Connection: close, which is for the last answer to say
         if whole:
             self._head = b""
         elif len(head) > limit:
@@ -177,6 +182,10 @@ class UpstreamProtocol(Connection):
             self._feed(_with_one_length(head))
             self._mending = False
         return True
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser_spent = False
 
     def _take_unread(self) -> None:
         """Take an answer that came before the connection broke: a write that failed is told before it."""
@@ -224,15 +233,22 @@ class UpstreamProtocol(Connection):
         if not 100 <= status <= 599:
             self._fail(f"The model server's status {status} is none.")
             return
-        if read.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+        coding = read.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or _TAB_AFTER_CODING.search(self._head)):
             self._fail("The only transfer coding served is chunked.")
             return
         if len(self._head) > self._context.settings.max_head:
             self._too_long()
             return
+        if self._reason != b"OK" and not _REASON.fullmatch(self._reason):
+            self._reason = b""
         if status < 200:
             carried.informational(status, self._reason, self._fields)
+            self._parser_spent = not parser.should_keep_alive()
             return
+        length = read.get(b"content-length", b"")
+        if length.startswith(b"0") and length != b"0":
+            self._fields.replace(b"content-length", length.lstrip(b"0") or b"0")
         self._head_done = True
         bodiless = status in (204, 304) or carried.method == b"HEAD"
         self._until_close = not bodiless and b"content-length" not in read and b"transfer-encoding" not in read
@@ -349,8 +365,7 @@ class UpstreamProtocol(Connection):
             self.abort()  # with what the model server has not read of the request
         else:
             if self._parser_spent:
-                self._parser = httptools.HttpResponseParser(self)
-                self._parser_spent = False
+                self._new_parser()
             self.reused = True
             self._keeper.give_back(self)
         carried.answer_end(self._trailers)
