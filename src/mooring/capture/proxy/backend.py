@@ -77,10 +77,10 @@ class Backend(Owner):
     def acquire(self, carried: Carried) -> None:
         """Give it a connection, now or when it is its turn."""
         if self.limit is None:
-            min(self._pools, key=_outstanding).acquire(carried)
+            self._emptiest().acquire(carried)
             return
         if carried.tap is None and self._pools:  # is it well, say: such a question is no work, and doesn't wait
-            min(self._pools, key=_outstanding).acquire(carried, counted=False)
+            self._emptiest().acquire(carried, counted=False)
             return
         pool = self._least()
         if pool is not None:
@@ -172,9 +172,13 @@ class Backend(Owner):
         """Return the server that has the fewest requests, if it may have another."""
         if not self._pools:
             return None
-        pool = min(self._pools, key=_outstanding)
+        pool = self._emptiest()
         return pool if pool.outstanding < (self.limit or 0) else None
 
-
-def _outstanding(pool: Pool) -> int:
-    return pool.outstanding
+    def _emptiest(self) -> Pool:
+        """Return the server that has the fewest requests."""
+        emptiest = self._pools[0]
+        for pool in self._pools:
+            if pool.outstanding < emptiest.outstanding:
+                emptiest = pool
+        return emptiest

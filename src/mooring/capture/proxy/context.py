@@ -6,7 +6,7 @@ import asyncio
 import resource
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mooring.capture.proxy.headers import (
     ANSWER_READ,
@@ -30,8 +30,8 @@ from mooring.exchange import fraction_of
 if TYPE_CHECKING:
     from mooring.config import FrontSettings
 
-_SAY_EVERY_SECONDS = 10.0
-_OTHER_FILES = 40
+_SAY_EVERY_SECONDS: Final = 10.0
+_OTHER_FILES: Final = 40
 
 
 class Routes:
@@ -110,6 +110,12 @@ class Context:
         self.connecting = 0
         """How many connections to model servers are about to be open."""
         self.max_connections, self.max_upstream_connections = _limits(settings)
+        # Read once: each costs many times as much where the settings' class is not compiled.
+        self.max_head, self.max_body, self.max_target = settings.max_head, settings.max_body, settings.max_target
+        self.response_timeout, self.connect_timeout = settings.response_timeout, settings.connect_timeout
+        self.upstream_idle_timeout = settings.upstream_idle_timeout
+        self.legacy_split, self.legacy_max_bytes = settings.legacy_split, settings.legacy_max_bytes
+        self.trust_forwarded = settings.trust_forwarded
         self.deadlines = deadlines(settings)
         self.draining = False
         self._no_clients = asyncio.Event()

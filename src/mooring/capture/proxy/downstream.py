@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
@@ -20,9 +20,9 @@ from mooring.capture.proxy.states import State
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
-ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
-_REQUEST_LINE = re.compile(rb"[\r\n]*[^\r\n]* HTTP/[0-9]\.[0-9]\r\n")
-_HOST = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
+ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+_REQUEST_LINE: Final = re.compile(rb"[\r\n]*[^\r\n]* HTTP/[0-9]\.[0-9]\r\n")
+_HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
 class Refused(Exception):
@@ -58,6 +58,7 @@ class ClientProtocol(Client):
         self._boundaries = Boundaries()
         self._head = b""  # what has come of a head that is not there in full
         self._target = b""
+        self._host = b""  # the last that was valid
         self._fields: Fields | None = None  # of the head that is being parsed
         self._trailers: Headers = []
         self._trailer_bytes = 0
@@ -167,7 +168,7 @@ class ClientProtocol(Client):
             return cut
         if whole:
             self._head = b""
-        elif len(head) > self._context.settings.max_head + len(self._target):
+        elif len(head) > self._context.max_head + len(self._target):
             self._refuse(self._too_long())
         return cut
 
@@ -179,7 +180,7 @@ class ClientProtocol(Client):
             self._left -= cut - at
         self._between += cut - at
         self._feed(part(data, at, cut))
-        if self._between > self._context.settings.max_head and self._state is not State.CLOSE:
+        if self._between > self._context.max_head and self._state is not State.CLOSE:
             self._refuse(self._too_long())
         if self._parser_spent and self._flow is not None and self._flow.request_complete:
             self._parser_spent = False
@@ -208,7 +209,7 @@ class ClientProtocol(Client):
             self._refuse(Refused(400, "bad_request", f"This is not a valid HTTP/1.1 request: {error}."))
 
     def _too_long(self) -> Refused:
-        limits = self._context.settings
+        limits = self._context
         if len(self._target) > limits.max_target:
             return Refused(414, "target_too_long", f"The request target is over {limits.max_target} bytes.")
         return Refused(431, "head_too_large", f"The request's head is over {limits.max_head} bytes.")
@@ -229,7 +230,7 @@ class ClientProtocol(Client):
         if self._unread_head:
             return
         self._target += data
-        if len(self._target) > self._context.settings.max_target:
+        if len(self._target) > self._context.max_target:
             raise self._too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -243,7 +244,7 @@ class ClientProtocol(Client):
         else:
             self._parser_spent = True  # it heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
-        if self._trailer_bytes > self._context.settings.max_head:
+        if self._trailer_bytes > self._context.max_head:
             raise Refused(431, "head_too_large", "The request's trailer is too large.")
 
     def on_headers_complete(self) -> None:
@@ -251,10 +252,13 @@ class ClientProtocol(Client):
         if parser is None or fields is None:
             return
         self._fields = None
-        if len(self._head) > self._context.settings.max_head + len(self._target):
+        if len(self._head) > self._context.max_head + len(self._target):
             raise self._too_long()
         method, version = parser.get_method(), parser.get_http_version()
-        target = _checked_target(method, self._target, version, fields, self._context.settings.max_body)
+        host = fields.read.get(b"host")
+        target = _checked_target(method, self._target, version, fields, self._context.max_body)
+        if host != self._host or host is None:
+            self._check_host(host, version)
         if not _REQUEST_LINE.match(self._head):  # the parser takes RTSP and ICE, too
             raise Refused(400, "bad_request", "The request is not one of HTTP.")
         length = fields.read.get(b"content-length")
@@ -263,14 +267,22 @@ class ClientProtocol(Client):
         if b"upgrade" in fields.read and parser.should_upgrade():
             self._body_follows = flow.has_body
 
+    def _check_host(self, host: bytes | None, version: str) -> None:
+        """Raise Refused for a Host that is none; the last that was one is remembered."""
+        if host is None and version == "1.0":
+            return
+        if host is None or not _HOST.fullmatch(host):
+            raise Refused(400, "bad_request", "A request must have one Host field, with a host in it.")
+        self._host = host
+
     def on_body(self, data: bytes) -> None:
         self._between = 0
         flow = self._flow
         if flow is None:
             return
         flow.request_body(data)
-        if flow.body_size > self._context.settings.max_body:
-            raise Refused(413, "body_too_large", f"The body is over {self._context.settings.max_body} bytes.")
+        if flow.body_size > self._context.max_body:
+            raise Refused(413, "body_too_large", f"The body is over {self._context.max_body} bytes.")
 
     def on_message_complete(self) -> None:
         if self._body_follows:
@@ -417,13 +429,10 @@ class ClientProtocol(Client):
 def _checked_target(method: bytes, target: bytes, version: str, fields: Fields, max_body: int) -> bytes:
     """Return the target in origin form. Raises Refused for a request that must not be passed on."""
     read = fields.read
-    host = read.get(b"host")
     if method == b"CONNECT":
         raise Refused(405, "method_not_allowed", "This is no tunnel: CONNECT is not served.")
     if version not in ("1.0", "1.1"):
         raise Refused(505, "version_not_supported", "Only HTTP/1.0 and HTTP/1.1 are served here.")
-    if (host is None and version == "1.1") or (host is not None and not _HOST.fullmatch(host.rstrip(b" \t"))):
-        raise Refused(400, "bad_request", "A request must have one Host field, with a host in it.")
     if b"transfer-encoding" in read:
         if b"content-length" in read:
             raise Refused(400, "bad_request", "Content-Length and Transfer-Encoding contradict each other.")

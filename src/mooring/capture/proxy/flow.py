@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from mooring.capture.proxy.headers import (
@@ -23,20 +23,20 @@ from mooring.capture.proxy.tap import Tap
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
-GATHERED_BYTES = 8 * 2**20
+GATHERED_BYTES: Final = 8 * 2**20
 """So much of a request is gathered before it takes the place of another at a server that has so many at a time."""
-ASIDE_BYTES = 2**20
+ASIDE_BYTES: Final = 2**20
 """A longer body of MLflow 1 is looked at in a thread, so that others need not wait for it."""
-JOINED_BYTES = 16 * 1024
+JOINED_BYTES: Final = 16 * 1024
 """Pieces that are shorter in all are sent as one: to copy them takes less time than to send them apart."""
-RETRY_AFTER = 1
-SCORING_PATH = b"/invocations"
-ID = b"\r\nX-Request-Id: "
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-COUNTED = frozenset({b"OPTIONS", b"TRACE"})
+RETRY_AFTER: Final = 1
+SCORING_PATH: Final = b"/invocations"
+ID: Final = b"\r\nX-Request-Id: "
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+COUNTED: Final = frozenset({b"OPTIONS", b"TRACE"})
 """Methods whose Max-Forwards says over how many intermediaries they may go (RFC 9110, section 7.6.2)."""
-SECRETS = (b"authorization", b"cookie")
-_NO_ROOM = "More is being held in memory for requests than --max-held allows."
+SECRETS: Final = (b"authorization", b"cookie")
+_NO_ROOM: Final = "More is being held in memory for requests than --max-held allows."
 
 
 class Flow(Carried):
@@ -94,7 +94,7 @@ class Flow(Carried):
             super().__init__(method, tap)
             self.target = context.choose(tap, fields)
             if (
-                context.settings.legacy_split
+                context.legacy_split
                 and self.has_body
                 and b"content-encoding" not in read
                 and read.get(b"content-type", b"").lower().startswith(b"application/json")
@@ -222,7 +222,7 @@ class Flow(Carried):
     def _sniff(self, sniffed: bytearray) -> None:
         """Decide whether the body is one of MLflow 1; its first bytes say whether to wait for all of it."""
         maybe = maybe_split(sniffed) if sniffed else None
-        short = len(sniffed) <= self._context.settings.legacy_max_bytes
+        short = len(sniffed) <= self._context.legacy_max_bytes
         if not self.request_complete and short and maybe is not False:
             return
         if not (self.request_complete and maybe and short):
@@ -248,10 +248,7 @@ class Flow(Carried):
             self._request_chunked = False
             pieces = (SPLIT_BEFORE, body, SPLIT_AFTER)
             self.framing = b"Content-Length: %d\r\n" % sum(map(len, pieces))
-            lines = self._fields.lines
-            for at in range(0, len(lines), 4):
-                if lines[at].lower() == b"content-type":
-                    lines[at + 2] = plain_json(lines[at + 2])
+            self._fields.replace(b"content-type", plain_json(self._fields.read[b"content-type"]))
             self._request += (self.head_out(), *pieces)
             return
         self._request.append(self.head_out())
@@ -269,7 +266,7 @@ class Flow(Carried):
         read = fields.read
         via, mark = read.get(b"via"), VIA if self.version == "1.1" else b"1.0" + VIA[3:]
         forwarded_for, proto, host = client.address, b"http", read.get(b"host", b"")
-        if self._context.settings.trust_forwarded:
+        if self._context.trust_forwarded:
             if earlier := read.get(b"x-forwarded-for"):
                 forwarded_for = earlier + b", " + forwarded_for
             proto = read.get(b"x-forwarded-proto", proto)

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-VIA = b"1.1 mooring"
-END_OF_HEAD = b"\r\n\r\n"
-REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+VIA: Final = b"1.1 mooring"
+END_OF_HEAD: Final = b"\r\n\r\n"
+REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 # Fields that end here; those of them that go on are written anew.
-HOP_BY_HOP = (
+HOP_BY_HOP: Final = (
     b"connection",
     b"keep-alive",
     b"proxy-authenticate",
@@ -24,9 +25,9 @@ HOP_BY_HOP = (
     b"transfer-encoding",
     b"upgrade",
 )
-REWRITTEN = (b"via", b"x-request-id")
-ANSWER_REWRITTEN = (b"x-model-version",)
-REQUEST_REWRITTEN = (
+REWRITTEN: Final = (b"via", b"x-request-id")
+ANSWER_REWRITTEN: Final = (b"x-model-version",)
+REQUEST_REWRITTEN: Final = (
     b"host",
     b"content-length",
     b"expect",
@@ -36,11 +37,11 @@ REQUEST_REWRITTEN = (
     b"x-forwarded-host",
     b"x-forwarded-proto",
 )
-READ = (b"content-type", b"content-encoding")
-ANSWER_READ = (*READ, b"content-length", b"date")
-_PASSED = (b"", True)
-_BLANKS = (b" ", b"\t")
-_COPIED = 4096
+READ: Final = (b"content-type", b"content-encoding")
+ANSWER_READ: Final = (*READ, b"content-length", b"date")
+_PASSED: Final = (b"", True)
+_BLANKS: Final = (b" ", b"\t")
+_COPIED: Final = 4096
 
 
 class FieldTable:
@@ -80,12 +81,12 @@ class Fields:
             read = self.read
             read[known] = read[known] + b", " + value if known in read else value
         if passed:
-            self.lines += (name, b": ", value, b"\r\n")
+            self.lines.append(b"%b: %b\r\n" % (name, value))
 
     def replace(self, name: bytes, value: bytes) -> None:
         """Give a field that is read and passed on another value."""
         self.read[name] = value
-        self.lines = [*without(self.lines, name), name.title(), b": ", value, b"\r\n"]
+        self.lines = [*without(self.lines, name), b"%b: %b\r\n" % (name.title(), value)]
 
     def end_to_end(self) -> list[bytes]:
         """Return the lines to pass on, without the fields that `Connection` names.
@@ -93,7 +94,7 @@ class Fields:
         >>> fields = Fields(FieldTable(HOP_BY_HOP, READ))
         >>> fields.add(b"Connection", b"close, X-Hop"); fields.add(b"X-Hop", b"1"); fields.add(b"Accept", b"*/*")
         >>> fields.end_to_end()
-        [b'Accept', b': ', b'*/*', b'\\r\\n']
+        [b'Accept: */*\\r\\n']
         """
         options = self.read.get(b"connection", b"").lower()
         if options in (b"", b"keep-alive", b"close"):
@@ -103,10 +104,8 @@ class Fields:
 
 
 def without(lines: list[bytes], *names: bytes) -> list[bytes]:
-    """Return the lines of fields, as `Fields.add` takes them down, but for those with these names."""
-    return [
-        part for at in range(0, len(lines), 4) if lines[at].lower() not in names for part in lines[at : at + 4]
-    ]
+    """Return the lines of fields but for those with these names, in lower case."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 def one_hop_less(max_forwards: bytes) -> tuple[bytes, bool]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.tap import Tap
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
 class Timed(ABC):

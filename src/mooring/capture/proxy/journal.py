@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from mooring.capture.proxy.interfaces import Carried
-from mooring.capture.proxy.stats import Stats
+from mooring.capture.proxy.stats import BUCKETS, Stats
 from mooring.capture.proxy.tap import Tap
 from mooring.capture.recorder import Recorder
 
-RECENT_BYTES = 256 * 1024
+RECENT_BYTES: Final = 256 * 1024
+_BUCKETS_NS: Final = [bound * 1e9 for bound in BUCKETS]
 
 
 class Watcher(Protocol):
@@ -40,7 +42,9 @@ class Journal:
         """Takes requests of which the shadow gets a copy."""
         self._durability = durability
         self._loop = loop
-        self._stats = Stats()
+        self._statuses: dict[int, int] = {}
+        self._durations = [0] * (len(BUCKETS) + 1)
+        self._duration_ns = 0
         self._answers: dict[tuple[str | None, str, int], int] = {}
         self._done: list[Carried] = []
         self._unsynced: list[Carried] = []
@@ -59,24 +63,34 @@ class Journal:
 
     def stats(self) -> Stats:
         """Return what was counted of answers; the caller fills in the rest."""
-        self._stats.ledger = self.recorder.ledger
-        self._stats.answers = {
+        answers = {
             f"{variant} {status} {version or ''}": count
             for (version, variant, status), count in self._answers.items()
         }
-        return self._stats
+        return Stats(
+            ledger=self.recorder.ledger,
+            statuses=dict(self._statuses),
+            durations=list(self._durations),
+            duration_ns=self._duration_ns,
+            answers=answers,
+        )
+
+    def _count(self, tap: Tap) -> None:
+        status, duration = tap.status, tap.elapsed()
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+        self._durations[bisect_left(_BUCKETS_NS, duration)] += 1
+        self._duration_ns += duration
+        answered = tap.version, tap.variant, status
+        self._answers[answered] = self._answers.get(answered, 0) + 1
 
     def _record(self) -> None:
         done, self._done = self._done, []
-        observe, answers = self._stats.observe, self._answers
         exchanges = []
         for carried in done:
             tap = carried.tap
             if tap is None:
                 continue
-            observe(tap.status, tap.elapsed())
-            answered = tap.version, tap.variant, tap.status
-            answers[answered] = answers.get(answered, 0) + 1
+            self._count(tap)
             if self.recent is not None and tap.whole and len(tap.request) <= RECENT_BYTES:
                 self.recent.append(tap)
             if tap.sampled:

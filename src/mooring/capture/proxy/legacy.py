@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import msgspec
 
-_MAYBE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"(columns|data|index)"')
-_TOO_SHORT = re.compile(rb'[ \t\r\n]*(\{[ \t\r\n]*("[a-z]{0,7}"?)?)?')
-_TODAYS = (b'{"dataframe_', b'{"inp', b'{"ins', b'{"mess')
-_SNIFF_BYTES = 1024
-SPLIT_BEFORE = b'{"dataframe_split": '
-SPLIT_AFTER = b"}"
+_MAYBE: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"(columns|data|index)"')
+_TOO_SHORT: Final = re.compile(rb'[ \t\r\n]*(\{[ \t\r\n]*("[a-z]{0,7}"?)?)?')
+_TODAYS: Final = (b'{"dataframe_', b'{"inp', b'{"ins', b'{"mess')
+_SNIFF_BYTES: Final = 1024
+SPLIT_BEFORE: Final = b'{"dataframe_split": '
+SPLIT_AFTER: Final = b"}"
 
 
 class _Split(msgspec.Struct, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from abc import abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mooring.capture.proxy.address import Address
 from mooring.capture.proxy.interfaces import Carried, Target
@@ -14,7 +14,7 @@ from mooring.capture.proxy.upstream import Keeper, UpstreamProtocol
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
-MAX_IDLE = 128
+MAX_IDLE: Final = 128
 
 
 class Owner(Target):
@@ -95,7 +95,7 @@ class Pool(Keeper):
 
     def give_back(self, connection: UpstreamProtocol) -> None:
         """Keep an idle connection for the next request."""
-        connection.deadline = self._context.now + self._context.settings.upstream_idle_timeout
+        connection.deadline = self._context.now + self._context.upstream_idle_timeout
         if len(self._idle) < MAX_IDLE and not self.closed:
             self._idle.append(connection)
         else:
@@ -126,7 +126,7 @@ class Pool(Keeper):
 
     async def _connect(self, carried: Carried, counted: bool) -> None:
         try:
-            async with asyncio.timeout(self._context.settings.connect_timeout):
+            async with asyncio.timeout(self._context.connect_timeout):
                 connection = await self._connection()
         except TimeoutError:
             why = "did not accept a connection in time."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from mooring.capture.proxy.context import Context
 from mooring.capture.proxy.headers import Fields, Headers
@@ -10,8 +11,8 @@ from mooring.capture.proxy.interfaces import Carried, Connection, Target
 from mooring.capture.proxy.legacy import maybe_split, rewrap
 from mooring.capture.proxy.tap import Tap
 
-MOST_WAITING = 256
-MOST_BYTES = 32 * 2**20
+MOST_WAITING: Final = 256
+MOST_BYTES: Final = 32 * 2**20
 """How many copies, and bytes of them and of the live answers, there may be at a time; further ones are dropped."""
 
 
@@ -32,7 +33,7 @@ class ShadowCopy(Carried):
         self._report = done
         self._connection: Connection | None = None
         body = bytes(live.request)
-        if context.settings.legacy_split and maybe_split(body):
+        if context.legacy_split and maybe_split(body):
             body = rewrap(body) or body
         self.bytes = len(body) + len(live.answer)
         fields = b"".join(live.request_fields.end_to_end())

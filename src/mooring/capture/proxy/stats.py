@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 import msgspec
 
 from mooring.exchange import Ledger
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds, in seconds, of the histogram of how long answers took."""
-_BUCKETS_NS = [bound * 1e9 for bound in BUCKETS]
 
 
 class Stats(msgspec.Struct):
     """The counts of one proxy process, or of several: gauges and counters alike add up.
 
-    >>> stats = Stats(); stats.observe(200, 3_000_000); (stats + stats).statuses
+    >>> stats = Stats(statuses={200: 1}); (stats + stats).statuses
     {200: 2}
     """
 
@@ -34,12 +31,6 @@ class Stats(msgspec.Struct):
     """Answers by "VARIANT STATUS VERSION"."""
     ended: dict[str, Ledger] = {}
     """The accounts of workers that have ended, by their names as writers of the spool."""
-
-    def observe(self, status: int, duration_ns: int) -> None:
-        """Count an answer."""
-        self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.durations[bisect_left(_BUCKETS_NS, duration_ns)] += 1
-        self.duration_ns += duration_ns
 
     @property
     def since_start(self) -> Ledger:

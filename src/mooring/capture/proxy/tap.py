@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
 from mooring.exchange import Exchange, new_request_id
@@ -78,8 +78,8 @@ class Tap:
     ) -> None:
         self._settings = settings
         self.target = target
-        self.time_ns = time.time_ns()
-        self._started = time.perf_counter_ns()
+        self.time_ns = time_ns()
+        self._started = perf_counter_ns()
         self.duration_ns = 0
         self.request_id = new_request_id(self.time_ns)
         self.client_request_id = fields.read.get(b"x-request-id") if counts else None
@@ -106,8 +106,8 @@ class Tap:
 
     def restart(self) -> None:
         """Begin to count the time that the answer takes."""
-        self.time_ns = time.time_ns()
-        self._started = time.perf_counter_ns()
+        self.time_ns = time_ns()
+        self._started = perf_counter_ns()
 
     @property
     def answer_id(self) -> bytes:
@@ -159,7 +159,7 @@ class Tap:
 
     def elapsed(self) -> int:
         """Stop the clock, and return the nanoseconds since the request's head."""
-        self.duration_ns = time.perf_counter_ns() - self._started
+        self.duration_ns = perf_counter_ns() - self._started
         return self.duration_ns
 
     def exchange(self) -> Exchange:

@@ -8,7 +8,7 @@ import re
 import select
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
@@ -18,12 +18,12 @@ from mooring.capture.proxy.interfaces import NEVER, Carried, Connection, Target
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9, \t]*[0-9])[ \t]*(?=\r\n)", re.IGNORECASE)
-_REASON = re.compile(rb"[\t -~\x80-\xff]*")
-_TAB_AFTER_CODING = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\t\r\n", re.IGNORECASE)
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9, \t]*[0-9])[ \t]*(?=\r\n)", re.IGNORECASE)
+_REASON: Final = re.compile(rb"[\t -~\x80-\xff]*")
+_TAB_AFTER_CODING: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\t\r\n", re.IGNORECASE)
 """The parser takes such an answer for one that ends with the connection."""
-_UPGRADED = "The model server switched protocols unasked."
+_UPGRADED: Final = "The model server switched protocols unasked."
 
 
 class Keeper(ABC):
@@ -122,7 +122,7 @@ class UpstreamProtocol(Connection):
                 self._between += end - at
                 self._feed(part(data, at, end))
                 at = end
-                if self._between > self._context.settings.max_head and not self._answered:
+                if self._between > self._context.max_head and not self._answered:
                     self._too_long()
             else:
                 cut = self._boundaries.cut(data, at)
@@ -138,7 +138,7 @@ class UpstreamProtocol(Connection):
     def _take_head(self, piece: bytes) -> None:
         """Take a piece of a head, or the end of it."""
         self._head = head = self._head + piece if self._head else piece
-        limit = self._context.settings.max_head
+        limit = self._context.max_head
         if not (_STATUS_LINE.match(head) if len(head) > 8 else b"HTTP/1.".startswith(head[:7])):
             self._fail("The model server's answer is not one of HTTP/1.0 or HTTP/1.1.")
             return
@@ -219,7 +219,7 @@ class UpstreamProtocol(Connection):
         else:
             self._spent = True  # the parser heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
-        if self._trailer_bytes > self._context.settings.max_head and not self._answered:
+        if self._trailer_bytes > self._context.max_head and not self._answered:
             self._too_long()
 
     def on_headers_complete(self) -> None:
@@ -237,7 +237,7 @@ class UpstreamProtocol(Connection):
         if coding is not None and (coding.lower() != b"chunked" or _TAB_AFTER_CODING.search(self._head)):
             self._fail("The only transfer coding served is chunked.")
             return
-        if len(self._head) > self._context.settings.max_head:
+        if len(self._head) > self._context.max_head:
             self._too_long()
             return
         if self._reason != b"OK" and not _REASON.fullmatch(self._reason):
@@ -342,7 +342,7 @@ class UpstreamProtocol(Connection):
         self._fail("The model server did not answer in time.", 504, "upstream_timeout")
 
     def _wait(self) -> None:
-        self.deadline = self._context.now + self._context.settings.response_timeout
+        self.deadline = self._context.now + self._context.response_timeout
 
     def _fail(self, message: str, status: int = 502, code: str = "upstream_failed") -> None:
         carried = self._carried
@@ -351,7 +351,7 @@ class UpstreamProtocol(Connection):
             carried.failed(status, code, message)
 
     def _too_long(self) -> None:
-        limit = self._context.settings.max_head
+        limit = self._context.max_head
         self._fail(f"The head of the model server's answer, or its trailer, is over {limit} bytes.")
 
     def _complete(self) -> None:
