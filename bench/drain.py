@@ -20,7 +20,8 @@ from pathlib import Path
 
 from report import machine, save
 
-from mooring.exchange import Exchange, encode, new_request_id
+from mooring.exchange import Exchange, encode
+from mooring.ids import new_request_id
 from mooring.spool import SpoolWriter
 
 COLUMNS = [

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, make
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 from mooring.log.parquet import ParquetLog
 from mooring.monitor.alerts import Channel
 from mooring.monitor.baselines import Baselines

@@ -12,7 +12,8 @@ import pytest
 
 from clouds import Cloud, azure, google
 from mooring import read_log
-from mooring.exchange import Exchange, encode, new_request_id
+from mooring.exchange import Exchange, encode
+from mooring.ids import new_request_id
 from mooring.spool import SpoolWriter
 
 CLOUDS = {"az": azure, "gs": google}

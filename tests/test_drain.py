@@ -18,7 +18,8 @@ import pytest
 from mooring import read_log
 from mooring.config import LogSettings
 from mooring.demo.processes import wait_for
-from mooring.exchange import Exchange, Ledger, encode, new_request_id
+from mooring.exchange import Exchange, Ledger, encode
+from mooring.ids import new_request_id
 from mooring.log.drain import Drain, run
 from mooring.log.parquet import CHUNK_EXCHANGES, ParquetLog
 from mooring.spool import SpoolWriter, last_ledger, live_writers, segments
@@ -180,7 +181,8 @@ MEASURED = """
 import re, sys
 from pathlib import Path
 from mooring.log.parquet import ParquetLog
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 
 packed, count, log = Path(sys.argv[1]).read_bytes(), int(sys.argv[2]), sys.argv[3]
 exchanges = (

@@ -24,7 +24,8 @@ import mooring
 from mooring.capture.recorder import Recorder
 from mooring.cli import main
 from mooring.config import CaptureSettings, LogSettings
-from mooring.exchange import Exchange, encode, new_request_id
+from mooring.exchange import Exchange, encode
+from mooring.ids import new_request_id
 from mooring.label import Label, Labels
 from mooring.log.add_labels import Added
 from mooring.log.drain import Drain, run

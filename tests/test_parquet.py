@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 from mooring.log.parquet import ParquetLog, fit, folder_name
 from mooring.log.schema import infer
 

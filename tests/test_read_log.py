@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 import mooring
 from mooring.cli import main
 from mooring.config import LogSettings
-from mooring.exchange import Exchange, encode, new_request_id
+from mooring.exchange import Exchange, encode
+from mooring.ids import new_request_id
 from mooring.log.drain import Drain
 from mooring.log.reader import LogError, LogWarning, find
 from mooring.log.schema import INFERENCES, PAYLOADS

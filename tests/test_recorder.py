@@ -24,7 +24,8 @@ from mooring.capture.recorder import Recorder
 from mooring.capture.redact import Redactor, Unredactable, parse_rule
 from mooring.config import CaptureSettings
 from mooring.demo.processes import wait_for
-from mooring.exchange import Exchange, in_sample, new_request_id
+from mooring.exchange import Exchange, in_sample
+from mooring.ids import new_request_id
 from mooring.payload import decode, decode_inputs
 from mooring.spool import SpoolWriter, last_ledger, writers
 from peers import OK, Proxy, answering, post, proxy, read_message, upstream

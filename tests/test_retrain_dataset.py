@@ -19,7 +19,8 @@ import pytest
 
 from monitoring import START, Traffic
 from mooring.engine.sources import SourceError
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 from mooring.log.labels import labels_table, write_labels
 from mooring.retrain import dataset
 from mooring.retrain.dataset import Manifest, NotEnough

@@ -23,7 +23,8 @@ from monitoring import Monitoring, Traffic, settings
 from mooring.capture.recorder import Recorder
 from mooring.cli import main
 from mooring.config import CaptureSettings, LogSettings
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 from mooring.log.add_labels import Added
 from mooring.log.drain import Drain
 from mooring.log.label_days import label_days

@@ -24,7 +24,8 @@ from mooring.comparison import compare
 from mooring.drift.baseline import Baseline, make, profile_from_bytes
 from mooring.drift.profile import CategoricalProfile, NumericProfile, Profile, profile
 from mooring.engine.spark import _spark_uri
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 from mooring.log import reader
 from mooring.log.parquet import ParquetLog
 

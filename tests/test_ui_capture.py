@@ -19,7 +19,8 @@ import pytest
 from dashboard import ask, dashboard
 from monitoring import START, Traffic
 from mooring.demo.processes import wait_for
-from mooring.exchange import Exchange, Ledger, encode, new_request_id
+from mooring.exchange import Exchange, Ledger, encode
+from mooring.ids import new_request_id
 from mooring.log import csv_files
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.parquet import ParquetLog

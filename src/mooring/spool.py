@@ -138,9 +138,10 @@ class SpoolWriter:
             self._open()
         elif os.fstat(self._fd).st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, "the spool was removed", str(self.directory))
-        data = b"".join(
-            part for payload in payloads for part in (FRAME.pack(len(payload), crc32c(payload)), payload)
-        )
+        parts: list[bytes] = []
+        for payload in payloads:
+            parts += (FRAME.pack(len(payload), crc32c(payload)), payload)
+        data = b"".join(parts)
         try:
             written = os.write(self._fd, data)
             while written < len(data):

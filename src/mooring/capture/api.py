@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from mooring.capture.in_process import Captures, as_json, as_request, as_response, as_text, check
 from mooring.config import CaptureSettings, SettingError, load
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 
 ROWS = 1000
 """The rows of an exchange, at most, unless they share an id of the caller's."""

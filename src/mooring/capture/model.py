@@ -27,7 +27,8 @@ from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from mooring.capture.in_process import Captures, as_request, as_response, as_text, check, encoded
 from mooring.config import CaptureSettings, resolve
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 from mooring.registry import log_baseline_artifact
 
 if TYPE_CHECKING:

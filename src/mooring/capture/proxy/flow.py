@@ -120,6 +120,9 @@ class Flow(Carried):
         """Take a piece of the request's body."""
         if self._done:
             return
+        if self._sniffed is not None and not self.body_size and maybe_split(data) is False:
+            self._sniffed = None  # as most are: it can go on at once
+            self._request.append(self.head_out())
         self.body_size += len(data)
         if self.tap is not None:
             self.tap.request_body(data)

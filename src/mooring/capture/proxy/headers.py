@@ -40,7 +40,6 @@ REQUEST_REWRITTEN: Final = (
 READ: Final = (b"content-type", b"content-encoding")
 ANSWER_READ: Final = (*READ, b"content-length", b"date")
 _PASSED: Final = (b"", True)
-_BLANKS: Final = (b" ", b"\t")
 _COPIED: Final = 4096
 
 
@@ -74,7 +73,7 @@ class Fields:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take a field. One that comes again is read as one list of values (RFC 9110, section 5.3)."""
-        if value.endswith(_BLANKS):  # which is no part of it (section 5.5)
+        if value and value[-1] in (32, 9):  # blanks and tabs after it are no part of it (section 5.5)
             value = value.rstrip(b" \t")
         known, passed = self._table.kind(name)
         if known:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
-from mooring.exchange import Exchange, new_request_id
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.headers import Fields

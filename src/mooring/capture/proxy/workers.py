@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -315,6 +316,10 @@ def announce(settings: FrontSettings, listening: socket.socket, admin: asyncio.S
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where it is installed, else on asyncio's own loop."""
+    # What a request leaves behind is freed without the collector, so that may look for cycles seldom, and not
+    # among what is there from the start.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     try:
         import uvloop
     except ImportError:
