@@ -41,7 +41,7 @@ bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and writ
 	$(BIN)/python bench/ui.py
 
 screenshots: .venv/.dev ## make the README's pictures of the dashboard anew; takes three minutes
-	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
+	PYTHONPATH=tests/support $(BIN)/python scripts/screenshots.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix
