@@ -11,8 +11,12 @@ except where `--hypothesis-profile=proof` asks for many random ones; tests/proof
 
 from __future__ import annotations
 
+import multiprocessing.util
+import shutil
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ TESTS = Path(__file__).parent
 collect_ignore = ["support"]
 KINDS = ("unit", "service", "e2e", "proof")
 
-_COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+_COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("same", derandomize=True, max_examples=25, **_COMMON)
 settings.register_profile("proof", max_examples=1000, **_COMMON)
 
@@ -55,6 +59,9 @@ class _Guard:
         self.on = False
         self.seen: list[str] = []
         sys.addaudithook(self._look)  # for ever: an audit hook cannot be removed
+        # How multiprocessing starts its processes, of which Python tells no audit hook.
+        start = multiprocessing.util.spawnv_passfds
+        multiprocessing.util.spawnv_passfds = lambda *args: (sys.audit("os.spawn", *args), start(*args))[1]
 
     def _look(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.on and event in _BEYOND_THIS_PROCESS:
@@ -110,3 +117,27 @@ def postgresql() -> Iterator[Postgres]:
     """A server of this session's; each `url()` of it is a database of its own."""
     with postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copied_states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make a new state in SQLite, in this process, a copy of one: its migrations take longer than most tests."""
+    from mooring.monitor import database
+
+    template = tmp_path_factory.mktemp("template") / "state.db"
+    database.Database(str(template)).close()
+    open_ = database._open
+
+    def opened(url: Any) -> Any:
+        engine = open_(url)
+        path = Path(url.database or "")
+        if engine.dialect.name == "sqlite" and not path.exists():
+            copy = path.with_name(f"{path.name}.{time.monotonic_ns()}")
+            with suppress(OSError):
+                shutil.copy(template, copy)
+                copy.rename(path)
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_open", opened)
+        yield

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial import distance
@@ -276,7 +276,6 @@ def test_ks_and_wasserstein_are_within_a_thousandth_of_exact(shape, size, change
     assert found["mean_shift"] == pytest.approx((current.mean() - reference.mean()) / reference.std(), abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=1, max_size=12))
 def test_distances_are_those_of_their_definitions(pairs):
     a, b = np.array(pairs, float).T

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mooring import payload
@@ -413,7 +413,6 @@ def test_a_parquet_body_that_unpacks_to_much_is_not_unpacked() -> None:
     assert refused(file.getvalue(), request_type=PARQUET) == "too_large"
 
 
-anything = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -448,7 +447,6 @@ def scored_or_undecodable(exchange: Exchange) -> None:
     st.binary(),
 )
 @example(b"PAR1\x00\x00\x00\x00PAR1", PARQUET, "", b"[]")
-@anything
 def test_random_bytes(request: bytes, content_type: str, encoding: str, response: bytes) -> None:
     scored_or_undecodable(exchange(request, response, request_type=content_type, request_encoding=encoding))
     scored_or_undecodable(exchange(BODY, response))
@@ -458,12 +456,10 @@ def test_random_bytes(request: bytes, content_type: str, encoding: str, response
 @given(requests, json_values)
 @example({"inputs": {}}, {})
 @example({"dataframe_split": {"data": [[], []], "columns": []}}, [1, 2])
-@anything
 def test_random_json(request: Any, predictions: Any) -> None:
     scored_or_undecodable(exchange(request, {"predictions": predictions}))
 
 
 @given(json_values, st.text(), st.text())
-@anything
 def test_random_headers(value: Any, content_type: str, encoding: str) -> None:
     scored_or_undecodable(exchange({"inputs": value}, [1], request_type=content_type, response_encoding=encoding))

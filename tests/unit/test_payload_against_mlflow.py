@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
@@ -31,7 +31,6 @@ PARQUET = "application/vnd.apache.parquet"
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
 )
-many = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 
 # Without NUL, which numpy cuts off the end of a text, and lone surrogates, which pandas refuses.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
@@ -154,7 +153,6 @@ def same(ours: Any, theirs: Any) -> bool:
 
 @given(tables(), st.none() | params, st.booleans())
 @example((["a"], [[2**64], [None], [math.nan]]), {"request_id": "7"}, True)
-@many
 def test_split(table: tuple[list[str], list[list[Any]]], more: dict[str, Any] | None, with_index: bool) -> None:
     columns, rows = table
     split = {"columns": columns, "data": rows} | ({"index": list(range(len(rows)))} if with_index else {})
@@ -163,7 +161,6 @@ def test_split(table: tuple[list[str], list[list[Any]]], more: dict[str, Any] | 
 
 
 @given(tables(values), st.sampled_from(["dataframe_records", "inputs"]), st.none() | params)
-@many
 def test_records(table: tuple[list[str], list[list[Any]]], key: str, more: dict[str, Any] | None) -> None:
     columns, rows = table
     body = {key: [dict(zip(columns, row, strict=True)) for row in rows]}
@@ -171,7 +168,6 @@ def test_records(table: tuple[list[str], list[list[Any]]], key: str, more: dict[
 
 
 @given(tables(), st.sampled_from(["dataframe_records", "instances", "inputs"]))
-@many
 def test_records_of_scalars(table: tuple[list[str], list[list[Any]]], key: str) -> None:
     columns, rows = table
     assert_agrees(json.dumps({key: [dict(zip(columns, row, strict=True)) for row in rows]}).encode())
@@ -181,13 +177,11 @@ def test_records_of_scalars(table: tuple[list[str], list[list[Any]]], key: str) 
 @example([{"a": 1}, {"b": 2}], "instances")
 @example([{"a": 1, "b": 2}, {"b": 3, "a": 4}], "instances")
 @example([{"a": 2**63 + 1}, {"b": 2}, {}], "dataframe_records")
-@many
 def test_records_with_differing_keys(rows: list[dict[str, Any]], key: str) -> None:
     assert_agrees_if_taken(json.dumps({key: rows}).encode())
 
 
 @given(tables(), st.sampled_from(["instances", "inputs"]), st.booleans())
-@many
 def test_columns_and_rows(table: tuple[list[str], list[list[Any]]], key: str, by_column: bool) -> None:
     columns, rows = table
     data = {name: [row[place] for row in rows] for place, name in enumerate(columns)} if by_column else rows
@@ -195,7 +189,6 @@ def test_columns_and_rows(table: tuple[list[str], list[list[Any]]], key: str, by
 
 
 @given(st.lists(st.integers(0, 3), max_size=4), st.sampled_from(["instances", "inputs"]), st.booleans(), st.data())
-@many
 def test_tensors(shape: list[int], key: str, named: bool, data: st.DataObject) -> None:
     numbers = st.lists(integers | floats, min_size=math.prod(shape), max_size=math.prod(shape))
     tensor = np.array(data.draw(numbers), dtype=object).reshape(shape).tolist()
@@ -215,7 +208,6 @@ def test_tensors(shape: list[int], key: str, named: bool, data: st.DataObject) -
 @example({"a": {"x": 1, "y": 2}, "b": {"y": 3}}, {"index": ["y", "x"]})
 @example(5, {"columns": ["a", "b"], "index": [0, 1]})
 @example([[], []], {"columns": [], "index": [[], []]})
-@many
 def test_odd_splits(data: Any, more: dict[str, Any]) -> None:
     assert_agrees_if_taken(json.dumps({"dataframe_split": {"data": data, **more}}).encode())
 
@@ -230,13 +222,11 @@ def test_odd_splits(data: Any, more: dict[str, Any]) -> None:
 @example("inputs", {"a": 1, "b": [1, 2]})
 @example("inputs", "a")
 @example("inputs", {})
-@many
 def test_any_json(key: str, value: Any) -> None:
     assert_agrees_if_taken(json.dumps({key: value}).encode())
 
 
 @given(st.dictionaries(names, values, max_size=3), st.sampled_from(["messages", "prompt", "input"]), values)
-@many
 def test_chat(more: dict[str, Any], key: str, value: Any) -> None:
     body = json.dumps({"inputs": [1]} | more | {key: value}).encode()
     data, sent_params, chat = parsed_by_mlflow(body)
@@ -252,7 +242,6 @@ csv_cells = st.sampled_from(
 
 
 @given(tables(csv_cells | texts))
-@many
 def test_csv(table: tuple[list[str], list[list[str]]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([table[0], *table[1]])
@@ -264,7 +253,6 @@ def test_csv(table: tuple[list[str], list[list[str]]]) -> None:
 @example("a,b\n1\n2,3\n")
 @example("\ufeffa\n1\n")
 @example(",a,a\n1,,x\n")
-@many
 def test_csv_that_nobody_made_with_care(text: str) -> None:
     assert_csv_agrees(text)
 
@@ -303,7 +291,6 @@ def parquet_tables(draw: st.DrawFn) -> pd.DataFrame:
 
 
 @given(parquet_tables(), st.booleans())
-@settings(many, max_examples=100)
 def test_parquet(table: pd.DataFrame, by_pandas: bool) -> None:
     arrow = pa.Table.from_pandas(table)
     file = io.BytesIO()
@@ -323,7 +310,6 @@ def answered_by_mlflow(predictions: Any) -> bytes:
 
 
 @given(tables(), st.booleans())
-@many
 def test_predictions_of_a_table(table: tuple[list[str], list[list[Any]]], as_columns: bool) -> None:
     columns, rows = table
     predictions = pd.DataFrame(rows, columns=columns, dtype=object)
@@ -337,7 +323,6 @@ def test_predictions_of_a_table(table: tuple[list[str], list[list[Any]]], as_col
 
 
 @given(st.lists(floats | st.integers(-(2**63), 2**63 - 1) | st.none() | texts, max_size=5), st.booleans())
-@many
 def test_predictions_of_one_column(predictions: list[Any], as_series: bool) -> None:
     data = pd.Series(predictions, dtype=object)
     (frame,) = decode_outputs(answered_by_mlflow(data if as_series else data.to_numpy()))

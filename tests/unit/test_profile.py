@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.drift.baseline import Baseline, make, profile_from_bytes, profile_to_bytes
@@ -43,7 +43,6 @@ def of(parts: list[pa.Table], baseline: Baseline, **more: str) -> Profile:
     return found
 
 
-@settings(max_examples=150, deadline=None)
 @given(columns, columns, st.lists(st.integers(0, 60), max_size=4), st.randoms())
 def test_counts_are_exact_however_rows_are_split_and_ordered(trained, seen, cuts, random):
     baseline = make({"x": pa.array(trained, pa.float64())})
@@ -66,7 +65,6 @@ def test_counts_are_exact_however_rows_are_split_and_ordered(trained, seen, cuts
     )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(modest, min_size=1, max_size=60),
     st.lists(modest, min_size=1, max_size=80),
@@ -126,7 +124,6 @@ def test_the_fast_way_counts_as_sorting_does(kind):
         assert counter.high == pytest.approx(above.sum(), rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.text(max_size=3), max_size=30),
     st.lists(st.none() | st.text(max_size=3), max_size=60),
@@ -289,7 +286,6 @@ def test_profiles_on_other_grids_do_not_add_up():
         profile([], one.grids) + profile([], other.grids)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(width=64), max_size=300))
 def test_a_grid_has_ascending_edges_and_its_parts_among_them(values):
     grid = numeric_grid(np.array(values))

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mooring
@@ -108,7 +108,6 @@ TABLES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TABLES, st.integers(0, 5))
 def test_what_was_logged_is_read_in_whatever_segments_and_days(tmp_path_factory, requests, start):
     directory = tmp_path_factory.mktemp("log")

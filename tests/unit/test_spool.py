@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.exchange import Exchange, Ledger, decode, encode
@@ -36,7 +36,6 @@ def payloads(spool: Path) -> list[bytes]:
 
 
 @given(batches=st.lists(st.lists(st.binary(max_size=200), max_size=5), max_size=8), limit=st.integers(1, 500))
-@settings(deadline=None)
 def test_what_is_appended_is_read_in_order_however_it_is_cut_into_segments(tmp_path_factory, batches, limit):
     spool = tmp_path_factory.mktemp("spool")
     writer = SpoolWriter(spool, segment_bytes=limit)
@@ -49,7 +48,6 @@ def test_what_is_appended_is_read_in_order_however_it_is_cut_into_segments(tmp_p
 
 
 @given(cut=st.integers(min_value=0))
-@settings(deadline=None)
 def test_a_torn_tail_loses_only_the_frames_that_it_tore(tmp_path_factory, cut):
     spool = tmp_path_factory.mktemp("spool")
     frames = [b"one", b"two" * 30, b"", b"three" * 5]
@@ -70,7 +68,6 @@ def test_a_torn_tail_loses_only_the_frames_that_it_tore(tmp_path_factory, cut):
 
 
 @given(place=st.integers(min_value=0), bit=st.integers(0, 7))
-@settings(deadline=None)
 def test_a_flipped_bit_never_yields_a_frame_that_was_not_written(tmp_path_factory, place, bit):
     spool = tmp_path_factory.mktemp("spool")
     frames = [b"one", b"two" * 30, b"three" * 5]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.monitor.schema import Window
@@ -80,7 +80,6 @@ def test_late_rows_of_an_hour_without_a_window_get_one():
 minutes = st.lists(st.integers(0, 300), min_size=1, max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(minutes, min_size=1, max_size=6), st.integers(1, 20))
 def test_whatever_comes_when_each_row_is_in_one_window(chunks, wanted):
     lengths = Lengths(HOUR, wanted, 100 * HOUR)
