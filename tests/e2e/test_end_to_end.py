@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 import mooring
 import mooring.capture.model
 from mooring.capture.in_process import Captures
-from mooring.demo.processes import free_ports, wait_for
 from mooring.demo.train import SAMPLE
+from ports import reserved_port
 from serving import (
     JSON,
     PROXY_SERVER,
@@ -53,6 +52,7 @@ from serving import (
     wait_until_drained,
     with_environment,
 )
+from waiting import wait_for
 from wines import COLUMNS, RECORDS, ROWS, SPLIT, WINES
 
 # The body of the example of 2021, as its README has it.
@@ -117,7 +117,7 @@ def servers(trained, tmp_path_factory) -> Iterator[Servers]:
         "models:/sklearn-monitor-custom/production",
     )
     two = ("--workers", "2")
-    ports = free_ports(4)
+    ports = [reserved_port() for _ in range(4)]
     with ExitStack() as stack:
         yield Servers(
             stack.enter_context(serving(plain_model, trained, ports[0])),
@@ -153,7 +153,7 @@ def monitored(servers) -> Server:
 @pytest.mark.parametrize("log_dir", [["--log_dir", "out"], ["--log-dir=out"]])
 def test_the_example_of_2021_works_as_its_readme_says(plain, tmp_path, log_dir):
     out = tmp_path / "out"
-    (port,) = free_ports(1)
+    port = reserved_port()
     with proxying(plain, tmp_path, *log_dir, command=PROXY_SERVER, port=port):
         answer = ask(port, BODY_OF_2021)
         assert len(answer.predictions) == 2
@@ -171,7 +171,7 @@ def test_the_example_of_2021_works_as_its_readme_says(plain, tmp_path, log_dir):
         answers = [answer, ask(port, BODY_OF_2021), ask(port, BODY_OF_2021, as_mlflow_1)]
         assert {answer.body for answer in answers} == {answer.body}
         names = sorted(f"{answer.request_id}.csv" for answer in answers)
-        wait_for(lambda: logged(out) == names, 10, f"of {names} there are {logged(out)}")
+        wait_for(lambda: logged(out) == names, f"of {names} there are {logged(out)}")
         assert visible(out) == names
 
 
@@ -283,7 +283,7 @@ def test_other_paths_pass_and_are_not_logged(plain, tmp_path):
 
 
 def test_a_model_server_that_is_down_is_named_in_a_502(tmp_path):
-    (closed,) = free_ports(1)
+    closed = reserved_port()
     with proxying(closed, tmp_path, "--log", "out") as proxy:
         answer = ask(proxy.port, SPLIT)
         assert (answer.status, answer.content_type) == (502, JSON)
@@ -346,7 +346,7 @@ def test_a_full_disk_costs_no_answer_and_logging_resumes_once_there_is_room(plai
 
         remount(full, "size=16m")
         last = ask(proxy.port, rows)
-        table(full / "out" / f"{last.request_id}.csv", seconds=30)
+        table(full / "out" / f"{last.request_id}.csv")
         account = proxy.end()
         found = logged(full / "out")
         tables = [table(full / "out" / name) for name in found]
@@ -403,7 +403,7 @@ def test_a_csv_file_appears_whole_or_not_at_all(plain, tmp_path):
     try:
         with proxying(plain, tmp_path, "--log", "out") as proxy:
             sent = {f"{ask(proxy.port, split(rows)).request_id}.csv": rows for rows in range(1, 1201, 30)}
-            wait_for(lambda: len(first_seen) == len(sent), 10, f"{len(first_seen)} of {len(sent)} files appeared")
+            wait_for(lambda: len(first_seen) == len(sent), f"{len(first_seen)} of {len(sent)} files appeared")
     finally:
         stop.set()
         watcher.join()
@@ -436,7 +436,7 @@ def test_a_drain_that_dies_is_replaced(plain, tmp_path):
 def test_what_was_acknowledged_outlives_kill_9_of_proxy_and_drain(plain, tmp_path):
     out = tmp_path / "out"
     with proxying(plain, tmp_path, "--log", "out") as proxy:
-        wait_for(lambda: len(drains(out)) == 1, 10, "there is no drain")
+        wait_for(lambda: len(drains(out)) == 1, "there is no drain")
         (drain,) = drains(out)
         os.kill(drain, signal.SIGSTOP)  # so that all is still in the spool
         acknowledged = sorted(f"{ask(proxy.port, SPLIT).request_id}.csv" for _ in range(5))
@@ -445,7 +445,7 @@ def test_what_was_acknowledged_outlives_kill_9_of_proxy_and_drain(plain, tmp_pat
             os.kill(process, signal.SIGKILL)
         proxy.process.wait()
     with proxying(plain, tmp_path, "--log", "out"):
-        wait_for(lambda: logged(out) == acknowledged, 10, f"of {acknowledged} there are {logged(out)}")
+        wait_for(lambda: logged(out) == acknowledged, f"of {acknowledged} there are {logged(out)}")
 
 
 def test_of_two_proxies_on_one_log_the_first_ends_without_waiting_for_the_second(plain, tmp_path):
@@ -455,9 +455,7 @@ def test_of_two_proxies_on_one_log_the_first_ends_without_waiting_for_the_second
     with proxying(plain, tmp_path / "first", "--log", str(out)) as first:
         table(out / f"{ask(first.port, SPLIT).request_id}.csv")
         with proxying(plain, tmp_path / "second", "--log", str(out)) as second:
-            started = time.monotonic()
             first.end()
-            assert time.monotonic() - started < 10
             assert "did not take everything" not in first.said
             table(out / f"{ask(second.port, SPLIT).request_id}.csv")
 
@@ -478,7 +476,7 @@ def test_the_monitored_model_logs_each_request_once(plain, monitored):
         answers = list(threads.map(lambda body: ask(monitored.port, body), bodies))
     assert all(same(answer, ask(plain, body)) for answer, body in zip(answers, bodies, strict=True))
 
-    wait_for(lambda: len(logged(out)) - len(before) >= len(bodies), 10, "not every request is in the log")
+    wait_for(lambda: len(logged(out)) - len(before) >= len(bodies), "not every request is in the log")
     tables = [table(out / name) for name in set(logged(out)) - before]
     assert {tuple(header) for header, _ in tables} == {("prediction", *COLUMNS)}
     found = sorted((numbers(lines) for _, lines in tables), key=lambda lines: lines[0][4])
@@ -504,7 +502,7 @@ def test_the_monitored_model_answers_what_is_wrong_as_the_model_itself(plain, mo
 
 def test_the_monitored_model_is_served_without_mooring_installed(monitored):
     ask(monitored.port, SPLIT)
-    wait_for(lambda: len(drains(monitored.cwd / "tmp")) == 1, 10, "not one drain")
+    wait_for(lambda: len(drains(monitored.cwd / "tmp")) == 1, "not one drain")
     (drain,) = drains(monitored.cwd / "tmp")
     python = Path("/proc", str(drain), "cmdline").read_bytes().decode().split("\0")[0]
     imported = subprocess.run([python, "-c", "import mooring"], capture_output=True, text=True, check=False)
@@ -528,7 +526,7 @@ def test_what_was_acknowledged_outlives_kill_9_of_the_model_server(servers):
     threads = [threading.Thread(target=send, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(acknowledged) >= 40, 30, "the server does not answer")
+    wait_for(lambda: len(acknowledged) >= 40, "the server does not answer")
     os.killpg(doomed.process.pid, signal.SIGKILL)
     for thread in threads:
         thread.join()
@@ -585,7 +583,7 @@ def predict(log: Path, model, data, params=None) -> tuple:
     """Return what the monitored model predicts, and header and lines of the one file that is there then."""
     before = set(logged(log))
     predictions = model.predict(data, params=params)
-    wait_for(lambda: set(logged(log)) != before, 10, "nothing was logged")
+    wait_for(lambda: set(logged(log)) != before, "nothing was logged")
     (name,) = set(logged(log)) - before
     return predictions, *table(log / name)
 
@@ -777,7 +775,7 @@ def test_a_model_that_has_a_numeric_parameter_request_id_of_its_own(tracking, tm
     with capturing(tmp_path / "out") as out:
         for _ in range(3):
             assert model.predict(frame, params={"request_id": 7}).tolist() == [8, 9]
-        wait_for(lambda: out.exists() and len(logged(out)) == 3, 10, "not every request is in the log")
+        wait_for(lambda: out.exists() and len(logged(out)) == 3, "not every request is in the log")
 
 
 def test_an_exception_of_the_model_reaches_the_caller_and_is_logged_apart(log, tmp_path):
@@ -787,9 +785,7 @@ def test_an_exception_of_the_model_reaches_the_caller_and_is_logged_apart(log, t
     _, model = wrap(tmp_path, Returning(failing))
     with pytest.raises(KeyError, match="größe"):
         model.predict(FIVE)
-    wait_for(
-        lambda: (log / "errors").exists() and len(visible(log / "errors")) == 1, 10, "the error is not logged"
-    )
+    wait_for(lambda: (log / "errors").exists() and len(visible(log / "errors")) == 1, "the error is not logged")
     entry = json.loads(next((log / "errors").iterdir()).read_text())
     assert "größe" in json.loads(entry["response"])["message"]
 
@@ -838,7 +834,7 @@ def test_the_proxy_ends_in_order_under_load(plain, tmp_path, number):
         threads = [threading.Thread(target=send, args=(proxy.port,)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(acknowledged) >= 30, 30, "the proxy does not answer")
+        wait_for(lambda: len(acknowledged) >= 30, "the proxy does not answer")
         account = proxy.end(number)
         found = logged(out)
         assert drains(out) == []

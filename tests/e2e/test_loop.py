@@ -12,7 +12,7 @@ import pytest
 
 from dashboard import ask
 from demos import DEMO, fared, history_of, live, plain_environ, whats
-from mooring.demo.processes import wait_for
+from waiting import PATIENCE, wait_for
 
 
 def test_a_better_version_goes_through_shadow_and_canary_to_champion_and_no_request_fails(tmp_path):
@@ -48,7 +48,7 @@ def demo_with_its_dashboard(directory: Path) -> tuple[Path, str]:
         return re.search(r"until Ctrl-C: (http://127.0.0.1:\d+)", printed.read_text())
 
     try:
-        wait_for(lambda: told() is not None, 900, "the demonstration has not come to its end")
+        wait_for(lambda: told() is not None, "the demonstration has not come to its end")
         found = told()
         assert found is not None
         [line] = ask(found[1], "/api/models").json["models"]
@@ -56,7 +56,7 @@ def demo_with_its_dashboard(directory: Path) -> tuple[Path, str]:
         for path in ("/", line["see"], line["retraining"]["see"], line["rollout"]["see"], "/capture", "/history"):
             assert ask(found[1], path, headers={"Accept": "text/html"}).status == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, errors.read_text()
+        assert process.wait(PATIENCE) == 0, errors.read_text()
         with pytest.raises(ConnectionError):
             ask(found[1], "/")
     finally:

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-from mooring.demo.processes import free_ports, pings, running, wait_for
+from mooring.demo.processes import pings, running
 from mooring.demo.train import SAMPLE
+from ports import reserved_port
+from waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -49,7 +51,7 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_MONITORING_DIR"):
         monkeypatch.delenv(name, raising=False)
-    ports = dict(zip(("5001", "5002"), map(str, free_ports(2)), strict=True))
+    ports = dict(zip(("5001", "5002"), (str(reserved_port()) for _ in range(2)), strict=True))
     ran: list[str] = []
     with ExitStack() as servers:
         for block in blocks(README):
@@ -72,11 +74,11 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
                 log = directory / f"{len(ran)}.log"
                 servers.enter_context(running(["bash", "-c", f"exec {command}"], directory, log))
                 port = int(re.search(r"--port (\d+)", command)[1])
-                wait_for(lambda port=port: pings(port), 90, f"no answer: see {log}")
+                wait_for(lambda port=port: pings(port), f"no answer: see {log}")
                 continue
             if "*.csv" in commands:
                 folder = directory / re.search(r"(\w+)/\*\.csv", commands)[1]
-                wait_for(lambda folder=folder: list(folder.glob("*.csv")), 20, f"no file in {folder}")
+                wait_for(lambda folder=folder: list(folder.glob("*.csv")), f"no file in {folder}")
             done = subprocess.run(
                 ["bash", "-ec", commands], cwd=directory, capture_output=True, text=True, check=True
             )

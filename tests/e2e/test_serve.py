@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 import pytest
 
 import mooring
-from mooring.demo.processes import wait_for
 from supervised import PLAN, Load, register, supervised
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_challenger_comes_into_service_and_goes_again_and_no_request_is_droppe
         back = it.rolled_out("1", "promoted")
         assert (back.previous, back.cause) == ("2", "moved")
         assert it.aliases()["champion"] == "1"
-        wait_for(lambda: it.ask()[1] == "1", 20, "version 1 does not answer")
+        wait_for(lambda: it.ask()[1] == "1", "version 1 does not answer")
 
         it.challenge("8")
         gone = it.rolled_out("8", "rolled_back")
@@ -56,7 +56,7 @@ def test_a_challenger_comes_into_service_and_goes_again_and_no_request_is_droppe
         tags = it.client.get_model_version("wine", "8").tags
         assert gone.reason in tags["mooring.rollout.reason"]
         load.wait_for(50)
-        wait_for(lambda: len(it.servers()) == 2, 60, "servers of old versions run on")
+        wait_for(lambda: len(it.servers()) == 2, "servers of old versions run on")
         said = it.end() if not load.__exit__() else ""
     assert load.failures == []
     assert set(load.answers) <= {(200, "1"), (200, "2"), (200, "8")}
@@ -75,18 +75,18 @@ def test_killed_in_the_middle_it_comes_back_to_the_same_step_and_leaves_nothing_
         with Load(it.port) as load:
             it.challenge("2")
             before = it.in_step(1)
-            wait_for(lambda: {"1", "2"} <= load.versions(), 60, "the canary does not answer")
+            wait_for(lambda: {"1", "2"} <= load.versions(), "the canary does not answer")
         assert load.failures == []
         servers, killed = it.servers(), it.process.pid
         assert len(servers) == 2
         os.kill(killed, signal.SIGKILL)
         it.process.wait()
-        wait_for(lambda: not it.servers(), 20, f"model servers live on: {servers}")
+        wait_for(lambda: not it.servers(), f"model servers live on: {servers}")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
         after = it.in_step(1)
         assert after.id == before.id
         assert after.seconds >= before.seconds
-        wait_for(lambda: {"1", "2"} <= load.versions(), 60, "the canary does not answer")
+        wait_for(lambda: {"1", "2"} <= load.versions(), "the canary does not answer")
         it.mooring("rollout", "promote", "--model", "wine")
         it.rolled_out("2", "promoted")
     assert load.failures == []
@@ -96,7 +96,7 @@ def test_more_than_it_can_answer_gets_503_at_once_and_the_rest_is_answered(store
     with supervised(tmp_path, store, "--queue", "4") as it:
         it.move_champion("9")  # takes 0.2 s for each
         it.rolled_out("9", "promoted")
-        wait_for(lambda: it.ask()[1] == "9", 20, "version 9 does not answer")
+        wait_for(lambda: it.ask()[1] == "9", "version 9 does not answer")
         found: Counter[int] = Counter()
 
         def ask() -> None:
@@ -125,7 +125,7 @@ def test_the_port_is_taken(store, tmp_path):
             env={**os.environ, **it.environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert second.returncode == 1
@@ -137,12 +137,12 @@ def test_the_port_is_taken(store, tmp_path):
 
 def test_a_server_that_crashes_is_replaced_and_the_others_answer(store, tmp_path):
     with supervised(tmp_path, store, "--workers", "2") as it:
-        wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, 60, "not both are ready")
+        wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "not both are ready")
         with Load(it.port, clients=1, pause=0.02) as load:
             load.wait_for(10)
             os.kill(it.servers()[0], signal.SIGKILL)
-            wait_for(lambda: it.stats()["servers"]["1"]["crashed"] == 1, 20, "nobody noticed")
+            wait_for(lambda: it.stats()["servers"]["1"]["crashed"] == 1, "nobody noticed")
             load.wait_for(30)
-            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, 60, "it is not replaced")
+            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "it is not replaced")
         assert len(load.failures) <= 1  # what it had in hand
         assert 'mooring_server_crashes_total{version="1"} 1.0' in it.admin("/metrics")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from supervised import Load, Supervised, goes_and_the_champion_answers, register, supervised
+from waiting import wait_for
 
 PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
 
@@ -57,14 +57,14 @@ def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
             with (disk / "big").open("wb", buffering=0) as big, suppress(OSError):
                 while big.write(b"x" * 4096):
                     pass
-            wait_for(lambda: "disk_full" in it.stats()["ledger"]["dropped"], 60, "it still stores")
+            wait_for(lambda: "disk_full" in it.stats()["ledger"]["dropped"], "it still stores")
             it.challenge("2")
             gone = it.rolled_out("2", "rolled_back")
             assert "there is no room for wine version 2" in gone.reason
             load.wait_for(50)
             (disk / "big").unlink()
             stored = it.stats()["ledger"]["stored"]
-            wait_for(lambda: it.stats()["ledger"]["stored"] > stored + 20, 60, "it does not store again")
+            wait_for(lambda: it.stats()["ledger"]["stored"] > stored + 20, "it does not store again")
         assert load.failures == []
         assert load.versions() == {"1"}
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import free_ports, wait_for
+from ports import reserved_port
 from serving import (
     ROOT,
     ask,
@@ -21,6 +21,7 @@ from serving import (
     wait_until_drained,
     with_environment,
 )
+from waiting import wait_for
 from wines import COLUMNS, ROWS, SPLIT, WINES
 
 
@@ -36,15 +37,15 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_the_monitored_model_is_served_in_an_environment_that_mlflow_builds(trained, tmp_path):
-    (port,) = free_ports(1)
+    port = reserved_port()
     model = "models:/sklearn-monitor-custom/production"
     variables = {"MLFLOW_MONITORING_DIR": str(tmp_path / "out"), "MLFLOW_ENV_ROOT": str(tmp_path / "environments")}
     started = time.monotonic()
     with serving(model, trained, port, "--env-manager", "uv", **variables) as server:
-        server.wait_until_up(600)
+        server.wait_until_up()
         print(f"up after {time.monotonic() - started:.0f} seconds")
         answer = ask(port, SPLIT)
-        wait_for(lambda: (tmp_path / "out").exists() and logged(tmp_path / "out"), 10, "nothing is logged")
+        wait_for(lambda: (tmp_path / "out").exists() and logged(tmp_path / "out"), "nothing is logged")
         (name,) = logged(tmp_path / "out")
         header, lines = table(tmp_path / "out" / name)
         (drain,) = drains(tmp_path)

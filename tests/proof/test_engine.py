@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mooring.drift.baseline import make
-from mooring.engine.sources import columns
+from mooring.engine.local import profile_of
+from mooring.engine.sources import batches, columns
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -36,3 +37,21 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         )
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] < peaks[0] + 40, peaks  # MiB; the columns of the larger file alone have 170
+
+
+def test_a_csv_whose_columns_change_further_on_is_read_to_its_end(tmp_path):
+    path = tmp_path / "late.csv"
+    lines = [f"{number};{number};x{number}" for number in range(1_200_000)]
+    lines[-2] = "1.5;many;y"
+    path.write_text("\n".join(["whole;number;text", *lines]) + "\n")
+    whole = dict(columns(path))
+    assert {name: str(column.type) for name, column in whole.items()} == {
+        "whole": "double",
+        "number": "string",
+        "text": "string",
+    }
+    assert sum(batch.num_rows for batch in batches(path)) == len(whole["whole"]) == len(lines)
+    baseline = make({"number": pa.array(np.arange(1000.0))})
+    found = profile_of(path, baseline).features["number"]
+    assert found.misfits >= 1
+    assert found.values.values + found.misfits == len(lines)

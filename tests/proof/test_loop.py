@@ -17,14 +17,16 @@ from typing import Any
 import pytest
 
 from demos import DEMO, demo, fared, history_of, live, plain_environ, rollouts_of, whats
-from mooring.demo.processes import free_ports, running, wait_for
+from mooring.demo.processes import running
 from mooring.demo.traffic import Traffic
 from mooring.demo.train import SAMPLE, read
 from mooring.monitor.state import State
 from mooring.retrain.tickets import Tickets
 from mooring.rollout.rollouts import Rollouts
+from ports import reserved_port
 from postgres import Postgres
 from retraining import CHAMPION, MODEL, TRAIN, judged, labelled_log, python
+from waiting import PATIENCE, wait_for
 
 
 def test_a_version_that_fails_in_service_is_rolled_back_and_the_champion_answers(tmp_path):
@@ -76,12 +78,12 @@ def alerts(place: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: Postgres) -> Iterator[str]:
     """An MLflow tracking server over HTTP on PostgreSQL, and the URL of a state there."""
-    [port] = free_ports(1)
+    port = reserved_port()
     backend = postgresql.url().replace("postgresql://", "postgresql+psycopg://")
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", backend, "--artifacts-destination", str(tmp_path / "artifacts")]
     with running(command, tmp_path, tmp_path / "server.log") as process:
-        wait_for(lambda: process.poll() is not None or _healthy(port), 120, (tmp_path / "server.log").read_text())
+        wait_for(lambda: process.poll() is not None or _healthy(port), (tmp_path / "server.log").read_text())
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         yield postgresql.url()
 
@@ -91,7 +93,7 @@ def _healthy(port: int) -> bool:
     from urllib.request import urlopen
 
     try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=PATIENCE) as answer:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
@@ -110,11 +112,11 @@ def test_it_closes_with_mlflow_and_the_state_on_postgresql(served, tmp_path, mon
         if supervised:
             serve = [sys.executable, "-m", "mooring", "serve", f"models:/{MODEL}@champion", "--port", "0"]
             stack.enter_context(running(serve, tmp_path, tmp_path / "serve.log"))
-            wait_for(lambda: state.holder(f"serve/{MODEL}") is not None, 120, "see serve.log")
+            wait_for(lambda: state.holder(f"serve/{MODEL}") is not None, "see serve.log")
         judged(state, ["critical"] * 5)
         with running([sys.executable, "-m", "mooring", "monitor"], tmp_path, tmp_path / "monitor.log"):
             tickets = Tickets(state)
-            wait_for(lambda: any(one.ended for one in tickets.newest(MODEL)), 240, "see monitor.log")
+            wait_for(lambda: any(one.ended for one in tickets.newest(MODEL)), "see monitor.log")
         [ticket] = tickets.newest(MODEL)
         [promotion] = tickets.promotions(MODEL)
         assert [one.version for one in Rollouts(state).newest(MODEL)] == (["2"] if supervised else [])
@@ -134,7 +136,7 @@ def test_a_demo_killed_in_training_ends_in_a_new_champion_as_long_as_clients_ask
         )
     left: list[int] = []
     try:
-        wait_for(lambda: _trains(place), 300, "there is no retraining")
+        wait_for(lambda: _trains(place), "there is no retraining")
         demo.send_signal(signal.SIGKILL)
         demo.wait()
         left = _of(place)
@@ -145,7 +147,7 @@ def test_a_demo_killed_in_training_ends_in_a_new_champion_as_long_as_clients_ask
             # It does not know the token that the demonstration made up: nobody else may send labels.
             Traffic(port, admin_port, "another", wines[wines["alcohol"] > wines["alcohol"].median()]) as traffic,
         ):
-            wait_for(lambda: Tickets(state).newest(DEMO)[0].ended is not None, 300, "it does not end")
+            wait_for(lambda: Tickets(state).newest(DEMO)[0].ended is not None, "it does not end")
             [ticket] = Tickets(state).newest(DEMO)
         assert (ticket.status, ticket.candidate) == ("promoted", "2")
         assert traffic.failed.total() == 0, traffic.last_failure
@@ -163,9 +165,9 @@ def test_an_interrupted_demo_leaves_nothing_behind_not_even_the_training(tmp_pat
     command = [sys.executable, "-m", "mooring", "demo", "--dir", str(place)]
     demo = subprocess.Popen(command, env=plain_environ(), stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _trains(place) and len(_of(place)) > 5, 300, "there is no retraining")
+        wait_for(lambda: _trains(place) and len(_of(place)) > 5, "there is no retraining")
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(120) != 0
+        assert demo.wait(PATIENCE) != 0
         assert not _of(place)
     finally:
         demo.kill()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitoring import START, Monitoring, Traffic, results, settings
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_p
         state = f"{tmp_path}/{nth}.db"
         Monitoring(settings(traffic.log, state)).keep(baseline)
         command = [sys.executable, "-c", KILLED, str(traffic.log), state, str(nth), str(Path(__file__).parent)]
-        first = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        first = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         again = Monitoring(settings(traffic.log, state))
         again.watch.look(provisional=True)
         assert results(again) == wanted

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
+from waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,9 +54,9 @@ def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):
     assert not processes_in(tmp_path)
 
     again = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: "processes" if len(processes_in(tmp_path)) > 2 else "", 60, "the demo starts nothing")
+    wait_for(lambda: "processes" if len(processes_in(tmp_path)) > 2 else "", "the demo starts nothing")
     again.send_signal(signal.SIGINT)
-    output, _ = again.communicate(timeout=60)
+    output, _ = again.communicate(timeout=PATIENCE)
     assert "Starting over" in output
     assert again.returncode != 0
     assert not processes_in(tmp_path)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fronting import STATE, Front, aliases, challenge, copied_registry, locked, make_registry
-from mooring.demo.processes import free_ports
 from mooring.monitor.state import State
 from mooring.rollout.messages import Replayed, Route, Server
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
+from ports import reserved_port
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def front(client, tmp_path):
 
 def test_with_the_registry_away_it_serves_what_it_served_before(front, client, monkeypatch):
     serving(front).terminate()
-    [port] = free_ports(1)
+    port = reserved_port()
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

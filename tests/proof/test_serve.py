@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from peers import post
 from supervised import BODY, Load, register, supervised
+from waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,13 @@ def test_killed_over_a_champion_that_was_moved_by_hand_it_does_not_trust_the_ali
         before = it.in_step(0)
         os.kill(it.process.pid, signal.SIGKILL)
         it.process.wait()
-        wait_for(lambda: not it.servers(), 20, "model servers live on")
+        wait_for(lambda: not it.servers(), "model servers live on")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
         assert "version 1 of wine is served" in it.said
         load.wait_for(20)
         assert load.answers[200, "1"] > load.answers[200, "2"]
         assert it.in_step(0).id == before.id
-        wait_for(lambda: (200, "2") in load.answers, 60, "the canary does not answer")
+        wait_for(lambda: (200, "2") in load.answers, "the canary does not answer")
     assert load.failures == []
 
 
@@ -44,14 +44,14 @@ def test_a_person_pauses_resumes_and_aborts(store, tmp_path):
         it.challenge("2")
         it.in_step(1)
         it.mooring("rollout", "pause", "--model", "wine")
-        wait_for(lambda: it.rollouts()[0].paused, 20, "it does not pause")
+        wait_for(lambda: it.rollouts()[0].paused, "it does not pause")
         assert "paused" in it.mooring("rollout", "status", "--model", "wine")
         it.mooring("rollout", "resume", "--model", "wine")
-        wait_for(lambda: not it.rollouts()[0].paused, 20, "it does not go on")
+        wait_for(lambda: not it.rollouts()[0].paused, "it does not go on")
         it.mooring("rollout", "abort", "--model", "wine", "--reason", "a holiday")
         aborted = it.rolled_out("2", "aborted")
         assert "a holiday" in aborted.reason
-        wait_for(lambda: len(it.servers()) == 1, 60, "its server runs on")
+        wait_for(lambda: len(it.servers()) == 1, "its server runs on")
         assert it.ask()[1] == "1"
         assert it.aliases() == {"champion": "1"}
     assert load.failures == []
@@ -86,11 +86,11 @@ def test_a_slow_upload_takes_nobodys_place_and_a_client_that_left_keeps_its_own(
         it.rolled_out("10", "promoted")
         with socket.create_connection(("127.0.0.1", it.port)) as leaving:
             leaving.sendall(request)
-            wait_for(lambda: it.stats()["ledger"]["in_flight"] == 1, 20, "it has not come")
+            wait_for(lambda: it.stats()["ledger"]["in_flight"] == 1, "it has not come")
             leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        wait_for(lambda: it.stats()["ledger"]["errors"] == {"client_gone": 1}, 20, "it has not gone")
+        wait_for(lambda: it.stats()["ledger"]["errors"] == {"client_gone": 1}, "it has not gone")
         assert it.ask()[0] == 503  # its server works on it all the same
-        wait_for(lambda: it.ask()[0] == 200, 30, "the server is not free again")
+        wait_for(lambda: it.ask()[0] == 200, "the server is not free again")
 
 
 def test_a_version_that_is_named_is_served_for_good(store, tmp_path):

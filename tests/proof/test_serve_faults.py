@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import free_ports, pings, wait_for
+from mooring.demo.processes import pings
+from ports import reserved_port
 from serving import with_environment
 from supervised import Load, Supervised, goes_and_the_champion_answers, register, supervised
+from waiting import wait_for
 
 PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
 
@@ -48,20 +50,20 @@ def test_of_two_promotions_at_once_the_newest_wins(store, tmp_path):
     plan = ("--rollout-step", "canary 50% 1h 20")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
         it.challenge("4")
-        wait_for(lambda: bool(it.rollouts()), 60, "nothing is rolled out")
+        wait_for(lambda: bool(it.rollouts()), "nothing is rolled out")
         it.challenge("2")
-        wait_for(lambda: it.rollouts()[0].version == "2", 60, "the newest is not rolled out")
+        wait_for(lambda: it.rollouts()[0].version == "2", "the newest is not rolled out")
         assert it.rollouts()[1].status == "superseded"
         it.mooring("rollout", "promote", "--model", "wine")
         it.rolled_out("2", "promoted")
-        wait_for(lambda: it.ask()[1] == "2", 20, "version 2 does not answer")
+        wait_for(lambda: it.ask()[1] == "2", "version 2 does not answer")
         assert all(one.ended is not None for one in it.rollouts())
         assert it.aliases()["champion"] == "2"
     assert load.failures == []
 
 
 def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering(store, tmp_path):
-    [port] = free_ports(1)
+    port = reserved_port()
     command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri"]
     command += [f"sqlite:///{store / 'mlflow.db'}"]
     output = tmp_path / "registry.log"
@@ -73,7 +75,7 @@ def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering
             start_new_session=True,
         )
     try:
-        wait_for(lambda: pings(port, "/health"), 120, "the registry does not answer")
+        wait_for(lambda: pings(port, "/health"), "the registry does not answer")
         with (
             supervised(tmp_path, store, "--workers", "2", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}") as it,
             Load(it.port, clients=1) as load,
@@ -81,11 +83,11 @@ def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering
             load.wait_for(20)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            wait_for(lambda: "tried again" in it.said, 120, "nobody noticed")
-            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, 60, "not both are ready")
+            wait_for(lambda: "tried again" in it.said, "nobody noticed")
+            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "not both are ready")
             os.kill(it.servers()[0], signal.SIGKILL)
-            wait_for(lambda: it.stats()["servers"]["1"]["crashed"] == 1, 20, "nobody noticed")
-            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, 60, "it is not replaced")
+            wait_for(lambda: it.stats()["servers"]["1"]["crashed"] == 1, "nobody noticed")
+            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "it is not replaced")
             load.wait_for(50)
         assert len(load.failures) <= 1  # what the one that crashed had in hand
     finally:

@@ -27,6 +27,7 @@ from mooring.engine.spark import _spark_uri
 from mooring.exchange import Exchange, new_request_id
 from mooring.log import reader
 from mooring.log.parquet import ParquetLog
+from waiting import PATIENCE
 
 MODEL = "wine/white"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -154,7 +155,12 @@ def test_spark_gives_the_profile_that_this_process_does(kind, log, baseline, tmp
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     command = [sys.executable, "-c", RUN, kind, log, tmp_path]
     done = subprocess.run(
-        [str(one) for one in command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
+        [str(one) for one in command],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for number, part in enumerate(parts):

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from dashboard import TOKEN, ask, dashboard
-from mooring.demo.processes import wait_for
 from supervised import register, supervised
+from waiting import wait_for
 
 
 def test_a_rollout_under_way_is_aborted_from_the_dashboard(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_rollout_under_way_is_aborted_from_the_dashboard(tmp_path: Path) -> No
         aborted = it.rolled_out("2", "aborted")
         assert aborted.reason == "aborted by ann (dashboard): it looks wrong"
         assert it.aliases() == {"champion": "1"}
-        wait_for(lambda: {it.ask()[1] for _ in range(10)} == {"1"}, 20, "version 2 answers still")
+        wait_for(lambda: {it.ask()[1] for _ in range(10)} == {"1"}, "version 2 answers still")
         events = [(one["what"], one["who"]) for one in ask(address, f"/api{path}").json["events"]]
         assert events[-3:] == [
             ("asked", "ann (dashboard)"), ("aborted", "ann (dashboard)"), ("aborted", "mooring"),

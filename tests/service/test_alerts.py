@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from alerting import HOUR, SECRET, conclude, delivered
-from mooring.demo.processes import free_ports, wait_for
 from mooring.monitor.alerts import Command, NotSent, Webhook, deliver
 from mooring.monitor.state import State
+from ports import reserved_port
+from waiting import PATIENCE, wait_for
 
 
 class Receiver:
@@ -45,7 +46,7 @@ class Receiver:
 
             def answer(self, status):
                 if status == "hang":
-                    receiver.ended.wait(60)
+                    receiver.ended.wait(PATIENCE)
                     return
                 if status == "break off":
                     return
@@ -215,7 +216,7 @@ def test_a_receiver_that_hangs_is_given_up_on_and_asked_again(state):
 
 
 def test_a_receiver_that_is_not_there_is_asked_for_a_day(state):
-    [port] = free_ports(1)
+    port = reserved_port()
     webhook = Webhook(f"http://127.0.0.1:{port}/")
     conclude(state, "critical", channels=[webhook])
     now = begun = datetime.now(UTC)
@@ -284,7 +285,7 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path):
     with pytest.raises(NotSent, match="took longer than 0 seconds, and was ended"):
         hanging.send("1", b"{}")
     for pid in map(int, pids.read_text().split()):
-        wait_for(lambda pid=pid: not alive(pid), 20, f"process {pid} lives on")
+        wait_for(lambda pid=pid: not alive(pid), f"process {pid} lives on")
 
 
 def alive(pid: int) -> bool:
@@ -315,7 +316,7 @@ def test_killed_between_sending_and_noting_it_an_alert_is_sent_again_under_its_i
         conclude(state, "critical", channels=[webhook])
         command = [sys.executable, "-c", SENDER, str(tmp_path / "state.db"), receiver.url]
         sender = subprocess.Popen(command, env={**os.environ, "NO_PROXY": "*"})
-        wait_for(lambda: sender.returncode is not None, 60, "the sender was not killed")
+        wait_for(lambda: sender.returncode is not None, "the sender was not killed")
         assert sender.returncode == -signal.SIGKILL
         assert delivered(state, webhook) == [("sent", None)]
         assert delivered(state, webhook, later=HOUR) == []

@@ -14,8 +14,8 @@ from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.server import Proxy, bind, serve
 from mooring.capture.recorder import Recorder
 from mooring.config import ServeSettings
-from mooring.demo.processes import wait_for
 from peers import OK, Message, answering, post, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 
 class Told:
@@ -41,7 +41,7 @@ class Running:
         self.proxy, self.port, self.told = proxy, port, told
 
     def ask(self, body: bytes = b"{}", *headers: str) -> Message:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as client:
             client.sendall(post(body, *headers))
             with client.makefile("rb") as file:
                 while (answer := read_message(file)).line == "HTTP/1.1 100 Continue":
@@ -74,7 +74,7 @@ def fronting(directory: Path, champion: str, canary: str, queue: int = 0) -> Ite
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(PATIENCE)
     try:
         yield found[0]
     finally:
@@ -92,20 +92,20 @@ def test_what_a_canary_that_hangs_has_no_room_for_the_champion_answers(tmp_path)
 
     def hanging(connection: socket.socket) -> None:
         read_message(connection.makefile("rb"))
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         connection.sendall(OK)
 
     with ExitStack() as stack:
         urls = [stack.enter_context(upstream(handle)).url for handle in (answering(OK), hanging)]
         running = stack.enter_context(fronting(tmp_path, *urls))
-        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) as client:
             client.sendall(post())
-            wait_for(lambda: running.proxy.recorder.ledger.in_flight == 1, 20, "it has not come")
+            wait_for(lambda: running.proxy.recorder.ledger.in_flight == 1, "it has not come")
             assert [version(running.ask()) for _ in range(5)] == ["1"] * 5
             go_on.set()
             assert version(read_message(client.makefile("rb"))) == "2"
         # A fault of the canary's, as the champion had room all the time.
-        wait_for(lambda: running.told.outcomes.count(("canary", 0)) == 5, 20, "the watcher is not told")
+        wait_for(lambda: running.told.outcomes.count(("canary", 0)) == 5, "the watcher is not told")
         assert running.proxy.recorder.ledger.balance == 0
 
 
@@ -118,7 +118,7 @@ def test_what_a_canary_took_with_it_the_champion_answers_however_large(tmp_path)
         running = stack.enter_context(fronting(tmp_path, *urls))
         assert version(running.ask(b"x" * 2_000_000)) == "1"
         assert version(running.ask(b"x" * 2_000_000, "Expect: 100-continue")) == "1"
-        wait_for(lambda: running.told.outcomes.count(("canary", 0)) == 2, 20, "the watcher is not told")
+        wait_for(lambda: running.told.outcomes.count(("canary", 0)) == 2, "the watcher is not told")
         assert running.proxy.recorder.ledger.errors == {"canary_lost": 2}
 
 
@@ -137,10 +137,10 @@ def test_an_upload_takes_a_server_only_once_it_is_there(tmp_path):
         urls = [stack.enter_context(upstream(answering(OK))).url for _ in range(2)]
         running = stack.enter_context(fronting(tmp_path, *urls))
         request = post(b"x" * 1_000_000)
-        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as slow:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) as slow:
             slow.sendall(request[:-10])
-            wait_for(lambda: running.proxy.recorder.ledger.in_flight == 1, 20, "it has not come")
+            wait_for(lambda: running.proxy.recorder.ledger.in_flight == 1, "it has not come")
             assert version(running.ask()) == "2"
             slow.sendall(request[-10:])
             assert version(read_message(slow.makefile("rb"))) == "2"
-        wait_for(lambda: running.told.outcomes == [("canary", 200)] * 2, 20, "the watcher is not told")
+        wait_for(lambda: running.told.outcomes == [("canary", 200)] * 2, "the watcher is not told")

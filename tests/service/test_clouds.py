@@ -14,6 +14,7 @@ from clouds import Cloud, azure, google
 from mooring import read_log
 from mooring.exchange import Exchange, encode, new_request_id
 from mooring.spool import SpoolWriter
+from waiting import PATIENCE
 
 CLOUDS = {"az": azure, "gs": google}
 DAY = 86_400 * 10**9
@@ -57,7 +58,7 @@ def drain(spool: Path, uri: str, env: dict[str, str], *flags: str) -> tuple[int,
         cwd=spool.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     return done.returncode, done.stderr

@@ -17,12 +17,12 @@ import pytest
 
 from mooring import read_log
 from mooring.config import LogSettings
-from mooring.demo.processes import wait_for
 from mooring.exchange import Exchange, Ledger, encode, new_request_id
 from mooring.log.drain import Drain, run
 from mooring.log.parquet import CHUNK_EXCHANGES, ParquetLog
 from mooring.spool import SpoolWriter, last_ledger, live_writers, segments
 from peers import read_message, upstream
+from waiting import wait_for
 
 DAY = 86_400 * 10**9
 
@@ -77,7 +77,7 @@ def test_a_segment_that_is_refused_does_not_hold_up_those_behind_it(tmp_path):
     fill(spool, "good")
     assert drain.once() == 1
     obstacle.unlink()
-    wait_for(lambda: drain.once() + left(spool) == 0, 20, "it is not tried again")
+    wait_for(lambda: drain.once() + left(spool) == 0, "it is not tried again")
     assert drain.refusal is None
     assert rows(log, "bad") == 3
     assert rows(log, "good") == 7
@@ -130,7 +130,7 @@ def test_in_an_outage_not_every_segment_is_tried(tmp_path, monkeypatch):
             drain.once()
         assert len(asked) <= 6  # each of three is asked for once more by the client itself
         down = False
-        wait_for(lambda: drain.once() + left(tmp_path) == 0, 20, "it does not go on after the outage")
+        wait_for(lambda: drain.once() + left(tmp_path) == 0, "it does not go on after the outage")
         assert sum(line.startswith("PUT /bucket/log/payloads") for line in asked) == 40
 
 
@@ -238,7 +238,7 @@ def test_a_child_does_not_keep_its_dead_parents_spool_alive(tmp_path):
             parent.kill()
             parent.wait()
             os.kill(child, 0)  # it lives
-            wait_for(lambda: not live_writers(tmp_path), 10, "the child keeps the spool alive")
+            wait_for(lambda: not live_writers(tmp_path), "the child keeps the spool alive")
             assert [segment.closed for segment in segments(tmp_path)] == [True]
         finally:
             with suppress(ProcessLookupError):

@@ -24,6 +24,7 @@ from monitoring import START, Traffic
 from mooring.config import GateSettings
 from mooring.log.labels import labels_table, write_labels
 from mooring.retrain import evaluation, gate
+from waiting import PATIENCE
 
 Predict = Callable[[pd.DataFrame], np.ndarray]
 INPUTS = pd.DataFrame({"alcohol": [9.5], "sugar": [2.5], "colour": ["red"]})
@@ -358,7 +359,7 @@ def signature(**columns: str) -> ModelSignature:
 def mooring(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mooring", "gate", "--model", "wine", *arguments]
     env = {name: value for name, value in os.environ.items() if value}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env)
 
 
 def test_the_command_passes_refuses_and_says_what_is_missing(home, versions, holdout):

@@ -15,6 +15,7 @@ import pytest
 from faults import FAST, drain, drain_of, is_true, kill_9, logged, past, small_disk
 from labelled_logs import values
 from peers import OK, Proxy, answering, post, proxy, read_message, upstream
+from waiting import PATIENCE
 
 TOKEN = "a secret"
 CLOSED = ("--segment-seconds", "0.2")
@@ -33,7 +34,7 @@ def admin_port(of: Proxy) -> int:
 
 def send(to: Proxy, body: object, token: str | None = TOKEN, kind: str = "application/json", **headers: str):
     """POST labels to a proxy's admin port, and return status and body of the answer."""
-    connection = HTTPConnection("127.0.0.1", admin_port(to), timeout=20)
+    connection = HTTPConnection("127.0.0.1", admin_port(to), timeout=PATIENCE)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     authorization = {"Authorization": f"Bearer {token}"} if token is not None else {}
     try:
@@ -51,7 +52,7 @@ def taking(directory: Path, url: str, *flags: str, **options):
 
 def end(running: Proxy) -> None:
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(40) == 0
+    assert running.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -153,7 +154,7 @@ def test_a_client_that_asks_first_is_told_to_go_on_and_one_that_names_no_length_
     )
     body = b'{"request_id": "a", "label": 1}'
     with (
-        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=PATIENCE) as connection,
         connection.makefile("rb") as file,
     ):
         connection.sendall(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
@@ -161,13 +162,13 @@ def test_a_client_that_asks_first_is_told_to_go_on_and_one_that_names_no_length_
         connection.sendall(body)
         assert read_message(file).line == "HTTP/1.1 202 Accepted"
     with (
-        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=PATIENCE) as connection,
         connection.makefile("rb") as file,
     ):
         connection.sendall(f"{head}Content-Length: {'9' * 5000}\r\n\r\n".encode())
         assert "413" in read_message(file).line
     with (
-        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=PATIENCE) as connection,
         connection.makefile("rb") as file,
     ):
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode())

@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.models import infer_signature
 from mlflow.pyfunc import PythonModel
@@ -30,10 +30,10 @@ import mooring.capture.model
 from mooring.capture import api
 from mooring.capture.in_process import Captures
 from mooring.config import CaptureSettings
-from mooring.demo.processes import wait_for
 from mooring.exchange import Exchange
 from mooring.log.reader import LogError
 from mooring.payload import decode
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,6 @@ def test_requests_stay_below_max_payload(shared, monkeypatch):
     )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([None, "a", "b"]), st.integers(0, 1)), max_size=30),
     st.sampled_from([1, 3, 1000]),
@@ -247,7 +246,7 @@ def test_every_row_is_in_one_request_in_order_whatever_the_cuts(keys, rows, most
 def test_it_is_in_the_log_after_segment_seconds_though_nothing_more_comes(tmp_path, monkeypatch):
     monkeypatch.setenv("MOORING_SEGMENT_SECONDS", "0.5")
     mooring.log([1], [2], model="m", log=tmp_path / "log")
-    wait_for(lambda: rows_in(tmp_path / "log") == 1, 10, "nothing is in the log")
+    wait_for(lambda: rows_in(tmp_path / "log") == 1, "nothing is in the log")
     assert mooring.flush()
 
 
@@ -262,10 +261,8 @@ def test_it_is_in_the_log_after_the_end_of_the_process_and_settings_are_those_of
     (tmp_path / "mooring.yaml").write_text("log: here\nmodels: {m: {log: there}}\n")
     code = "import mooring; mooring.log([1], [2], model='m'); mooring.log([1, 2], [2, 3], model='n')"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    wait_for(
-        lambda: (rows_in(tmp_path / "there"), rows_in(tmp_path / "here")) == (1, 2), 15, "nothing is in the log"
-    )
-    wait_for(lambda: not list(tmp_path.glob("*/.spool/*/lock")), 10, "the drain does not end")
+    wait_for(lambda: (rows_in(tmp_path / "there"), rows_in(tmp_path / "here")) == (1, 2), "nothing is in the log")
+    wait_for(lambda: not list(tmp_path.glob("*/.spool/*/lock")), "the drain does not end")
 
 
 def test_a_child_after_a_fork_logs_for_itself_and_leaves_its_parents_spool_alone(tmp_path):
@@ -279,8 +276,8 @@ def test_a_child_after_a_fork_logs_for_itself_and_leaves_its_parents_spool_alone
         mooring.log([3], [3], model="m", log="log")
         assert mooring.flush()
     """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=30)
-    wait_for(lambda: rows_in(tmp_path / "log") == 3, 10, "not all is in the log")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
+    wait_for(lambda: rows_in(tmp_path / "log") == 3, "not all is in the log")
     assert sorted(mooring.read_log(tmp_path / "log", flat=True)["prediction"].to_pylist()) == [1, 2, 3]
 
 
@@ -356,7 +353,7 @@ def test_the_monitored_model_writes_parquet_under_its_registered_name(monitored,
     assert model.predict(
         pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}), params={"request_id": "mine"}
     ).tolist() == [4, 6]
-    wait_for(lambda: rows_in(monitored) == 2, 15, "nothing is in the log")
+    wait_for(lambda: rows_in(monitored) == 2, "nothing is in the log")
     assert time.monotonic() - started > 0.4
     rows = mooring.read_log(monitored, model="sum").sort_by("row").to_pylist()
     assert [(row["input"], row["output"]) for row in rows] == [

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mooring.monitor.metrics import KEPT, CantServe, Metrics, serving
 from mooring.monitor.schema import Verdict, Window
+from waiting import PATIENCE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -26,7 +27,7 @@ def judged(hour: int = 0, status: str = "ok", **changed) -> tuple[Window, Verdic
 
 
 def fetch(url: str) -> str:
-    with build_opener(ProxyHandler({})).open(url, timeout=20) as answer:
+    with build_opener(ProxyHandler({})).open(url, timeout=PATIENCE) as answer:
         return answer.read().decode()
 
 
@@ -105,7 +106,7 @@ def test_they_are_served_until_the_end_and_on_loopback_alone():
     with serving(Metrics(), 0) as port:
         fetch(f"http://127.0.0.1:{port}/metrics")
         with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.2", port), timeout=5)
+            socket.create_connection(("127.0.0.2", port), timeout=PATIENCE)
     with pytest.raises(URLError):
         fetch(f"http://127.0.0.1:{port}/metrics")
 

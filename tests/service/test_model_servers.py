@@ -16,11 +16,12 @@ import pytest
 import uvloop
 
 from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
-from mooring.demo.processes import free_ports, wait_for
 from mooring.rollout import messages
 from mooring.rollout.messages import Model
 from mooring.rollout.worker import MODEL_SERVER, Output, ping
+from ports import reserved_port
 from serving import JSON, ask, serving
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +267,7 @@ def test_servers_end_with_the_process_that_started_them_however_it_ends(path, tm
         front.kill()
         front.wait()
         front.stdout.close()
-    wait_for(lambda: all(map(gone, pids)), 20, f"of {pids} some go on")
+    wait_for(lambda: all(map(gone, pids)), f"of {pids} some go on")
 
 
 def test_the_end_of_its_stdin_is_the_end_of_a_server_and_its_children_where_the_kernel_does_not_see_to_it(
@@ -276,12 +277,10 @@ def test_the_end_of_its_stdin_is_the_end_of_a_server_and_its_children_where_the_
     command = [sys.executable, str(MODEL_SERVER), "--model", str(path), "--socket", str(socket), "--timeout", "5"]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        wait_for(
-            lambda: asyncio.run(ping(str(socket), 5)) or server.poll() is not None, 120, "it does not come up"
-        )
+        wait_for(lambda: asyncio.run(ping(str(socket), 5)) or server.poll() is not None, "it does not come up")
         assert ask_socket(str(socket), told("read")).predictions == [0.0]  # the model can't take it away
         server.stdin.close()
-        assert server.wait(20) != 0
+        assert server.wait(PATIENCE) != 0
     finally:
         server.kill()
         server.wait()
@@ -343,7 +342,7 @@ OTHERS = [
 
 
 def test_answers_are_those_of_mlflow(path, tmp_path, monkeypatch):
-    [port] = free_ports(1)
+    port = reserved_port()
     parquet = io.BytesIO()
     FRAME.to_parquet(parquet)
     bodies = [(name, body, JSON) for name, body in CORPUS.items()]

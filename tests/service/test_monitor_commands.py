@@ -18,9 +18,10 @@ from urllib.request import urlopen
 import pytest
 
 from monitoring import START, Monitoring, Traffic, settings
-from mooring.demo.processes import running, wait_for
+from mooring.demo.processes import running
 from mooring.monitor.alerts import sign
 from mooring.monitor.state import State
+from waiting import PATIENCE, wait_for
 
 
 def mooring(
@@ -31,7 +32,7 @@ def mooring(
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, **(env or {})},
     )
@@ -115,13 +116,13 @@ def test_the_monitor_waits_for_the_first_traffic_and_says_so_once(tmp_path, monk
     ):
         with state.begin() as tx:
             tx.put_baseline("wine", None, made.baseline().to_bytes(), "test")
-        wait_for(lambda: "waiting for the first traffic" in said.read_text(), 60, "it does not say that it waits")
+        wait_for(lambda: "waiting for the first traffic" in said.read_text(), "it does not say that it waits")
         address = said.read_text().split("metrics on ")[1].split()[0]
         made.write(made.exchanges(1000))
-        wait_for(lambda: state.models() and len(state.history("wine")) == 1, 60, "no verdict")
+        wait_for(lambda: state.models() and len(state.history("wine")) == 1, "no verdict")
         counted = urlopen(address).read().decode()
         monitor.send_signal(signal.SIGTERM)
-        assert monitor.wait(30) == 0
+        assert monitor.wait(PATIENCE) == 0
     assert 'part="log"' not in counted
     assert said.read_text().count("no log at ./mooring-log yet: waiting for the first traffic") == 1
 
@@ -299,18 +300,18 @@ def test_it_runs_until_it_is_told_to_stop_serves_metrics_and_takes_over_from_ano
             running(command, tmp_path, tmp_path / "b.log") as two,
         ):
             logs = [tmp_path / "a.log", tmp_path / "b.log"]
-            wait_for(lambda: len(state.history("wine")) == 3, 60, "no verdicts")
-            wait_for(lambda: any("stands by" in log.read_text() for log in logs), 60, "both work")
+            wait_for(lambda: len(state.history("wine")) == 3, "no verdicts")
+            wait_for(lambda: any("stands by" in log.read_text() for log in logs), "both work")
             working, standing = (one, two) if "stands by" in logs[1].read_text() else (two, one)
             said = logs[0 if working is one else 1].read_text()
             address = said.split("metrics on ")[1].split()[0]
-            wait_for(lambda: b'mooring_verdict{model="wine"' in urlopen(address).read(), 20, "no metrics")
+            wait_for(lambda: b'mooring_verdict{model="wine"' in urlopen(address).read(), "no metrics")
             working.send_signal(signal.SIGTERM)
-            assert working.wait(30) == 0
+            assert working.wait(PATIENCE) == 0
             traffic.write(traffic.exchanges(1000, START + timedelta(minutes=20)))
-            wait_for(lambda: len(state.history("wine")) == 4, 60, "the other did not take over")
+            wait_for(lambda: len(state.history("wine")) == 4, "the other did not take over")
             standing.send_signal(signal.SIGTERM)
-            assert standing.wait(30) == 0
+            assert standing.wait(PATIENCE) == 0
 
 
 def test_compare_two_files(traffic, tmp_path):

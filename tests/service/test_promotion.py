@@ -12,9 +12,10 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mooring.demo.processes import free_ports
 from mooring.monitor.tracking import TrackingError
 from mooring.retrain import registry
+from ports import reserved_port
+from waiting import PATIENCE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -190,7 +191,7 @@ def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again
         env=os.environ,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=True,
     )
     runs = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
@@ -210,7 +211,7 @@ def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again
 
 
 def test_without_mlflow_nothing_happens_and_it_is_said(client, monkeypatch):
-    [port] = free_ports(1)
+    port = reserved_port()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")

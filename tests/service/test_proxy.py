@@ -14,8 +14,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from peers import BODY, OK, Message, post, proxy, read_head, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_an_event_stream_passes_event_by_event(one):
         with connection.makefile("rb") as file:
             read_message(file)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         connection.sendall(b"data: 2\n\n")
 
     running = one(handle)
@@ -395,7 +395,7 @@ def test_a_client_that_goes_away_is_accounted_for(one):
     running = one(handle)
     with running.connect() as connection:
         connection.sendall(post())
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert running.records(1)[0]["errors"] == ["client_gone"]
 
@@ -413,7 +413,7 @@ def test_a_connection_that_the_server_closed_is_not_used_for_a_post(tmp_path):
     with upstream(handle) as server, proxy(tmp_path, server.url) as running:
         for number in range(1, 21):
             assert running.exchange(post()).line == "HTTP/1.1 200 OK"
-            wait_for(lambda number=number: len(ended) == number, 10, "the server does not close")
+            wait_for(lambda number=number: len(ended) == number, "the server does not close")
             assert len(posts) == number
 
 
@@ -455,7 +455,7 @@ def test_a_slow_reader_stops_the_sender(one):
             threading.Event().wait(0.3)
             return before == sent
 
-        wait_for(stalls, 20, "the sender goes on although nobody reads")
+        wait_for(stalls, "the sender goes on although nobody reads")
         assert sent < size // 2
         received = 1
         while data := connection.recv(2**20):
@@ -495,20 +495,20 @@ def test_it_finishes_what_is_in_flight_and_ends_with_0(one, number):
         with connection.makefile("rb") as file:
             read_message(file)
             asked.set()
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE)
             connection.sendall(OK)
 
     running = one(handle)
     with running.connect() as connection, running.connect() as idle, connection.makefile("rb") as file:
         connection.sendall(post())
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE)
         running.process.send_signal(number)
         assert idle.recv(1) == b""
         go_on.set()
         answer = read_message(file)
         assert answer.line == "HTTP/1.1 200 OK"
         assert answer.all("Connection") == ["close"]
-    assert running.process.wait(20) == 0
+    assert running.process.wait(PATIENCE) == 0
     assert len(list(running.log.glob("*.csv"))) == 1
     assert "1 exchanges seen, 1 stored" in running.stderr
     assert not [path for path in (running.log / ".spool").iterdir() if path.is_dir()]
@@ -524,7 +524,6 @@ def test_kill_9_loses_no_answered_request(tmp_path):
         assert {path.stem for path in running.wait_for_files("*.csv", 50)} == set(ids)
         wait_for(
             lambda: not [path for path in (running.log / ".spool").iterdir() if path.is_dir()],
-            20,
             "the drain left the dead proxy's directory",
         )
 
@@ -535,7 +534,7 @@ def test_two_proxies_may_share_one_log(tmp_path):
         with proxy(tmp_path / "a", url, "--log", log) as a, proxy(tmp_path / "b", url, "--log", log) as b:
             for each in (a, b) * 10:
                 each.exchange(post())
-            wait_for(lambda: len(list((tmp_path / "log").glob("*.csv"))) == 20, 20, "not all 20 are in the log")
+            wait_for(lambda: len(list((tmp_path / "log").glob("*.csv"))) == 20, "not all 20 are in the log")
 
 
 def test_a_port_that_is_taken_is_one_line(echo):

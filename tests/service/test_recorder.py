@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mooring.demo.processes import wait_for
 from mooring.exchange import in_sample
 from mooring.spool import last_ledger, writers
 from peers import OK, Proxy, answering, post, proxy, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 SECRET = b"S3CRET-4711"
 KEY = "a key"
@@ -39,7 +39,7 @@ def one(tmp_path):
 
 def stored(running: Proxy, count: int) -> dict:
     """Return the ledger once it says that so many exchanges are stored."""
-    wait_for(lambda: running.stats()["ledger"]["stored"] == count, 20, f"not {count}: {running.stats()}")
+    wait_for(lambda: running.stats()["ledger"]["stored"] == count, f"not {count}: {running.stats()}")
     ledger = running.stats()["ledger"]
     assert ledger["balance"] == 0
     return ledger
@@ -64,13 +64,13 @@ def test_what_has_no_append_of_its_own_is_in_the_account_of_a_killed_process_too
         running.exchange(post())
     past = running.log / ".spool" / "ledger.json"
     spooled = running.stats()["spool_bytes"]
-    wait_for(lambda: running.stats()["spool_bytes"] == spooled, 5, "it goes on writing")
-    wait_for(lambda: any(b"ledger" in path.read_bytes() for path in past.parent.glob("*/*.open")), 5, "no account")
+    wait_for(lambda: running.stats()["spool_bytes"] == spooled, "it goes on writing")
+    wait_for(lambda: any(b"ledger" in path.read_bytes() for path in past.parent.glob("*/*.open")), "no account")
     # The account is written four times a second.
-    wait_for(lambda: in_spool(past.parent)["seen"] == 10, 5, "what was left out is not in the spool")
+    wait_for(lambda: in_spool(past.parent)["seen"] == 10, "what was left out is not in the spool")
     running.process.kill()
     running.process.wait()
-    wait_for(past.exists, 20, "nobody cleared up")
+    wait_for(past.exists, "nobody cleared up")
     assert json.loads(past.read_bytes())["ledger"][1:5] == [10, 0, 0, 10]
 
 
@@ -167,7 +167,7 @@ def test_nothing_of_a_secret_is_on_the_disk_while_it_runs_or_after(one, log_form
     ledger = stored(running, len(CASES))
     assert ledger["errors"]["unredactable"] == len(marked)
     running.process.terminate()
-    assert running.process.wait(40) == 0
+    assert running.process.wait(PATIENCE) == 0
     assert holds_secret(running.directory) == []
     if log_format == "parquet":
         table = pd.concat(
@@ -212,7 +212,7 @@ def test_a_hash_without_a_key_and_rules_that_mean_nothing_are_refused(tmp_path):
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=PATIENCE,
                 check=False,
             )
             assert result.returncode == 2
@@ -239,7 +239,7 @@ def payloads(running: Proxy, count: int) -> list[dict]:
             for row in pq.ParquetFile(path).read().to_pylist()
         ]
 
-    wait_for(lambda: len(rows()) >= count, 20, f"no {count} rows: {running.stderr}")
+    wait_for(lambda: len(rows()) >= count, f"no {count} rows: {running.stderr}")
     return rows()
 
 
@@ -272,7 +272,7 @@ def test_metrics_are_prometheuss_and_agree_with_the_stats(one, workers):
     answers = [*[OK, answer(b'{"message": "no"}', 400)] * 10, OK]
     flags = ("--sample", "0.5", "--workers", workers)
     running = one(scripted(answers), *flags)
-    wait_for(lambda: running.admin("/readyz") == (200, "ready\n"), 20, "it is not ready")
+    wait_for(lambda: running.admin("/readyz") == (200, "ready\n"), "it is not ready")
     with running.connect() as connection, connection.makefile("rb") as file:
         for _ in range(20):
             connection.sendall(post())
@@ -323,6 +323,6 @@ def test_a_spool_that_is_a_file_leaves_the_proxy_alive_and_not_ready(one, tmp_pa
     assert (ledger["seen"], ledger["dropped"], ledger["balance"]) == (3, {"spool_unwritable": 3}, 0)
     assert "nothing can be stored now" in running.stderr
     (tmp_path / "spool").unlink()
-    wait_for(lambda: running.admin("/readyz")[0] == 200, 10, "it does not recover")
+    wait_for(lambda: running.admin("/readyz")[0] == 200, "it does not recover")
     assert running.exchange(post()).line == "HTTP/1.1 200 OK"
     assert stored(running, 1)["seen"] == 4

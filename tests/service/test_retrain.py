@@ -15,10 +15,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from mooring.monitor.state import State
-from retrain_places import champion, configured, mooring
+from mooring.retrain import evaluation, job
+from mooring.retrain.machine import Retraining
+from mooring.retrain.tickets import Cause, TicketError, Tickets
+from retrain_places import champion, configured, mooring, settings
 from retraining import CHAMPION, MODEL, TRAIN, judged, labelled_log, python
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -96,13 +99,13 @@ def test_a_retraining_can_be_cancelled_with_its_job(place):
     configured(place, [sys.executable, "-c", code])
     with subprocess.Popen([sys.executable, "-m", "mooring", "retrain", "--now"], cwd=place) as running:
         try:
-            wait_for(lambda: pid.exists() and bool(pid.read_text()), 60, "the job does not begin")
+            wait_for(lambda: pid.exists() and bool(pid.read_text()), "the job does not begin")
             running.send_signal(signal.SIGINT)
-            assert running.wait(30) == 130
+            assert running.wait(PATIENCE) == 130
             job = int(pid.read_text())
             os.kill(job, 0)
             mooring("retrain", "cancel", "1", cwd=place)
-            wait_for(lambda: not alive(job), 30, "the job goes on")
+            wait_for(lambda: not alive(job), "the job goes on")
         finally:
             running.kill()
     assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
@@ -166,3 +169,38 @@ def test_a_dry_run_changes_nothing(place):
     assert "holdout: 120 rows" in text
     assert "train.py" in text
     assert json.loads(mooring("history", "--json", cwd=place)) == []
+
+
+def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_path):
+    tickets = Tickets(state)
+    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
+    tickets.move(ticket, "cancelled", "cancelled")
+    running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
+    with pytest.raises(TicketError, match="ended meanwhile"):
+        running._begin(tickets, ticket, tmp_path / "job", ["sleep", "600"], {})
+    assert isinstance(job.look(tmp_path / "job"), job.Ended | job.Lost)  # it may not even have begun
+
+
+def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_monitor(state, tmp_path):
+    tickets = Tickets(state)
+    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
+    ticket = tickets.move(ticket, "training", "dataset", attempt=1)
+    directory = tmp_path / "all" / Path(ticket.directory).name / "attempt-1"
+    job.start(directory, ["sleep", "600"], env={}, timeout=600)
+    try:
+        tickets.move(ticket, "cancelled", "cancelled", who="ann (dashboard)")
+        running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
+        assert not running.go_on()
+        assert isinstance(job.look(directory), job.Ended | job.Lost)
+    finally:
+        job.stop(directory)
+
+
+def test_the_gates_process_tells_a_reason_and_no_traceback(tmp_path):
+    (tmp_path / "test.csv").write_text("a\n1\n")
+    argv = evaluation.command(
+        settings(), model=MODEL, champion=None, candidate="1", holdout=tmp_path / "test.csv", label="quality",
+        output=tmp_path / "out.json",
+    )  # fmt: skip
+    with pytest.raises(evaluation.EvaluationError, match=r"^the holdout has no column quality"):
+        evaluation.run(argv)

@@ -11,6 +11,7 @@ import pytest
 
 from labelled_logs import label_all, make
 from monitoring import Traffic
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -36,5 +37,5 @@ def test_made_by_several_at_once_it_is_made_once(log, tmp_path):
         )
         for _ in range(2)
     ]
-    answers = [one.communicate(timeout=60)[0] for one in makers]
+    answers = [one.communicate(timeout=PATIENCE)[0] for one in makers]
     assert answers[0] == answers[1] == f"{make(log, tmp_path / 'data').created.isoformat()}\n"

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mooring.config import RetrainSettings
-from mooring.demo.processes import wait_for
 from mooring.monitor.alerts import sign
 from mooring.retrain import job
+from waiting import wait_for
 
 WAIT = 60.0
 DATA = {"data": Path("/data/training.parquet"), "ticket": "t-1", "model": "wine", "directory": Path("/jobs/1")}
@@ -32,7 +32,7 @@ def start(directory: Path, code: str, *, timeout: float = 600.0, grace: float = 
 
 
 def ended(directory: Path) -> job.Ended:
-    wait_for(lambda: not isinstance(job.look(directory), job.Running), WAIT, f"the job in {directory} runs on")
+    wait_for(lambda: not isinstance(job.look(directory), job.Running), f"the job in {directory} runs on")
     found = job.look(directory)
     assert isinstance(found, job.Ended), found
     return found
@@ -53,7 +53,7 @@ def alive(pid: int) -> bool:
 
 
 def pid_in(path: Path) -> int:
-    wait_for(lambda: path.exists() and path.read_text().endswith("\n"), WAIT, f"there is no {path}")
+    wait_for(lambda: path.exists() and path.read_text().endswith("\n"), f"there is no {path}")
     return int(path.read_text())
 
 
@@ -174,9 +174,7 @@ def test_it_outlives_whoever_started_it(tmp_path):
     )
     process = subprocess.Popen(python(starter), start_new_session=True)
     try:
-        wait_for(
-            lambda: (tmp_path / "job" / job.OUTPUT).exists() and "begun" in said(tmp_path / "job"), WAIT, "no job"
-        )
+        wait_for(lambda: (tmp_path / "job" / job.OUTPUT).exists() and "begun" in said(tmp_path / "job"), "no job")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -190,8 +188,8 @@ def test_where_its_wrapper_is_killed_all_of_it_ends_and_it_is_lost(tmp_path):
     start(tmp_path, STUBBORN, HERE=str(tmp_path))
     pids = [pid_in(tmp_path / name) for name in ("own", "child")]
     os.kill(wrapper(tmp_path), signal.SIGKILL)
-    wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), WAIT, "the job is not lost")
-    wait_for(lambda: not any(map(alive, pids)), WAIT, "something runs on")
+    wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), "the job is not lost")
+    wait_for(lambda: not any(map(alive, pids)), "something runs on")
     job.stop(tmp_path)
     start(tmp_path, "print('again')")
     assert isinstance(job.look(tmp_path), job.Lost)  # another attempt takes another directory
@@ -201,7 +199,7 @@ def test_whoever_was_killed_before_the_program_began_leaves_a_lost_job(tmp_path)
     start(tmp_path, "pass")
     ended(tmp_path)
     (tmp_path / "result.json").unlink()  # as it is right after the order was written
-    wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), WAIT, "the job is not lost")
+    wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), "the job is not lost")
 
 
 def test_what_the_program_leaves_behind_is_not_waited_for(tmp_path):
@@ -215,7 +213,7 @@ print("ended")
     assert ended(tmp_path).code == 0
     assert said(tmp_path) == "ended\n"
     pid = pid_in(tmp_path / "child")
-    wait_for(lambda: not alive(pid), WAIT, "what it left behind runs on")
+    wait_for(lambda: not alive(pid), "what it left behind runs on")
 
 
 def test_the_wrapper_is_light():

@@ -13,8 +13,8 @@ import pyarrow.dataset as ds
 import pytest
 
 from mooring.capture.proxy.routes import parse_upstreams
-from mooring.demo.processes import wait_for
 from peers import post, proxy, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 
 def answering_with(prediction: float, got: list | None = None, wait: threading.Event | None = None):
@@ -27,7 +27,7 @@ def answering_with(prediction: float, got: list | None = None, wait: threading.E
                 if got is not None:
                     got.append(request)
                 if wait is not None:
-                    assert wait.wait(20)
+                    assert wait.wait(PATIENCE)
                 connection.sendall(head + body)
 
     return handle
@@ -51,9 +51,9 @@ def versions(tmp_path):
 def put_upstreams(running, upstreams) -> tuple[int, str]:
     import re
 
-    wait_for(lambda: "counts on" in running.stderr, 20, "no admin port")
+    wait_for(lambda: "counts on" in running.stderr, "no admin port")
     port = int(re.search(r"counts on http://127\.0\.0\.1:(\d+)/", running.stderr)[1])
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     body = upstreams if isinstance(upstreams, str) else json.dumps(upstreams)
     connection.request("PUT", "/upstreams", body)
     answer = connection.getresponse()
@@ -80,7 +80,7 @@ def logged(running, count: int, what: str = "inferences") -> list[dict]:
         root = running.log / what
         return ds.dataset(root, format="parquet").to_table().to_pylist() if root.exists() else []
 
-    wait_for(lambda: len(read()) >= count, 30, f"no {count} rows in the log: {running.stderr}")
+    wait_for(lambda: len(read()) >= count, f"no {count} rows in the log: {running.stderr}")
     return read()
 
 
@@ -136,9 +136,9 @@ def test_servers_are_changed_under_traffic_without_a_failed_request(versions):
         upstreams += [{"version": "4", "url": urls["4"], "variant": "canary", "share": share}]
         assert put_upstreams(running, upstreams)[0] == 200
         before = sum(found.values())
-        wait_for(lambda before=before: sum(found.values()) > before + 100, 30, "no requests")
+        wait_for(lambda before=before: sum(found.values()) > before + 100, "no requests")
     assert put_upstreams(running, [{"version": "4", "url": urls["4"]}])[0] == 200
-    wait_for(lambda: {version for version, _ in ask(running, 10)} == {"4"}, 20, "version 4 does not answer")
+    wait_for(lambda: {version for version, _ in ask(running, 10)} == {"4"}, "version 4 does not answer")
     stop.set()
     for thread in threads:
         thread.join()
@@ -154,7 +154,7 @@ def test_the_shadow_gets_copies_whose_answers_are_logged_and_not_counted(version
         upstreams += [{"version": "4", "url": shadow.url, "variant": "shadow", "share": 0.5}]
         assert put_upstreams(running, upstreams)[0] == 200
         assert set(ask(running, 100, "X-User: ann")) == {("3", '{"predictions": [3]}')}
-        wait_for(lambda: running.stats()["ledger"]["shadow"].get("stored", 0) == len(copies) > 20, 20, "no copies")
+        wait_for(lambda: running.stats()["ledger"]["shadow"].get("stored", 0) == len(copies) > 20, "no copies")
         rows = logged(running, 100 + len(copies))
         stats = running.stats()
     assert len(live) == 100

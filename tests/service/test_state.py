@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import states
-from mooring.demo.processes import wait_for
 from mooring.monitor.state import State
 from states import LOG, NOON, put, window
+from waiting import wait_for
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -68,7 +68,7 @@ def test_killed_in_the_middle_of_a_transaction_nothing_is_there_and_the_next_one
     assert state.history("wine") == []
     assert state.seen("wine", LOG, ["a"]) == set()
     lease = state.lease("monitor/wine")
-    wait_for(lease.acquire, 30, "the dead process's lease does not expire")
+    wait_for(lease.acquire, "the dead process's lease does not expire")
     lease.release()
     with run(WORK, url) as worked:
         assert worked.stdout.readline() == "done\n"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from peers import OK, Proxy, answering, post, proxy, upstream
 from s3 import S3, s3_server
+from waiting import PATIENCE, wait_for
 
 FAST = ("--segment-seconds", "0.3")
 
@@ -56,20 +56,18 @@ def send(running: Proxy, count: int) -> list[str]:
 
 def wait_for_rows(s3: S3, uri: str, ids: list[str], running: Proxy) -> None:
     """Return once these exchanges, and no others, are in the log, each once."""
-    wait_for(
-        lambda: len(s3.ids(uri)) >= len(ids), 45, f"{len(s3.ids(uri))} of {len(ids)} arrived: {running.stderr}"
-    )
+    wait_for(lambda: len(s3.ids(uri)) >= len(ids), f"{len(s3.ids(uri))} of {len(ids)} arrived: {running.stderr}")
     assert sorted(s3.ids(uri)) == sorted(ids)
     assert sorted(s3.ids(uri, "inferences")) == sorted(ids)
 
 
 def wait_for_words(running: Proxy, words: str) -> None:
-    wait_for(lambda: re.search(words, running.stderr) is not None, 30, f"{words!r} is not in {running.stderr!r}")
+    wait_for(lambda: re.search(words, running.stderr) is not None, f"{words!r} is not in {running.stderr!r}")
 
 
 def stopped(running: Proxy) -> str:
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(40) == 0
+    assert running.process.wait(PATIENCE) == 0
     return running.stderr
 
 
@@ -84,7 +82,7 @@ def drain(directory: Path, uri: str, env: dict[str, str]) -> subprocess.Complete
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -117,7 +115,7 @@ def test_wrong_credentials_are_called_so_and_nothing_is_lost(s3, start, tmp_path
         assert running.stats()["ledger"]["stored"] == 10
         assert "did not take everything in time; the rest stays in .mooring/spool" in stopped(running)
     assert s3.ids(uri) == []
-    wait_for(lambda: "drain.lock" not in open_files(spool(tmp_path)), 30, "the drain did not give up")
+    wait_for(lambda: "drain.lock" not in open_files(spool(tmp_path)), "the drain did not give up")
     assert drain(tmp_path, uri, s3.env(secret="wrong")).returncode == 1
     mended = drain(tmp_path, uri, s3.env())
     assert (mended.returncode, mended.stderr) == (0, "")
@@ -180,7 +178,7 @@ def test_it_starts_without_the_store_and_a_segment_drained_twice_changes_nothing
         ids = send(running, 10)
         wait_for_words(running, "can't be reached")
         stopped(running)
-    wait_for(lambda: "drain.lock" not in open_files(spool(tmp_path)), 30, "the drain did not give up")
+    wait_for(lambda: "drain.lock" not in open_files(spool(tmp_path)), "the drain did not give up")
     s3.switch.on()
     [writer] = writers_left(tmp_path)
     assert list(writer.glob("*.segment"))
@@ -203,7 +201,7 @@ def test_an_outage_that_the_spool_cannot_hold_is_counted_and_no_client_sees_it(s
     s3.switch.off()
     with start(uri, "--spool-max-bytes", "8000") as running:
         ids = send(running, 60)
-        wait_for(lambda: running.admin("/readyz")[0] == 503, 10, "it is ready though the spool is full")
+        wait_for(lambda: running.admin("/readyz")[0] == 503, "it is ready though the spool is full")
         ids += send(running, 20)
         ledger = running.stats()["ledger"]
         lost = ledger["dropped"]["spool_full"]
@@ -212,7 +210,7 @@ def test_an_outage_that_the_spool_cannot_hold_is_counted_and_no_client_sees_it(s
         assert ledger["stored"] == 80 - lost
         wait_for_words(running, r"not stored: \d+ exchanges so far \(spool_full: .* holds --spool-max-bytes")
         s3.switch.on()
-        wait_for(lambda: running.admin("/readyz")[0] == 200, 45, f"it does not recover: {running.stderr}")
+        wait_for(lambda: running.admin("/readyz")[0] == 200, f"it does not recover: {running.stderr}")
         ids += send(running, 10)
         stopped(running)
     logged = s3.ids(uri)

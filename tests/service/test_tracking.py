@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
-from mooring.demo.processes import free_ports, running, wait_for
+from mooring.demo.processes import running
 from mooring.monitor.schema import Verdict, Window
 from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
 from mooring.registry import log_baseline_artifact
+from ports import reserved_port
+from waiting import PATIENCE, wait_for
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -34,12 +36,12 @@ def uri(request, tmp_path_factory):
         if request.param == "store":
             yield from used(store)
             return
-        [port] = free_ports(1)
+        port = reserved_port()
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
         stores = ["--backend-store-uri", store, "--artifacts-destination", str(directory / "artifacts")]
         with running([*command, *stores], directory, directory / "server.log") as process:
             url = f"http://127.0.0.1:{port}"
-            wait_for(lambda: answers(url) or process.poll() is not None, 120, "the tracking server does not start")
+            wait_for(lambda: answers(url) or process.poll() is not None, "the tracking server does not start")
             assert process.poll() is None, (directory / "server.log").read_text()
             yield from used(url)
 
@@ -53,7 +55,7 @@ def used(uri: str):
 
 def answers(url: str) -> bool:
     try:
-        with urlopen(f"{url}/health", timeout=5):
+        with urlopen(f"{url}/health", timeout=PATIENCE):
             return True
     except OSError:
         return False
@@ -163,7 +165,7 @@ def test_a_run_that_somebody_deletes_is_made_anew_at_the_next_attempt(tracking, 
 def test_a_store_of_artifacts_that_is_not_there_is_said_and_the_metrics_are_logged_all_the_same(
     tracking, client, monkeypatch
 ):
-    [port] = free_ports(1)
+    port = reserved_port()
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
@@ -271,7 +273,7 @@ def test_a_baseline_goes_with_a_run_or_with_a_model(given):
 
 def test_a_server_that_is_not_there_is_said_and_asked_again_another_time(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    [port] = free_ports(1)
+    port = reserved_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@127.0.0.1:{port}")
     tracking = Tracking()
     for ask in (

@@ -16,6 +16,7 @@ from mooring.monitor.state import State
 from mooring.retrain.tickets import Cause, Tickets
 from mooring.rollout.rollouts import Rollouts, new
 from mooring.ui.pages import ACTIONS, PAGES
+from waiting import PATIENCE
 
 PARTS = {
     "model": "wine",
@@ -230,14 +231,14 @@ def test_it_does_not_start_where_others_could_look(
     tmp_path: Path, flags: tuple[str, ...], code: int, says: str
 ) -> None:
     command = [sys.executable, "-m", "mooring", "ui", "--port", "0", *flags]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (code, True, False)
 
 
 def test_a_taken_port_is_said(tmp_path: Path, with_token: str) -> None:
     port = with_token.rpartition(":")[2]
     command = [sys.executable, "-m", "mooring", "ui", "--port", port]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, "--port" in done.stderr) == (1, True)
 
 

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from dashboard import TOKEN, Answer, ask, dashboard
-from mooring.demo.processes import wait_for
 from mooring.monitor.schema import Alert, Verdict, Window
 from mooring.monitor.state import State
 from mooring.retrain import job
@@ -24,6 +23,7 @@ from mooring.rollout.guards import Guards, Limits
 from mooring.rollout.messages import Outcome
 from mooring.rollout.plan import parse
 from mooring.rollout.rollouts import Rollout, Rollouts, Served, moved, new
+from waiting import wait_for
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLAN = parse(["shadow 50% 1m 100", "canary 5% 1m 100"])
@@ -268,14 +268,14 @@ def test_what_a_job_says_is_shown_as_it_says_it_without_colours_and_secrets(show
     ticket = training(shown, "said", code)
     path = "/models/said/retrainings/1"
     try:
-        wait_for(lambda: "hush" in _output(ticket), 60, "the job says nothing")
+        wait_for(lambda: "hush" in _output(ticket), "the job says nothing")
         told = shown.told(path)
         assert told["job"]["running"]
         assert told["job"]["text"].startswith("epoch 1 <script>\nstore postgresql://…@db/x")
         assert "hush" not in shown.see(path)
         assert "&lt;script&gt;" in shown.see(path)
         (shown.place / "go").touch()
-        wait_for(lambda: "half" in _output(ticket), 60, "the job does not go on")
+        wait_for(lambda: "half" in _output(ticket), "the job does not go on")
         after = told["job"]["next"]
         assert shown.told(f"{path}?after={after}")["job"]["text"] == "epoch 2\n"  # half a line comes later
         assert shown.told(f"{path}?seen={told['phase']}")["job"] is None
@@ -299,7 +299,7 @@ def _output(ticket: Ticket) -> str:
 
 def test_of_long_output_the_end_is_shown(shown: Shown) -> None:
     ticket = training(shown, "long", "for at in range(100_000): print('line', at)")
-    wait_for(lambda: isinstance(job.look(attempt_directory(ticket)), job.Ended), 60, "the job does not end")
+    wait_for(lambda: isinstance(job.look(attempt_directory(ticket)), job.Ended), "the job does not end")
     told = shown.told("/models/long/retrainings/1")["job"]
     assert len(told["text"]) <= 64 * 1024
     assert told["text"].startswith("line ")

@@ -18,7 +18,6 @@ import pytest
 
 from dashboard import ask, dashboard
 from monitoring import START, Traffic
-from mooring.demo.processes import wait_for
 from mooring.exchange import Exchange, Ledger, encode, new_request_id
 from mooring.log import csv_files
 from mooring.log.labels import labels_table, write_labels
@@ -29,6 +28,7 @@ from mooring.monitor.state import State
 from mooring.spool import SpoolWriter, last_ledger, look, past_ledger, try_lock
 from peers import post, proxy, read_message, upstream
 from s3 import s3_server
+from waiting import PATIENCE, wait_for
 
 SECRETS = ("ada@example.org", "Lovelace", "Spring-1843")
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -114,7 +114,7 @@ def test_no_page_tells_what_was_redacted(tmp_path):
             for _ in answers:
                 connection.sendall(post(body, "X-Tenant: acme"))
                 ids += read_message(file).all("X-Request-Id")
-        wait_for(lambda: list(running.log.glob("payloads/**/*.parquet")), 30, running.stderr)
+        wait_for(lambda: list(running.log.glob("payloads/**/*.parquet")), running.stderr)
         with over(tmp_path) as address:
             account = told(address, "/capture")["spool"]
             assert account["account"] | {"passed": 0} == account["account"]
@@ -238,12 +238,10 @@ def test_the_account_outlives_the_drain(tmp_path):
     command = [sys.executable, "-m", "mooring", "drain", "--log", str(log), "--spool", str(spool)]
     drain = subprocess.Popen(command)
     try:
-        wait_for(
-            lambda: str(spool / "drain.lock") in _open_files(drain.pid), 20, "the drain did not look at its lock"
-        )
+        wait_for(lambda: str(spool / "drain.lock") in _open_files(drain.pid), "the drain did not look at its lock")
         assert held is not None
         held.release()
-        assert drain.wait(30) == 0
+        assert drain.wait(PATIENCE) == 0
     finally:
         drain.kill()
         drain.wait()

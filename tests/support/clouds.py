@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +22,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from mooring.demo.processes import running, wait_for
+from mooring.demo.processes import running
+from ports import reserved_port
+from waiting import PATIENCE, wait_for
 
 AZURITE = "azurite@3.35.0"  # the last that Node 20 runs
 ACCOUNT = "mooring"
@@ -44,11 +45,6 @@ class Cloud(NamedTuple):
         return f"{self.scheme}://{bucket}/{name}"
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
 # Azure: Microsoft's own emulator, a program for Node.
 
 
@@ -63,7 +59,7 @@ def azurite() -> Path:
     directory.mkdir(exist_ok=True)
     command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(directory), AZURITE]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         reason = done.stderr
     except subprocess.TimeoutExpired:
         reason = "it takes too long"
@@ -84,7 +80,7 @@ def make_container(port: int, name: str) -> None:
         "x-ms-version": version,
         "Content-Length": "0",
     }
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("PUT", f"{path}?restype=container", headers=headers)
     answer = connection.getresponse()
     assert answer.status == 201, answer.read()
@@ -98,7 +94,7 @@ def azure(directory: Path) -> Iterator[Cloud]:
     log = directory / "azurite.log"
     with running([*command, "--skipApiVersionCheck", "--disableTelemetry"], directory, log):
         pattern = r"successfully listens on http://127\.0\.0\.1:(\d+)"
-        wait_for(lambda: re.search(pattern, log.read_text()) is not None, 60, f"Azurite does not start; see {log}")
+        wait_for(lambda: re.search(pattern, log.read_text()) is not None, f"Azurite does not start; see {log}")
         port = int(re.search(pattern, log.read_text())[1])
         make_container(port, "logs")
         env = {
@@ -106,7 +102,7 @@ def azure(directory: Path) -> Iterator[Cloud]:
             "AZURE_STORAGE_ACCOUNT_KEY": KEY,
             "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{ACCOUNT}",
         }
-        nowhere = f"http://127.0.0.1:{closed_port()}/{ACCOUNT}"
+        nowhere = f"http://127.0.0.1:{reserved_port()}/{ACCOUNT}"
         yield Cloud(
             "az",
             env,
@@ -207,7 +203,7 @@ def google(directory: Path) -> Iterator[Cloud]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         env = {"GOOGLE_BASE_URL": f"http://127.0.0.1:{server.server_port}", "GOOGLE_BEARER_TOKEN": TOKEN}
-        nowhere = f"http://127.0.0.1:{closed_port()}"
+        nowhere = f"http://127.0.0.1:{reserved_port()}"
         yield Cloud("gs", env, env | {"GOOGLE_BEARER_TOKEN": "x"}, env | {"GOOGLE_BASE_URL": nowhere})
     finally:
         server.shutdown()

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from waiting import PATIENCE
+
 TOKEN = "a token that nobody guesses"
 
 
@@ -57,7 +59,7 @@ def dashboard(
             yield address
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE)
             assert process.stdout is not None
             process.stdout.close()
 
@@ -76,7 +78,7 @@ def ask(
     if bearer is not None:
         given["Authorization"] = f"Bearer {bearer}"
     place = urlsplit(address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
     try:
         connection.request(method, path, body, given)
         answer = connection.getresponse()

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 
 from mooring.monitor.state import State
 from mooring.rollout.rollouts import Rollouts
+from waiting import PATIENCE
 
 DEMO = "sklearn-monitor"
 
@@ -23,7 +24,7 @@ def demo(directory: Path, *options: str) -> tuple[Path, str]:
     """Run the demonstration to its end, and return its directory and what it printed."""
     command = [sys.executable, "-m", "mooring", "demo", "--dir", str(directory / "d"), *options]
     done = subprocess.run(
-        command, cwd=directory, env=plain_environ(), capture_output=True, text=True, check=False, timeout=900
+        command, cwd=directory, env=plain_environ(), capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return directory / "d", done.stdout

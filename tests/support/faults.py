@@ -19,8 +19,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mooring.demo.processes import wait_for
 from peers import post, proxy, read_message
+from waiting import PATIENCE, wait_for
 
 FAST = ("--segment-seconds", "0.2", "--segment-bytes", "20000")
 CLIENTS = 4
@@ -48,13 +48,13 @@ class Load:
             thread.join()
 
     def wait_for(self, count: int) -> None:
-        wait_for(lambda: len(self.answered) >= count, 30, f"only {len(self.answered)} answers")
+        wait_for(lambda: len(self.answered) >= count, f"only {len(self.answered)} answers")
 
     def _run(self, port: int) -> None:
         while not self._stop.is_set():
             try:
                 with (
-                    socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+                    socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection,
                     connection.makefile("rb") as file,
                 ):
                     while not self._stop.is_set():
@@ -87,7 +87,7 @@ def drain(log: Path) -> None:
     end = time.monotonic() + 40
     while not empty():
         assert time.monotonic() < end, list((log / ".spool").rglob("*"))
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=PATIENCE)
         time.sleep(0.05)
 
 
@@ -133,7 +133,7 @@ def drain_of(log: Path) -> int:
                     found.append(int(line.parent.name))
         return bool(found)
 
-    wait_for(runs, 20, "no drain runs")
+    wait_for(runs, "no drain runs")
     return found[0]
 
 

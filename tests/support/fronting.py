@@ -18,16 +18,15 @@ import msgspec
 from mlflow import MlflowClient
 
 from mooring.config import ServeSettings
-from mooring.demo.processes import DemoError, wait_for
 from mooring.monitor.state import State
 from mooring.rollout import messages
 from mooring.rollout.messages import Outcome, Outcomes, Replay, Replayed, Route, Server, Serving, Want
 from mooring.rollout.rollouts import Rollout, Rollouts
 from mooring.rollout.start import Start
+from waiting import PATIENCE, wait_for
 
 STATE = "sqlite:///state.db"
 ANSWER = b'{"predictions": [1.0]}'
-SECONDS = 120
 
 
 def make_registry(directory: Path, versions: int = 4) -> None:
@@ -117,7 +116,7 @@ class Front:
         if self.process is not None and self.process.poll() is None:
             self._socket.close()
             try:
-                self.process.wait(20)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -167,7 +166,7 @@ class Front:
                     self.send(msgspec.structs.replace(self.replayed, version=message.version))
         self.say_serving()
 
-    def until(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         """Go on as a front does until something holds."""
 
         def holds() -> bool:
@@ -175,11 +174,11 @@ class Front:
             return bool(condition())
 
         try:
-            wait_for(holds, seconds, "")
-        except DemoError:
+            wait_for(holds, "")
+        except AssertionError:
             rollout = self.rollout()
             raise AssertionError(
-                f"not within {seconds} s; wanted {self.wants[-3:]}; {rollout and rollout.status}; "
+                f"it does not happen; wanted {self.wants[-3:]}; {rollout and rollout.status}; "
                 f"{self.log.read_text()}"
             ) from None
         self.pump()  # what was wanted before it held
@@ -220,6 +219,6 @@ class Front:
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(20)
+        code = self.process.wait(PATIENCE)
         self._socket.close()
         return code

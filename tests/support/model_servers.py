@@ -21,6 +21,7 @@ from mooring.config import ServeSettings
 from mooring.rollout.messages import Model
 from mooring.rollout.servers import Servers
 from serving import JSON, Answer
+from waiting import PATIENCE
 
 CODE = '''
 import os, sys, time
@@ -87,7 +88,7 @@ class UnixConnection(HTTPConnection):
     """A connection to a Unix socket."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=60)
+        super().__init__("localhost", timeout=PATIENCE)
         self._path = path
 
     def connect(self) -> None:

@@ -13,7 +13,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
-from mooring.demo.processes import free_ports, running, wait_for
+from mooring.demo.processes import running
+from waiting import PATIENCE, wait_for
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 22\r\n\r\n{"predictions": [6.0]}'
 BODY = b'{"dataframe_split": {"columns": ["pH"], "data": [[3.1]]}}'
@@ -118,7 +119,7 @@ class Proxy(NamedTuple):
         return (self.directory / "proxy.log").read_text()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def exchange(self, request: bytes, *, head: bool = False) -> Message:
         """Send `request` on a connection of its own, and return the answer."""
@@ -129,8 +130,8 @@ class Proxy(NamedTuple):
     def admin(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Return status and body of the admin port's answer."""
         pattern = r"counts on http://127\.0\.0\.1:(\d+)/"
-        wait_for(lambda: re.search(pattern, self.stderr) is not None, 20, f"no admin port: {self.stderr}")
-        connection = HTTPConnection("127.0.0.1", int(re.search(pattern, self.stderr)[1]), timeout=20)
+        wait_for(lambda: re.search(pattern, self.stderr) is not None, f"no admin port: {self.stderr}")
+        connection = HTTPConnection("127.0.0.1", int(re.search(pattern, self.stderr)[1]), timeout=PATIENCE)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -144,7 +145,6 @@ class Proxy(NamedTuple):
     def wait_for_files(self, pattern: str, count: int) -> list[Path]:
         wait_for(
             lambda: len(list(self.log.glob(pattern))) >= count,
-            20,
             f"no {count} {pattern} in {self.log}: {self.stderr}",
         )
         return sorted(self.log.glob(pattern))
@@ -157,8 +157,7 @@ class Proxy(NamedTuple):
 def proxy(
     directory: Path, url: str, *flags: str, log_format: str = "csv", env: Mapping[str, str] | None = None
 ) -> Iterator[Proxy]:
-    [port] = free_ports(1)
-    command = [sys.executable, "-m", "mooring", "proxy", "--upstream", url, "--port", str(port)]
+    command = [sys.executable, "-m", "mooring", "proxy", "--upstream", url, "--port", "0"]
     if env:
         command = ["env", *(f"{name}={value}" for name, value in env.items()), *command]
     directory.mkdir(parents=True, exist_ok=True)
@@ -166,12 +165,14 @@ def proxy(
     with running(
         [*command, "--log", str(directory / "log"), "--format", log_format, *flags], directory, stderr
     ) as process:
-        wait_for(
-            lambda: "listening on" in stderr.read_text() or process.poll() is not None,
-            20,
-            f"the proxy did not start: {stderr.read_text()}",
-        )
-        yield Proxy(port, process, directory)
+
+        def port() -> int | None:
+            assert process.poll() is None, stderr.read_text()
+            found = re.search(r"listening on http://\S+:(\d+) ", stderr.read_text())
+            return int(found[1]) if found else None
+
+        wait_for(port, "the proxy does not listen")
+        yield Proxy(port(), process, directory)
 
 
 def post(body: bytes = BODY, *headers: str, path: str = "/invocations", version: str = "1.1") -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
+from waiting import PATIENCE, wait_for
 
 _SETTINGS = {"listen_addresses": "", "fsync": "off", "shared_buffers": "16MB", "max_connections": "40"}
 
@@ -79,11 +79,11 @@ def postgres() -> Iterator[Postgres]:
             process = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output, **who)
         try:
             server = Postgres(directory, bin, process)
-            wait_for(lambda: server.is_up() or process.poll() is not None, 60, "PostgreSQL does not start")
+            wait_for(lambda: server.is_up() or process.poll() is not None, "PostgreSQL does not start")
             assert process.poll() is None, log.read_text()
             yield server
         finally:
             process.send_signal(signal.SIGINT)  # at once, whoever is connected
-            process.wait(40)
+            process.wait(PATIENCE)
     finally:
         shutil.rmtree(directory)

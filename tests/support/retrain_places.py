@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mooring.config import RetrainSettings
 from retraining import MODEL
+from waiting import PATIENCE
 
 TRAINS = (sys.executable, "train.py", "{data}")
 
@@ -28,7 +30,7 @@ def mooring(*arguments: str, cwd: Path, code: int = 0) -> str:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr
@@ -39,3 +41,7 @@ def champion() -> str:
     import mlflow
 
     return str(mlflow.MlflowClient().get_model_version_by_alias(MODEL, "champion").version)
+
+
+def settings(**changed: Any) -> RetrainSettings:
+    return RetrainSettings(**{"model": MODEL, "retrain_command": "train {data}", **changed})

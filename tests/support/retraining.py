@@ -16,6 +16,7 @@ from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
 from mooring.monitor.schema import Assessment, Status, Verdict, Window
 from mooring.monitor.state import State
+from waiting import PATIENCE
 
 MODEL = "wine"
 TRAIN = """
@@ -60,7 +61,7 @@ def python(code: str, *arguments: str, cwd: Path, env: dict[str, str] | None = N
         cwd=cwd,
         env={**os.environ, **(env or {})},
         check=True,
-        timeout=300,
+        timeout=PATIENCE,
         stdout=subprocess.DEVNULL,
     )
 

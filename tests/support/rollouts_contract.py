@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mooring.monitor import alerts
 from mooring.monitor.leases import LeaseLost
 from mooring.monitor.state import State
 from mooring.retrain.history import history
@@ -154,21 +153,6 @@ def test_what_is_served_is_known_by_host_and_by_what_it_follows(state):
     found.put_serving(two)
     assert found.serving("wine") == [fixed, two]
     assert found.models() == ["wine"]
-
-
-def test_an_alert_about_a_rollout_is_sent_by_who_rolls_out_and_once(state, tmp_path):
-    rollout = begun(state)
-    channel = alerts.Command(["tee", "-a", f"{tmp_path}/told"])
-    for _ in range(2):
-        with state.begin() as tx:
-            alerts.enqueue_rollback(tx, rollout.id, "wine", "2", "1", 1, "errors: all of them", [channel])
-    assert alerts.deliver(state, "wine", [channel]) == []
-    [told] = alerts.deliver(state, "wine", [channel], rollouts=True)
-    assert (told.status, told.rollout_id, told.verdict_id) == ("sent", rollout.id, None)
-    assert alerts.deliver(state, "wine", [channel], rollouts=True) == []
-    text = (tmp_path / "told").read_text()
-    assert '"text":"wine version 2 was rolled back, version 1 answers: errors: all of them"' in text
-    assert text.count('"about":"rollout"') == 1
 
 
 def test_the_history_shows_a_rollout_with_its_retraining_or_alone(state):

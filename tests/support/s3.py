@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.config import Config
 
-from mooring.demo.processes import free_ports, running, wait_for
+from mooring.demo.processes import running
+from ports import reserved_port
+from waiting import wait_for
 
 REGION = "us-east-1"
 ANYTHING = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
@@ -130,7 +132,7 @@ class S3:
 
 @contextmanager
 def s3_server(directory: Path) -> Iterator[S3]:
-    [port] = free_ports(1)
+    port = reserved_port()
     log = directory / "moto.log"
     command = ["env", f"INITIAL_NO_AUTH_ACTION_COUNT={SETTING_UP}", sys.executable, "-m", "moto.server"]
     with running([*command, "-p", str(port)], directory, log):
@@ -140,7 +142,7 @@ def s3_server(directory: Path) -> Iterator[S3]:
                 return True
             return False
 
-        wait_for(up, 60, f"moto does not listen on {port}; see {log}")
+        wait_for(up, f"moto does not listen on {port}; see {log}")
         store = S3(port)
         try:
             yield store

@@ -19,7 +19,8 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, NamedTuple
 
-from mooring.demo.processes import running, wait_for, wait_until_up
+from mooring.demo.processes import running, wait_until_up
+from waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PROXY_SERVER = [sys.executable, str(ROOT / "proxy_server.py")]
@@ -63,7 +64,7 @@ def ask(
     if not isinstance(body, str | bytes | None):
         body = json.dumps(body)
     headers = {**(headers or {}), **({"Content-Type": content_type} if content_type else {})}
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, body.encode() if isinstance(body, str) else body, headers)
         answer = connection.getresponse()
@@ -94,9 +95,9 @@ def visible(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
 
 
-def table(path: Path, seconds: float = 10) -> tuple[list[str], list[list[str]]]:
+def table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return header and lines of a CSV file, which is waited for."""
-    wait_for(path.exists, seconds, f"{path} is not there after {seconds:.0f} seconds")
+    wait_for(path.exists, f"{path} is not there")
     header, *lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
     return header, lines
 
@@ -109,7 +110,7 @@ def numbers(lines: Sequence[Sequence[Any]]) -> list[list[float]]:
 def error_file(directory: Path, request_id: str | None) -> dict[str, Any]:
     """Return what was logged of a request that failed; it is waited for."""
     path = directory / "errors" / f"{request_id}.json"
-    wait_for(path.exists, 10, f"{path} is not there")
+    wait_for(path.exists, f"{path} is not there")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -125,9 +126,9 @@ def drains(directory: Path) -> list[int]:
     return found
 
 
-def wait_until_drained(directory: Path, seconds: float = 15) -> None:
+def wait_until_drained(directory: Path) -> None:
     """Return once no process drains a spool in `directory`."""
-    wait_for(lambda: not drains(directory), seconds, f"still draining in {directory}: {drains(directory)}")
+    wait_for(lambda: not drains(directory), f"still draining in {directory}: {drains(directory)}")
 
 
 # Servers
@@ -146,15 +147,15 @@ class Server:
     def said(self) -> str:
         return self.output.read_text(encoding="utf-8")
 
-    def wait_until_up(self, seconds: float = 120) -> Server:
+    def wait_until_up(self) -> Server:
         """Return this server once it answers."""
-        wait_until_up(self.port, self.process, self.output, seconds)
+        wait_until_up(self.port, self.process, self.output, PATIENCE)
         return self
 
     def end(self, number: int = signal.SIGTERM) -> Account:
         """Send this proxy a signal, wait until it has ended, and return its last account."""
         self.process.send_signal(number)
-        assert self.process.wait(40) == 0, self.said
+        assert self.process.wait(PATIENCE) == 0, self.said
         accounts = _ACCOUNT.findall(self.said)
         assert accounts, self.said
         *counts, dropped, passed = accounts[-1]
@@ -206,7 +207,7 @@ def proxying(
             assert process.poll() is None, proxy.said
             return "listening on" in proxy.said
 
-        wait_for(listens, 30, f"the proxy does not listen; see {output}")
+        wait_for(listens, f"the proxy does not listen; see {output}")
         found = re.search(r"listening on http://127\.0\.0\.1:(\d+) ", proxy.said)
         assert found, proxy.said
         proxy.port = int(found[1])

@@ -12,7 +12,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from mooring.demo.processes import wait_for
 from mooring.drift.judge import Judgement, Result
 from mooring.monitor import migrations
 from mooring.monitor.cells import Cell, encode
@@ -22,6 +21,7 @@ from mooring.monitor.leases import LeaseHeld, LeaseLost
 from mooring.monitor.schema import VERSION_TABLE, Finding, Verdict, Window, metadata
 from mooring.monitor.state import Done, Judged, Recent, State, StateConflict
 from states import DAY, HOUR, LOG, NOON, alert, put, verdict, window
+from waiting import wait_for
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_an_exception_undoes_all_of_a_transaction(state):
 def test_a_lease_is_renewed_as_long_as_it_is_used_and_released_then(state):
     with state.lease("monitor/wine", 1.0):
         first = state.holder("monitor/wine")
-        wait_for(lambda: state.holder("monitor/wine").expires > first.expires, 20, "it is not renewed")
+        wait_for(lambda: state.holder("monitor/wine").expires > first.expires, "it is not renewed")
         with pytest.raises(LeaseHeld, match=r"monitor/wine is being done by .*:\d+"), state.lease("monitor/wine"):
             pass
         assert state.lease("monitor/beer").acquire()
@@ -187,7 +187,7 @@ def test_a_lease_is_renewed_as_long_as_it_is_used_and_released_then(state):
 def test_who_was_not_heard_of_in_time_writes_nothing_once_another_has_taken_over(state):
     slow, quick = state.lease("monitor/wine", 0.1), state.lease("monitor/wine")
     assert slow.acquire()
-    wait_for(quick.acquire, 20, "the lease does not expire")
+    wait_for(quick.acquire, "the lease does not expire")
     with pytest.raises(LeaseLost, match="another process has taken over monitor/wine"), state.begin(slow) as tx:
         tx.put_window(window(), b"")
     with pytest.raises(LeaseLost):

@@ -23,9 +23,10 @@ import mlflow
 import pandas as pd
 from mlflow.models import infer_signature
 
-from mooring.demo.processes import DemoError, running, wait_for
+from mooring.demo.processes import running
 from mooring.monitor.state import State
 from mooring.rollout.rollouts import Rollout, Rollouts
+from waiting import PATIENCE, wait_for
 
 MODEL = "wine"
 CODE = '''
@@ -94,7 +95,7 @@ def register(directory: Path) -> None:
     """
     directory.mkdir(exist_ok=True)
     command = [sys.executable, "-W", "ignore", __file__, str(directory)]
-    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
 
 
 def _register(directory: Path) -> None:
@@ -155,7 +156,7 @@ class Supervised:
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr, self.said)
@@ -168,7 +169,7 @@ class Supervised:
         with State(f"sqlite:///{self.directory / 'state.db'}") as state:
             return Rollouts(state).newest(MODEL)
 
-    def rolled_out(self, version: str, status: str, seconds: float = 120) -> Rollout:
+    def rolled_out(self, version: str, status: str) -> Rollout:
         """Wait until the newest rollout is of this version and has this status, and return it."""
 
         def there() -> bool:
@@ -177,23 +178,23 @@ class Supervised:
                 assert newest.status == status, (newest, self.said)
             return newest is not None and (newest.version, newest.status) == (version, status)
 
-        self._until(there, seconds, f"version {version} is not {status}")
+        self._until(there, f"version {version} is not {status}")
         return self.rollouts()[0]
 
-    def in_step(self, step: int, seconds: float = 120) -> Rollout:
+    def in_step(self, step: int) -> Rollout:
         """Wait until a rollout is in a step of its plan, the first being 0, and return it."""
 
         def there() -> bool:
             newest = next(iter(self.rollouts()), None)
             return newest is not None and newest.status == "stepping" and newest.step == step
 
-        self._until(there, seconds, f"no step {step}")
+        self._until(there, f"no step {step}")
         return self.rollouts()[0]
 
-    def _until(self, there: Callable[[], bool], seconds: float, failure: str) -> None:
+    def _until(self, there: Callable[[], bool], failure: str) -> None:
         try:
-            wait_for(there, seconds, failure)
-        except DemoError as error:
+            wait_for(there, failure)
+        except AssertionError as error:
             raise AssertionError(f"{error}: {self.rollouts()[:1]}\n{self.said}") from None
 
     def ask(self, body: bytes = BODY, timeout: float = 60) -> tuple[int, str | None, Any]:
@@ -210,7 +211,7 @@ class Supervised:
         return json.loads(self.admin("/stats"))
 
     def admin(self, path: str) -> str:
-        connection = HTTPConnection("127.0.0.1", self.admin_port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE)
         try:
             connection.request("GET", path)
             return connection.getresponse().read().decode()
@@ -226,7 +227,7 @@ class Supervised:
     def end(self) -> str:
         """End it with SIGTERM, and return what it said."""
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0, self.said
+        assert self.process.wait(PATIENCE) == 0, self.said
         return self.said
 
 
@@ -285,7 +286,7 @@ def wait_until_serving(found: Supervised) -> None:
         assert found.process.poll() is None, found.said
         return re.search(said, found.said) is not None
 
-    wait_for(there, 120, f"it does not serve: {(found.directory / 'serve.log').read_text()}")
+    wait_for(there, f"it does not serve: {(found.directory / 'serve.log').read_text()}")
     match = re.search(said, found.said)
     assert match is not None
     found.port, found.admin_port = int(match[1]), int(match[2])
@@ -313,7 +314,7 @@ class Load:
     def wait_for(self, more: int) -> None:
         """Wait for so many further answers."""
         before = self.count
-        wait_for(lambda: self.count >= before + more or bool(self.failures), 120, "no answers")
+        wait_for(lambda: self.count >= before + more or bool(self.failures), "no answers")
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -326,7 +327,7 @@ class Load:
             thread.join()
 
     def _run(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         while not self._stop.wait(self._pause):
             try:
                 connection.request("POST", "/invocations", BODY, {"Content-Type": "application/json"})
@@ -368,4 +369,4 @@ def goes_and_the_champion_answers(it: Supervised, version: str, reason: str, may
     tags = it.client.get_model_version("wine", version).tags
     assert tags["mooring.rollout"] == "rolled back"
     assert reason in tags["mooring.rollout.reason"]
-    wait_for(lambda: len(it.servers()) == 1, 60, f"a server of version {version} runs on")
+    wait_for(lambda: len(it.servers()) == 1, f"a server of version {version} runs on")

@@ -97,24 +97,6 @@ def test_categories_come_as_dictionaries_from_parquet_where_they_are_text(tmp_pa
     assert batch.schema.field("count").type == pa.int64()
 
 
-def test_a_csv_whose_columns_change_further_on_is_read_to_its_end(tmp_path):
-    path = tmp_path / "late.csv"
-    lines = [f"{number};{number};x{number}" for number in range(1_200_000)]
-    lines[-2] = "1.5;many;y"
-    path.write_text("\n".join(["whole;number;text", *lines]) + "\n")
-    whole = dict(columns(path))
-    assert {name: str(column.type) for name, column in whole.items()} == {
-        "whole": "double",
-        "number": "string",
-        "text": "string",
-    }
-    assert sum(batch.num_rows for batch in batches(path)) == len(whole["whole"]) == len(lines)
-    baseline = make({"number": pa.array(np.arange(1000.0))})
-    found = profile_of(path, baseline).features["number"]
-    assert found.misfits >= 1
-    assert found.values.values + found.misfits == len(lines)
-
-
 def test_files_of_a_directory_may_lack_columns_and_differ_in_type(tmp_path):
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": [1.5], "y": ["new"]}), tmp_path / "b.parquet")

@@ -223,21 +223,6 @@ def test_a_baseline_of_another_format_is_said_and_windows_wait(traffic, state):
     assert "mooring baseline build --model wine" in verdict.message
 
 
-def test_a_tracking_server_that_is_not_there_is_said_and_nothing_is_lost(traffic, state, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("mooring.monitor.baselines._AGAIN_SECONDS", 0.0)
-    monitoring = Monitoring(settings(traffic.log, state))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    traffic.write(traffic.exchanges(1000))
-    monitoring.watch.look()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert monitoring.verdicts() == [(1000, "no_baseline")]
-    assert any("MLflow at http://127.0.0.1:9 does not" in line for line in monitoring.said)
-    monitoring.keep(traffic.baseline())
-    monitoring.watch.look()
-    assert monitoring.verdicts() == [(1000, "ok")]
-
-
 def test_a_baseline_that_is_replaced_judges_what_comes_and_what_was_open(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state, window=1e9))  # none ends by the time of day
     monitoring.keep(traffic.baseline())

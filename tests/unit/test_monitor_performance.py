@@ -26,7 +26,6 @@ from mooring.monitor.alerts import Command
 from mooring.monitor.performance_results import as_dicts as performance_dicts
 from mooring.monitor.results import as_dicts
 from mooring.monitor.run import run
-from mooring.monitor.schema import Assessment
 from mooring.report.from_state import small_report, whole_report
 
 
@@ -143,48 +142,6 @@ def test_a_model_that_does_worse_alarms_and_is_told_of_once(tmp_path: Path) -> N
     assert {one["about"] for one in told} == {"performance"}
     assert told[1]["severity"] == "critical"
     assert told[1]["measures"]["rmse"]["value"] == pytest.approx(1.0, abs=0.15)
-
-
-def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    it = Labelling(tmp_path)
-    for hour in range(4):
-        it.ask(100, hour=hour)
-    rows = it.rows()
-    it.label(rows.iloc[:400])
-
-    whole = Labelling(tmp_path, state=f"sqlite:///{tmp_path}/whole.db")
-    whole.monitoring.keep(it.baseline)
-    wanted = whole.look()
-
-    from mooring.monitor import performance
-    from mooring.monitor.state import Transaction
-
-    monkeypatch.setattr(performance, "_AT_ONCE", 1)
-    monkeypatch.setattr(performance, "_BATCH_ROWS", 100)
-    done = Transaction.put_assessment
-    for survived in range(4):
-        count = iter(range(100))
-
-        def put(tx: Transaction, one: Assessment, count=count, survived=survived) -> None:
-            if next(count) == survived:
-                raise KeyboardInterrupt
-            done(tx, one)
-
-        monkeypatch.setattr(Transaction, "put_assessment", put)
-        with pytest.raises(KeyboardInterrupt):
-            it.again().watch.look()
-    monkeypatch.setattr(Transaction, "put_assessment", done)
-    it.again().watch.look()
-
-    def told(one: Assessment) -> tuple:
-        return one.id, one.look, one.status, one.labelled, one.chance, one.measures
-
-    assert [told(one) for one in it.found()] == [told(one) for one in wanted]
-    assert len(wanted) == 4
-    it.again().watch.look()
-    assert [told(one) for one in it.found()] == [told(one) for one in wanted]
 
 
 def test_few_labels_wait_for_more_and_a_model_without_a_baseline_is_measured(tmp_path: Path) -> None:

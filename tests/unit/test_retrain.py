@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from mooring.cli import main
-from mooring.config import RetrainSettings
 from mooring.monitor.state import State
-from mooring.retrain import evaluation, job
-from mooring.retrain.machine import Retraining
 from mooring.retrain.tickets import Cause, Promotion, TicketError, Tickets
 from mooring.retrain.trigger import ask
-from retrain_places import configured
+from retrain_places import configured, settings
 from retraining import MODEL, assessed, judged
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -28,10 +24,6 @@ DAY = timedelta(days=1)
 def state(tmp_path: Path) -> Iterator[State]:
     with State(f"{tmp_path}/state.db") as opened:
         yield opened
-
-
-def settings(**changed: Any) -> RetrainSettings:
-    return RetrainSettings(**{"model": MODEL, "retrain_command": "train {data}", **changed})
 
 
 @pytest.mark.parametrize(
@@ -186,38 +178,3 @@ def test_a_server_that_was_not_restarted_calls_for_nothing(state):
     answer = ask(state, MODEL, settings(), NOW)
     assert answer.cause is None
     assert "restart the server" in answer.reason
-
-
-def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_path):
-    tickets = Tickets(state)
-    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
-    tickets.move(ticket, "cancelled", "cancelled")
-    running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
-    with pytest.raises(TicketError, match="ended meanwhile"):
-        running._begin(tickets, ticket, tmp_path / "job", ["sleep", "600"], {})
-    assert isinstance(job.look(tmp_path / "job"), job.Ended | job.Lost)  # it may not even have begun
-
-
-def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_monitor(state, tmp_path):
-    tickets = Tickets(state)
-    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
-    ticket = tickets.move(ticket, "training", "dataset", attempt=1)
-    directory = tmp_path / "all" / Path(ticket.directory).name / "attempt-1"
-    job.start(directory, ["sleep", "600"], env={}, timeout=600)
-    try:
-        tickets.move(ticket, "cancelled", "cancelled", who="ann (dashboard)")
-        running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
-        assert not running.go_on()
-        assert isinstance(job.look(directory), job.Ended | job.Lost)
-    finally:
-        job.stop(directory)
-
-
-def test_the_gates_process_tells_a_reason_and_no_traceback(tmp_path):
-    (tmp_path / "test.csv").write_text("a\n1\n")
-    argv = evaluation.command(
-        settings(), model=MODEL, champion=None, candidate="1", holdout=tmp_path / "test.csv", label="quality",
-        output=tmp_path / "out.json",
-    )  # fmt: skip
-    with pytest.raises(evaluation.EvaluationError, match=r"^the holdout has no column quality"):
-        evaluation.run(argv)

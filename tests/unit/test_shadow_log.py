@@ -341,18 +341,3 @@ def test_a_log_with_nothing_but_a_shadow_has_no_rows_to_read(tmp_path, sent):
     assert len(mooring.read_log(tmp_path / "log", variant="shadow")) == 60
     assert command("log", "head", "--log", tmp_path / "log", "--json")[0] == ""
     assert traffic(str(tmp_path / "log"), "wine", 1000) is None
-
-
-def test_what_a_batch_job_logs_as_a_shadow_is_compared_by_its_own_ids(tmp_path):
-    log = tmp_path / "log"
-    inputs, ids = {"pH": [3.1, 3.3, 3.2]}, ["a", "b", "c"]
-    mooring.log(inputs, [5.0, 7.0, 6.0], model="wine", version=1, log=log, request_ids=ids)
-    mooring.log(inputs, [5.5, 7.5, 6.5], model="wine", version=2, log=log, request_ids=ids, variant="shadow")
-    assert mooring.flush()
-    columns = ["client_request_id", "output.prediction"]
-    live, shadow = (
-        mooring.read_log(log, columns=columns, variant=variant).sort_by("client_request_id").to_pydict()
-        for variant in (None, "shadow")
-    )
-    assert live["output.prediction"] == [5.0, 7.0, 6.0]
-    assert shadow == {"client_request_id": ids, "output.prediction": [5.5, 7.5, 6.5]}
