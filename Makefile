@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test test-all bench screenshots format lock clean
+.PHONY: help setup dev demo check static test test-all bench screenshots format lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,16 +15,21 @@ dev: .venv/.dev ## the same, and what the tests need
 demo: .venv/.setup ## see it work: train, serve, log, drift; everything stops at the end
 	$(BIN)/mooring demo
 
-test: .venv/.dev ## lint, types, import directions and tests: what CI runs
+check: static ## lint, types, import directions, unit tests and the examples in docstrings: run it as you work
+	$(BIN)/pytest -n 2 -m unit tests/unit src
+
+test: static ## the same, and the tests of real servers: what CI runs
+	$(BIN)/pytest -n 2 -m "not proof"
+
+test-all: static ## everything: statistics, kills at every step, bulk, random searches
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
+	$(BIN)/pytest -n 2
+
+static: .venv/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -m "not slow"
-
-test-all: .venv/.dev ## the slow proofs too
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
-	$(BIN)/pytest
 
 bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and write docs/benchmarks.md; takes about six hours
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
@@ -41,7 +46,7 @@ bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and writ
 	$(BIN)/python bench/ui.py
 
 screenshots: .venv/.dev ## make the README's pictures of the dashboard anew; takes three minutes
-	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
+	PYTHONPATH=tests/support $(BIN)/python scripts/screenshots.py
 
 format: .venv/.dev ## put the code into shape
 	$(BIN)/ruff check --fix

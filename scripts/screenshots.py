@@ -1,7 +1,7 @@
 """Make the README's pictures of the dashboard: `make screenshots`.
 
 The demonstration closes the loop once, which takes two minutes, and its dashboard is photographed. One that has
-run already is named as an argument: PYTHONPATH=tests python scripts/screenshots.py mooring-demo
+run already is named as an argument: PYTHONPATH=tests/support python scripts/screenshots.py mooring-demo
 """
 
 from __future__ import annotations

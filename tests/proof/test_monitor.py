@@ -1,0 +1,97 @@
+"""The monitor reads what is new, judges each window once, and goes on whatever happens to it."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from monitoring import START, Monitoring, Traffic, results, settings
+from waiting import PATIENCE
+
+
+@pytest.fixture
+def traffic(tmp_path, monkeypatch) -> Traffic:
+    monkeypatch.chdir(tmp_path)  # where there is no MLflow
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Traffic(tmp_path / "log")
+
+
+@pytest.fixture
+def state(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = sys.argv[4:]
+from monitoring import Monitoring, settings
+from mooring.monitor.state import Transaction
+from pathlib import Path
+log, state, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+calls = 0
+def dying(name):
+    original = getattr(Transaction, name)
+    def patched(*args, **kwargs):
+        global calls
+        calls += 1
+        result = original(*args, **kwargs)
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(Transaction, name, patched)
+for name in ("mark_done", "put_window", "put_verdict", "prune"):
+    dying(name)
+import mooring.monitor.incoming as incoming
+incoming.CHUNK_ROWS = 1500
+Monitoring(settings(log, state)).watch.look(provisional=True)
+print(calls)
+"""
+
+
+def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_path, monkeypatch):
+    monkeypatch.setattr("mooring.monitor.incoming.CHUNK_ROWS", 1500)
+    baseline = traffic.baseline()
+    for number in range(3):
+        traffic.write(traffic.exchanges(1200, START + timedelta(hours=number), shift=0.2 * number))
+    whole = Monitoring(settings(traffic.log, f"{tmp_path}/whole.db"))
+    whole.keep(baseline)
+    whole.watch.look(provisional=True)
+    wanted = results(whole)
+    assert len(wanted) > 4
+    for nth in itertools.count(1, 3):
+        state = f"{tmp_path}/{nth}.db"
+        Monitoring(settings(traffic.log, state)).keep(baseline)
+        command = [sys.executable, "-c", KILLED, str(traffic.log), state, str(nth), str(Path(__file__).parent)]
+        first = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        again = Monitoring(settings(traffic.log, state))
+        again.watch.look(provisional=True)
+        assert results(again) == wanted
+        assert [(w.rows, w.revision) for w, _ in again.state.history("wine")] == [
+            (w.rows, w.revision) for w, _ in whole.state.history("wine")
+        ]
+        again.state.close()
+        if first.returncode == 0:
+            break
+        assert first.returncode == -signal.SIGKILL, first.stderr
+    assert nth > 10
+
+
+def test_spark_finds_what_this_process_finds(traffic, tmp_path):
+    pytest.importorskip("pyspark", reason="PySpark is not installed: make test-all installs it")
+    baseline = traffic.baseline()
+    for hour in range(3):
+        traffic.write(traffic.exchanges(700, START + timedelta(hours=hour), shift=0.3 * hour))
+    found = {}
+    for engine in ("local", "spark"):
+        monitoring = Monitoring(settings(traffic.log, f"{tmp_path}/{engine}.db", engine=engine))
+        monitoring.keep(baseline)
+        monitoring.watch.look()
+        found[engine] = results(monitoring)
+    assert found["spark"] == found["local"]
+    assert len(found["local"]) == 3

@@ -1,0 +1,66 @@
+"""The data of a retraining: each labelled row once, the newest held out, the same however often it is made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labelled_logs import label_all, make
+from monitoring import Traffic
+from mooring.retrain import dataset
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of 400 rows in 40 requests, in two objects, all labelled."""
+    traffic = Traffic(tmp_path / "log")
+    exchanges = traffic.exchanges(400, version="7")
+    traffic.write(exchanges[:25])
+    traffic.write(exchanges[25:])
+    label_all(traffic.log, exchanges)
+    return traffic.log
+
+
+KILLED = """
+import os, signal, sys
+from mooring.retrain import dataset
+steps, place = int(sys.argv[1]), 0
+def trace(frame, event, argument):
+    global place
+    if frame.f_code.co_name in ("make", "_publish", "_write", "put") and "retrain" in frame.f_code.co_filename:
+        place += event == "line"
+        if place > steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+sys.settrace(trace)
+import test_retrain_dataset as tests
+from pathlib import Path
+tests.make(Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_killed_at_any_line_it_leaves_all_or_nothing_and_can_be_made_again(log, tmp_path):
+    whole = make(log, tmp_path / "whole")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    steps, done = 0, False
+    while not done:
+        directory = tmp_path / f"at-{steps}"
+        command = [sys.executable, "-c", KILLED, str(steps), str(log), str(directory)]
+        code = subprocess.run(command, env=env, check=False).returncode
+        assert code in (0, -signal.SIGKILL)
+        done = code == 0
+        left = dataset.read(directory)
+        assert left is None or dataset._digest(Path(left.training), Path(left.holdout)) == whole.digest
+        assert make(log, directory).digest == whole.digest
+        assert {path.name for path in directory.iterdir()} == {
+            ".dataset.lock",
+            "holdout",
+            "manifest.json",
+            "training",
+        }
+        steps += 7

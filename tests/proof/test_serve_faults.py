@@ -1,0 +1,96 @@
+"""What `mooring serve` survives: bad versions, a registry that is away, two promotions at once, a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mooring.demo.processes import pings
+from ports import reserved_port
+from serving import with_environment
+from supervised import Load, Supervised, goes_and_the_champion_answers, register, supervised
+from waiting import wait_for
+
+PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("store")
+    register(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
+    directory = tmp_path_factory.mktemp("serving")
+    with supervised(directory, store, *PLAN, "--worker-memory", str(900 * 2**20)) as it:
+        yield it
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("6", "latency: "),
+        ("7", ""),
+    ],  # the one that grows goes by its memory or, as that takes time, by its latency
+    ids=["is slow", "grows"],
+)
+def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version, reason):
+    goes_and_the_champion_answers(serving_on, version, reason)
+
+
+def test_of_two_promotions_at_once_the_newest_wins(store, tmp_path):
+    plan = ("--rollout-step", "canary 50% 1h 20")
+    with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
+        it.challenge("4")
+        wait_for(lambda: bool(it.rollouts()), "nothing is rolled out")
+        it.challenge("2")
+        wait_for(lambda: it.rollouts()[0].version == "2", "the newest is not rolled out")
+        assert it.rollouts()[1].status == "superseded"
+        it.mooring("rollout", "promote", "--model", "wine")
+        it.rolled_out("2", "promoted")
+        wait_for(lambda: it.ask()[1] == "2", "version 2 does not answer")
+        assert all(one.ended is not None for one in it.rollouts())
+        assert it.aliases()["champion"] == "2"
+    assert load.failures == []
+
+
+def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering(store, tmp_path):
+    port = reserved_port()
+    command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri"]
+    command += [f"sqlite:///{store / 'mlflow.db'}"]
+    output = tmp_path / "registry.log"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            with_environment(command, {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: pings(port, "/health"), "the registry does not answer")
+        with (
+            supervised(tmp_path, store, "--workers", "2", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}") as it,
+            Load(it.port, clients=1) as load,
+        ):
+            load.wait_for(20)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            wait_for(lambda: "tried again" in it.said, "nobody noticed")
+            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "not both are ready")
+            os.kill(it.servers()[0], signal.SIGKILL)
+            wait_for(lambda: it.stats()["servers"]["1"]["crashed"] == 1, "nobody noticed")
+            wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "it is not replaced")
+            load.wait_for(50)
+        assert len(load.failures) <= 1  # what the one that crashed had in hand
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

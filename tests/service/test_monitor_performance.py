@@ -1,0 +1,26 @@
+"""The monitor joins labels to the rows of the log, and says how well the model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labelling import HOUR, Labelling, by_hand, values
+from monitoring import START
+from postgres import Postgres
+
+
+def test_assessments_are_kept_in_postgresql_alike(tmp_path: Path, postgresql: Postgres) -> None:
+    it = Labelling(tmp_path, state=postgresql.url())
+    it.ask(300)
+    rows = it.rows()
+    it.label(rows.iloc[:100])
+    it.look()
+    labelled = it.label(rows, late=2 * HOUR)
+    [one] = it.look()
+    assert (one.look, one.labelled) == (2, 300)
+    assert values(one) == pytest.approx(by_hand(labelled))
+    assert it.monitoring.state.unassessed("wine", START) == []
+    assert [each.id for each in it.monitoring.state.untracked_assessments("wine")] == [one.id]
+    it.monitoring.state.close()

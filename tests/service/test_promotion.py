@@ -1,0 +1,278 @@
+"""How the champion moves in MLflow's registry: whoever is killed at it, there is always exactly one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from mooring.monitor.tracking import TrackingError
+from mooring.retrain import registry
+from ports import reserved_port
+from waiting import PATIENCE
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+# In processes of their own: one moves the champion and is killed right before its n-th change, or is told then
+# that MLflow is away; the next says what MLflow has, moves the champion again, and says what MLflow has then.
+INTERRUPTED = """
+import json, os, shutil, sys
+import mlflow
+import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store
+from mlflow.exceptions import MlflowException
+from mooring.monitor.tracking import TrackingError
+from mooring.retrain import registry
+
+CHANGES = ("set_registered_model_alias", "delete_registered_model_alias", "transition_model_version_stage",
+           "set_model_version_tag", "set_tag")
+
+def stopping(number, how):
+    class Client(mlflow.MlflowClient):
+        made = 0
+
+        def __getattribute__(self, name):
+            method = super().__getattribute__(name)
+            if name not in CHANGES:
+                return method
+            def change(*arguments, **keywords):
+                Client.made += 1
+                if Client.made == number and how == "killed":
+                    os._exit(9)
+                if Client.made == number and how == "away":
+                    raise MlflowException("connection refused")
+                return method(*arguments, **keywords)
+            return change
+    return Client
+
+def child(work):
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), json.loads(said) if said else None
+
+def move(number=0, how=""):
+    if number:
+        mlflow.MlflowClient = stopping(number, how)
+    try:
+        registry.move_champion("wine", "2", expected="1", tags={"mooring.ticket": "t"})
+    except TrackingError as error:
+        return str(error)
+
+def state():
+    client = mlflow.MlflowClient()
+    model = client.get_registered_model("wine")
+    versions = client.search_model_versions("name='wine'")
+    return {
+        "aliases": {name: str(version) for name, version in model.aliases.items()},
+        "production": [one.version for one in versions if one.current_stage == "Production"],
+        "tags": {one.version: one.tags for one in versions},
+    }
+
+shutil.copy("mlflow.db", "before.db")
+for how in ("killed", "away"):
+    for number in range(1, 50):
+        shutil.copy("before.db", "mlflow.db")
+        code, said = child(lambda: move(number, how))
+        print(json.dumps([how, number, code, said, *child(lambda: [state(), move(), state()])[1]]), flush=True)
+        if code == 0 and said is None:
+            break
+"""
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch) -> MlflowClient:
+    """A registry with two versions of wine, each from a run: 1 is the champion, 2 the challenger."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient()
+    client.create_registered_model("wine")
+    for _ in range(2):
+        version(client)
+    client.set_registered_model_alias("wine", "champion", "1")
+    with pytest.warns(FutureWarning):
+        client.transition_model_version_stage("wine", "1", "Production")
+    client.set_registered_model_alias("wine", "challenger", "2")
+    return client
+
+
+def version(
+    client: MlflowClient, tags: dict[str, str] | None = None, run_tags: dict[str, str] | None = None
+) -> str:
+    run = client.create_run("0", tags=run_tags)
+    made = client.create_model_version("wine", source=run.info.artifact_uri, run_id=run.info.run_id, tags=tags)
+    return str(made.version)
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    return {name: str(of) for name, of in client.get_registered_model("wine").aliases.items()}
+
+
+def stages(client: MlflowClient) -> dict[str, str]:
+    return {str(one.version): one.current_stage for one in client.search_model_versions("name='wine'")}
+
+
+# Moving
+
+
+def test_the_champion_moves_and_the_old_one_is_previous(client):
+    registry.move_champion("wine", "2", expected="1", tags={"mooring.ticket": "t-1"}, at=NOON)
+    assert aliases(client) == {"champion": "2", "previous": "1"}
+    assert stages(client) == {"1": "Archived", "2": "Production"}
+    found = client.get_model_version("wine", "2")
+    told = {"mooring.promoted": "2026-03-01T12:00:00+00:00", "mooring.ticket": "t-1"}
+    assert found.tags == told
+    assert client.get_run(found.run_id).data.tags.items() >= told.items()
+    assert (registry.champion("wine"), registry.previous("wine")) == ("2", "1")
+
+
+def test_back_again(client):
+    registry.move_champion("wine", "2", expected="1")
+    registry.move_champion("wine", "1", expected="2")
+    assert aliases(client) == {"champion": "1", "previous": "2"}
+    assert stages(client) == {"1": "Production", "2": "Archived"}
+
+
+def test_moved_twice_it_is_as_moved_once(client):
+    for _ in range(2):
+        registry.move_champion("wine", "2", expected="1", at=NOON)
+    assert aliases(client) == {"champion": "2", "previous": "1"}
+
+
+def test_the_first_champion_has_no_previous_one(client):
+    client.delete_registered_model_alias("wine", "champion")
+    registry.move_champion("wine", "2", expected=None)
+    assert aliases(client) == {"champion": "2"}
+
+
+def test_whom_somebody_else_made_champion_stays(client):
+    third = version(client)
+    client.set_registered_model_alias("wine", "champion", third)
+    with pytest.raises(registry.Moved, match="it was version 1, it is version 3 now") as raised:
+        registry.move_champion("wine", "2", expected="1")
+    assert raised.value.version == third
+    assert aliases(client) == {"champion": third, "challenger": "2"}
+    client.delete_registered_model_alias("wine", "champion")
+    with pytest.raises(registry.Moved, match="there is none now"):
+        registry.move_champion("wine", "2", expected="1")
+
+
+def test_whoever_made_itself_champion_is_put_back_without_a_trace(client):
+    client.set_registered_model_alias("wine", "champion", "2")
+    registry.put_back("wine", "1", expected="2")
+    assert aliases(client) == {"champion": "1", "challenger": "2"}
+    assert stages(client)["1"] == "Production"
+    assert client.get_model_version("wine", "1").tags == {}
+
+
+def test_a_version_whose_run_is_gone_is_promoted_too(client):
+    client.delete_run(client.get_model_version("wine", "2").run_id)
+    registry.move_champion("wine", "2", expected="1")
+    assert aliases(client)["champion"] == "2"
+
+
+def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again_finishes_it(client, tmp_path):
+    client.set_registered_model_alias("wine", "previous", "1")
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", INTERRUPTED],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    runs = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
+    counts = {how: max(number for of, number, *_ in runs if of == how) for how in ("killed", "away")}
+    assert min(counts.values()) > 6  # two aliases, a stage, tags of the version and its run, an alias less
+    for how, number, code, said, between, again, after in runs:
+        where = f"{how} at change {number}"
+        interrupted = number < counts[how]
+        assert code == (9 if interrupted and how == "killed" else 0), where
+        assert ("connection refused" in (said or "")) == (interrupted and how == "away"), where
+        assert between["aliases"]["champion"] in ("1", "2"), where
+        assert len(between["production"]) == 1, where
+        assert again is None, where
+        assert after["aliases"] == {"champion": "2", "previous": "1"}, where
+        assert list(map(str, after["production"])) == ["2"], where
+        assert after["tags"]["2"].keys() == {"mooring.promoted", "mooring.ticket"}, where
+
+
+def test_without_mlflow_nothing_happens_and_it_is_said(client, monkeypatch):
+    port = reserved_port()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        with pytest.raises(TrackingError, match="check that it runs"):
+            registry.move_champion("wine", "2", expected="1")
+        with pytest.raises(TrackingError, match="new versions of wine"):
+            registry.candidates("wine", "t-1", NOON)
+    assert aliases(client) == {"champion": "1", "challenger": "2"}
+
+
+# What becomes of a candidate
+
+
+def test_a_challenger_is_tagged_before_it_is_one(client):
+    third = version(client)
+    registry.set_challenger("wine", third, {"mooring.ticket": "t-1", "mooring.verdict": "v-1"})
+    assert aliases(client)["challenger"] == third
+    told = {"mooring.gate": "passed", "mooring.ticket": "t-1", "mooring.verdict": "v-1"}
+    assert registry.tags_of("wine", third) == told
+    assert client.get_run(client.get_model_version("wine", third).run_id).data.tags.items() >= told.items()
+
+
+def test_a_refused_one_says_why_and_is_no_challenger(client):
+    registry.refuse("wine", "2", ["rmse is 3, the champion's 2", "it is slow"], {"mooring.ticket": "t-1"})
+    assert aliases(client) == {"champion": "1"}
+    assert registry.tags_of("wine", "2") == {
+        "mooring.gate": "refused",
+        "mooring.gate.reasons": "rmse is 3, the champion's 2; it is slow",
+        "mooring.ticket": "t-1",
+    }
+
+
+def test_reasons_of_any_length_are_taken(client):
+    registry.refuse("wine", "2", ["x" * 20_000])
+    assert registry.tags_of("wine", "2")["mooring.gate.reasons"].startswith("xxx")
+
+
+# Which version came of a ticket
+
+
+def test_the_version_with_the_tickets_tag_is_its_candidate(client):
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    own = version(client, tags={"mooring.ticket": "t-1"})
+    version(client, tags={"mooring.ticket": "t-2"})
+    of_run = version(client, run_tags={"mooring.ticket": "t-1"})
+    assert registry.candidates("wine", "t-1", since) == [own, of_run]
+
+
+def test_without_tags_the_only_new_version_is_it(client):
+    assert registry.candidates("wine", "t-1", datetime.now(UTC) + timedelta(minutes=1)) == []
+    client.delete_model_version("wine", "1")
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    assert registry.candidates("wine", "t-1", since) == ["2"]
+    version(client, tags={"mooring.ticket": "t-2"})
+    assert registry.candidates("wine", "t-1", since) == ["2"]
+    version(client)
+    assert registry.candidates("wine", "t-1", since) == []  # of two nobody can tell
+    assert registry.candidates("nobody", "t-1", since) == []
+
+
+def test_history_reads_from_mlflow(client):
+    registry.set_challenger("wine", "2", {"mooring.ticket": "t-1"})
+    runs = mlflow.search_runs(["0"], filter_string="tags.`mooring.ticket` = 't-1'", output_format="list")
+    assert [run.info.run_id for run in runs] == [client.get_model_version("wine", "2").run_id]

@@ -1,0 +1,41 @@
+"""The data of a retraining: each labelled row once, the newest held out, the same however often it is made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labelled_logs import label_all, make
+from monitoring import Traffic
+from waiting import PATIENCE
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of 400 rows in 40 requests, in two objects, all labelled."""
+    traffic = Traffic(tmp_path / "log")
+    exchanges = traffic.exchanges(400, version="7")
+    traffic.write(exchanges[:25])
+    traffic.write(exchanges[25:])
+    label_all(traffic.log, exchanges)
+    return traffic.log
+
+
+def test_made_by_several_at_once_it_is_made_once(log, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import test_retrain_dataset as tests; sys.stdin.read();"
+        f"print(tests.make(Path({str(log)!r}), Path({str(tmp_path / 'data')!r})).created.isoformat())"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    answers = [one.communicate(timeout=PATIENCE)[0] for one in makers]
+    assert answers[0] == answers[1] == f"{make(log, tmp_path / 'data').created.isoformat()}\n"

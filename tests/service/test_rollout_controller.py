@@ -1,0 +1,377 @@
+"""The controller of `mooring serve`, a real process with a real registry and state; the test plays its front."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+
+import pytest
+
+from fronting import ANSWER, STATE, Front, aliases, challenge, copied_registry, locked, make_registry
+from mooring.config import RetrainSettings
+from mooring.monitor.state import State
+from mooring.retrain import byhand, trigger
+from mooring.retrain.history import history
+from mooring.retrain.tickets import Cause, Tickets
+from mooring.rollout.messages import Outcome, Replayed, Route, Server
+from mooring.rollout.rollouts import Rollouts
+from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("registry")
+    make_registry(directory)
+    return directory
+
+
+@pytest.fixture
+def client(template, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return copied_registry(template, tmp_path)
+
+
+@pytest.fixture
+def front(client, tmp_path):
+    """Start fronts, and end them."""
+    fronts = []
+
+    def started(*steps, **given):
+        one = Front(tmp_path, *steps, **given)
+        fronts.append(one)
+        one.start()
+        return one
+
+    yield started
+    for one in fronts:
+        one.close()
+
+
+def test_it_serves_the_champion_and_says_so_in_the_state(front, client):
+    one = serving(front)
+    assert [model.version for model in one.want.models] == ["1"]
+    with State(STATE) as state:
+        one.until(lambda: Rollouts(state).serving("wine"))
+        [served] = Rollouts(state).serving("wine")
+        assert (served.version, served.follows) == ("1", "@champion")
+        assert state.holder("serve/wine").holder == "front"
+        assert "version 1 is served" in mooring("rollout", "status", code=1)
+        assert one.terminate() == 0
+        assert state.holder("serve/wine") is None
+
+
+def test_a_version_can_be_served_for_good(front, client):
+    one = front(version="2")
+    one.until(lambda: one.version == "2")
+    challenge(client, "3")
+    with State(STATE) as state:
+        assert state.holder("serve/wine") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"alias": "chmpion"}, "MLflow knows no models:/wine@chmpion: check the name"),
+        ({"version": "99"}, "there is no version 99 of wine in MLflow's registry"),
+        ({"steps": ("canary 5",)}, "the step `canary 5`: 5 is no share: write 5% or 0.05"),
+    ],
+)
+def test_what_can_not_be_served_ends_it_with_the_reason(front, client, given, said):
+    one = front(*given.pop("steps", ()), **given)
+    one.until(lambda: one.process.poll() is not None)
+    assert one.process.returncode == 2
+    assert said in one.said
+    assert "Traceback" not in one.said
+
+
+def test_without_a_plan_a_challenger_is_loaded_checked_and_becomes_the_champion(front, client):
+    one = serving(front)
+    one.servers["2"] = Server(1, 0)
+    challenge(client, "2")
+    one.until(lambda: [model.version for model in one.want.models] == ["1", "2"])
+    assert one.routed(CHAMPION)
+    del one.servers["2"]
+    one.until(lambda: one.is_at("promoted"))
+    assert [want.routes for want in one.wants][-1] == (NEW,)
+    assert [model.version for model in one.want.models] == ["2"]
+    assert [replay.version for replay in one.replays] == ["2"]
+    assert aliases(client) == {"champion": "2", "previous": "1"}
+    assert client.get_model_version("wine", "2").tags["mooring.rollout"] == "promoted"
+    assert one.events() == ["begun", "loaded", "full", "promoted"]
+    with State(STATE) as state:
+        [promotion] = Tickets(state).promotions("wine")
+        assert (promotion.version, promotion.previous, promotion.status) == ("2", "1", "done")
+        one.until(lambda: Rollouts(state).serving("wine")[0].version == "2")
+
+
+def test_it_goes_through_the_plan_as_requests_come(front, client):
+    one = stepping(front, client, *PLAN)
+    assert one.routed(CHAMPION, Route("2", "shadow", 0.2))
+    one.traffic(39)
+    one.until(lambda: one.rollout().requests == 39)
+    assert one.is_at("stepping", 0)
+    one.traffic(1)
+    one.until(lambda: one.is_at("stepping", 1))
+    assert one.routed(CHAMPION, Route("2", "shadow", 0.2), Route("2", "canary", 0.05))
+    assert aliases(client)["champion"] == "1"
+    one.traffic(40)
+    one.until(lambda: one.is_at("promoted"))
+    rollout = one.rollout()
+    assert rollout.counts == {"champion": 80, "shadow": 80, "canary": 40}
+    assert {row["name"] for row in rollout.evidence["rows"]} == {"errors", "latency", "quality", "difference"}
+    assert one.events() == ["begun", "loaded", "step", "step", "full", "promoted"]
+    assert one.routed(NEW)
+
+
+def test_a_version_that_did_not_pass_the_gate_is_no_challenger(front, client):
+    one = serving(front)
+    client.set_registered_model_alias("wine", "challenger", "2")
+    challenge(client, "3")
+    one.until(lambda: one.is_at("promoted"))
+    assert one.rollout().version == "3"
+    assert one.rollout().number == 1
+
+
+def failing(one):
+    one.traffic(100, ok=False)
+    one.until(lambda: one.is_at("rolled_back"))
+
+
+def test_a_guard_that_fails_rolls_back_and_somebody_is_told(front, client, tmp_path):
+    told = tmp_path / "told"
+    (tmp_path / "mooring.yaml").write_text(json.dumps({"alert_command": f"tee {told}"}))
+    one = stepping(front, client, *PLAN, step=1)
+    failing(one)
+    assert one.routed(CHAMPION)
+    assert [model.version for model in one.want.models] == ["1"]
+    assert one.rollout().reason.startswith("errors: ")
+    assert aliases(client) == {"champion": "1"}
+    tags = client.get_model_version("wine", "2").tags
+    assert tags["mooring.rollout"] == "rolled back"
+    assert tags["mooring.rollout.reason"] == one.rollout().reason
+    assert one.events()[-2:] == ["failed", "rolled back"]
+    one.until(lambda: told.exists() and told.read_text().endswith("}"))
+    alert = json.loads(told.read_text())
+    assert (alert["kind"], alert["version"], alert["previous"]) == ("rolled_back", "2", "1")
+    assert alert["reason"] == one.rollout().reason
+    assert "rolled back" in mooring("rollout", "status", code=4)
+    # Somebody may try it again.
+    challenge(client, "2")
+    one.until(lambda: one.rollout().number == 2)
+
+
+def test_a_crash_of_its_server_rolls_back(front, client):
+    one = stepping(front, client, *LONG)
+    one.servers["2"] = Server(1, 0, 1, "it was ended by signal 9")
+    one.until(lambda: one.is_at("rolled_back"))
+    assert one.rollout().reason == "its server has ended by itself: it was ended by signal 9"
+    assert one.routed(CHAMPION)
+
+
+def test_one_that_does_not_load_is_rolled_back(front, client):
+    one = serving(front)
+    one.servers["2"] = Server(1, 0, 1, "ImportError: no module named wine")
+    challenge(client, "2")
+    one.until(lambda: one.is_at("loading"))
+    one.servers["2"] = Server(1, 0, 2, "ImportError: no module named wine")
+    one.until(lambda: one.is_at("rolled_back"))
+    assert one.rollout().reason == "it does not load: ImportError: no module named wine"
+    assert all(want.routes == (CHAMPION,) for want in one.wants)
+    assert aliases(client) == {"champion": "1"}
+
+
+def test_one_whose_files_are_gone_is_rolled_back(front, client, tmp_path):
+    one = serving(front)
+    version = client.create_model_version("wine", source=f"file://{tmp_path}/nowhere").version
+    challenge(client, str(version))
+    one.until(lambda: one.is_at("rolled_back"))
+    assert one.rollout().reason.startswith("it does not load: wine version 5 is no model")
+    assert one.version == "1"
+
+
+def test_one_that_fails_the_check_gets_no_request_of_a_client(front, client):
+    one = serving(front, *PLAN)
+    one.replayed = Replayed("2", 20, 3, "status 500")
+    challenge(client, "2")
+    one.until(lambda: one.is_at("rolled_back"))
+    assert "it failed 3 of 20 requests" in one.rollout().reason
+    assert "status 500" in one.rollout().reason
+    assert all(want.routes == (CHAMPION,) for want in one.wants)
+
+
+def test_a_champion_moved_by_hand_is_rolled_out_and_backwards_too(front, client):
+    one = serving(front)
+    with State(STATE) as state:
+        byhand.promote(state, "wine", "2", "by hand")
+        one.until(lambda: one.is_at("promoted"))
+        assert (one.rollout().cause, one.version) == ("moved", "2")
+        byhand.rollback(state, "wine", "it was better")
+        one.until(lambda: one.rollout().number == 2 and one.is_at("promoted"))
+        assert (one.version, one.rollout().previous) == ("1", "2")
+        assert aliases(client) == {"champion": "1", "previous": "2"}
+        assert "mooring serve rolls it out" in mooring("promote", "2", "--model", "wine")
+
+
+def test_a_moved_champion_that_fails_is_moved_back(front, client):
+    one = serving(front, "canary 50% 1h 1")
+    with State(STATE) as state:
+        byhand.promote(state, "wine", "2", "by hand")
+        one.until(lambda: one.is_at("stepping"))
+        failing(one)
+        assert aliases(client) == {"champion": "1", "previous": "1"}
+        newest = Tickets(state).promotions("wine")[0]
+        assert (newest.kind, newest.version, newest.previous, newest.status) == ("restored", "1", "2", "done")
+        assert [one.kind for one in history(state, "wine")] == ["promotion", "rollout", "restored"]
+    assert one.version == "1"
+
+
+def test_one_can_pause_look_resume_and_promote(front, client):
+    one = stepping(front, client, "canary 5% 0s 20", "canary 50% 1h 1")
+    assert "pause is asked for" in mooring("rollout", "pause", "--reason", "lunch")
+    one.until(lambda: one.rollout().paused)
+    one.traffic(30)
+    one.until(lambda: one.rollout().requests == 30)
+    assert one.is_at("stepping", 0)
+    shown = mooring("rollout", "status")
+    assert "stepping, paused" in shown
+    assert re.search(r"step 1 of 2: canary with 5% of the requests; \d of 0 s, 30 of 20 requests\n", shown)
+    status = json.loads(mooring("rollout", "status", "--json"))
+    assert (status["rollout"]["at"], status["rollout"]["requests_left"]) == ("canary 5% 0s 20", 0)
+    assert {row["name"] for row in status["rollout"]["guards"]} >= {"errors", "latency"}
+    assert status["events"][-1]["detail"] == {"reason": "lunch"}
+    mooring("rollout", "resume")
+    one.until(lambda: one.is_at("stepping", 1))
+    mooring("rollout", "promote")
+    one.until(lambda: one.is_at("promoted"))
+    assert aliases(client)["champion"] == "2"
+    assert one.events() == [
+        "begun", "loaded", "step", "asked", "paused", "asked", "resumed", "step", "asked", "promote", "full",
+        "promoted",
+    ]  # fmt: skip
+
+
+def test_a_pause_stops_the_clock_but_not_the_guards(front, client):
+    one = stepping(front, client, *LONG)
+    mooring("rollout", "pause")
+    one.until(lambda: one.rollout().paused)
+    before = one.rollout().seconds
+    one.traffic(5)
+    one.until(lambda: one.rollout().counts.get("shadow") == 5)
+    assert one.rollout().seconds == before
+    failing(one)
+    assert one.routed(CHAMPION)
+
+
+def test_one_can_abort(front, client):
+    one = stepping(front, client, *LONG)
+    mooring("rollout", "abort", "--reason", "not today")
+    one.until(lambda: one.is_at("aborted"))
+    assert one.rollout().reason.startswith("aborted by ")
+    assert one.rollout().reason.endswith(": not today")
+    assert one.routed(CHAMPION)
+    assert aliases(client) == {"champion": "1"}
+    assert client.get_model_version("wine", "2").tags["mooring.rollout"] == "aborted"
+    assert "no rollout of wine is under way" in mooring("rollout", "abort", code=1)
+    with State(STATE) as state:
+        assert state.alerts("wine") == []
+
+
+@pytest.mark.parametrize("how", ["challenger", "moved"])
+def test_of_two_that_come_at_once_the_newest_wins(front, client, how):
+    one = stepping(front, client, *LONG)
+    if how == "challenger":
+        challenge(client, "3")
+    else:
+        client.set_registered_model_alias("wine", "champion", "3")
+    one.until(lambda: one.rollout().number == 2 and one.is_at("stepping"))
+    assert (one.rollout().version, one.rollout().previous) == ("3", "1")
+    assert one.routed(CHAMPION, Route("3", "shadow", 0.2))
+    with State(STATE) as state:
+        first = Rollouts(state).newest("wine")[1]
+        assert (first.version, first.status) == ("2", "superseded")
+        assert "version 3" in first.reason
+    one.until(lambda: aliases(client).get("challenger") != "2")
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_retraining_behind_a_rollout_ends_with_it_and_no_other_begins_before(front, client, good):
+    with State(STATE) as state:
+        tickets = Tickets(state)
+        ticket = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+        ticket = tickets.move(ticket, "gating", "trained", candidate="2")
+        ticket = tickets.move(ticket, "challenger", "gate", {"passed": True, "champion": "1", "candidate": "2"})
+        client.set_model_version_tag("wine", "2", "mooring.ticket", ticket.id)
+        one = stepping(front, client, "canary 5% 0s 40")
+        answer = trigger.ask(state, "wine", RetrainSettings(), ticket.created)
+        assert answer.reason == "retraining 1 is under way: challenger"
+        one.traffic(100, ok=good)
+        one.until(lambda: one.is_at("promoted" if good else "rolled_back"))
+        [ended] = tickets.newest("wine")
+        assert ended.status == ("promoted" if good else "rolled_back")
+        assert ended.ended is not None
+        last = tickets.steps(ticket.id)[-1]
+        assert last.what == ("promoted" if good else "rolled back")
+        [entry] = [one for one in history(state, "wine") if one.ticket]
+        assert entry.rollout.status == ended.status
+        assert (entry.promoted is not None) == good
+        promotions = [(move.ticket_id, move.status) for move in tickets.promotions("wine")]
+        assert promotions == ([(ticket.id, "done")] if good else [])
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_killed_in_a_step_it_goes_on_in_that_step_with_what_it_knew(front, client, step):
+    one = stepping(front, client, "shadow 20% 0s 40", "canary 5% 1h 50", *["canary 50%"] * step, step=step)
+    one.traffic(20)
+    one.until(lambda: one.rollout().requests == 20)
+    before = one.rollout()
+    wanted = one.want
+    one.kill()
+    one.wants.clear()
+    one.start()
+    one.until(lambda: one.wants)
+    one.until(lambda: one.want == wanted)
+    assert all(want == wanted for want in one.wants)  # nobody was sent elsewhere meanwhile
+    one.traffic(5)
+    one.until(lambda: one.rollout().requests == 25)
+    after = one.rollout()
+    assert (after.id, after.step, after.status) == (before.id, step, "stepping")
+    assert after.seconds >= before.seconds
+    seen = {row["name"]: row["samples"] for row in after.evidence["rows"]}
+    known = {row["name"]: row["samples"] for row in before.evidence["rows"]}
+    assert seen["errors"] > known["errors"] > 0
+    failing(one)
+
+
+def test_a_state_that_is_held_delays_no_rollback(front, client, tmp_path):
+    one = stepping(front, client, *LONG)
+    connection = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        one.traffic(100, ok=False)
+        one.until(lambda: one.routed(CHAMPION))
+        assert one.is_at("stepping")
+    finally:
+        connection.close()
+    one.until(lambda: one.is_at("rolled_back"))
+
+
+def test_a_registry_that_hangs_delays_no_rollback(front, client, tmp_path):
+    one = stepping(front, client, *LONG)
+    with locked(tmp_path / "mlflow.db"):
+        one.outcomes(*[Outcome("1", "champion", True, 0.01, ANSWER)] * 100)
+        one.traffic(100, ok=False)
+        one.until(lambda: one.routed(CHAMPION))
+        one.until(lambda: one.is_at("rolling_back"))
+    one.until(lambda: one.is_at("rolled_back"))
+
+
+def test_ctrl_c_reaches_the_front_alone(front, client):
+    one = serving(front)
+    one.process.send_signal(signal.SIGINT)
+    challenge(client, "2")
+    one.until(lambda: one.is_at("promoted"))
+    one.close()
+    assert one.process.returncode == 0

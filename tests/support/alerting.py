@@ -1,0 +1,42 @@
+"""Alerts: what is told, once; and that it arrives, at least once, whatever the receiver does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from mooring.monitor.alerts import deliver, enqueue
+from mooring.monitor.schema import Finding, Verdict, Window
+from mooring.monitor.state import State
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SECRET = "not to be seen"
+FINDINGS = (
+    Finding(feature="alcohol", measure="ks", value=0.3149, threshold=0.05, p_value=0.0001),
+    Finding(feature="pH (new)", measure="null_rate", value=None),
+)
+
+
+def conclude(state: State, *seen: str, channels=(), first: int = 0, **options) -> list[str | None]:
+    """Give the model a window of each status, one an hour, and return what is told of each."""
+    kinds = []
+    for hour, status in enumerate(seen, start=first):
+        start = NOON + hour * HOUR
+        window = Window(model="wine", version="3", start=start, end=start + HOUR, status="closed", rows=1000)
+        with state.begin() as tx:
+            window = tx.put_window(window, b"")
+            verdict = Verdict(
+                window_id=window.id, status=status, rows=1000, created=start, alarms=2, summary=FINDINGS
+            )
+            if not tx.put_verdict(verdict, b""):
+                kinds.append(None)
+                continue
+            history = [seen[index - first] for index in range(first, hour + 1)]
+            kinds.append(enqueue(tx, window, verdict, history, channels, **options))
+    return kinds
+
+
+def delivered(state: State, *channels, later: timedelta = timedelta(0)) -> list[tuple[str, str | None]]:
+    """Deliver what is due, and return status and error of each."""
+    now = datetime.now(UTC) + later
+    return [(alert.status, alert.last_error) for alert in deliver(state, "wine", channels, now=now)]

@@ -1,0 +1,162 @@
+"""A model that does what a test tells it, and requests to servers on Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.models import infer_signature
+
+from mooring.config import ServeSettings
+from mooring.rollout.messages import Model
+from mooring.rollout.servers import Servers
+from serving import JSON, Answer
+from waiting import PATIENCE
+
+CODE = '''
+import os, sys, time
+from pathlib import Path
+
+import mlflow
+
+class Obedient(mlflow.pyfunc.PythonModel):
+    """Adds a and b, after it has done what the parameter `do` says."""
+
+    def load_context(self, context):
+        print("a model is loaded")
+        if os.environ.get("REFUSE_TO_LOAD"):
+            raise ValueError("the file of weights is damaged")
+
+    def predict(self, context, model_input, params=None):
+        what, _, how = (params or {}).get("do", "").partition(" ")
+        if what == "pid":
+            return [float(os.getpid())] * len(model_input)
+        if what == "crash":
+            print("out of luck", file=sys.stderr, flush=True)
+            os._exit(3)
+        if what == "raise":
+            raise RuntimeError("no prediction for this")
+        if what == "begin":
+            Path(how).touch()
+            while not Path(how + ".finish").exists():
+                time.sleep(0.02)
+        if what == "sleep":
+            time.sleep(float(how))
+        if what == "grow":
+            self.held = b"x" * int(how)
+            time.sleep(60)
+        if what == "flood":
+            for _ in range(int(how)):
+                print("x" * 1000)
+        if what == "text":
+            return ["é", None, "x"]
+        if what == "read":
+            return [float(len(sys.stdin.read()))]
+        return (model_input["a"] + model_input["b"]).to_numpy()
+
+mlflow.models.set_model(Obedient())
+'''
+FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": [0.5, 0.25]})
+
+
+def save_model(directory: Path, **options: Any) -> Path:
+    """Save the model in `directory`, and return where it is."""
+    code = directory / "obedient.py"
+    code.write_text(CODE)
+    path = directory / "model"
+    mlflow.pyfunc.save_model(path, python_model=code, **signed(), **options)
+    return path
+
+
+def signed() -> dict[str, Any]:
+    """Return what the model is saved or logged with, so that it takes parameters and has an example."""
+    signature = infer_signature(FRAME, FRAME["a"] + FRAME["b"], params={"do": ""})
+    return {"signature": signature, "input_example": FRAME, "pip_requirements": [f"mlflow=={mlflow.__version__}"]}
+
+
+class UnixConnection(HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask_socket(
+    path: str,
+    body: Any = None,
+    content_type: str | None = JSON,
+    *,
+    method: str = "POST",
+    target: str = "/invocations",
+) -> Answer:
+    """Send one request to the server on the Unix socket `path`; a `body` that is no text or bytes goes as JSON."""
+    if not isinstance(body, str | bytes | None):
+        body = json.dumps(body)
+    connection = UnixConnection(path)
+    try:
+        headers = {"Content-Type": content_type} if content_type else {}
+        connection.request(method, target, body.encode() if isinstance(body, str) else body, headers)
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers["Content-Type"], answer.read())
+    finally:
+        connection.close()
+
+
+def told(do: str = "", **columns: list[float]) -> dict[str, Any]:
+    """Return a request that has the model do something."""
+    columns = columns or {"a": [1.0], "b": [0.5]}
+    rows = list(zip(*columns.values(), strict=True))
+    return {"dataframe_split": {"columns": list(columns), "data": rows}, "params": {"do": do}}
+
+
+async def have(path: str, do: str = "") -> Answer:
+    """Have the model behind a socket do something, while the event loop goes on."""
+    return await asyncio.to_thread(ask_socket, path, told(do))
+
+
+async def pid_of(path: str) -> int:
+    """Return the process that answers on a socket."""
+    return int((await have(path, "pid")).predictions[0])
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Return once `condition` holds, which the event loop is free for meanwhile."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, what
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def servers(*models: Model, **settings: Any) -> AsyncIterator[Servers]:
+    """Run the servers of these models until the end of the context."""
+    directory = tempfile.mkdtemp(prefix="m-")
+    running = Servers(ServeSettings(**settings), Path(directory), lambda: None)
+    try:
+        running.want(models)
+        yield running
+    finally:
+        await running.close()
+        os.rmdir(directory)  # none of them leaves its socket
+
+
+async def ready(running: Servers, version: str = "1", count: int = 1) -> list[str]:
+    """Return the sockets of a version once so many of its servers answer."""
+    await until(lambda: len(running.sockets(version)) == count, f"not ready: {running.states()}")
+    return running.sockets(version)

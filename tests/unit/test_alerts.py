@@ -1,0 +1,130 @@
+"""Alerts: what is told, once; and that it arrives, at least once, whatever the receiver does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerting import SECRET, conclude, delivered
+from mooring.monitor.alerts import Command, Webhook, backoff, level, transition
+from mooring.monitor.state import State
+
+RANK = {None: -1, "ok": 0, "warning": 1, "critical": 2}
+statuses = st.lists(st.sampled_from(["ok", "warning", "critical", "too_few", "no_baseline"]), max_size=40)
+n_of_m = st.tuples(st.integers(1, 5), st.integers(1, 5)).map(sorted)
+
+
+def told(seen: list[str], n: int = 1, m: int = 1) -> list[str | None]:
+    """Return what is told after each of these windows."""
+    kinds, standing = [], "ok"
+    for end in range(1, len(seen) + 1):
+        kind, standing = transition(standing, level(seen[:end], n, m))
+        kinds.append(kind)
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("seen", "n", "m", "expected"),
+    [
+        ("ok warning warning critical critical warning ok ok", 1, 1, "- new - worsened - - ended -"),
+        ("ok critical warning critical ok warning", 1, 1, "- new - - ended new"),
+        ("warning critical warning critical ok", 1, 1, "new worsened - - ended"),
+        ("critical too_few no_baseline ok", 1, 1, "new - - ended"),
+        ("too_few no_baseline ok", 1, 1, "- - -"),
+        ("warning ok critical ok ok ok", 2, 3, "- - new ended - -"),
+        ("critical critical critical ok ok", 2, 3, "- new - - ended"),
+        ("warning critical too_few critical", 2, 2, "- new - worsened"),
+    ],
+)
+def test_what_is_told_of_a_course_of_windows(seen, n, m, expected):
+    assert [kind or "-" for kind in told(seen.split(), n, m)] == expected.split()
+
+
+@given(statuses, n_of_m)
+def test_a_drift_begins_once_worsens_at_most_once_and_ends_once(seen, n_and_m):
+    course = " ".join(filter(None, told(seen, *n_and_m)))
+    assert re.fullmatch(r"((^| )new( worsened)? ended)*((^| )new( worsened)?)?", course)
+
+
+@given(statuses, n_of_m)
+def test_a_drift_is_told_exactly_while_n_of_the_last_m_windows_alarm(seen, n_and_m):
+    n, m = n_and_m
+    standing = False
+    for end, kind in enumerate(told(seen, n, m), start=1):
+        standing = kind == "new" or (standing and kind != "ended")
+        judged = [status for status in seen[:end] if status in RANK][-m:]
+        assert standing == (sum(status != "ok" for status in judged) >= n)
+
+
+@given(statuses, n_of_m, st.data())
+def test_windows_that_can_not_be_judged_change_nothing(seen, n_and_m, data):
+    judged = [status for status in seen if status in RANK]
+    assert [kind for kind in told(seen, *n_and_m) if kind] == [kind for kind in told(judged, *n_and_m) if kind]
+
+
+@given(statuses, n_of_m)
+def test_a_worse_window_never_makes_it_look_better(seen, n_and_m):
+    for at, status in enumerate(seen):
+        if status in ("ok", "warning"):
+            worse = [*seen[:at], "critical", *seen[at + 1 :]]
+            assert RANK[level(worse, *n_and_m)] >= RANK[level(seen, *n_and_m)]
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 1), (2, 1), (-1, 3)])
+def test_an_n_of_m_that_makes_no_sense_is_refused(n, m):
+    with pytest.raises(ValueError, match=f"got {n} of {m}"):
+        level(["ok"], n, m)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def state(tmp_path):
+    with State(str(tmp_path / "state.db")) as opened:
+        yield opened
+
+
+def test_each_wait_is_longer_than_the_last_up_to_an_hour_and_never_the_same_for_all():
+    for attempts in range(1, 40):
+        waits = {backoff(attempts) for _ in range(20)}
+        longest = min(5.0 * 2 ** (attempts - 1), 3600)
+        assert len(waits) > 1
+        assert all(longest / 2 <= wait <= longest for wait in waits)
+
+
+def test_an_alert_to_a_channel_that_is_configured_no_more_fails(state):
+    conclude(state, "critical", channels=[Webhook("http://127.0.0.1:1/")])
+    assert delivered(state) == [("failed", "this channel is no longer configured")]
+
+
+def test_the_state_holds_no_secret(state, tmp_path):
+    webhook = Webhook(f"https://user:{'p' * 12}@hooks.example.org:8443/T0/{'x' * 20}?key={'y' * 20}", SECRET)
+    command = Command(["/bin/false", "--token", "z" * 20])
+    conclude(state, "critical", channels=[webhook, command])
+    assert re.fullmatch(r"https://hooks\.example\.org:8443#[0-9a-f]{8}", webhook.name)
+    assert re.fullmatch(r"command:false#[0-9a-f]{8}", command.name)
+    state.close()
+    held = b"".join(path.read_bytes() for path in tmp_path.glob("state.db*"))
+    assert b"hooks.example.org" in held
+    for secret in (b"p" * 12, b"x" * 20, b"y" * 20, b"z" * 20, SECRET.encode()):
+        assert secret not in held
+
+
+@pytest.mark.parametrize(
+    "url", ["example.org", "ftp://example.org/", "http://", "http://a b/", "http://h:x/", "http://é/"]
+)
+def test_what_is_no_webhook_is_refused(url):
+    with pytest.raises(ValueError):
+        Webhook(url)
+
+
+@pytest.mark.parametrize("command", ["", []])
+def test_no_command_is_refused(command):
+    with pytest.raises(ValueError):
+        Command(command)

@@ -1,0 +1,105 @@
+"""The documentation says what the code does: metrics, reasons, codes, files for deployment."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from mooring.capture.proxy.admin import metrics
+from mooring.capture.proxy.stats import Stats
+from mooring.config import COMMANDS
+from mooring.exchange import Ledger
+from mooring.monitor.alerts import payload
+from mooring.monitor.judging import MEASURES
+from mooring.monitor.metrics import Metrics
+from mooring.monitor.schema import Assessment, Finding, Measured, Verdict, Window
+from mooring.rollout.messages import Route, Server
+from mooring.rollout.supervisor import metrics as server_metrics
+
+ROOT = Path(__file__).parents[2]
+MONITOR = (ROOT / "docs" / "monitor.md").read_text()
+OPERATE = (ROOT / "docs" / "operate.md").read_text()
+SOURCES = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+
+
+def test_every_metric_is_documented_and_no_other():
+    ledger = Ledger(dropped={"disk_full": 1}, errors={"truncated": 1})
+    names = set()
+    served = server_metrics({"3": Server(1, 1)}, [Route("3", "champion")])
+    for family in (*metrics(Stats(), ledger, 0), *served):
+        names.add(family.name + ("_total" if family.type == "counter" else ""))
+    assert set(re.findall(r"`(mooring_\w+)(?:\{[\w,]+\})?`", OPERATE)) == names
+
+
+def test_every_metric_of_the_monitor_is_documented_with_its_labels_and_no_other():
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    window = Window(model="m", start=at, end=at)
+    told = Metrics()
+    told.judged(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)])
+    told.read("m", at)
+    told.error("m", "log")
+    told.alert("m", "new", "sent")
+    told.labels("m", 2, 1)
+    told.assessed(
+        Assessment(
+            window=window, status="ok", rows=2, labelled=1, delay=6.0, created=at, measures={"rmse": Measured(0.5)}
+        )
+    )
+    found = set()
+    for family in told.collect():
+        [sample] = [one for one in family.samples if not one.name.endswith("_created")]
+        found.add(f"{sample.name}{{{','.join(sample.labels)}}}")
+    assert set(re.findall(r"^\| `(mooring_\w+\{[\w,]+\})`", MONITOR, re.MULTILINE)) == found
+
+
+def test_every_field_of_an_alert_is_documented_and_no_other():
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    window = Window(model="wine", version="3", start=at, end=at)
+    finding = Finding(feature="alcohol", measure="ks", value=0.1)
+    verdict = Verdict(window_id=window.id, status="warning", summary=(finding,), created=at)
+    sent = json.loads(msgspec.json.encode(payload("new", window, verdict, channel="x", now=at)))
+    example = json.loads(re.search(r"```json\n(.*?)```", MONITOR, re.DOTALL)[1])
+    assert list(example) == list(sent)
+    assert list(example["window"]) == list(sent["window"])
+    assert list(example["features"][0]) == list(sent["features"][0])
+    table = re.search(r"\| field \| what it is \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(sent)
+
+
+def test_every_measure_is_documented_and_no_other():
+    table = re.search(r"\| measure \| what it is \| of \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(MEASURES)
+
+
+def test_every_reason_for_a_drop_is_documented():
+    table = re.search(r"\| reason \| what was dropped \|\n\|[-|]+\|\n((?:\|.*\n)+)", OPERATE)[1]
+    documented = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    assert documented == {"spool_full", "disk_full", "spool_unwritable", "killed"}
+    assert all(f'"{reason}"' in SOURCES for reason in documented)
+
+
+def test_what_is_deployed_uses_settings_that_exist():
+    settings = {f"MOORING_{name.upper()}" for command in COMMANDS.values() for name in command.__struct_fields__}
+    for path in (ROOT / "deploy").iterdir():
+        used = set(re.findall(r"MOORING_[A-Z_]+", path.read_text()))
+        assert used
+        assert used <= settings, path
+
+
+def test_the_sidecar_is_valid_yaml_with_a_deployment_and_a_service():
+    kinds = [document["kind"] for document in yaml.safe_load_all((ROOT / "deploy" / "sidecar.yaml").read_text())]
+    assert kinds == ["Deployment", "Service"]
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,108 @@
+"""What passes the gate and what it refuses, with real models in a real MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+from mooring.performance.scored import Scored
+from mooring.retrain.difference import difference
+from mooring.retrain.proof import better, requests
+from mooring.retrain.signatures import as_input, differences
+
+
+def test_rows_of_a_large_request_count_as_one_of_a_small_one():
+    old, new = (pa.table({"prediction": values}) for values in (np.zeros(12), np.r_[np.ones(10), np.zeros(2)]))
+    groups = np.r_[np.zeros(10, int), 1, 2]
+    assert difference(old, new, np.arange(12), classes=True).share == pytest.approx(10 / 12)
+    found = difference(old, new, groups, classes=True)
+    assert found.share == pytest.approx(1 / 3)
+    assert (found.rows, found.requests) == (12, 3)
+
+
+def test_the_largest_distance_of_several_columns_counts():
+    old = pa.table({"low": [1.0, 2.0, 3.0], "high": [2.0, 3.0, 4.0], "unit": ["m", "m", "m"]}).drop(["unit"])
+    new = pa.table({"low": [1.1, 2.0, 3.0], "high": [2.0, 3.7, math.nan]})
+    found = difference(old, new, np.arange(3), classes=False)
+    assert found.columns == ("prediction.low", "prediction.high")
+    assert (found.rows, found.d50, found.d95) == pytest.approx((2, 0.1, 0.7), rel=1e-3)
+
+
+def test_the_label_counts_where_there_are_probabilities_too():
+    old, new = (
+        pa.table({"note": ["x", "y"], "label": ["a", one], "probability": [0.7, 0.8]}) for one in ("a", "b")
+    )
+    found = difference(old, new, np.arange(2), classes=True)
+    assert (found.kind, found.columns, found.share) == ("class", ("prediction.label",), 0.5)
+
+
+def test_probabilities_differ_as_numbers():
+    old, new = (pa.table({"0": [0.2, 0.5], "1": [0.8, one]}) for one in (0.5, 0.75))
+    assert difference(old, new, np.arange(2), classes=True).kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"a": [1.0], "b": [1.0]}, {"prediction": [1.0]}),
+        ({"prediction": [[1.0]]}, {"prediction": [[1.0]]}),
+        ({"prediction": [math.nan]}, {"prediction": [1.0]}),
+        ({"prediction": [None]}, {"prediction": ["a"]}),
+    ],
+)
+def test_what_can_not_be_compared_has_no_difference(old, new):
+    assert difference(pa.table(old), pa.table(new), np.arange(1), classes=False) is None
+
+
+def signature(**columns: str) -> ModelSignature:
+    specs = [ColSpec(kind.rstrip("?"), name, required=not kind.endswith("?")) for name, kind in columns.items()]
+    return ModelSignature(Schema(specs), Schema([ColSpec("double")]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"a": "double"}, {"a": "double"}, []),
+        ({"a": "double", "b": "long"}, {"a": "double"}, []),
+        ({"a": "double"}, {"a": "double", "b": "long?"}, []),
+        ({"a": "integer"}, {"a": "long"}, []),
+        ({"a": "double"}, {"a": "double", "b": "long"}, ["it needs a new column b"]),
+        ({"a": "double"}, {"a": "string"}, ["the column a is string, and the champion's is double"]),
+        ({"a": "double"}, {"a": "long"}, ["the column a is long, and the champion's is double"]),
+        ({"a": "double?"}, {"a": "double"}, ["it needs the column a, which the champion can do without"]),
+    ],
+)
+def test_differences_of_inputs(old: Mapping[str, str], new: Mapping[str, str], told: list[str]):
+    assert differences(signature(**old), signature(**new)) == told
+
+
+def test_another_output_is_a_difference():
+    old, new = (
+        ModelSignature(None, Schema([ColSpec(kind, name)])) for kind, name in (("double", None), ("long", "y"))
+    )
+    assert differences(old, new) == ["it answers y (long) where the champion answers double"]
+
+
+def test_rows_of_the_log_get_the_types_of_the_signature():
+    schema = Schema([ColSpec("long", "a"), ColSpec("float", "b"), ColSpec("double", "c"), ColSpec("long", "d")])
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [0.5, 1.5], "c": [1.0, 2.0], "d": [0.5, 1.0], "e": ["x", "y"]})
+    found = as_input(frame, schema)
+    assert [str(kind) for kind in found.dtypes] == ["int64", "float32", "float64", "float64"]
+
+
+def test_rows_of_one_request_count_for_one():
+    labels = np.zeros(400)
+    random = np.random.default_rng(1)
+    old, new = (np.repeat(random.normal(0, noise, 40), 10) for noise in (1.0, 0.9))
+    alone = better(Scored(labels, old, np.arange(400)), Scored(labels, new, np.arange(400)), "rmse", 0.95)
+    groups = np.repeat(np.arange(40), 10)
+    together = better(Scored(labels, old, groups), Scored(labels, new, groups), "rmse", 0.95)
+    assert together.low < alone.low
+    assert requests(Scored(labels, old, groups)) == 40

@@ -1,0 +1,361 @@
+"""The monitor reads what is new, judges each window once, and goes on whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, event
+
+from monitoring import START, Monitoring, Traffic, results, settings
+from mooring.drift.baseline import Baseline
+from mooring.monitor.alerts import Webhook
+from mooring.monitor.judging import judgement_of
+from mooring.monitor.tracking import Tracking, TrackingError, Version
+
+
+@pytest.fixture
+def traffic(tmp_path, monkeypatch) -> Traffic:
+    monkeypatch.chdir(tmp_path)  # where there is no MLflow
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Traffic(tmp_path / "log")
+
+
+@pytest.fixture
+def state(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+def test_unchanged_traffic_is_ok_and_shifted_traffic_is_drift(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(3000))
+    traffic.write(traffic.exchanges(2000, START + timedelta(minutes=10), shift=0.7))
+    assert monitoring.watch.look() == 5
+    assert monitoring.verdicts() == [(1000, "ok")] * 3 + [(1000, "critical")] * 2
+    [*_, last] = monitoring.state.history("wine")
+    assert [one.feature for one in last.verdict.summary][:2] in (
+        ["alcohol", "prediction"],
+        ["prediction", "alcohol"],
+    )
+    assert "alcohol" in last.verdict.message
+    assert monitoring.watch.look() == 0, "what is done is not read again"
+
+
+def test_slow_drift_is_found_in_merged_windows_before_single_ones_show_it(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, floors=False, budget=0.01))
+    monitoring.keep(traffic.baseline(60_000))
+    for hour in range(20):
+        traffic.write(traffic.exchanges(1000, START + timedelta(hours=hour), shift=0.06, per_request=1))
+    monitoring.watch.look()
+    alarms = [
+        {
+            one.scale
+            for one in judgement_of(monitoring.state.results(verdict.id)).alarms
+            if one.feature == "alcohol"
+        }
+        for _, verdict in monitoring.state.history("wine")
+        if verdict is not None
+    ]
+    assert 16 in alarms[-1]
+    assert sum(1 in scales for scales in alarms) < len(alarms) / 2
+
+
+def test_the_same_log_gives_the_same_verdicts_however_it_is_read(traffic, tmp_path):
+    years = 100 * 365 * 86_400.0  # no window ends by the time of day meanwhile
+    at_once = Monitoring(settings(traffic.log, f"{tmp_path}/a.db", window=years))
+    bit_by_bit = Monitoring(settings(traffic.log, f"{tmp_path}/b.db", window=years))
+    baseline = traffic.baseline()
+    for monitoring in (at_once, bit_by_bit):
+        monitoring.keep(baseline)
+    for number in range(8):
+        traffic.write(traffic.exchanges(450, START + timedelta(minutes=5 * number), shift=0.1 * number))
+        bit_by_bit.watch.look()
+    at_once.watch.look()
+    assert results(at_once) == results(bit_by_bit)
+    assert len(results(at_once)) == 3
+
+
+def test_two_writers_at_the_same_time_make_common_windows(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    for writer in "ab":
+        for part in range(3):
+            start = START + timedelta(minutes=part * 3, seconds=0.5 * (writer == "b"))
+            traffic.write(traffic.exchanges(1000, start), f"{writer}-{part:08d}")
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok")] * 6
+
+
+def test_late_rows_open_their_window_again(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(2000))
+    monitoring.watch.look()
+    [first, _] = monitoring.state.history("wine")
+    traffic.write(traffic.exchanges(500, START + timedelta(seconds=1), seconds=0.1, shift=3))
+    assert monitoring.watch.look() == 1
+    [again, _] = monitoring.state.history("wine")
+    assert (again.window.rows, again.window.late, again.window.revision) == (1500, 500, 1)
+    assert (first.verdict.status, again.verdict.status) == ("ok", "critical")
+    assert first.verdict.id != again.verdict.id
+
+
+def test_rows_later_than_the_grace_are_counted_and_said(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, grace=60))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(3000))
+    monitoring.watch.look()
+    traffic.write(traffic.exchanges(30, START + timedelta(seconds=1)))
+    assert monitoring.watch.look() == 0
+    [first, *_] = monitoring.state.history("wine")
+    assert (first.window.rows, first.window.late, first.window.revision) == (1000, 30, 0)
+    assert any("30 rows came later than --grace" in line for line in monitoring.said)
+
+
+def test_versions_and_variants_are_kept_apart(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    baseline = traffic.baseline()
+    for version in "12":
+        monitoring.keep(baseline, version)
+    both = traffic.exchanges(1000, version="1") + traffic.exchanges(1000, version="2", shift=1)
+    traffic.write(both + traffic.exchanges(1000, version="2", variant="canary"))
+    monitoring.watch.look()
+    assert monitoring.verdicts(version="1") == [(1000, "ok")]
+    assert monitoring.verdicts(version="2", variant="champion") == [(1000, "critical")]
+    assert monitoring.verdicts(version="2", variant="canary") == [(1000, "ok")]
+
+
+def test_a_window_waits_for_its_hour_and_then_says_that_it_has_too_few_rows(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    now = datetime.now(UTC)
+    traffic.write(traffic.exchanges(10, now - timedelta(hours=3)))
+    traffic.write(traffic.exchanges(10, now))
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(10, "too_few"), (10, "-")]
+    monitoring.watch.look(provisional=True)
+    [_, (_, provisional)] = monitoring.state.history("wine")
+    assert (provisional.status, provisional.provisional) == ("too_few", True)
+
+
+def test_many_rows_in_one_request_are_too_few_independent_ones(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(1000, per_request=500))
+    monitoring.watch.look()
+    [(_, verdict)] = monitoring.state.history("wine")
+    assert verdict.status == "too_few"
+    assert verdict.message.startswith("1000 rows, worth 2 independent ones")
+
+
+def test_without_a_baseline_windows_wait_for_one_and_are_judged_then(traffic, state, monkeypatch):
+    monkeypatch.setattr("mooring.monitor.baselines._AGAIN_SECONDS", 0.0)
+    monitoring = Monitoring(settings(traffic.log, state))
+    traffic.write(traffic.exchanges(2500))
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "no_baseline"), (1000, "no_baseline"), (500, "no_baseline")]
+    [(_, verdict), *_] = monitoring.state.history("wine")
+    assert "MLFLOW_TRACKING_URI" in verdict.message
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(500, START + timedelta(minutes=20)))
+    monitoring.watch.look()
+    found = monitoring.verdicts()
+    assert [status for _, status in found[:2]] == ["ok", "ok"]
+    assert sum(rows for rows, _ in found) == 3000
+    monitoring.watch.look()
+    assert {status for _, status in monitoring.verdicts()} <= {"ok", "-"}
+
+
+def test_a_foreign_file_and_a_truncated_object_are_said_and_the_rest_goes_on(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    name = traffic.write(traffic.exchanges(1000))
+    traffic.write(traffic.exchanges(1000, START + timedelta(hours=1)))
+    [whole] = traffic.log.glob(f"inferences/**/{name}.parquet")
+    whole.with_name("foreign.parquet").write_bytes(b"PAR1 but not really")
+    whole.with_name("cut.parquet").write_bytes(whole.read_bytes()[:-100])
+    whole.with_name("notes.txt").write_text("hello")
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok")] * 2
+    assert sum("foreign.parquet" in line for line in monitoring.said) == 1
+    assert sum("cut.parquet" in line for line in monitoring.said) == 1
+    monitoring.said.clear()
+    monitoring.watch.look()
+    assert monitoring.said == []
+
+
+def test_a_window_of_nan_only_is_drift_and_no_crash(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    exchanges = traffic.exchanges(1000)
+    nothing = [[None, None, None]] * 10
+    body = json.dumps({"dataframe_split": {"columns": ["alcohol", "sugar", "colour"], "data": nothing}}).encode()
+    for exchange in exchanges:
+        exchange.request = body
+    traffic.write(exchanges)
+    monitoring.watch.look()
+    [(_, verdict)] = monitoring.state.history("wine")
+    assert verdict.status == "critical"
+    assert {one.measure for one in verdict.summary if one.feature != "prediction"} == {"null_rate"}
+
+
+def test_rows_from_the_future_are_said(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(1000, datetime.now(UTC) + timedelta(days=1)))
+    monitoring.watch.look()
+    assert any("set the clock" in line for line in monitoring.said)
+    assert monitoring.verdicts() == [(1000, "ok")]
+
+
+def test_a_baseline_of_another_format_is_said_and_windows_wait(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    newer = traffic.baseline().to_bytes().replace(b"mooring-baseline 1", b"mooring-baseline 2", 1)
+    with monitoring.state.begin() as tx:
+        tx.put_baseline("wine", None, newer, "test")
+    traffic.write(traffic.exchanges(1000))
+    monitoring.watch.look()
+    [(_, verdict)] = monitoring.state.history("wine")
+    assert verdict.status == "no_baseline"
+    assert "format 2 and this Mooring reads 1" in verdict.message
+    assert "mooring baseline build --model wine" in verdict.message
+
+
+def test_a_baseline_that_is_replaced_judges_what_comes_and_what_was_open(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, window=1e9))  # none ends by the time of day
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(1500))
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1000, "ok"), (500, "-")]
+    monitoring.keep(traffic.baseline(4000))
+    traffic.write(traffic.exchanges(1000, START + timedelta(minutes=10)))
+    traffic.write(traffic.exchanges(10, START + timedelta(seconds=5)))  # late, for a window of the old one
+    monitoring.watch.look()
+    assert monitoring.verdicts() == [(1010, "ok"), (500, "ok"), (1000, "ok")]
+    newest = {verdict.baseline for _, verdict in monitoring.state.history("wine") if verdict}
+    assert newest == {monitoring.state.baseline("wine", None).digest}
+
+
+class Registry(Tracking):
+    """A registry of baselines by version, whose champion can be moved, and which can be off."""
+
+    def __init__(self, baselines: dict[str, Baseline]) -> None:
+        super().__init__()
+        self.baselines = baselines
+        self.is_champion: str | None = None
+        self.off = False
+        self.asked = 0
+
+    def versions(self, model: str) -> list[Version]:
+        return []
+
+    def champion(self, model: str, alias: str = "champion") -> str | None:
+        self._ask()
+        return self.is_champion
+
+    def find_baseline(self, model: str, version: str) -> bytes | None:
+        self._ask()
+        found = self.baselines.get(version)
+        return found.to_bytes() if found else None
+
+    def _ask(self) -> None:
+        self.asked += 1
+        if self.off:
+            raise TrackingError("it is off")
+
+
+def test_rows_without_a_version_are_compared_with_whatever_is_champion(traffic, state, monkeypatch):
+    registry = Registry({"1": traffic.baseline(), "2": traffic.baseline()})
+    monitoring = Monitoring(settings(traffic.log, state), registry)
+    registry.is_champion = "1"
+    for number in range(4):
+        traffic.write(traffic.exchanges(1000, START + timedelta(minutes=10 * number)))
+        monitoring.watch.look()
+        if number == 1:
+            registry.is_champion = "2"
+        if number == 2:
+            registry.off = True  # what is known goes on to be used
+    used = [verdict.baseline for _, verdict in monitoring.state.history("wine")]
+    assert used[0] == used[1] != used[2] == used[3]
+    assert all(status == "ok" for _, status in monitoring.verdicts())
+
+
+def test_a_registry_that_does_not_answer_is_left_alone_for_a_while(traffic, state):
+    registry = Registry({})
+    registry.off = True
+    monitoring = Monitoring(settings(traffic.log, state), registry)
+    for version in range(10):
+        traffic.write(traffic.exchanges(1000, START + timedelta(minutes=version), version=f"{version}"))
+    for _ in range(3):
+        monitoring.watch.look()
+    assert registry.asked == 1
+    assert monitoring.verdicts() == [(1000, "no_baseline")] * 10
+
+
+def test_a_baseline_that_is_built_meanwhile_is_found_at_the_next_look(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state), Registry({}))
+    traffic.write(traffic.exchanges(2000, version="1") + traffic.exchanges(1000, START + timedelta(days=1)))
+    monitoring.watch.look()
+    assert {status for _, status in monitoring.verdicts()} == {"no_baseline"}
+    for version in ("1", None):
+        monitoring.keep(traffic.baseline(), version)
+    assert monitoring.watch.look() == 3
+    assert monitoring.verdicts() == [(1000, "ok")] * 3
+    assert monitoring.watch.look() == 0
+
+
+def test_a_drift_that_began_long_ago_and_lasts_is_told(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, window=1e9))
+    monitoring.keep(traffic.baseline())
+    for hours in (96, 72, 1):
+        traffic.write(traffic.exchanges(1000, datetime.now(UTC) - timedelta(hours=hours), shift=2))
+    monitoring.watch.look()
+    assert [status for _, status in monitoring.verdicts()] == ["critical"] * 3
+    assert monitoring.state.standing("wine", None, "champion") == "critical"
+    [_, _, (_, newest)] = monitoring.state.history("wine")
+    webhook = Webhook("http://127.0.0.1:9/")
+    told = Monitoring(settings(traffic.log, f"{state}.told", window=1e9), channels=[webhook])
+    told.keep(traffic.baseline())
+    told.watch.look()
+    assert [(alert.kind, alert.verdict_id) for alert in told.state.alerts("wine")] == [("new", newest.id)]
+
+
+def test_it_ends_between_two_chunks_when_it_is_told_to(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    for day in range(3):
+        traffic.write(traffic.exchanges(1000, START + timedelta(days=day)))
+    asked = iter([False, True])
+    assert monitoring.watch.look(stopping=lambda: next(asked)) == 1
+    assert monitoring.verdicts() == [(1000, "ok")]
+    assert monitoring.watch.look() == 2
+
+
+def test_a_look_at_nothing_new_asks_little_however_much_is_known(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(6000))
+    monitoring.watch.look()
+    statements: list[str] = []
+
+    def note(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert monitoring.watch.look() == 0
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len([one for one in statements if one.startswith(("SELECT", "UPDATE", "INSERT"))]) <= 5
+
+
+def test_slow_drift_that_shows_in_single_windows_now_and_then_is_no_drift_that_ends(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline(20_000))
+    for hour in range(20):
+        traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.25, per_request=1))
+    monitoring.watch.look()
+    late = [status for _, status in monitoring.verdicts()][16:]
+    assert "ok" not in late

@@ -1,0 +1,286 @@
+"""Performance of labelled rows: the measures against scikit-learn, intervals and alarms against simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn import metrics
+
+from mooring.performance.bootstrap import intervals, paired
+from mooring.performance.judge import effective_rows, held_out, judge
+from mooring.performance.measures import Scored, evaluate, losses, primary, scored_of, task_of, weighted
+from mooring.performance.scored import UnscorableError
+
+
+def _groups(random: np.random.Generator, rows: int) -> np.ndarray:
+    """Return requests of 1 to 4 rows."""
+    return np.repeat(np.arange(rows), random.integers(1, 5, rows))[:rows]
+
+
+def _regression(random: np.random.Generator, rows: int = 300) -> Scored:
+    labels = 100 + random.normal(size=rows)
+    return scored_of(labels, labels + random.normal(0.2, 0.5, rows), _groups(random, rows))
+
+
+def _classes(random: np.random.Generator, names: list[str], rows: int = 400, digits: int = 2) -> Scored:
+    """Return rows whose probabilities have few digits, so that there are ties."""
+    labels = random.choice(names, rows)
+    logits = random.normal(size=(rows, len(names))) + 1.5 * (labels[:, None] == np.array(names))
+    shares = np.round(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), digits)
+    shares[:, -1] = 1 - shares[:, :-1].sum(axis=1)
+    columns = {name: shares[:, at] for at, name in enumerate(names)}
+    return scored_of(labels, columns, _groups(random, rows))
+
+
+def _by_sklearn(scored: Scored) -> dict[str, float]:
+    truth, said = scored.labels, scored.predictions
+    if scored.classes is None:
+        return {
+            "rmse": metrics.root_mean_squared_error(truth, said),
+            "mae": metrics.mean_absolute_error(truth, said),
+            "r2": metrics.r2_score(truth, said),
+            "bias": float(np.mean(said - truth)),
+        }
+    two = len(scored.classes) == 2
+    how = {"average": "binary" if two else "macro", "zero_division": 0}
+    shares = scored.probabilities
+    assert shares is not None
+    named = list(range(len(scored.classes)))
+    return {
+        "accuracy": metrics.accuracy_score(truth, said),
+        "precision": metrics.precision_score(truth, said, **how),
+        "recall": metrics.recall_score(truth, said, **how),
+        "f1": metrics.f1_score(truth, said, **how),
+        "log_loss": metrics.log_loss(truth, shares, labels=named),
+        "roc_auc": (
+            metrics.roc_auc_score(truth, shares[:, 1])
+            if two
+            else metrics.roc_auc_score(truth, shares, multi_class="ovr", labels=named)
+        ),
+    }
+
+
+def _cases() -> list[Scored]:
+    random = np.random.default_rng(0)
+    return [
+        _regression(random),
+        _classes(random, ["0", "1"]),
+        _classes(random, ["no", "yes"], digits=1),
+        _classes(random, ["5", "6", "7", "10"]),
+        _classes(random, ["red", "rosé", "white"], digits=1),
+    ]
+
+
+@pytest.mark.parametrize("scored", _cases(), ids=["regression", "0/1", "ties", "numbers", "texts"])
+def test_measures_are_those_of_scikit_learn(scored: Scored) -> None:
+    assert evaluate(scored) == pytest.approx(_by_sklearn(scored), abs=1e-9)
+
+
+@pytest.mark.parametrize("scored", _cases(), ids=["regression", "0/1", "ties", "numbers", "texts"])
+def test_a_weight_is_how_often_the_rows_of_a_request_count(scored: Scored) -> None:
+    random = np.random.default_rng(1)
+    weights = random.integers(0, 4, (5, int(scored.groups.max()) + 1))
+    found = weighted(scored, weights)
+    for draw, times in enumerate(weights):
+        rows = np.repeat(np.arange(scored.rows), times[scored.groups])
+        assert {name: one[draw] for name, one in found.items()} == pytest.approx(
+            _by_sklearn(scored.only(rows)), abs=1e-9
+        )
+
+
+def test_measures_that_rows_do_not_define_are_left_out() -> None:
+    same = scored_of([5.5, 5.5], [5.25, 5.75])
+    assert set(evaluate(same)) == {"rmse", "mae", "bias"}
+    one_class = scored_of([1, 1, 1], [0.9, 0.8, 0.2], classes=("0", "1"))
+    assert "roc_auc" not in evaluate(one_class)
+    assert evaluate(one_class)["accuracy"] == pytest.approx(2 / 3)
+    assert evaluate(scored_of(np.array([]), np.array([]), task="regression")) == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "task"),
+    [
+        ([5, 6, 7], [5.2, 6.0, 6.9], "regression"),
+        ([5, 6, 7], [5.0, 6.0, 7.0], "classification"),
+        (np.arange(100), np.arange(100), "regression"),
+        (["a", "b"], ["a", "a"], "classification"),
+        ([True, False], [True, True], "classification"),
+    ],
+)
+def test_the_task_follows_from_labels_and_predictions(labels, predictions, task: str) -> None:
+    assert task_of(labels, predictions) == task
+
+
+def test_outputs_of_many_forms_are_understood() -> None:
+    random = np.random.default_rng(0)
+    labels = random.choice(["a", "b"], 50)
+    share = np.where(labels == "b", 0.7, 0.2)
+    both = np.stack([1 - share, share], axis=1)
+    said = np.where(share > 0.5, "b", "a")
+    forms = {
+        "columns of the log": pa.StructArray.from_arrays(
+            [pa.array(1 - share), pa.array(share)], ["prediction.a", "prediction.b"]
+        ),
+        "array": both,
+        "lists": pa.array(both.tolist()),
+        "lists as the log has them": pa.array([str(one) for one in both.tolist()]),
+        "frame": pd.DataFrame({"prediction": said, "probability": share}),
+        "frame with each": pd.DataFrame({"label": said, "proba_a": 1 - share, "proba_b": share}),
+        "mapping": {"prediction": said.tolist(), "probabilities": both.tolist()},
+    }
+    for name, form in forms.items():
+        scored = scored_of(labels, form)
+        assert scored.classes == ("a", "b"), name
+        assert scored.probabilities == pytest.approx(both), name
+        assert primary(scored) == "log_loss"
+    assert primary(scored_of(labels, pd.Series(said))) == "accuracy"
+    assert primary(scored_of([1.5, 2.5], np.array([[1.0], [2.0]]))) == "rmse"
+
+
+def test_labels_of_0_and_1_make_numbers_between_probabilities() -> None:
+    scored = scored_of([0, 1, 1], [0.25, 0.75, 0.5])
+    assert scored.classes == ("0", "1")
+    assert scored.predictions.tolist() == [0, 1, 0]
+    assert scored_of([0, 1, 1], [0.25, 0.75, 0.5], task="regression").classes is None
+
+
+def test_a_boolean_and_a_number_name_the_same_class() -> None:
+    # The log has labels of both kinds as doubles.
+    scored = scored_of(pa.array([1.0, 0.0, 1.0]), pa.array([True, False, False]))
+    assert evaluate(scored)["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_rows_without_a_label_or_a_prediction_are_left_out() -> None:
+    scored = scored_of([1.5, None, 2.5, 3.5], [1.0, 2.0, None, 3.0], np.array([7, 7, 8, 9]))
+    assert (scored.labels.tolist(), scored.groups.tolist()) == ([1.5, 3.5], [0, 1])
+
+
+def test_a_class_that_training_never_saw_is_wrong() -> None:
+    scored = scored_of(["a", "c"], {"a": [0.9, 0.6], "b": [0.1, 0.4]}, classes=("a", "b"))
+    assert scored.classes == ("a", "b", "c")
+    assert evaluate(scored)["accuracy"] == 0.5
+    assert losses(scored)[1] > 30
+
+
+def test_labels_of_which_none_is_a_class_of_the_baseline_are_refused_not_wrong() -> None:
+    with pytest.raises(UnscorableError, match="none of the labels is a class that the baseline has"):
+        scored_of(["yes", "no"], {"0": [0.9, 0.6], "1": [0.1, 0.4]}, classes=("0", "1"))
+
+
+def test_a_few_texts_among_numbers_are_left_out_of_a_regression() -> None:
+    labels = ["1.5", " 2e0", "unknown", "-3"]
+    scored = scored_of(labels, [1.0, 2.0, 3.0, 4.0], task="regression")
+    assert scored.labels.tolist() == [1.5, 2.0, -3.0]
+    with pytest.raises(UnscorableError, match="predicts numbers"):
+        scored_of(["good", "1", "bad"], [1.0, 2.0, 3.0], task="regression")
+
+
+def test_infinite_predictions_and_nested_ones_are_no_classes() -> None:
+    scored = scored_of([0, 1], [np.inf, 1.0], classes=("0", "1"))
+    assert evaluate(scored)["accuracy"] == 0.5
+    with pytest.raises(UnscorableError, match="neither a number"):
+        scored_of([0, 1], ['[["a"]]', '[["a"]]'])
+
+
+def test_texts_without_end_are_too_many_for_classes() -> None:
+    names = [f"{number}" for number in range(8000)]
+    with pytest.raises(UnscorableError, match="too many for classes"):
+        scored_of([f"label {name}" for name in names], names, task="classification")
+
+
+def test_predictions_beyond_all_bounds_are_critical() -> None:
+    """Their squares are infinite, which nothing is larger than."""
+    random = np.random.default_rng(0)
+    labels = random.normal(size=600)
+    before = held_out(scored_of(labels, labels + random.normal(size=600)), "")
+    for huge in (1e200, -1.7e308):
+        scored = scored_of(labels, np.full(600, huge))
+        assert np.isfinite(list(evaluate(scored).values())).all()
+        assert judge(before, scored, 0.001).status == "critical"
+        assert intervals(scored, draws=20)["rmse"][0] > 1e40
+
+
+def test_of_many_classes_only_the_area_has_no_interval() -> None:
+    random = np.random.default_rng(0)
+    shares = random.dirichlet(np.ones(500), 500)
+    scored = Scored(np.arange(500), shares.argmax(1), np.arange(500), shares, tuple(map(str, range(500))))
+    found = intervals(scored, draws=500)
+    assert "roc_auc" in evaluate(scored)
+    assert found.keys() == evaluate(scored).keys() - {"roc_auc"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "output", "message"),
+    [
+        ([1.5, 2.5], {"low": [1.0, 2.0], "high": [3.0, 4.0]}, "call that one prediction"),
+        ([1.5], [1.0, 2.0], "another number of rows"),
+        (["a", "b"], {"x": [0.5, 0.1], "y": [0.5, 0.9]}, None),
+    ],
+)
+def test_what_can_not_be_compared_is_refused_with_the_reason(labels, output, message: str | None) -> None:
+    if message is None:
+        assert scored_of(labels, output).classes == ("a", "b", "x", "y")
+        return
+    with pytest.raises(UnscorableError, match=message):
+        scored_of(labels, output)
+
+
+def test_rows_of_one_request_are_drawn_together() -> None:
+    random = np.random.default_rng(0)
+    errors = np.repeat(random.normal(size=40), 10)
+    wide = intervals(Scored(np.zeros(400), errors, np.repeat(np.arange(40), 10)))["bias"]
+    narrow = intervals(Scored(np.zeros(400), errors, np.arange(400)))["bias"]
+    assert (wide[1] - wide[0]) > 2.5 * (narrow[1] - narrow[0])
+
+
+def test_pairs_tell_what_intervals_do_not() -> None:
+    random = np.random.default_rng(0)
+    labels, noise = random.normal(size=300), random.standard_t(4, 300)
+    worse = scored_of(labels, labels + noise, task="regression")
+    better = scored_of(labels, labels + 0.95 * noise, task="regression")
+    assert paired(worse, better, "rmse", draws=500) == pytest.approx(0.05)
+    assert intervals(worse)["rmse"][0] < evaluate(better)["rmse"]
+    with pytest.raises(ValueError, match="same rows"):
+        paired(worse, better.only(np.arange(10)), "rmse")
+
+
+def test_a_model_that_does_worse_alarms_and_how_much_says_how_badly() -> None:
+    random = np.random.default_rng(0)
+
+    def scored(noise: float, rows: int = 2000) -> Scored:
+        labels = random.normal(size=rows)
+        return Scored(labels, labels + random.normal(0, noise, rows), np.arange(rows))
+
+    before = held_out(scored(1.0, 20_000), "test set")
+    assert (before.measure, before.task, before.rows, len(before.losses)) == ("rmse", "regression", 20_000, 5000)
+    assert judge(before, scored(1.0), 0.001).status == "ok"
+    assert judge(before, scored(0.5), 0.001).status == "ok"
+    assert judge(before, scored(1.15), 0.001).status == "warning"
+    assert judge(before, scored(1.5), 0.001).status == "critical"
+    # Certain, but too little to matter.
+    rows = scored(1.0, 20_000)
+    before = held_out(rows, "test set")
+    slight = rows._replace(predictions=rows.labels + 1.045 * (rows.predictions - rows.labels))
+    assert judge(before, slight, 0.01).status == "ok"
+    assert judge(before, slight, 0.01, floors=False).status == "warning"
+
+
+def test_of_classes_without_probabilities_errors_are_judged() -> None:
+    random = np.random.default_rng(0)
+    with_shares = _classes(random, ["a", "b"], rows=2000)
+    without = with_shares._replace(probabilities=None)
+    before = held_out(with_shares, "test set")
+    assert before.measure == "log_loss"
+    assert judge(before, without, 0.001).measure == "accuracy"
+    flipped = without._replace(
+        predictions=np.where(random.random(2000) < 0.3, 1 - without.predictions, without.predictions)
+    )
+    found = judge(before, flipped, 0.001)
+    assert (found.status, found.measure) == ("critical", "accuracy")
+    assert found.change > 0.25
+
+
+def test_rows_of_one_request_count_for_less() -> None:
+    assert effective_rows(Scored(np.zeros(6), np.zeros(6), np.array([0, 0, 0, 1, 2, 3]))) == pytest.approx(3.0)
