@@ -21,7 +21,7 @@ and one of answers/
     ask      the request, without its framing: 'GET' (the default), 'HEAD', 'POST'
     gets     the statuses; [] for a connection that closes without an answer
     body     the body of the last answer, unless it is one of the proxy's own
-    then     open, closed, or broken: closed before the answer was whole
+    then     open (the default), or broken: the client's connection ends before the answer was whole
     reused   whether the connection to the model server is used again
     has, lacks   fields of the last answer
 """
@@ -35,7 +35,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strict_http import AnswerReader, Parsed
+from strict_http import AnswerReader, CutShort, Parsed
 
 DIRECTORY = Path(__file__).with_name("conformance")
 PAUSE = 0.015
@@ -169,7 +169,7 @@ class Client:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answers: list[Parsed] = []
-        self.closed = False
+        self.closed = self.broken = False
         self._reader = AnswerReader(*methods)
 
     def __enter__(self) -> Client:
@@ -214,7 +214,12 @@ class Client:
                 data = b""
             if not data:
                 self.closed = True
-                if (last := self._reader.end()) is not None:
+                try:
+                    last = self._reader.end()
+                except CutShort:
+                    self.broken = True
+                    return
+                if last is not None:
                     self.answers.append(last)
                 return
             self._reader.feed(data)

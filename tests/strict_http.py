@@ -22,6 +22,10 @@ class Malformed(Exception):
     """The bytes are not what RFC 9112 has a sender write."""
 
 
+class CutShort(Malformed):
+    """The connection ended within a message."""
+
+
 class Parsed(NamedTuple):
     """A whole message: `line` is (method, target) or (status, reason)."""
 
@@ -200,13 +204,13 @@ class AnswerReader(_Reader):
         return 2**62 if declared == -1 else declared
 
     def end(self) -> Parsed | None:
-        """The connection has ended: return an answer that lasts until then. Raises Malformed for one cut short."""
+        """The connection has ended: return an answer that lasts until then. Raises CutShort within one."""
         if self._head is None:
             if self.buffer:
-                raise Malformed(f"an answer cut short: {bytes(self.buffer[:100])!r}")
+                raise CutShort(f"an answer cut short: {bytes(self.buffer[:100])!r}")
             return None
         if self._length != 2**62:
-            raise Malformed(f"an answer cut short: {self._head.line} {bytes(self.buffer[:100])!r}")
+            raise CutShort(f"an answer cut short: {self._head.line} {bytes(self.buffer[:100])!r}")
         body = bytes(self.buffer)
         self.buffer.clear()
         return self._whole(body)
