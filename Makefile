@@ -23,6 +23,7 @@ test: .venv/.dev ## lint, types, import directions and tests: what CI runs
 	$(BIN)/pytest -m "not slow"
 
 test-all: .venv/.dev ## the slow proofs too
+	sh scripts/system-packages nginx:nginx-light haproxy:haproxy
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest
 
