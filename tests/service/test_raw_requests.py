@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from mooring.demo.processes import wait_for
@@ -71,7 +70,7 @@ def benched(directory: Path, *flags: str) -> Iterator[Bench]:
         yield Bench(running, recorder)
 
         def ledger() -> Ledger:
-            return msgspec.convert(running.stats()["ledger"], Ledger)
+            return Ledger(**running.stats()["ledger"])
 
         wait_for(lambda: ledger().in_flight == 0, 10, "exchanges are still in flight")
         assert ledger().balance == 0
