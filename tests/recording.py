@@ -39,7 +39,7 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.violations: list[str] = []
-        self.connections: set[_Connection] = set()
+        self.connections: set[Recorded] = set()
         self.accepted = 0
         self.port = 0
         self._loop = uvloop.new_event_loop()
@@ -64,6 +64,10 @@ class Recorder:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n"
         return head % (mark, len(PREDICTIONS)) + (b"" if method == b"HEAD" else PREDICTIONS)
 
+    def reply(self, connection: Recorded, message: Parsed) -> None:
+        """Answer a request."""
+        connection.transport.write(self.answer(message))
+
     def start(self) -> None:
         self._thread.start()
         self._started.wait()
@@ -74,7 +78,7 @@ class Recorder:
 
     def _run(self) -> None:
         async def listen() -> asyncio.Server:
-            return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
+            return await self._loop.create_server(lambda: Recorded(self), "127.0.0.1", 0, backlog=1024)
 
         server = self._loop.run_until_complete(listen())
         self.port = server.sockets[0].getsockname()[1]
@@ -87,11 +91,14 @@ class Recorder:
         self._loop.close()
 
 
-class _Connection(asyncio.Protocol):
+class Recorded(asyncio.Protocol):
+    """A connection of the recorder's."""
+
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._reader = RequestReader()
         self._continued = False
+        self.requests = 0
         self.number = recorder.accepted
         recorder.accepted += 1
 
@@ -117,12 +124,13 @@ class _Connection(asyncio.Protocol):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return
         recorder.seen.append(Seen(self.number, message))
+        self.requests += 1
         self._continued = False
         if reader.buffer:
             # Nobody who keeps one client's bytes apart from another's sends a request before its answer has come.
             self._violation(f"{bytes(reader.buffer[:300])!r} after {message.line}")
             return
-        self.transport.write(recorder.answer(message))
+        recorder.reply(self, message)
 
     def _violation(self, what: str) -> None:
         self._recorder.violations.append(f"connection {self.number}: {what}")
@@ -130,8 +138,8 @@ class _Connection(asyncio.Protocol):
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
-    recorder = Recorder()
+def recording(recorder: Recorder | None = None) -> Iterator[Recorder]:
+    recorder = recorder or Recorder()
     recorder.start()
     try:
         yield recorder
