@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def test_after_empty_lines(bench, case):
 @pytest.mark.parametrize("case", whole(REFUSED), ids=lambda case: case.name)
 def test_nothing_is_taken_after_an_error(bench, case):
     after = b"GET /after HTTP/1.1\r\nHost: a\r\n\r\n"
-    for pieces in ([case.sent + after], [case.sent + b"\r\n" + after], [*case.send, len(case.gets), after]):
+    for pieces in ([case.sent + after], [*case.send, len(case.gets), after]):
         with Client(bench.port, *case.methods) as client:
             client.say(pieces)
             client.read(len(case.gets) + 1)
@@ -295,14 +296,19 @@ WORDS = [
 ]
 
 
+def heads(name: str) -> Iterator[bytes]:
+    """Yield heads with each of the words in this field, before the framing field and after it by turns."""
+    for number, word in enumerate(WORDS):
+        line = name.encode() + b": " + word + b"\r\n"
+        yield line + b"FRAMING\r\n" if number % 2 else b"FRAMING\r\n" + line
+
+
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", COPIED)
 def test_framing_words_in_a_copied_field(bench, name, framing):
-    for word in WORDS:
-        line = name.encode() + b": " + word + b"\r\n"
-        for head in (line + b"FRAMING\r\n", b"FRAMING\r\n" + line):
-            statuses = smuggle(bench, head, framing)
-            assert statuses == [200, 200] or (name in MAY_BE_REFUSED and statuses[0] in (400, 417))
+    for head in heads(name):
+        statuses = smuggle(bench, head, framing)
+        assert statuses == [200, 200] or (name in MAY_BE_REFUSED and statuses[0] in (400, 417))
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -310,10 +316,8 @@ def test_framing_words_in_a_copied_field(bench, name, framing):
     "name", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Sticky", "X-Logged"]
 )
 def test_framing_words_in_a_field_that_is_trusted(trusting_bench, name, framing):
-    for word in WORDS:
-        line = name.encode() + b": " + word + b"\r\n"
-        for head in (line + b"FRAMING\r\n", b"FRAMING\r\n" + line):
-            assert smuggle(trusting_bench, head, framing) == [200, 200]
+    for head in heads(name):
+        assert smuggle(trusting_bench, head, framing) == [200, 200]
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -325,7 +329,7 @@ def test_framing_words_on_other_paths(bench, path, framing):
 
 # While an answer streams for longer than the proxy waits for a request.
 
-STREAMING = 1.2
+STREAMING = 1.8
 
 
 def streaming(connection) -> None:
@@ -345,42 +349,53 @@ def streaming(connection) -> None:
 NEXT = b"GET /y HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
+WHILE_STREAMING = {
+    "empty-line": (b"\r\n", b"", [200]),
+    "empty-line-in-two-pieces": (b"\r", b"\n", [200]),
+    "empty-lines-then-next": (b"\r\n\r\n", NEXT, [200, 200]),
+    "empty-line-and-first-byte": (b"\r\n" + NEXT[:1], NEXT[1:], [200, 200]),
+    "first-byte": (NEXT[:1], NEXT[1:], [200, 200]),
+    "all-but-the-last-byte": (NEXT[:-1], NEXT[-1:], [200, 200]),
+    "all": (NEXT, b"", [200, 200]),
+    "first-byte-alone": (NEXT[:1], b"", [200, 408]),
+    "unfinished-head": (NEXT[:-4], b"", [200, 408]),
+    "body-in-two-pieces": (b"POST /y HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", b"llo", [200, 200]),
+    "unfinished-body": (b"POST /y HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", b"", [200, 408]),
+    "nonsense": (b"nonsense\r\n\r\n", b"", [200, 400]),
+}
+"""What comes while an answer streams, what comes after it, and the statuses that the client gets."""
+STREAMED = ("GET /x", "POST /invocations")
+
+
 @pytest.fixture(scope="module")
-def streaming_proxy(tmp_path_factory) -> Iterator[Proxy]:
-    with (
-        upstream(streaming) as server,
-        proxy(tmp_path_factory.mktemp("streaming"), server.url, "--receive-timeout", "0.4") as running,
-    ):
-        yield running
-    assert "Traceback" not in running.stderr
+def streamed(tmp_path_factory) -> Iterator[dict[tuple[str, str], Client]]:
+    """The client as it is in the end, for each of them after each request. All at once, since all must wait."""
 
-
-@pytest.mark.parametrize("method", [b"GET /x", b"POST /invocations"])
-@pytest.mark.parametrize(
-    ("early", "late", "statuses"),
-    [
-        (b"\r\n", b"", [200]),
-        (b"\r", b"\n", [200]),
-        (b"\r\n\r\n", NEXT, [200, 200]),
-        (b"\r\n" + NEXT[:1], NEXT[1:], [200, 200]),
-        (NEXT[:1], NEXT[1:], [200, 200]),
-        (NEXT[:-1], NEXT[-1:], [200, 200]),
-        (NEXT, b"", [200, 200]),
-        (NEXT[:1], b"", [200, 408]),
-        (NEXT[:-4], b"", [200, 408]),
-        (b"POST /y HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", b"llo", [200, 200]),
-        (b"POST /y HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", b"", [200, 408]),
-        (b"nonsense\r\n\r\n", b"", [200, 400]),
-    ],
-    ids=repr,
-)
-def test_what_comes_while_an_answer_streams(streaming_proxy, method, early, late, statuses):
-    with Client(streaming_proxy.port) as client:
-        client.send(method + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    def play(key: tuple[str, str]) -> Client:
+        early, late, statuses = WHILE_STREAMING[key[0]]
+        client = Client(running.port)
+        client.send(key[1].encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
         time.sleep(STREAMING / 6)
         client.send(early)
         client.read(1)
         client.send(late)
         client.read(len(statuses))
-        assert client.statuses == statuses
-        assert client.answers[0].body == b"x" * 12
+        client.socket.close()
+        return client
+
+    keys = [(name, request) for name in WHILE_STREAMING for request in STREAMED]
+    with (
+        upstream(streaming) as server,
+        proxy(tmp_path_factory.mktemp("streaming"), server.url, "--receive-timeout", "0.5") as running,
+        ThreadPoolExecutor(len(keys)) as pool,
+    ):
+        yield dict(zip(keys, pool.map(play, keys), strict=True))
+    assert "Traceback" not in running.stderr
+
+
+@pytest.mark.parametrize("request_line", STREAMED)
+@pytest.mark.parametrize("name", WHILE_STREAMING)
+def test_what_comes_while_an_answer_streams(streamed, name, request_line):
+    client = streamed[name, request_line]
+    assert client.statuses == WHILE_STREAMING[name][2]
+    assert client.answers[0].body == b"x" * 12
