@@ -22,6 +22,7 @@ test: static ## the same, and the tests of real servers: what CI runs
 	$(BIN)/pytest -n 2 -m "not proof"
 
 test-all: static ## everything: statistics, kills at every step, bulk, random searches
+	sh scripts/system-packages nginx:nginx-light haproxy:haproxy slowhttptest:slowhttptest
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest -n 2
 
