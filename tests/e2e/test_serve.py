@@ -15,15 +15,13 @@ import pyarrow.dataset as ds
 import pytest
 
 import mooring
-from supervised import PLAN, Load, register, supervised
+from supervised import PLAN, Load, registered, supervised
 from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("store")
-    register(directory)
-    return directory
+def store() -> Path:
+    return registered()
 
 
 def rows(log: Path) -> list[dict]:

@@ -10,17 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from supervised import Load, Supervised, goes_and_the_champion_answers, register, supervised
+from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised
 from waiting import wait_for
 
 PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("store")
-    register(directory)
-    return directory
+def store() -> Path:
+    return registered()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from mlflow_store import new_store
 from model_servers import have, ready, servers
 from mooring.rollout.models import BringError, bring
 from versions import NAME, register
@@ -16,7 +17,7 @@ from versions import NAME, register
 def store(tmp_path, monkeypatch):
     """A registry of its own with one version."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     register(tmp_path)
     return tmp_path
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_store import new_store
 from mooring.monitor.state import State
 from mooring.retrain.history import history
 from mooring.retrain.tickets import Tickets
@@ -28,7 +29,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with a champion, and a log with labels."""
     directory = tmp_path_factory.mktemp("trained")
-    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db"})
+    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": new_store(directory)})
     return directory
 
 

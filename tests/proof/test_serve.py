@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from peers import post
-from supervised import BODY, Load, register, supervised
+from supervised import BODY, Load, registered, supervised
 from waiting import wait_for
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("store")
-    register(directory)
-    return directory
+def store() -> Path:
+    return registered()
 
 
 def test_killed_over_a_champion_that_was_moved_by_hand_it_does_not_trust_the_alias(store, tmp_path):

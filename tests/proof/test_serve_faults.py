@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +15,15 @@ import pytest
 from mooring.demo.processes import pings
 from ports import reserved_port
 from serving import with_environment
-from supervised import Load, Supervised, goes_and_the_champion_answers, register, supervised
+from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised
 from waiting import wait_for
 
 PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("store")
-    register(directory)
-    return directory
+def store() -> Path:
+    return registered()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_of_two_promotions_at_once_the_newest_wins(store, tmp_path):
 def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering(store, tmp_path):
     port = reserved_port()
     command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri"]
-    command += [f"sqlite:///{store / 'mlflow.db'}"]
+    command += [f"sqlite:///{shutil.copy(store / 'mlflow.db', tmp_path)}"]
     output = tmp_path / "registry.log"
     with output.open("wb") as file:
         process = subprocess.Popen(

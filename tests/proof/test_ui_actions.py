@@ -7,16 +7,15 @@ from pathlib import Path
 import msgspec
 
 from dashboard import TOKEN, ask, dashboard
-from supervised import register, supervised
+from supervised import registered, supervised
 from waiting import wait_for
 
 
 def test_a_rollout_under_way_is_aborted_from_the_dashboard(tmp_path: Path) -> None:
-    register(tmp_path / "store")
     place = tmp_path / "serve"
     plan = ("--rollout-step", "canary 50% 1h 1000")
     with (
-        supervised(place, tmp_path / "store", *plan) as it,
+        supervised(place, registered(), *plan) as it,
         dashboard(f"sqlite:///{place}/state.db") as address,
     ):
         it.challenge("2")

@@ -20,6 +20,7 @@ import pytest
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 
+from mlflow_store import new_store
 from monitoring import START, Traffic
 from mooring.config import GateSettings
 from mooring.log.labels import labels_table, write_labels
@@ -99,7 +100,7 @@ def home(tmp_path_factory):
     directory = tmp_path_factory.mktemp("gate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_store(directory))
         for name in ("MOORING_SAMPLE", "MLFLOW_MONITORING_FORMAT", "MLFLOW_MONITORING_DIR", "MOORING_SPOOL"):
             patch.setenv(name, "")
         patch.setattr(sys, "path", list(sys.path))

@@ -27,6 +27,7 @@ from mlflow.pyfunc import PythonModel
 
 import mooring
 import mooring.capture.model
+from mlflow_store import new_store
 from mooring.capture import api
 from mooring.capture.in_process import Captures
 from mooring.config import CaptureSettings
@@ -326,7 +327,7 @@ def model_uri(tmp_path_factory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.chdir(directory)  # where MLflow puts artifacts
-        mlflow.set_tracking_uri(f"sqlite:///{directory}/mlflow.db")
+        mlflow.set_tracking_uri(new_store(directory))
         mlflow.pyfunc.save_model("model", python_model=Sum(), signature=SIGNATURE, pip_requirements=["mlflow"])
         mooring.log_model(str(directory / "model"), registered_model_name="sum", model_config={"mine": 1})
     yield "models:/sum/1"

@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from mlflow_store import new_store
 from model_servers import CODE, FRAME, save_model
 from mooring.rollout.messages import Model
 from mooring.rollout.models import BringError, bring, example, forget
@@ -23,7 +24,7 @@ from versions import NAME, register
 def store(tmp_path, monkeypatch):
     """A registry of its own with one version."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     register(tmp_path)
     return tmp_path
 
@@ -57,7 +58,7 @@ def test_a_version_of_the_same_number_in_another_registry_is_another(store, monk
     other = store / "other"
     other.mkdir()
     monkeypatch.chdir(other)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(other))
     register(other)
     assert bring(NAME, "1", directory, "local") == brought
     assert not Path(brought.path, "old").exists()

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.demo.processes import running
 from mooring.monitor.alerts import sign
@@ -429,7 +430,7 @@ def registry(tmp_path_factory) -> str:
     import mlflow
 
     directory = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{directory}/mlflow.db"
+    uri = new_store(directory)
     client = mlflow.MlflowClient(uri, uri)
     for name, versions in (("wine", 2), ("empty", 0), ("no # yes", 1)):
         client.create_registered_model(name)

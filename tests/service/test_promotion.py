@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_store import new_store
 from mooring.monitor.tracking import TrackingError
 from mooring.retrain import registry
 from ports import reserved_port
@@ -96,7 +97,7 @@ for how in ("killed", "away"):
 def client(tmp_path, monkeypatch) -> MlflowClient:
     """A registry with two versions of wine, each from a run: 1 is the champion, 2 the challenger."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     client = MlflowClient()
     client.create_registered_model("wine")
     for _ in range(2):

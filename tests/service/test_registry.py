@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlflow
 import pytest
 
+from mlflow_store import new_store
 from mooring.registry import RegistryError, resolve, split_uri
 from peers import OK, post, proxy, read_message, upstream
 
@@ -12,7 +13,7 @@ from peers import OK, post, proxy, read_message, upstream
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     directory = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{directory}/mlflow.db"
+    uri = new_store(directory)
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     client.create_registered_model("wine")
     for _ in range(2):

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from mlflow_store import new_store
 from mooring.monitor.state import State
 from mooring.retrain import evaluation, job
 from mooring.retrain.machine import Retraining
@@ -34,7 +35,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with a champion, and a log with labels."""
     directory = tmp_path_factory.mktemp("trained")
-    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db"})
+    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": new_store(directory)})
     return directory
 
 

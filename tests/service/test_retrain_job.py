@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_store import new_store
 from mooring.config import RetrainSettings
 from mooring.monitor.alerts import sign
 from mooring.retrain import job
@@ -362,7 +363,7 @@ print([run.data.tags.get("mooring.ticket") for run in mlflow.search_runs(["0", "
 
 
 def test_runs_of_training_carry_the_ticket(tmp_path):
-    env = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    env = {"MLFLOW_TRACKING_URI": new_store(tmp_path)}
     start(tmp_path / "outside", RUNS, **env)
     assert ended(tmp_path / "outside").code == 0, said(tmp_path / "outside")
     assert said(tmp_path / "outside").endswith("[None]\n")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
+from mlflow_store import new_store
 from mooring.demo.processes import running
 from mooring.monitor.schema import Verdict, Window
 from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
@@ -29,7 +30,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(scope="module", params=["store", "server"])
 def uri(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("mlflow")
-    store = f"sqlite:///{directory}/mlflow.db"
+    store = new_store(directory)
     # Where a store's artifacts go without a server is up to the working directory.
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)

@@ -1,8 +1,9 @@
-"""The dashboard as users start it: a process of its own."""
+"""The dashboard as users start it, a process of its own; and its pages alone, in this process."""
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import subprocess
@@ -14,6 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from starlette.testclient import TestClient
+
+from mooring.config import UiSettings
+from mooring.ui import access
+from mooring.ui.app import create
+from mooring.ui.sources import sources_of
 from waiting import PATIENCE
 
 TOKEN = "a token that nobody guesses"
@@ -64,6 +71,32 @@ def dashboard(
             process.stdout.close()
 
 
+@contextmanager
+def pages(
+    state: str, *, log: str = "no-log", spool: str | None = None, token: str | None = TOKEN, **settings: Any
+) -> Iterator[str]:
+    """The dashboard in this process and without a socket; yields an address that `ask` knows."""
+    chosen = UiSettings(state=state, log=log, spool=spool, ui_token=token, **settings)
+    rules = access.rules_of(chosen.ui_host, chosen.ui_token, chosen.ui_allowed_host)
+    sources = sources_of(chosen)
+    address = f"http://127.0.0.1:{next(_numbers)}"
+    with (
+        sources.state,
+        TestClient(
+            create(sources, rules), address, raise_server_exceptions=False, follow_redirects=False
+        ) as client,
+    ):
+        _in_this_process[address] = client
+        try:
+            yield address
+        finally:
+            del _in_this_process[address]
+
+
+_in_this_process: dict[str, TestClient] = {}
+_numbers = itertools.count(1)
+
+
 def ask(
     address: str,
     path: str,
@@ -77,6 +110,11 @@ def ask(
     given = dict(headers or {})
     if bearer is not None:
         given["Authorization"] = f"Bearer {bearer}"
+    if address in _in_this_process:
+        client = _in_this_process[address]
+        client.cookies.clear()
+        told = client.request(method, path, content=body, headers=given)
+        return Answer(told.status_code, dict(told.headers), told.content)
     place = urlsplit(address)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=PATIENCE)
     try:

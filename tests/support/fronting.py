@@ -17,6 +17,7 @@ import mlflow
 import msgspec
 from mlflow import MlflowClient
 
+from mlflow_store import new_store
 from mooring.config import ServeSettings
 from mooring.monitor.state import State
 from mooring.rollout import messages
@@ -31,7 +32,7 @@ ANSWER = b'{"predictions": [1.0]}'
 
 def make_registry(directory: Path, versions: int = 4) -> None:
     """Make mlflow.db in a directory, with versions of wine of which the first is the champion."""
-    mlflow.set_tracking_uri(f"sqlite:///{directory}/mlflow.db")
+    mlflow.set_tracking_uri(new_store(directory))
     try:
         client = MlflowClient()
         client.create_registered_model("wine")

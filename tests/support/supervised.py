@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +26,7 @@ import mlflow
 import pandas as pd
 from mlflow.models import infer_signature
 
+from mlflow_store import new_store
 from mooring.demo.processes import running
 from mooring.monitor.state import State
 from mooring.rollout.rollouts import Rollout, Rollouts
@@ -88,21 +92,24 @@ BODY = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[3.0], [4.0]]}
 PLAN = ("--rollout-step", "shadow 50% 1s 20", "--rollout-step", "canary 30% 1s 30")
 
 
-def register(directory: Path) -> None:
-    """Register every version in a store of its own in `directory`; the first is the champion.
+@functools.cache
+def registered() -> Path:
+    """Return a directory with a store in which every version is registered; the first is the champion.
 
-    In a process of its own: which store MLflow uses, and which experiment, is known to all of a process.
+    It is filled in a process of its own: which store MLflow uses, and which experiment, all of a process knows.
     """
-    directory.mkdir(exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="mooring-told-"))
+    atexit.register(shutil.rmtree, directory)
     command = [sys.executable, "-W", "ignore", __file__, str(directory)]
     subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
+    return directory
 
 
 def _register(directory: Path) -> None:
     code = directory / "told.py"
     code.write_text(CODE)
     frame = pd.DataFrame({"a": [1.0]})
-    mlflow.set_tracking_uri(f"sqlite:///{directory / 'mlflow.db'}")
+    mlflow.set_tracking_uri(new_store(directory))
     client = mlflow.MlflowClient()
     client.create_experiment("told", artifact_location=(directory / "artifacts").as_uri())
     mlflow.set_experiment("told")

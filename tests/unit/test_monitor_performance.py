@@ -17,6 +17,7 @@ from sklearn import metrics
 
 import mooring
 from labelling import HOUR, Labelling, by_hand, values
+from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic
 from mooring.cli import main
 from mooring.comparison import evaluated
@@ -303,7 +304,7 @@ def test_mlflow_has_performance_as_metrics_at_the_windows_end(
     import mlflow
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Labelling(tmp_path)
     it.ask(300)
     labelled = it.label(it.rows())

@@ -1,0 +1,42 @@
+"""."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from dashboard import ask
+from monitoring import START
+from mooring.exchange import Exchange
+from mooring.ids import new_request_id
+from mooring.log.parquet import ParquetLog
+
+
+def page(address: str, path: str) -> str:
+    answer = ask(address, path, headers={"Accept": "text/html"})
+    assert answer.status == 200, answer.text
+    return answer.text
+
+
+def told(address: str, path: str) -> dict:
+    answer = ask(address, f"/api{path}")
+    assert answer.status == 200, answer.text
+    return answer.json
+
+
+def write(log: Path | str, *exchanges: Exchange, name: str = "w-00000001") -> None:
+    ParquetLog(str(log), lambda _: None).write(name, exchanges)
+
+
+def exchange(at: datetime = START, **changed) -> Exchange:
+    time_ns = round(at.timestamp() * 1e6) * 1000
+    given = {
+        "request_id": new_request_id(time_ns),
+        "time_ns": time_ns,
+        "duration_ns": 5_000_000,
+        "model": "wine",
+        "version": "3",
+        "request": b'{"dataframe_split": {"columns": ["pH"], "data": [[3.1]]}}',
+        "response": b'{"predictions": [6.0]}',
+    }
+    return Exchange(**{**given, **changed})
