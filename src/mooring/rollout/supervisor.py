@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.capture.drainer import Drainer
+from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.address import of_socket
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.backend import Backend
@@ -65,10 +66,10 @@ def run(settings: ServeSettings, alias: str | None, version: str | None) -> None
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
-    run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder)))
+    run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder), Access(settings)))
 
 
-async def _run(start: Start) -> None:
+async def _run(start: Start, access: Access) -> None:
     settings = start.settings
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
@@ -81,9 +82,9 @@ async def _run(start: Start) -> None:
     async def snapshot() -> Stats:
         return proxy.stats()
 
-    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, further=supervisor))
+    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, further=supervisor))
     drainer = Drainer(settings)
-    looking = loop.create_task(look_after(drainer, labels))
+    looking = loop.create_task(look_after(drainer, labels, access))
     supervising = loop.create_task(supervisor.run())
     try:
         if await _first(stop.wait(), supervisor.ready.wait(), supervising) == 1:

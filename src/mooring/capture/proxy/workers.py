@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.capture.drainer import Drainer
+from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
@@ -39,13 +40,14 @@ def run(settings: ProxySettings) -> None:
     Raises CantListen where the address can't be listened on, ValueError for settings that can't be meant.
     """
     upstreams = parse_upstreams(settings.upstream, settings.model_version)
+    access = Access(settings)
     if settings.workers == 1:
-        run_loop(_single(settings, upstreams))
+        run_loop(_single(settings, upstreams, access))
     else:
-        run_loop(_several(settings, upstreams))
+        run_loop(_several(settings, upstreams, access))
 
 
-async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
+async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop)
@@ -57,10 +59,10 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
 
     labels = LabelIntake(settings)
     changing = Upstreams(upstreams, lambda found: route(proxy.context, found))
-    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
+    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
-    looking = loop.create_task(look_after(drainer, labels))
+    looking = loop.create_task(look_after(drainer, labels, access))
     listening.listen(BACKLOG)  # before it is said
     announce(settings, listening, admin, ", ".join(settings.upstream))
     try:
@@ -74,7 +76,7 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
     await last_drain(settings, drainer)
 
 
-async def _several(settings: ProxySettings, upstreams: list[Upstream]) -> None:
+async def _several(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
     """Serve in worker processes, and look after them."""
     loop = asyncio.get_running_loop()
     Recorder.check(settings)
@@ -94,13 +96,13 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream]) -> None:
 
     labels = LabelIntake(settings)
     changing = Upstreams(upstreams, set_upstreams)
-    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
+    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
     for worker in workers:
         worker.start()
     await snapshot()  # one that answers listens
-    looking = loop.create_task(look_after(drainer, labels, workers))
+    looking = loop.create_task(look_after(drainer, labels, access, workers))
     announce(settings, reserved, admin, ", ".join(settings.upstream))
     await stop.wait()
 
@@ -267,22 +269,26 @@ async def _work(settings: ProxySettings, upstreams: list[Upstream], control: soc
         control.sendall(msgspec.json.encode([writer, proxy.stats()]) + b"\n")
 
 
-async def open_admin(settings: FrontSettings, admin: Admin) -> asyncio.Server | None:
+async def open_admin(settings: FrontSettings, access: Access, admin: Admin) -> asyncio.Server | None:
     """Listen on the admin port, where there is to be one; that it is taken is said, and no more."""
     if settings.admin_port < 0:
         return None
     try:
-        return await admin.serve(settings.admin_host, settings.admin_port)
+        return await admin.serve(settings, access)
     except OSError as error:
-        say(f"the admin port {settings.admin_port} is taken ({os.strerror(error.errno or 0)}); there is none now")
+        where = f"{settings.admin_host}:{settings.admin_port}"
+        say(f"can't listen on {where} for the admin port: {error.strerror or error}; there is none now")
         return None
 
 
-async def look_after(drainer: Drainer, labels: LabelIntake, workers: list[Worker] | None = None) -> None:
-    """See again and again that the drain and the workers run, and that labels go to the spool."""
+async def look_after(
+    drainer: Drainer, labels: LabelIntake, access: Access, workers: list[Worker] | None = None
+) -> None:
+    """See again and again that drain and workers run, that labels go to the spool, and which keys there are."""
     while True:
         drainer.ensure()
         labels.tick()
+        access.tick()
         for worker in workers or []:
             worker.look()
             await worker.stats()  # so that little is unknown of one that is killed
