@@ -72,7 +72,7 @@ def run(settings: ServeSettings, alias: str | None, version: str | None) -> None
 async def _run(start: Start, access: Access) -> None:
     settings = start.settings
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop)
+    proxy = Proxy(settings, Recorder(settings), loop, access)
     listening = bind(settings)
     stop = stop_on_signals(loop)
     sockets = Path(tempfile.mkdtemp(prefix="mooring-"))
@@ -89,7 +89,7 @@ async def _run(start: Start, access: Access) -> None:
     try:
         if await _first(stop.wait(), supervisor.ready.wait(), supervising) == 1:
             listening.listen(BACKLOG)  # before it is said
-            announce(settings, listening, admin, f"version {supervisor.champion} of {settings.model}")
+            announce(settings, access, listening, admin, f"version {supervisor.champion} of {settings.model}")
             serving = loop.create_task(serve(proxy, listening, stop))
             await asyncio.wait([serving, supervising], return_when=asyncio.FIRST_COMPLETED)
             stop.set()

@@ -125,14 +125,21 @@ class Admin:
         self._upstreams = upstreams
         self._further = further
         self._keys: ApiKeys | None = None
+        self._certificates = False
         self._local = False
         self._hosts = Hosts([], open=False)
 
     async def serve(self, settings: FrontSettings, access: Access) -> asyncio.Server:
         """Listen where the settings say. Raises OSError where that address can't be listened on."""
         self._keys = access.admin_keys
-        host = settings.admin_host
-        server = await asyncio.start_server(self._answer, host, settings.admin_port, limit=LONGEST_HEAD)
+        self._certificates = access.tls is not None and access.tls.takes_certificates
+        host, loop = settings.admin_host, asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            reader = asyncio.StreamReader(limit=LONGEST_HEAD)
+            return asyncio.StreamReaderProtocol(reader, self._answer)
+
+        server = await loop.create_server(access.for_admin(connection), host, settings.admin_port)
         self._local = all(is_loopback(bound.getsockname()[0]) for bound in server.sockets)
         own = [] if self._local else [socket.gethostname()]
         self._hosts = Hosts([host, *own, *settings.admin_allowed_host], open=not self._local)
@@ -145,7 +152,7 @@ class Admin:
                 try:
                     request = await read_head(reader)
                     method = request.method
-                    self._check(request)
+                    self._check(request, writer)
                     reply = await self._respond(request, reader, writer)
                 except Refused as refused:
                     reply = refusal(refused)
@@ -159,13 +166,17 @@ class Admin:
                         pass
         writer.close()
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Raise Refused for a request that its sender may not make."""
         host = request.fields.get("host")
         if host is not None and not self._hosts.known(host):
             raise Refused(421, "this port is not reached by that name: allow it with --admin-allowed-host")
         method, path = request.method, request.path
-        if path == _LABELS or (path in _OPEN and method in ("GET", "HEAD")):
+        if path in _OPEN and method in ("GET", "HEAD"):
+            return
+        if self._certificates and not writer.get_extra_info("peercert"):
+            raise Refused(403, "this takes a certificate that an authority in --tls-client-ca has signed")
+        if path == _LABELS:
             return
         if self._keys is not None:
             if not self._shows_key(request):
@@ -248,6 +259,7 @@ class Admin:
             "labels_taken": self._labels.taken,
             "waiting": stats.waiting,
             "answers": stats.answers,
+            "unauthorized": stats.unauthorized,
             **(self._further.stats() if self._further is not None else {}),
         }
 
@@ -291,6 +303,8 @@ def metrics(stats: Stats, ledger: Ledger, spool_bytes: int, labels: int = 0) -> 
     yield errors
     yield GaugeMetricFamily("mooring_exchanges_in_flight", "Exchanges not yet answered", value=ledger.in_flight)
     yield CounterMetricFamily("mooring_requests_passed", "Requests for other paths", value=ledger.passed)
+    text = "Requests refused for want of a key"
+    yield CounterMetricFamily("mooring_requests_unauthorized", text, value=stats.unauthorized)
     yield CounterMetricFamily("mooring_labels_taken", "Labels taken by POST /labels since the start", value=labels)
     answers = CounterMetricFamily("mooring_answers", "Answers to scoring requests, by status", labels=["status"])
     for status, count in sorted(stats.statuses.items()):

@@ -50,7 +50,7 @@ def run(settings: ProxySettings) -> None:
 async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop)
+    proxy = Proxy(settings, Recorder(settings), loop, access)
     route(proxy.context, upstreams)
     listening = bind(settings)
 
@@ -64,7 +64,7 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Ac
     drainer = Drainer(settings)
     looking = loop.create_task(look_after(drainer, labels, access))
     listening.listen(BACKLOG)  # before it is said
-    announce(settings, listening, admin, ", ".join(settings.upstream))
+    announce(settings, access, listening, admin, ", ".join(settings.upstream))
     try:
         await serve(proxy, listening, stop)
     finally:
@@ -82,7 +82,7 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream], access: A
     Recorder.check(settings)
     reserved = bind(settings, shared=True)
     settings = msgspec.structs.replace(settings, port=reserved.getsockname()[1])
-    workers = [Worker(settings, upstreams) for _ in range(settings.workers)]
+    workers = [Worker(settings, upstreams, access) for _ in range(settings.workers)]
 
     async def snapshot() -> Stats:
         found = await asyncio.gather(*(worker.stats() for worker in workers))
@@ -103,7 +103,7 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream], access: A
         worker.start()
     await snapshot()  # one that answers listens
     looking = loop.create_task(look_after(drainer, labels, access, workers))
-    announce(settings, reserved, admin, ", ".join(settings.upstream))
+    announce(settings, access, reserved, admin, ", ".join(settings.upstream))
     await stop.wait()
 
     looking.cancel()
@@ -118,9 +118,10 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream], access: A
 class Worker:
     """A forked proxy process, and the socket over which it is asked for its counts. It ends when this one does."""
 
-    def __init__(self, settings: ProxySettings, upstreams: list[Upstream]) -> None:
+    def __init__(self, settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
         self._settings = settings
         self._upstreams = upstreams
+        self._access = access
         self._pid = 0
         self._started = 0.0
         self._writer = ""
@@ -137,7 +138,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run_worker(self._settings, self._upstreams, theirs)
+            _run_worker(self._settings, self._upstreams, self._access, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         theirs.close()
         ours.setblocking(False)
@@ -223,11 +224,14 @@ class Worker:
             self._gone()
 
 
-def _run_worker(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
+def _run_worker(
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket
+) -> None:
     """Be a worker; never returns."""
     code = 1
+    access.mute()  # the process that looks after the workers tells
     try:
-        run_loop(_work(settings, upstreams, control))
+        run_loop(_work(settings, upstreams, access, control))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -236,9 +240,11 @@ def _run_worker(settings: ProxySettings, upstreams: list[Upstream], control: soc
         os._exit(code)
 
 
-async def _work(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
+async def _work(
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket
+) -> None:
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop)
+    proxy = Proxy(settings, Recorder(settings), loop, access)
     route(proxy.context, upstreams)
     stop = stop_on_signals(loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
@@ -264,7 +270,9 @@ async def _work(settings: ProxySettings, upstreams: list[Upstream], control: soc
     loop.add_reader(control, answer)
     listening = bind(settings, shared=True)
     writer = proxy.recorder.writer
+    watching = loop.create_task(access.watch())
     await serve(proxy, listening, stop)
+    watching.cancel()
     with suppress(OSError):
         control.sendall(msgspec.json.encode([writer, proxy.stats()]) + b"\n")
 
@@ -310,13 +318,20 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return stop
 
 
-def announce(settings: FrontSettings, listening: socket.socket, admin: asyncio.Server | None, served: str) -> None:
+def announce(
+    settings: FrontSettings,
+    access: Access,
+    listening: socket.socket,
+    admin: asyncio.Server | None,
+    served: str,
+) -> None:
     """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
-    say(f"listening on http://{settings.host}:{port} for {served}, logging to {settings.log}")
+    say(f"listening on {access.scheme}://{settings.host}:{port} for {served}, logging to {settings.log}")
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
-        say(f"metrics, health and counts on http://{settings.admin_host}:{port}/metrics, /readyz and /stats")
+        url = f"{access.scheme}://{settings.admin_host}:{port}"
+        say(f"metrics, health and counts on {url}/metrics, /readyz and /stats")
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
