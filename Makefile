@@ -44,6 +44,7 @@ bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and writ
 	$(BIN)/python bench/alarms.py
 	$(BIN)/python bench/gate.py
 	$(BIN)/python bench/guards.py
+	$(BIN)/python bench/tls.py --save
 	$(BIN)/python bench/ui.py
 
 screenshots: .venv/.dev ## make the README's pictures of the dashboard anew; takes three minutes

@@ -116,6 +116,28 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
     admin_port: Annotated[
         int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
     ] = 0
+    tls_cert: Annotated[
+        str | None, Meta(description="certificate, in PEM, with which this port and the admin port speak https")
+    ] = None
+    tls_key: Annotated[str | None, Meta(description="private key of that certificate [in the same file]")] = None
+    tls_client_ca: Annotated[
+        str | None,
+        Meta(description="certificates, in PEM, of the authorities one of which has signed every client's"),
+    ] = None
+    api_key_file: Annotated[
+        str | None, Meta(description="file of bearer keys, one a line; without one of them a request gets 401")
+    ] = None
+    admin_key_file: Annotated[
+        str | None,
+        Meta(description="file of bearer keys for the admin port, one a line [those of --api-key-file, if any]"),
+    ] = None
+    admin_allowed_host: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="name under which the admin port is reached, as by Prometheus or behind a reverse proxy; "
+            "repeat it for more"
+        ),
+    ] = ()
     labels_token: Annotated[
         str | None, Meta(description="bearer token of POST /labels on the admin port; without one it is closed")
     ] = None

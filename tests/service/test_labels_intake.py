@@ -149,9 +149,8 @@ def test_what_is_no_such_request_is_refused(refusing):
 
 
 def test_a_client_that_asks_first_is_told_to_go_on_and_one_that_names_no_length_is_refused(refusing):
-    head = (
-        f"POST /labels HTTP/1.1\r\nHost: x\r\nAuthorization: bearer {TOKEN}\r\nContent-Type: application/json\r\n"
-    )
+    head = "POST /labels HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: bearer {TOKEN}\r\n"
     body = b'{"request_id": "a", "label": 1}'
     with (
         socket.create_connection(("127.0.0.1", admin_port(refusing)), timeout=PATIENCE) as connection,

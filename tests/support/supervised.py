@@ -287,7 +287,7 @@ def supervised(
 
 def wait_until_serving(found: Supervised) -> None:
     """Wait until it says where it listens."""
-    said = r"listening on http://127\.0\.0\.1:(\d+)[^\n]*\n(?:.*\n)*?mooring: metrics, health and counts on [^:]+://[^:]+:(\d+)"
+    said = r"listening on https?://127\.0\.0\.1:(\d+)[^\n]*\n(?:.*\n)*?mooring: metrics, health and counts on [^:]+://[^:]+:(\d+)"
 
     def there() -> bool:
         assert found.process.poll() is None, found.said

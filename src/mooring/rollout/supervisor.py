@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.capture.drainer import Drainer
+from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.address import of_socket
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.backend import Backend
@@ -65,13 +66,13 @@ def run(settings: ServeSettings, alias: str | None, version: str | None) -> None
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
-    run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder)))
+    run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder), Access(settings)))
 
 
-async def _run(start: Start) -> None:
+async def _run(start: Start, access: Access) -> None:
     settings = start.settings
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop)
+    proxy = Proxy(settings, Recorder(settings), loop, access)
     listening = bind(settings)
     stop = stop_on_signals(loop)
     sockets = Path(tempfile.mkdtemp(prefix="mooring-"))
@@ -81,14 +82,14 @@ async def _run(start: Start) -> None:
     async def snapshot() -> Stats:
         return proxy.stats()
 
-    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, further=supervisor))
+    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, further=supervisor))
     drainer = Drainer(settings)
-    looking = loop.create_task(look_after(drainer, labels))
+    looking = loop.create_task(look_after(drainer, labels, access))
     supervising = loop.create_task(supervisor.run())
     try:
         if await _first(stop.wait(), supervisor.ready.wait(), supervising) == 1:
             listening.listen(BACKLOG)  # before it is said
-            announce(settings, listening, admin, f"version {supervisor.champion} of {settings.model}")
+            announce(settings, access, listening, admin, f"version {supervisor.champion} of {settings.model}")
             serving = loop.create_task(serve(proxy, listening, stop))
             await asyncio.wait([serving, supervising], return_when=asyncio.FIRST_COMPLETED)
             stop.set()

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from email.utils import formatdate
-from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 import msgspec
 
-from mooring.capture.proxy.labels import LabelIntake, Refused
+from mooring.capture.proxy.admin_http import (
+    JSON,
+    LONGEST_HEAD,
+    TEXT,
+    Refused,
+    Reply,
+    Request,
+    read_body,
+    read_head,
+    refusal,
+)
+from mooring.capture.proxy.api_keys import ApiKeys
+from mooring.capture.proxy.hosts import Hosts, is_loopback
+from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.routes import Upstream, check_upstreams
 from mooring.capture.proxy.stats import BUCKETS, Stats
 from mooring.exchange import Ledger
@@ -23,23 +35,21 @@ from mooring.spool import past_ledger, spooled_bytes
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from mooring.capture.proxy.access import Access
+    from mooring.config import FrontSettings
+
 Snapshot = Callable[[], Awaitable[Stats]]
 _TIMEOUT = 10.0
 _VERSION = "/model-version/"
 _UPSTREAMS = "/upstreams"
 _LABELS = "/labels"
-_LONGEST = 2**20
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_TEXT = "text/plain"
-
-
-class Reply(NamedTuple):
-    """An answer; `further` are header fields beyond those that every answer has."""
-
-    status: int
-    content_type: str
-    body: bytes
-    further: str = ""
+_OPEN = ("/healthz", "/readyz")
+"""What probes ask, which have no key."""
+_LONGEST_VERSION = 200
+_EXAMPLE = (
+    '[{"version": "3", "url": "http://localhost:5002"}, '
+    '{"version": "4", "url": "http://localhost:5003", "variant": "canary", "share": 0.05}]'
+)
 
 
 class Upstreams:
@@ -52,6 +62,8 @@ class Upstreams:
     def set(self, upstreams: Sequence[Upstream]) -> None:
         """Send requests there from now on. Raises ValueError where that can't be meant."""
         check_upstreams(upstreams)
+        for one in upstreams:
+            _check_version(one.version)
         self.now = list(upstreams)
         self._apply(self.now)
 
@@ -74,6 +86,15 @@ class Further(Protocol):
 
     def metrics(self) -> Iterator[Metric]:
         """Yield further metrics."""
+
+
+def _check_version(version: str | None) -> None:
+    if version is None:
+        return
+    if not version:
+        raise ValueError("the version is missing")
+    if not version.isprintable() or len(version) > _LONGEST_VERSION:
+        raise ValueError(f"a version is a printable text of at most {_LONGEST_VERSION} characters")
 
 
 def _allowed(path: str) -> str:
@@ -103,103 +124,127 @@ class Admin:
         self._labels = labels
         self._upstreams = upstreams
         self._further = further
+        self._keys: ApiKeys | None = None
+        self._certificates = False
         self._local = False
+        self._hosts = Hosts([], open=False)
 
-    async def serve(self, host: str, port: int) -> asyncio.Server:
-        """Listen. Raises OSError where the address can't be listened on."""
-        self._local = host in _LOOPBACK
-        return await asyncio.start_server(self._answer, host, port, limit=16 * 1024)
+    async def serve(self, settings: FrontSettings, access: Access) -> asyncio.Server:
+        """Listen where the settings say. Raises OSError where that address can't be listened on."""
+        self._keys = access.admin_keys
+        self._certificates = access.tls is not None and access.tls.takes_certificates
+        host, loop = settings.admin_host, asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            reader = asyncio.StreamReader(limit=LONGEST_HEAD)
+            return asyncio.StreamReaderProtocol(reader, self._answer)
+
+        server = await loop.create_server(access.for_admin(connection), host, settings.admin_port)
+        self._local = all(is_loopback(bound.getsockname()[0]) for bound in server.sockets)
+        own = [] if self._local else [socket.gethostname()]
+        self._hosts = Hosts([host, *own, *settings.admin_allowed_host], open=not self._local)
+        return server
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(_TIMEOUT):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                method, target, *_ = head.split("\r\n", 1)[0].split(" ")
-                path = target.partition("?")[0]
-                if method == "POST" and path == _LABELS:
-                    reply = await self._take_labels(_fields(head), reader, writer)
-                elif method == "PUT" and path == _UPSTREAMS:
-                    length = _fields(head).get("content-length", "")
-                    body = await reader.readexactly(min(int(length), _LONGEST)) if length.isdigit() else b""
-                    reply = self._put_upstreams(body)
-                else:
-                    reply = await self._respond(method, path)
-                phrase = HTTPStatus(reply.status).phrase
-                writer.write(
-                    f"HTTP/1.1 {reply.status} {phrase}\r\nDate: {formatdate(usegmt=True)}\r\n"
-                    f"Content-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n"
-                    f"{reply.further}Connection: close\r\n\r\n".encode()
-                    + (b"" if method == "HEAD" else reply.body)
-                )
+                method = ""
+                try:
+                    request = await read_head(reader)
+                    method = request.method
+                    self._check(request, writer)
+                    reply = await self._respond(request, reader, writer)
+                except Refused as refused:
+                    reply = refusal(refused)
+                writer.write(reply.encoded(method))
                 await writer.drain()
                 if method not in ("GET", "HEAD"):
                     # What of a body was not read would have the answer thrown away as the connection closes.
-                    writer.write_eof()
+                    if writer.can_write_eof():
+                        writer.write_eof()
                     while await reader.read(65536):
                         pass
         writer.close()
 
-    async def _take_labels(
-        self, fields: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    def _check(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Raise Refused for a request that its sender may not make."""
+        host = request.fields.get("host")
+        if host is not None and not self._hosts.known(host):
+            raise Refused(421, "this port is not reached by that name: allow it with --admin-allowed-host")
+        method, path = request.method, request.path
+        if path in _OPEN and method in ("GET", "HEAD"):
+            return
+        if self._certificates and not writer.get_extra_info("peercert"):
+            raise Refused(403, "this takes a certificate that an authority in --tls-client-ca has signed")
+        if path == _LABELS:
+            return
+        if self._keys is not None:
+            if not self._shows_key(request):
+                raise Refused(401, "this takes a key of --admin-key-file or --api-key-file, as a bearer token")
+        elif not self._local and method not in ("GET", "HEAD"):
+            raise Refused(
+                403,
+                "from elsewhere this takes a key, since who may do it gets all requests: start with "
+                "--admin-key-file, or with --admin-host on loopback",
+            )
+
+    def _shows_key(self, request: Request) -> bool:
+        given = request.fields.get("authorization")
+        return self._keys is not None and given is not None and self._keys.known(given.encode("latin-1"))
+
+    async def _respond(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> Reply:
-        try:
-            length = self._labels.check(fields)
-            if fields.get("expect", "").lower() == "100-continue":
-                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            taken = await self._labels.take(fields, await reader.readexactly(length))
-        except Refused as refused:
-            further = "WWW-Authenticate: Bearer\r\n" if refused.status == HTTPStatus.UNAUTHORIZED else ""
-            return Reply(refused.status, _TEXT, f"{refused}\n".encode(), further)
-        return Reply(202, "application/json", json.dumps(taken._asdict()).encode() + b"\n")
-
-    def _put_upstreams(self, body: bytes) -> Reply:
-        if self._upstreams is None:
-            return _SUPERVISED
-        if not self._local:
-            return Reply(403, _TEXT, b"only with --admin-host on loopback: who may do this gets all requests\n")
-        try:
-            self._upstreams.set(msgspec.json.decode(body, type=list[Upstream]))
-        except (msgspec.DecodeError, ValueError) as error:
-            example = '[{"version": "3", "url": "http://localhost:5002"}, {"version": "4", "url": '
-            example += '"http://localhost:5003", "variant": "canary", "share": 0.05}]'
-            return Reply(400, _TEXT, f"{error}; the body looks like {example}\n".encode())
-        return self._tell_upstreams(self._upstreams)
-
-    def _tell_upstreams(self, upstreams: Upstreams) -> Reply:
-        return Reply(200, "application/json", msgspec.json.format(msgspec.json.encode(upstreams.now)) + b"\n")
-
-    async def _respond(self, method: str, path: str) -> Reply:
+        method, path = request.method, request.path
         if method not in _allowed(path).split(", "):
             text = b"only GET, HEAD, PUT /upstreams, PUT /model-version/VERSION and POST /labels\n"
-            return Reply(405, _TEXT, text, f"Allow: {_allowed(path)}\r\n")
+            return Reply(405, TEXT, text, f"Allow: {_allowed(path)}\r\n")
+        if path == _LABELS:
+            self._labels.check(request.fields, allowed=None if self._keys is None else self._shows_key(request))
+            body = await read_body(request, reader, writer)
+            taken = await self._labels.take(request.fields, body)
+            return Reply(202, JSON, json.dumps(taken._asdict()).encode() + b"\n")
         if path.startswith(_VERSION):
-            version = unquote(path.removeprefix(_VERSION))
-            if not version:
-                return Reply(400, _TEXT, b"the version is missing: PUT /model-version/VERSION\n")
+            return self._put_version(path.removeprefix(_VERSION))
+        if path == _UPSTREAMS:
             if self._upstreams is None:
                 return _SUPERVISED
-            try:
-                self._upstreams.name(version)
-            except ValueError as error:
-                return Reply(400, _TEXT, f"{error}\n".encode())
-            return Reply(200, _TEXT, b"ok\n")
-        if path == _UPSTREAMS:
-            return _SUPERVISED if self._upstreams is None else self._tell_upstreams(self._upstreams)
+            if method == "PUT":
+                self._put_upstreams(self._upstreams, await read_body(request, reader, writer))
+            return Reply(200, JSON, msgspec.json.format(msgspec.json.encode(self._upstreams.now)) + b"\n")
+        return await self._tell(path)
+
+    def _put_upstreams(self, upstreams: Upstreams, body: bytes) -> None:
+        try:
+            upstreams.set(msgspec.json.decode(body, type=list[Upstream]))
+        except RecursionError:
+            raise Refused(400, f"the body is nested too deep; it looks like {_EXAMPLE}") from None
+        except ValueError as error:
+            raise Refused(400, f"{error}; the body looks like {_EXAMPLE}") from None
+
+    def _put_version(self, quoted: str) -> Reply:
+        if self._upstreams is None:
+            return _SUPERVISED
+        try:
+            self._upstreams.name(unquote(quoted, errors="strict"))
+        except ValueError as error:
+            raise Refused(400, f"{error}: PUT /model-version/VERSION") from None
+        return Reply(200, TEXT, b"ok\n")
+
+    async def _tell(self, path: str) -> Reply:
         if path == "/healthz":
-            return Reply(200, _TEXT, b"ok\n")
+            return Reply(200, TEXT, b"ok\n")
         stats = await self._snapshot()
         if path == "/readyz":
             if stats.ready < stats.workers:
-                return Reply(503, _TEXT, b"exchanges can't be stored\n")
-            return Reply(200, _TEXT, b"ready\n") if stats.up else Reply(503, _TEXT, b"no model server is up\n")
+                return Reply(503, TEXT, b"exchanges can't be stored\n")
+            return Reply(200, TEXT, b"ready\n") if stats.up else Reply(503, TEXT, b"no model server is up\n")
         past = past_ledger(self._spool, stats.ended)
         if path == "/stats":
-            return Reply(
-                200, "application/json", json.dumps(self._as_dict(stats, past), indent=1).encode() + b"\n"
-            )
+            return Reply(200, JSON, json.dumps(self._as_dict(stats, past), indent=1).encode() + b"\n")
         if path == "/metrics":
             return Reply(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(stats, past))
-        return Reply(404, _TEXT, b"there are /metrics, /healthz, /readyz, /stats and, to POST, /labels\n")
+        return Reply(404, TEXT, b"there are /metrics, /healthz, /readyz, /stats and, to POST, /labels\n")
 
     def _as_dict(self, stats: Stats, past: Ledger) -> dict[str, object]:
         total, since_start = stats.ledger + past, stats.since_start
@@ -214,6 +259,7 @@ class Admin:
             "labels_taken": self._labels.taken,
             "waiting": stats.waiting,
             "answers": stats.answers,
+            "unauthorized": stats.unauthorized,
             **(self._further.stats() if self._further is not None else {}),
         }
 
@@ -233,13 +279,7 @@ class Admin:
         return generate_latest(registry)
 
 
-_SUPERVISED = Reply(409, _TEXT, b"the supervisor decides where requests go: see mooring rollout\n")
-
-
-def _fields(head: str) -> dict[str, str]:
-    """Return a head's fields by lower-case name."""
-    lines = (line.partition(":") for line in head.split("\r\n")[1:])
-    return {name.lower(): value.strip() for name, _, value in lines}
+_SUPERVISED = Reply(409, TEXT, b"the supervisor decides where requests go: see mooring rollout\n")
 
 
 def metrics(stats: Stats, ledger: Ledger, spool_bytes: int, labels: int = 0) -> Iterator[Metric]:
@@ -263,6 +303,8 @@ def metrics(stats: Stats, ledger: Ledger, spool_bytes: int, labels: int = 0) -> 
     yield errors
     yield GaugeMetricFamily("mooring_exchanges_in_flight", "Exchanges not yet answered", value=ledger.in_flight)
     yield CounterMetricFamily("mooring_requests_passed", "Requests for other paths", value=ledger.passed)
+    text = "Requests refused for want of a key"
+    yield CounterMetricFamily("mooring_requests_unauthorized", text, value=stats.unauthorized)
     yield CounterMetricFamily("mooring_labels_taken", "Labels taken by POST /labels since the start", value=labels)
     answers = CounterMetricFamily("mooring_answers", "Answers to scoring requests, by status", labels=["status"])
     for status, count in sorted(stats.statuses.items()):

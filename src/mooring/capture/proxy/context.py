@@ -28,6 +28,7 @@ from mooring.capture.say import Seldom
 from mooring.exchange import fraction_of
 
 if TYPE_CHECKING:
+    from mooring.capture.proxy.access import Access
     from mooring.config import FrontSettings
 
 _SAY_EVERY_SECONDS: Final = 10.0
@@ -98,7 +99,9 @@ class Context:
 
     routes: Routes
 
-    def __init__(self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop, access: Access
+    ) -> None:
         self.settings = settings
         self.recorder = recorder
         self.loop = loop
@@ -122,7 +125,13 @@ class Context:
         logged = [(name.lower().encode(), name) for name in settings.header]
         self.taps = TapSettings(recorder, self.held, settings.max_payload, settings.sample, settings.model, logged)
         self._sticky = settings.sticky.lower().encode() if settings.sticky else None
-        kept_back = (*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN)
+        self.scheme = access.scheme.encode()
+        self.unauthorized = 0
+        """How many requests had no key, and went no further."""
+        self._keys = access.keys
+        # A key is for Mooring: the model server, and its logs, never see it.
+        credentials = (b"authorization",) if access.keys is not None else ()
+        kept_back = (*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN, *credentials)
         sticky = [self._sticky] if self._sticky and self._sticky not in kept_back else []
         self.request_table = FieldTable(kept_back, (*READ, *(name for name, _ in logged), *sticky))
         self.answer_table = FieldTable((*HOP_BY_HOP, *REWRITTEN, *ANSWER_REWRITTEN), ANSWER_READ)
@@ -132,6 +141,13 @@ class Context:
         """Read the clocks."""
         self.now = self.loop.time()
         self.date = date_line(time.time())
+
+    def admits(self, fields: Fields) -> bool:
+        """Whether a request with these fields shows a key, where one is needed; count it if it does not."""
+        if self._keys is None or self._keys.known(fields.read.get(b"authorization")):
+            return True
+        self.unauthorized += 1
+        return False
 
     def closed(self, client: Client) -> None:
         """Forget a client's connection that is closed."""

@@ -37,6 +37,8 @@ class Refused(Exception):
         lines, body = own_answer(self.status, self.code.upper(), str(self))
         if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
             lines.append(b"Allow: %b\r\n" % ALLOWED)
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            lines.append(b"WWW-Authenticate: Bearer\r\n")
         if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
             lines.append(b"Retry-After: %d\r\n" % RETRY_AFTER)
         head = b"HTTP/1.1 %d %b\r\n%bVia: %b%b\r\nConnection: close\r\n\r\n"
@@ -261,6 +263,10 @@ class ClientProtocol(Client):
             self._check_host(host, version)
         if not _REQUEST_LINE.match(self._head):  # the parser takes RTSP and ICE, too
             raise Refused(400, "bad_request", "The request is not one of HTTP.")
+        if not self._context.admits(fields):
+            raise Refused(
+                401, "unauthenticated", "This takes one of the server's keys: Authorization: Bearer KEY."
+            )
         length = fields.read.get(b"content-length")
         self._left = -1 if length is None else int(length)
         self._flow = flow = Flow(self._context, self, method, target, version, fields, parser.should_keep_alive())

@@ -268,7 +268,7 @@ class Flow(Carried):
         fields, client = self._fields, self.client
         read = fields.read
         via, mark = read.get(b"via"), VIA if self.version == "1.1" else b"1.0" + VIA[3:]
-        forwarded_for, proto, host = client.address, b"http", read.get(b"host", b"")
+        forwarded_for, proto, host = client.address, self._context.scheme, read.get(b"host", b"")
         if self._context.trust_forwarded:
             if earlier := read.get(b"x-forwarded-for"):
                 forwarded_for = earlier + b", " + forwarded_for

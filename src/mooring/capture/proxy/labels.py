@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from mooring.capture.proxy.admin_http import Refused
 from mooring.capture.say import Seldom
 from mooring.exchange import encode
 from mooring.label import Label, Labels, as_label
@@ -19,22 +20,12 @@ from mooring.spool import SpoolWriter, spooled_bytes
 if TYPE_CHECKING:
     from mooring.config import FrontSettings
 
-MAX_BODY = 2**20
-"""Bytes of a request with labels: some ten thousand. More would keep the proxy from its own requests."""
 _JSON = ("application/json", "")
 _LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _KEYS = {"request_id", "row", "label", "time", "model"}
 _ENTRIES_AT_ONCE = 64
 _SAY_EVERY_SECONDS = 10.0
 _MEASURE_SECONDS = 1.0
-
-
-class Refused(Exception):
-    """Labels that are not taken: none of a request's then. `status` and the message are the answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Taken(NamedTuple):
@@ -56,18 +47,20 @@ class LabelIntake:
         self._measured = -_MEASURE_SECONDS
         self._say = Seldom(_SAY_EVERY_SECONDS)
 
-    def check(self, fields: Mapping[str, str]) -> int:
-        """Return how long the body is of a request with these header fields, by lower-case name.
+    def check(self, fields: Mapping[str, str], *, allowed: bool | None = None) -> None:
+        """Raise Refused for a request with these header fields, by lower-case name, whose body need not be read.
 
-        Raises Refused for one whose body need not be read.
+        It has to show the token for labels, unless it is `allowed` already; None says that nothing else allows it.
         """
         token = self._settings.labels_token
-        if not token:
+        if not token and allowed is None:
             raise Refused(403, "labels are taken once --labels-token or MOORING_LABELS_TOKEN is set on the proxy")
         scheme, _, given = fields.get("authorization", "").partition(" ")
         # Both as bytes, compared in a time that does not tell how much of it is right.
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), token.encode()):
-            raise Refused(401, "the header must be Authorization: Bearer TOKEN, with the proxy's --labels-token")
+        is_token = hmac.compare_digest(given.strip().encode("latin-1"), (token or "").encode())
+        if not allowed and not (token and scheme.lower() == "bearer" and is_token):
+            which = "--labels-token" if token else "--admin-key-file or --api-key-file"
+            raise Refused(401, f"the header must be Authorization: Bearer TOKEN, with one of the proxy's {which}")
         if self._settings.format != "parquet":
             raise Refused(
                 409, "this proxy writes CSV files; labels need the Parquet log: start it with --format parquet"
@@ -76,15 +69,6 @@ class LabelIntake:
             raise Refused(415, "labels come as application/json or application/x-ndjson")
         if fields.get("content-encoding", "identity") != "identity":
             raise Refused(415, "labels come without Content-Encoding")
-        if not fields.get("content-length", "").isdecimal():
-            raise Refused(411, "the request needs a Content-Length")
-        digits = fields["content-length"].lstrip("0") or "0"
-        if len(digits) > len(str(MAX_BODY)) or int(digits) > MAX_BODY:
-            raise Refused(
-                413,
-                f"{digits[:20]} bytes are more than the {MAX_BODY} that are taken at once: send them in parts",
-            )
-        return int(digits)
 
     async def take(self, fields: Mapping[str, str], body: bytes) -> Taken:
         """Take the labels of a request; they survive what `--durability` says once this returns.

@@ -19,7 +19,7 @@ Variant = Literal["champion", "canary", "shadow"]
 _NAMED = re.compile(r"(?P<version>[^:=/]*)(?::(?P<weight>[0-9]+(?:\.[0-9]+)?))?=(?P<url>https?://.*)")
 
 
-class Upstream(msgspec.Struct, frozen=True):
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model server that others run, as `--upstream` or the admin port names it.
 
     `share` is that of the requests which a canary answers, or of which a shadow gets a copy; the champion answers

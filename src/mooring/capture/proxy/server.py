@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
+from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.downstream import ClientProtocol
@@ -29,11 +30,18 @@ class CantListen(OSError):
 class Proxy:
     """One proxy process: what its connections share, the shadow's copies, and the counts of it all."""
 
-    def __init__(self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: FrontSettings,
+        recorder: Recorder,
+        loop: asyncio.AbstractEventLoop,
+        access: Access | None = None,
+    ) -> None:
+        self.access = access or Access(settings)
         self.settings = settings
         self.recorder = recorder
         self.loop = loop
-        self.context = Context(settings, recorder, loop)
+        self.context = Context(settings, recorder, loop, self.access)
         self.context.routes = Routes(Backend(self.context, None, limit=0))
         self.journal = self.context.journal
         self.journal.copy = Shadows(self.context).send
@@ -47,6 +55,7 @@ class Proxy:
         """Return what this process has counted."""
         stats, context = self.journal.stats(), self.context
         stats.clients, stats.upstreams = len(context.clients), len(context.upstreams)
+        stats.unauthorized = context.unauthorized
         stats.ready = int(self.recorder.ready and not context.draining)
         stats.up = int(self.routes.champion.up)
         stats.waiting = sum(target.waiting for target in self.routes.targets)
@@ -76,7 +85,7 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
     def client() -> asyncio.Protocol:
         return cast("asyncio.Protocol", ClientProtocol(context))
 
-    server = await loop.create_server(client, sock=listening, backlog=BACKLOG)
+    server = await loop.create_server(proxy.access.for_clients(client), sock=listening, backlog=BACKLOG)
     sweeping = loop.create_task(_sweep(proxy))
     await stop.wait()
 

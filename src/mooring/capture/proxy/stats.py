@@ -31,6 +31,8 @@ class Stats(msgspec.Struct):
     """Answers by "VARIANT STATUS VERSION"."""
     ended: dict[str, Ledger] = {}
     """The accounts of workers that have ended, by their names as writers of the spool."""
+    unauthorized: int = 0
+    """Requests without a key, which went no further."""
 
     @property
     def since_start(self) -> Ledger:
@@ -58,4 +60,5 @@ class Stats(msgspec.Struct):
             self.waiting + other.waiting,
             answers,
             self.ended | other.ended,
+            self.unauthorized + other.unauthorized,
         )

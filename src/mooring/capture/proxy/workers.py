@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.capture.drainer import Drainer
+from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
@@ -40,16 +41,17 @@ def run(settings: ProxySettings) -> None:
     Raises CantListen where the address can't be listened on, ValueError for settings that can't be meant.
     """
     upstreams = parse_upstreams(settings.upstream, settings.model_version)
+    access = Access(settings)
     if settings.workers == 1:
-        run_loop(_single(settings, upstreams))
+        run_loop(_single(settings, upstreams, access))
     else:
-        run_loop(_several(settings, upstreams))
+        run_loop(_several(settings, upstreams, access))
 
 
-async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
+async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop)
+    proxy = Proxy(settings, Recorder(settings), loop, access)
     route(proxy.context, upstreams)
     listening = bind(settings)
 
@@ -58,12 +60,12 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
 
     labels = LabelIntake(settings)
     changing = Upstreams(upstreams, lambda found: route(proxy.context, found))
-    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
+    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
-    looking = loop.create_task(look_after(drainer, labels))
+    looking = loop.create_task(look_after(drainer, labels, access))
     listening.listen(BACKLOG)  # before it is said
-    announce(settings, listening, admin, ", ".join(settings.upstream))
+    announce(settings, access, listening, admin, ", ".join(settings.upstream))
     try:
         await serve(proxy, listening, stop)
     finally:
@@ -75,13 +77,13 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream]) -> None:
     await last_drain(settings, drainer)
 
 
-async def _several(settings: ProxySettings, upstreams: list[Upstream]) -> None:
+async def _several(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
     """Serve in worker processes, and look after them."""
     loop = asyncio.get_running_loop()
     Recorder.check(settings)
     reserved = bind(settings, shared=True)
     settings = msgspec.structs.replace(settings, port=reserved.getsockname()[1])
-    workers = [Worker(settings, upstreams) for _ in range(settings.workers)]
+    workers = [Worker(settings, upstreams, access) for _ in range(settings.workers)]
 
     async def snapshot() -> Stats:
         found = await asyncio.gather(*(worker.stats() for worker in workers))
@@ -95,14 +97,14 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream]) -> None:
 
     labels = LabelIntake(settings)
     changing = Upstreams(upstreams, set_upstreams)
-    admin = await open_admin(settings, Admin(settings.spool_path, snapshot, labels, changing))
+    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
     for worker in workers:
         worker.start()
     await snapshot()  # one that answers listens
-    looking = loop.create_task(look_after(drainer, labels, workers))
-    announce(settings, reserved, admin, ", ".join(settings.upstream))
+    looking = loop.create_task(look_after(drainer, labels, access, workers))
+    announce(settings, access, reserved, admin, ", ".join(settings.upstream))
     await stop.wait()
 
     looking.cancel()
@@ -117,9 +119,10 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream]) -> None:
 class Worker:
     """A forked proxy process, and the socket over which it is asked for its counts. It ends when this one does."""
 
-    def __init__(self, settings: ProxySettings, upstreams: list[Upstream]) -> None:
+    def __init__(self, settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
         self._settings = settings
         self._upstreams = upstreams
+        self._access = access
         self._pid = 0
         self._started = 0.0
         self._writer = ""
@@ -136,7 +139,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run_worker(self._settings, self._upstreams, theirs)
+            _run_worker(self._settings, self._upstreams, self._access, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         theirs.close()
         ours.setblocking(False)
@@ -222,11 +225,14 @@ class Worker:
             self._gone()
 
 
-def _run_worker(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
+def _run_worker(
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket
+) -> None:
     """Be a worker; never returns."""
     code = 1
+    access.mute()  # the process that looks after the workers tells
     try:
-        run_loop(_work(settings, upstreams, control))
+        run_loop(_work(settings, upstreams, access, control))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -235,9 +241,11 @@ def _run_worker(settings: ProxySettings, upstreams: list[Upstream], control: soc
         os._exit(code)
 
 
-async def _work(settings: ProxySettings, upstreams: list[Upstream], control: socket.socket) -> None:
+async def _work(
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket
+) -> None:
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop)
+    proxy = Proxy(settings, Recorder(settings), loop, access)
     route(proxy.context, upstreams)
     stop = stop_on_signals(loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
@@ -263,27 +271,33 @@ async def _work(settings: ProxySettings, upstreams: list[Upstream], control: soc
     loop.add_reader(control, answer)
     listening = bind(settings, shared=True)
     writer = proxy.recorder.writer
+    watching = loop.create_task(access.watch())
     await serve(proxy, listening, stop)
+    watching.cancel()
     with suppress(OSError):
         control.sendall(msgspec.json.encode([writer, proxy.stats()]) + b"\n")
 
 
-async def open_admin(settings: FrontSettings, admin: Admin) -> asyncio.Server | None:
+async def open_admin(settings: FrontSettings, access: Access, admin: Admin) -> asyncio.Server | None:
     """Listen on the admin port, where there is to be one; that it is taken is said, and no more."""
     if settings.admin_port < 0:
         return None
     try:
-        return await admin.serve(settings.admin_host, settings.admin_port)
+        return await admin.serve(settings, access)
     except OSError as error:
-        say(f"the admin port {settings.admin_port} is taken ({os.strerror(error.errno or 0)}); there is none now")
+        where = f"{settings.admin_host}:{settings.admin_port}"
+        say(f"can't listen on {where} for the admin port: {error.strerror or error}; there is none now")
         return None
 
 
-async def look_after(drainer: Drainer, labels: LabelIntake, workers: list[Worker] | None = None) -> None:
-    """See again and again that the drain and the workers run, and that labels go to the spool."""
+async def look_after(
+    drainer: Drainer, labels: LabelIntake, access: Access, workers: list[Worker] | None = None
+) -> None:
+    """See again and again that drain and workers run, that labels go to the spool, and which keys there are."""
     while True:
         drainer.ensure()
         labels.tick()
+        access.tick()
         for worker in workers or []:
             worker.look()
             await worker.stats()  # so that little is unknown of one that is killed
@@ -305,13 +319,20 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return stop
 
 
-def announce(settings: FrontSettings, listening: socket.socket, admin: asyncio.Server | None, served: str) -> None:
+def announce(
+    settings: FrontSettings,
+    access: Access,
+    listening: socket.socket,
+    admin: asyncio.Server | None,
+    served: str,
+) -> None:
     """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
-    say(f"listening on http://{settings.host}:{port} for {served}, logging to {settings.log}")
+    say(f"listening on {access.scheme}://{settings.host}:{port} for {served}, logging to {settings.log}")
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
-        say(f"metrics, health and counts on http://{settings.admin_host}:{port}/metrics, /readyz and /stats")
+        url = f"{access.scheme}://{settings.admin_host}:{port}"
+        say(f"metrics, health and counts on {url}/metrics, /readyz and /stats")
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
