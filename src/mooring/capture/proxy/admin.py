@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from mooring.capture import compiled
 from mooring.capture.proxy.labels import LabelIntake, Refused
 from mooring.capture.proxy.routes import Upstream, check_upstreams
 from mooring.capture.proxy.stats import BUCKETS, Stats
@@ -207,6 +208,7 @@ class Admin:
             "ledger": msgspec.structs.asdict(total) | {"balance": total.balance},
             "since_start": msgspec.structs.asdict(since_start) | {"balance": since_start.balance},
             "statuses": {str(status): count for status, count in sorted(stats.statuses.items())},
+            "compiled": compiled(),
             "workers": stats.workers,
             "clients": stats.clients,
             "upstreams": stats.upstreams,

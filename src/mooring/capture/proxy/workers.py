@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mooring.capture import form
 from mooring.capture.drainer import Drainer
 from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
+from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
-from mooring.capture.proxy.server import BACKLOG, Proxy, bind, serve
+from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
 from mooring.capture.say import say
@@ -308,7 +310,8 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
 def announce(settings: FrontSettings, listening: socket.socket, admin: asyncio.Server | None, served: str) -> None:
     """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
-    say(f"listening on http://{settings.host}:{port} for {served}, logging to {settings.log}")
+    address = f"http://{settings.host}:{port}"
+    say(f"listening on {address} for {served}, logging to {settings.log}, {form()}")
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
         say(f"metrics, health and counts on http://{settings.admin_host}:{port}/metrics, /readyz and /stats")
