@@ -1,12 +1,16 @@
 # The everyday commands; each sets up what it needs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+# What starts a proxy, or is about a part of it.
+COMPILED_TESTS := $(addprefix tests/service/test_,$(addsuffix .py,backend compiled conformance faults labels_intake \
+	mutations proxy raw_answers raw_requests recorder routes shadow_log tls)) tests/e2e/test_serve.py \
+	$(addprefix tests/unit/test_,$(addsuffix .py,compiled labels_intake recorder shadow_log spool))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo check static test test-all bench screenshots format lock clean
+.PHONY: help setup dev demo check static test test-compiled test-all wheel bench screenshots format lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.setup ## a virtual environment in .venv with Mooring and what it needs
 
@@ -21,6 +25,9 @@ check: static ## lint, types, import directions, unit tests and the examples in 
 test: static ## the same, and the tests of real servers: what CI runs
 	$(BIN)/pytest -n 2 -m "not proof"
 
+test-compiled: .venv/.compiled ## the proxy's tests with the proxy compiled
+	MOORING_COMPILE=1 .venv/compiled/bin/python -m pytest -n 2 -m "not proof" $(COMPILED_TESTS)
+
 test-all: static ## everything: statistics, kills at every step, bulk, random searches
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy slowhttptest:slowhttptest
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
@@ -32,7 +39,10 @@ static: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/.dev .venv/.peers .venv/.mlflow ## measure, beside others, and write docs/benchmarks.md; takes about six hours
+wheel: .venv/.uv ## a compiled wheel for this Python in dist/; MOORING_COMPILE=0 for one without compiled code
+	MOORING_COMPILE=$${MOORING_COMPILE:-1} $(BIN)/uv build --quiet --out-dir dist
+
+bench: .venv/.dev .venv/.compiled .venv/.peers .venv/.mlflow ## measure, beside others, and write docs/benchmarks.md; takes about six hours
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client
 	test -x .venv/mitmproxy/bin/mitmdump || ($(BIN)/uv venv --quiet .venv/mitmproxy \
 		&& $(BIN)/uv pip install --quiet --python .venv/mitmproxy/bin/python mitmproxy)
@@ -61,7 +71,7 @@ lock: .venv/.uv ## renew the tested set of versions from pyproject.toml
 		-c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what these commands made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis mooring-demo
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis mooring-demo
 
 .venv/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,6 +79,14 @@ clean: ## remove what these commands made
 	@$(PYTHON) -m venv .venv \
 		|| { echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+# Beside the editable install, which stays interpreted. The tests there find Mooring in site-packages, not in src.
+.venv/.compiled: .venv/.dev setup.py $(shell find src -name '*.py')
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv/compiled
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/compiled/bin/python -r requirements-dev.lock
+	MOORING_COMPILE=1 $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --reinstall-package mooring \
+		--python .venv/compiled/bin/python .
 	@touch $@
 
 # The drift tools that ours is measured beside, each with the versions of others that it still works with.

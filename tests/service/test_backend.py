@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mooring.capture.proxy.address import of_url
 from mooring.capture.proxy.backend import Backend
-from mooring.capture.proxy.server import Proxy, bind, serve
+from mooring.capture.proxy.listening import bind
+from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.recorder import Recorder
 from mooring.config import ServeSettings
 from peers import OK, Message, answering, post, read_message, upstream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mooring import __version__
+from mooring.capture import form
 from mooring.cli.baseline import baseline, calibrate
 from mooring.cli.capture import drain, proxy
 from mooring.cli.compare import compare
@@ -22,7 +23,7 @@ from mooring.cli.ui import ui
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(__version__)
+@click.version_option(__version__, message=f"%(prog)s %(version)s ({form()})")
 def main() -> None:
     """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
 

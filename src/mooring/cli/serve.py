@@ -25,7 +25,7 @@ def serve(settings: ServeSettings) -> None:
 
     Ends on SIGTERM or Ctrl-C: it finishes what is in flight, and the drain puts the rest into the log.
     """
-    from mooring.capture.proxy.server import CantListen
+    from mooring.capture.proxy.listening import CantListen
     from mooring.registry import split_uri
     from mooring.rollout.link import CantServe
     from mooring.rollout.plan import parse

@@ -23,7 +23,8 @@ from mooring.capture.proxy.address import of_socket
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.labels import LabelIntake
-from mooring.capture.proxy.server import BACKLOG, Proxy, bind, serve
+from mooring.capture.proxy.listening import BACKLOG, bind
+from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.workers import (
     announce,

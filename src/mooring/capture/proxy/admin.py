@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from mooring.capture import compiled
 from mooring.capture.proxy.admin_http import (
     JSON,
     LONGEST_HEAD,
@@ -252,6 +253,7 @@ class Admin:
             "ledger": msgspec.structs.asdict(total) | {"balance": total.balance},
             "since_start": msgspec.structs.asdict(since_start) | {"balance": since_start.balance},
             "statuses": {str(status): count for status, count in sorted(stats.statuses.items())},
+            "compiled": compiled(),
             "workers": stats.workers,
             "clients": stats.clients,
             "upstreams": stats.upstreams,

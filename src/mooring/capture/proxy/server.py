@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
@@ -12,6 +11,7 @@ from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.downstream import ClientProtocol
+from mooring.capture.proxy.listening import BACKLOG
 from mooring.capture.proxy.shadow import Shadows
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from mooring.config import FrontSettings
 
 _SWEEP_SECONDS = 0.25
-BACKLOG = 2048
-
-
-class CantListen(OSError):
-    """An address that is taken, or not this machine's."""
 
 
 class Proxy:
@@ -109,22 +104,3 @@ async def _sweep(proxy: Proxy) -> None:
         proxy.sweep()
         proxy.recorder.tick()
         await asyncio.sleep(_SWEEP_SECONDS)
-
-
-def bind(settings: FrontSettings, *, shared: bool = False) -> socket.socket:
-    """Return a socket bound to the address; with `shared`, others may listen there as well. Raises CantListen."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        why = os.strerror(error.errno or 0)
-        raise CantListen(f"can't listen on {settings.host}:{settings.port}: {why}") from error
-    return bound

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mooring.capture import form
 from mooring.capture.drainer import Drainer
 from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
+from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
-from mooring.capture.proxy.server import BACKLOG, Proxy, bind, serve
+from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
 from mooring.capture.say import say
@@ -328,7 +330,8 @@ def announce(
 ) -> None:
     """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
-    say(f"listening on {access.scheme}://{settings.host}:{port} for {served}, logging to {settings.log}")
+    address = f"{access.scheme}://{settings.host}:{port}"
+    say(f"listening on {address} for {served}, logging to {settings.log}, {form()}")
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
         url = f"{access.scheme}://{settings.admin_host}:{port}"
