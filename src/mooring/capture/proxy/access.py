@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from mooring.capture.proxy.api_keys import ApiKeys
+from mooring.capture.proxy.limits import limits
 from mooring.capture.proxy.tls import ServerTls
 from mooring.capture.proxy.tls_connection import TlsConnection
 from mooring.capture.say import say
@@ -32,7 +33,13 @@ class Access:
             given = "--tls-key" if settings.tls_key else "--tls-client-ca"
             raise ValueError(f"{given} needs --tls-cert: the certificate that clients are shown, in PEM")
         self.tls = (
-            ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca, self._say)
+            ServerTls(
+                settings.tls_cert,
+                settings.tls_key,
+                settings.tls_client_ca,
+                self._say,
+                handshakes=limits(settings).handshakes,
+            )
             if settings.tls_cert is not None
             else None
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from mooring.capture.proxy.headers import (
 )
 from mooring.capture.proxy.interfaces import Client, Connection, Target
 from mooring.capture.proxy.journal import Journal
+from mooring.capture.proxy.limits import limits
 from mooring.capture.proxy.states import deadlines
 from mooring.capture.proxy.tap import Budget, Tap, TapSettings, text
 from mooring.capture.recorder import Recorder
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from mooring.config import FrontSettings
 
 _SAY_EVERY_SECONDS: Final = 10.0
-_OTHER_FILES: Final = 40
 
 
 class Routes:
@@ -112,7 +111,7 @@ class Context:
         self.upstreams: set[Connection] = set()
         self.connecting = 0
         """How many connections to model servers are about to be open."""
-        self.max_connections, self.max_upstream_connections = _limits(settings)
+        self.max_connections, self.max_upstream_connections, _ = limits(settings)
         # Read once: each costs many times as much where the settings' class is not compiled.
         self.max_head, self.max_body, self.max_target = settings.max_head, settings.max_body, settings.max_target
         self.response_timeout, self.connect_timeout = settings.response_timeout, settings.connect_timeout
@@ -175,15 +174,3 @@ class Context:
         tap.copied = routes.copies(target, tap.request_id)
         tap.kept = tap.sampled or tap.copied or tap.variant == "canary"
         return target
-
-
-def _limits(settings: FrontSettings) -> tuple[int, int]:
-    """Return how many connections of clients and to servers there may be, as the limit of open files allows.
-
-    Some of those are left for the spool, the admin port and whatever else needs one.
-    """
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return settings.max_connections, settings.max_upstream_connections
-    each = max((files - _OTHER_FILES) // 2, 1)
-    return min(settings.max_connections, each), min(settings.max_upstream_connections, each)

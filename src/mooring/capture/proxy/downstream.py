@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
 ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
-_REQUEST_LINE: Final = re.compile(rb"[\r\n]*[^\r\n]* HTTP/[0-9]\.[0-9]\r\n")
 _HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
@@ -241,7 +240,7 @@ class ClientProtocol(Client):
         if self._fields is not None:
             self._fields.add(name, value)
             return
-        if self._context.request_table.kind(name)[1]:
+        if self._context.request_table.kind(name).passed:
             self._trailers.append((name, value))
         else:
             self._parser_spent = True  # it heeds a Connection field even here
@@ -261,7 +260,8 @@ class ClientProtocol(Client):
         target = _checked_target(method, self._target, version, fields, self._context.max_body)
         if host != self._host or host is None:
             self._check_host(host, version)
-        if not _REQUEST_LINE.match(self._head):  # the parser takes RTSP and ICE, too
+        end = self._head.find(b"\r\n")
+        if self._head[end - 9 : end - 3] != b" HTTP/":  # the parser takes RTSP and ICE, too
             raise Refused(400, "bad_request", "The request is not one of HTTP.")
         if not self._context.admits(fields):
             raise Refused(

@@ -503,20 +503,21 @@ class Flow(Carried):
 
 def _joined(pieces: list[bytes]) -> list[bytes]:
     """Return pieces as they are sent with the least work: short ones as one, a long one as it is."""
-    if len(pieces) == 1:
-        return pieces
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    if size < JOINED_BYTES:
+        return [b"".join(pieces)] if len(pieces) > 1 else pieces
     joined: list[bytes] = []
     short: list[bytes] = []
-    size = 0
     for piece in pieces:
         if len(piece) < JOINED_BYTES:
             short.append(piece)
-            size += len(piece)
-        else:
-            if short:
-                joined.append(b"".join(short))
-                short = []
-            joined.append(piece)
+            continue
+        if short:
+            joined.append(b"".join(short))
+            short = []
+        joined.append(piece)
     if short:
         joined.append(b"".join(short))
     return joined

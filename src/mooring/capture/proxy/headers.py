@@ -39,28 +39,39 @@ REQUEST_REWRITTEN: Final = (
 )
 READ: Final = (b"content-type", b"content-encoding")
 ANSWER_READ: Final = (*READ, b"content-length", b"date")
-_PASSED: Final = (b"", True)
 _COPIED: Final = 4096
+
+
+class FieldKind:
+    """The name under which a field is read, empty where it is not, and whether it is passed on."""
+
+    def __init__(self, name: bytes, passed: bool) -> None:
+        self.name = name
+        self.passed = passed
+
+
+_UNKNOWN: Final = FieldKind(b"", True)
 
 
 class FieldTable:
     """Which fields of a message are kept back, which are read, by name in whatever case."""
 
     def __init__(self, kept_back: Iterable[bytes], read: Iterable[bytes]) -> None:
-        kinds = {name: (name, True) for name in read} | {name: (name, False) for name in kept_back}
+        kinds = {name: FieldKind(name, True) for name in read}
+        kinds |= {name: FieldKind(name, False) for name in kept_back}
         # As most clients spell them, so that these need not be made lower case. Other spellings are not
         # remembered: clients choose them.
         self._kinds = {name.title(): kind for name, kind in kinds.items()} | kinds
 
-    def kind(self, name: bytes) -> tuple[bytes, bool]:
-        """Return the name under which a field is read, empty if it is not, and whether it is passed on.
+    def kind(self, name: bytes) -> FieldKind:
+        """Return what becomes of the field with this name.
 
         >>> table = FieldTable([b"host"], [b"content-type"])
-        >>> table.kind(b"CONTENT-type"), table.kind(b"Host"), table.kind(b"Accept")
-        ((b'content-type', True), (b'host', False), (b'', True))
+        >>> [table.kind(name).passed for name in (b"CONTENT-type", b"Host", b"Accept")]
+        [True, False, True]
         """
         kind = self._kinds.get(name)
-        return kind if kind is not None else self._kinds.get(name.lower(), _PASSED)
+        return kind if kind is not None else self._kinds.get(name.lower(), _UNKNOWN)
 
 
 class Fields:
@@ -75,11 +86,12 @@ class Fields:
         """Take a field. One that comes again is read as one list of values (RFC 9110, section 5.3)."""
         if value and value[-1] in (32, 9):  # blanks and tabs after it are no part of it (section 5.5)
             value = value.rstrip(b" \t")
-        known, passed = self._table.kind(name)
+        kind = self._table.kind(name)
+        known = kind.name
         if known:
             read = self.read
             read[known] = read[known] + b", " + value if known in read else value
-        if passed:
+        if kind.passed:
             self.lines.append(b"%b: %b\r\n" % (name, value))
 
     def replace(self, name: bytes, value: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from mooring.capture.proxy.interfaces import NEVER
@@ -14,15 +14,21 @@ LINGER_SECONDS = 5.0
 """How long what a client still sends is read and dropped: closed at once, it might never see its answer."""
 
 
-class State(Enum):
+class State(IntEnum):
     """What a client's connection waits for."""
 
-    IDLE = "a request"
-    HEAD = "the rest of a head"
-    BODY = "the rest of a body"
-    ANSWER = "the model server's answer"
-    READER = "the client to read what was sent"
-    CLOSE = "the client to close, after the last answer"
+    IDLE = 0
+    """A request."""
+    HEAD = 1
+    """The rest of a head."""
+    BODY = 2
+    """The rest of a body."""
+    ANSWER = 3
+    """The model server's answer."""
+    READER = 4
+    """The client, to read what was sent."""
+    CLOSE = 5
+    """The client, to close after the last answer."""
 
 
 def deadlines(settings: FrontSettings) -> dict[State, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,14 @@ _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _KEY = b"PRIVATE KEY-----"
 
 
+class Handshake(ABC):
+    """A connection whose handshake is under way."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once."""
+
+
 class ServerTls:
     """How clients connect by TLS, 1.2 and up: `context` is that of new connections.
 
@@ -22,8 +31,22 @@ class ServerTls:
     half written or of two pairs, change nothing: it is said.
     """
 
-    def __init__(self, cert: str, key: str | None, client_ca: str | None, say: Callable[[str], None]) -> None:
-        """Read the files. Raises ValueError for those that can't be taken, with what is wrong with which."""
+    def __init__(
+        self,
+        cert: str,
+        key: str | None,
+        client_ca: str | None,
+        say: Callable[[str], None],
+        *,
+        handshakes: int = 256,
+    ) -> None:
+        """Read the files; so many `handshakes` may be under way.
+
+        Raises ValueError for files that can't be taken, with what is wrong with which.
+        """
+        self.handshakes = handshakes
+        self.shaking: dict[Handshake, None] = {}
+        """The connections whose handshake is under way, the oldest first."""
         self._cert = cert
         self._key = key
         self._client_ca = client_ca

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-from mooring.capture.proxy.tls import ServerTls
+from mooring.capture.proxy.tls import Handshake, ServerTls
 
 _RECORD = 16 * 1024
 _PLAIN = (
@@ -27,7 +27,7 @@ _REASONS = {
 }
 
 
-class TlsConnection:
+class TlsConnection(Handshake):
     """Hands `app` what comes as a plain connection does, and encrypts what it writes.
 
     With `optional` clients may come without the certificate that they otherwise have to show.
@@ -58,6 +58,11 @@ class TlsConnection:
         """Wait for the client's first word."""
         self._transport = cast("asyncio.Transport", transport)
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._transport.abort)
+        # Who takes long over it gives way to those who come after: a client that is one needs a moment only.
+        shaking = self._tls.shaking
+        shaking[self] = None
+        if len(shaking) > self._tls.handshakes:
+            next(iter(shaking)).abort()
 
     def data_received(self, data: bytes) -> None:
         """Decrypt what has come, and pass it on at once."""
@@ -137,6 +142,7 @@ class TlsConnection:
     def abort(self) -> None:
         """Close at once."""
         self._shut = True
+        self._stop_timer()
         self._transport.abort()
 
     def is_closing(self) -> bool:
@@ -238,6 +244,7 @@ class TlsConnection:
         self._transport.close()
 
     def _stop_timer(self) -> None:
+        self._tls.shaking.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -214,7 +214,7 @@ class UpstreamProtocol(Connection):
         if not self._head_done:
             self._fields.add(name, value)
             return
-        if self._context.answer_table.kind(name)[1]:
+        if self._context.answer_table.kind(name).passed:
             self._trailers.append((name, value))
         else:
             self._spent = True  # the parser heeds a Connection field even here
