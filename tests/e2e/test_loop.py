@@ -1,4 +1,4 @@
-"""The whole loop under traffic: a better version, one that fails in service, and one whose beginner is killed."""
+"""The whole loop under traffic: a better version goes through shadow and canary to champion."""
 
 from __future__ import annotations
 

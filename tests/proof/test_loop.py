@@ -1,4 +1,4 @@
-"""The whole loop under traffic: a better version, one that fails in service, and one whose beginner is killed."""
+"""The loop with a version that fails in service, a worse one, on PostgreSQL, and interrupted."""
 
 from __future__ import annotations
 

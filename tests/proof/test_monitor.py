@@ -1,4 +1,4 @@
-"""The monitor reads what is new, judges each window once, and goes on whatever happens to it."""
+"""The monitor killed at any write, and on Spark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the champion moves in MLflow's registry: whoever is killed at it, there is always exactly one."""
+"""A move of the champion killed or cut off at any point: there is always exactly one."""
 
 from __future__ import annotations
 

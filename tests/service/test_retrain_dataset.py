@@ -1,4 +1,4 @@
-"""The data of a retraining: each labelled row once, the newest held out, the same however often it is made."""
+"""The data of a retraining, made by several processes at once."""
 
 from __future__ import annotations
 

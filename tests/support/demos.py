@@ -1,4 +1,4 @@
-"""The whole loop under traffic: a better version, one that fails in service, and one whose beginner is killed."""
+"""The demonstration, run to its end, and what it left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults: what was answered is in the log, exactly once, and the ledger is true, whatever ends or refuses when."""
+"""Load on a proxy, kills, a disk that gets full; and the account that must be true after all of it."""
 
 from __future__ import annotations
 
