@@ -20,18 +20,18 @@ demo: .venv/.setup ## see it work: train, serve, log, drift; everything stops at
 	$(BIN)/mooring demo
 
 check: static ## lint, types, import directions, unit tests and the examples in docstrings: run it as you work
-	$(BIN)/pytest -n 2 -m unit tests/unit src
+	$(BIN)/pytest -n logical -m unit tests/unit src
 
 test: static ## the same, and the tests of real servers: what CI runs
-	$(BIN)/pytest -n 2 -m "not proof"
+	$(BIN)/pytest -n logical -m "not proof"
 
 test-compiled: .venv/.compiled ## the proxy's tests with the proxy compiled
-	MOORING_COMPILE=1 .venv/compiled/bin/python -m pytest -n 2 -m "not proof" $(COMPILED_TESTS)
+	MOORING_COMPILE=1 .venv/compiled/bin/python -m pytest -n logical -m "not proof" $(COMPILED_TESTS)
 
 test-all: static ## everything: statistics, kills at every step, bulk, random searches
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy slowhttptest:slowhttptest
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n logical
 
 static: .venv/.dev
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""The whole loop under traffic: a better version, one that fails in service, and one whose beginner is killed."""
+"""The whole loop under traffic: a better version goes through shadow and canary to champion."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def demo_with_its_dashboard(directory: Path) -> tuple[Path, str]:
         return re.search(r"until Ctrl-C: (http://127.0.0.1:\d+)", printed.read_text())
 
     try:
-        wait_for(lambda: told() is not None, "the demonstration has not come to its end")
+        wait_for(lambda: told() is not None, "the demonstration has not come to its end", 6 * PATIENCE)
         found = told()
         assert found is not None
         [line] = ask(found[1], "/api/models").json["models"]

@@ -1,4 +1,4 @@
-"""The whole as its user runs it: training, `mlflow models serve`, the proxy, clients, and the log that results."""
+"""A model served from an environment of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any table gives the same profile, whatever it is made of and however it is stored."""
+"""Large files: read to their end, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes the gate and what it refuses, with real models in a real MLflow."""
+"""Of challengers that are no better few pass the gate."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The judgement of windows: what alarms and what does not.
-
-Tests of chance are seeded, and would fail by chance less than once in a million seeds.
-"""
+"""How often the judgement alarms when nothing has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole loop under traffic: a better version, one that fails in service, and one whose beginner is killed."""
+"""The loop with a version that fails in service, a worse one, on PostgreSQL, and interrupted."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_it_closes_with_mlflow_and_the_state_on_postgresql(served, tmp_path, mon
         judged(state, ["critical"] * 5)
         with running([sys.executable, "-m", "mooring", "monitor"], tmp_path, tmp_path / "monitor.log"):
             tickets = Tickets(state)
-            wait_for(lambda: any(one.ended for one in tickets.newest(MODEL)), "see monitor.log")
+            wait_for(lambda: any(one.ended for one in tickets.newest(MODEL)), "see monitor.log", 6 * PATIENCE)
         [ticket] = tickets.newest(MODEL)
         [promotion] = tickets.promotions(MODEL)
         assert [one.version for one in Rollouts(state).newest(MODEL)] == (["2"] if supervised else [])
@@ -136,18 +136,20 @@ def test_a_demo_killed_in_training_ends_in_a_new_champion_as_long_as_clients_ask
         )
     left: list[int] = []
     try:
-        wait_for(lambda: _trains(place), "there is no retraining")
+        wait_for(lambda: _trains(place), "there is no retraining", 6 * PATIENCE)
         demo.send_signal(signal.SIGKILL)
         demo.wait()
         left = _of(place)
-        port, admin_port = map(int, re.search(r"--port (\d+) --admin-port (\d+)", log.read_text()).groups())
+        said = (place / "serve.log").read_text()
+        patterns = (r"listening on http://127.0.0.1:(\d+)", r"counts on http://127.0.0.1:(\d+)")
+        port, admin_port = (int(re.search(pattern, said)[1]) for pattern in patterns)
         wines = read(str(SAMPLE))
         with (
             State(str(place / "state.db")) as state,
             # It does not know the token that the demonstration made up: nobody else may send labels.
             Traffic(port, admin_port, "another", wines[wines["alcohol"] > wines["alcohol"].median()]) as traffic,
         ):
-            wait_for(lambda: Tickets(state).newest(DEMO)[0].ended is not None, "it does not end")
+            wait_for(lambda: Tickets(state).newest(DEMO)[0].ended is not None, "it does not end", 6 * PATIENCE)
             [ticket] = Tickets(state).newest(DEMO)
         assert (ticket.status, ticket.candidate) == ("promoted", "2")
         assert traffic.failed.total() == 0, traffic.last_failure
@@ -165,7 +167,7 @@ def test_an_interrupted_demo_leaves_nothing_behind_not_even_the_training(tmp_pat
     command = [sys.executable, "-m", "mooring", "demo", "--dir", str(place)]
     demo = subprocess.Popen(command, env=plain_environ(), stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _trains(place) and len(_of(place)) > 5, "there is no retraining")
+        wait_for(lambda: _trains(place) and len(_of(place)) > 5, "there is no retraining", 6 * PATIENCE)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(PATIENCE) != 0
         assert not _of(place)

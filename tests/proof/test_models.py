@@ -1,4 +1,4 @@
-"""Versions' files and environments, as the controller brings them to its machine."""
+"""Environments of versions, made as the controller makes them."""
 
 from __future__ import annotations
 

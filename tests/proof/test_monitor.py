@@ -1,4 +1,4 @@
-"""The monitor reads what is new, judges each window once, and goes on whatever happens to it."""
+"""The monitor killed at any write, and on Spark."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import monitoring as support
 from monitoring import START, Monitoring, Traffic, results, settings
 from waiting import PATIENCE
 
@@ -30,6 +31,7 @@ def state(tmp_path) -> str:
 KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[4:]
+import monitoring as support
 from monitoring import Monitoring, settings
 from mooring.monitor.state import Transaction
 from pathlib import Path
@@ -67,7 +69,15 @@ def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_p
     for nth in itertools.count(1, 3):
         state = f"{tmp_path}/{nth}.db"
         Monitoring(settings(traffic.log, state)).keep(baseline)
-        command = [sys.executable, "-c", KILLED, str(traffic.log), state, str(nth), str(Path(__file__).parent)]
+        command = [
+            sys.executable,
+            "-c",
+            KILLED,
+            str(traffic.log),
+            state,
+            str(nth),
+            str(Path(support.__file__).parent),
+        ]
         first = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         again = Monitoring(settings(traffic.log, state))
         again.watch.look(provisional=True)

@@ -1,4 +1,4 @@
-"""The monitor joins labels to the rows of the log, and says how well the model does."""
+"""The monitor killed while it joins labels to rows."""
 
 from __future__ import annotations
 

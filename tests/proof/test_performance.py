@@ -1,4 +1,4 @@
-"""Performance of labelled rows: the measures against scikit-learn, intervals and alarms against simulation."""
+"""How often intervals hold and unchanged windows alarm."""
 
 from __future__ import annotations
 

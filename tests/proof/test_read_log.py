@@ -1,4 +1,4 @@
-"""The log as it is read: by Mooring and by others, whole and in part, and what is broken in it."""
+"""Spark reads the rows that Mooring does."""
 
 from __future__ import annotations
 

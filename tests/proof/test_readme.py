@@ -1,4 +1,4 @@
-"""The README's commands, in its order, do what it says they do."""
+"""The README's demonstration."""
 
 from __future__ import annotations
 

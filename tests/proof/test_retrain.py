@@ -1,4 +1,4 @@
-"""What calls for a retraining, and its way from the ticket to the champion, whoever is killed on it."""
+"""A retraining killed at each step, and the ways in which a job or a model fails it."""
 
 from __future__ import annotations
 

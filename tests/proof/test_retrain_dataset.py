@@ -1,4 +1,4 @@
-"""The data of a retraining: each labelled row once, the newest held out, the same however often it is made."""
+"""The data of a retraining, made by a process that is killed at any line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import labelled_logs
 from labelled_logs import label_all, make
 from monitoring import Traffic
 from mooring.retrain import dataset
@@ -38,7 +39,7 @@ def trace(frame, event, argument):
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
 sys.settrace(trace)
-import test_retrain_dataset as tests
+import labelled_logs as tests
 from pathlib import Path
 tests.make(Path(sys.argv[2]), Path(sys.argv[3]))
 """
@@ -46,7 +47,7 @@ tests.make(Path(sys.argv[2]), Path(sys.argv[3]))
 
 def test_killed_at_any_line_it_leaves_all_or_nothing_and_can_be_made_again(log, tmp_path):
     whole = make(log, tmp_path / "whole")
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    env = {**os.environ, "PYTHONPATH": str(Path(labelled_logs.__file__).parent)}
     steps, done = 0, False
     while not done:
         directory = tmp_path / f"at-{steps}"

@@ -1,4 +1,4 @@
-"""The controller of `mooring serve`, a real process with a real registry and state; the test plays its front."""
+"""The controller of `mooring serve` through kills, outages and takeovers; the test plays its front."""
 
 from __future__ import annotations
 

@@ -23,16 +23,6 @@ SEARCHING = sorted(
 
 @pytest.mark.parametrize("path", SEARCHING, ids=lambda path: path.stem)
 def test_nothing_new_is_found(path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "hypothesis",
-        "--hypothesis-profile=proof",
-        "-p",
-        "no:xdist",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "hypothesis", "--hypothesis-profile=proof"]
     done = subprocess.run([*command, str(path)], cwd=TESTS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

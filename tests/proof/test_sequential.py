@@ -1,4 +1,4 @@
-"""Testing by betting: evidence that may be looked at after every value."""
+"""At the limit, betting is wrong no more often than is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mooring serve` under steady traffic: versions come into service, and go again, and no request is dropped."""
+"""`mooring serve` under steady traffic: kills, people who interfere, and versions that come in turn."""
 
 from __future__ import annotations
 

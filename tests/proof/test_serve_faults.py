@@ -1,4 +1,4 @@
-"""What `mooring serve` survives: bad versions, a registry that is away, two promotions at once, a full disk."""
+"""What `mooring serve` survives: slow and growing versions, promotions at once, a registry that goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard's rollouts, retrainings and history: what they tell, what can be done there, and who did it."""
+"""A rollout under way is aborted from the dashboard."""
 
 from __future__ import annotations
 

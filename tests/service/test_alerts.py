@@ -1,4 +1,4 @@
-"""Alerts: what is told, once; and that it arrives, at least once, whatever the receiver does."""
+"""Alerts over HTTP and by commands: each arrives at least once, whatever the receiver does."""
 
 from __future__ import annotations
 

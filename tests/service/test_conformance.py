@@ -46,7 +46,7 @@ def run(script: Path, directory: Path) -> str:
             macros = {"proxy": f"127.0.0.1:{running.port}", "port": str(port)}
             definitions = [f"-D{name}={value}" for name, value in macros.items()]
             result = subprocess.run(
-                ["varnishtest", "-v", "-t", "30", *definitions, script],
+                ["varnishtest", "-v", "-t", f"{PATIENCE:.0f}", *definitions, script],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=directory,

@@ -1,4 +1,4 @@
-"""Any table gives the same profile, whatever it is made of and however it is stored."""
+"""A profile is computed without importing what the data are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules ask for metrics, labels and commands that exist, and can get an answer."""
+"""The alert rules in Prometheus's own tool: an alert is raised when it should be and not else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever lies in the log, and however it came there, each row is counted once, and nothing ends the monitor."""
+"""A store that fails in mid-read loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The monitor reads what is new, judges each window once, and goes on whatever happens to it."""
+"""The monitor with its state in PostgreSQL, and with a tracking server that is not there."""
 
 from __future__ import annotations
 

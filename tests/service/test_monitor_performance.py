@@ -1,4 +1,4 @@
-"""The monitor joins labels to the rows of the log, and says how well the model does."""
+"""Performance by labels, with the state in PostgreSQL."""
 
 from __future__ import annotations
 

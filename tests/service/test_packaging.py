@@ -1,4 +1,4 @@
-"""What a newcomer installs is what is declared, and nothing committed points at one machine."""
+"""What a process imports, and the version that the command says."""
 
 from __future__ import annotations
 

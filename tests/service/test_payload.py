@@ -1,4 +1,4 @@
-"""Every format in which MLflow's server is asked and answers, and what is no payload at all."""
+"""Importing the decoder is light, and stays so for regular payloads."""
 
 from __future__ import annotations
 

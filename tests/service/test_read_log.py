@@ -1,4 +1,4 @@
-"""The log as it is read: by Mooring and by others, whole and in part, and what is broken in it."""
+"""The log in S3, and the documentation's examples of reading one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded, and what must not be: sampling, redaction, durability, limits, and the admin port."""
+"""What a proxy records: sampling, redaction, durability, limits, and the admin port."""
 
 from __future__ import annotations
 

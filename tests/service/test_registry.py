@@ -8,6 +8,7 @@ import pytest
 from mlflow_store import new_store
 from mooring.registry import RegistryError, resolve, split_uri
 from peers import OK, post, proxy, read_message, upstream
+from waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,7 @@ def registry(tmp_path_factory):
     client.set_registered_model_alias("wine", "champion", "2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setattr("mooring.registry._SECONDS", PATIENCE)
         yield uri
 
 

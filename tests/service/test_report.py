@@ -1,4 +1,4 @@
-"""The report: what it says, that it stands by itself, and that a browser shows it to whoever reads it."""
+"""The report in a browser: it shows everything to whoever reads it, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls for a retraining, and its way from the ticket to the champion, whoever is killed on it."""
+"""A retraining by commands and by webhook, and how it is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data of a retraining: each labelled row once, the newest held out, the same however often it is made."""
+"""The data of a retraining, made by several processes at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import labelled_logs
 from labelled_logs import label_all, make
 from monitoring import Traffic
 from waiting import PATIENCE
@@ -27,10 +28,10 @@ def log(tmp_path: Path) -> Path:
 
 def test_made_by_several_at_once_it_is_made_once(log, tmp_path):
     code = (
-        "import sys; from pathlib import Path; import test_retrain_dataset as tests; sys.stdin.read();"
+        "import sys; from pathlib import Path; import labelled_logs as tests; sys.stdin.read();"
         f"print(tests.make(Path({str(log)!r}), Path({str(tmp_path / 'data')!r})).created.isoformat())"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    env = {**os.environ, "PYTHONPATH": str(Path(labelled_logs.__file__).parent)}
     makers = [
         subprocess.Popen(
             [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

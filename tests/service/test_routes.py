@@ -172,7 +172,7 @@ def test_the_shadow_gets_copies_whose_answers_are_logged_and_not_counted(version
 
 
 def test_a_shadow_that_hangs_costs_clients_nothing_and_its_copies_are_dropped(versions):
-    running, urls = versions({"3": answering_with(3)}, "--response-timeout", "3")
+    running, urls = versions({"3": answering_with(3)}, "--response-timeout", "600")
     released = threading.Event()
     with upstream(answering_with(4, wait=released)) as shadow:
         upstreams = [{"version": "3", "url": urls["3"]}]

@@ -1,4 +1,4 @@
-"""What a shadow answered is in the log beside what clients got, and comes only where it is asked for."""
+"""What a batch job logs as a shadow is compared by its own ids."""
 
 from __future__ import annotations
 

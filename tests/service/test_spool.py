@@ -1,4 +1,4 @@
-"""The spool keeps what it was given, in order, whatever ends the writer."""
+"""What was appended to the spool outlives kill -9."""
 
 from __future__ import annotations
 

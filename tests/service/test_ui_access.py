@@ -1,4 +1,4 @@
-"""Who may look at the dashboard, and who may act: every route without and with a wrong token, and other names."""
+"""The dashboard's process: where it does not start, and a state that goes away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard's rollouts, retrainings and history: what they tell, what can be done there, and who did it."""
+"""What a retraining's job says, as the dashboard shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard's pages about what is captured: the account, the spool, how requests went, one request's story."""
+"""The dashboard over what a proxy redacted, what a drain left, and a log in S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard's pages of a model and of a feature: how it is, what drifted when, baseline against window."""
+"""The dashboard's pages of a model in a browser, and names from outside in addresses."""
 
 from __future__ import annotations
 

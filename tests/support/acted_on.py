@@ -1,4 +1,4 @@
-"""."""
+"""What the tests of the dashboard's actions act on: rollouts and retrainings, and who asks for what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts: what is told, once; and that it arrives, at least once, whatever the receiver does."""
+"""Windows that conclude in one status after the other, and the alerts that come of it."""
 
 from __future__ import annotations
 

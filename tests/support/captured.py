@@ -1,4 +1,4 @@
-"""."""
+"""Exchanges in a log, and what the dashboard's pages and API say of them."""
 
 from __future__ import annotations
 

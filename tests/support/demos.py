@@ -1,4 +1,4 @@
-"""The whole loop under traffic: a better version, one that fails in service, and one whose beginner is killed."""
+"""The demonstration, run to its end, and what it left behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ def demo(directory: Path, *options: str) -> tuple[Path, str]:
     """Run the demonstration to its end, and return its directory and what it printed."""
     command = [sys.executable, "-m", "mooring", "demo", "--dir", str(directory / "d"), *options]
     done = subprocess.run(
-        command, cwd=directory, env=plain_environ(), capture_output=True, text=True, check=False, timeout=PATIENCE
+        command,
+        cwd=directory,
+        env=plain_environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=6 * PATIENCE,
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return directory / "d", done.stdout

@@ -1,4 +1,4 @@
-"""."""
+"""A table of many kinds of columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules ask for metrics, labels and commands that exist, and can get an answer."""
+"""The alert rules as they are deployed."""
 
 from __future__ import annotations
 

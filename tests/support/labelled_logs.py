@@ -1,4 +1,4 @@
-"""The data of a retraining: each labelled row once, the newest held out, the same however often it is made."""
+"""Labels in a log, and the dataset of a retraining that is made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""."""
+"""A monitored log whose rows get labels, and the measures of both computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller of `mooring serve`, a real process with a real registry and state; the test plays its front."""
+"""A front that a test plays, in the steps of a rollout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: what it says, that it stands by itself, and that a browser shows it to whoever reads it."""
+"""Baselines and windows to report on."""
 
 from __future__ import annotations
 

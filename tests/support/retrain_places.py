@@ -1,4 +1,4 @@
-"""What calls for a retraining, and its way from the ticket to the champion, whoever is killed on it."""
+"""A directory that is configured to retrain, and commands run in it."""
 
 from __future__ import annotations
 

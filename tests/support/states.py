@@ -1,4 +1,4 @@
-"""The state: all or nothing, once, by whoever has the lease, on SQLite and on PostgreSQL alike."""
+"""Windows, verdicts and alerts to put into a state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions' files and environments, as the controller brings them to its machine."""
+"""A version in a registry."""
 
 from __future__ import annotations
 

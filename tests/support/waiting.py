@@ -8,9 +8,9 @@ from collections.abc import Callable
 PATIENCE = 600.0  # seconds; only what hangs takes as long, so that nothing fails for being slow
 
 
-def wait_for(condition: Callable[[], object], failure: str) -> None:
-    """Return once `condition` holds. What does not happen within PATIENCE fails with `failure`."""
-    end = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], object], failure: str, patience: float = PATIENCE) -> None:
+    """Return once `condition` holds. What does not happen within `patience` fails with `failure`."""
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, failure
         time.sleep(0.05)

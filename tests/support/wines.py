@@ -1,4 +1,4 @@
-"""The whole as its user runs it: training, `mlflow models serve`, the proxy, clients, and the log that results."""
+"""Wines to ask of, as the training example's model takes them."""
 
 from __future__ import annotations
 

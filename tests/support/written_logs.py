@@ -1,4 +1,4 @@
-"""The log as it is read: by Mooring and by others, whole and in part, and what is broken in it."""
+"""Logs of some days, written through a spool and a drain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts: what is told, once; and that it arrives, at least once, whatever the receiver does."""
+"""Alerts: what is told, once, of a course of windows, and what is kept of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes the gate and what it refuses, with real models in a real MLflow."""
+"""What the gate compares: rows of requests, predictions and signatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded, and what must not be: sampling, redaction, durability, limits, and the admin port."""
+"""What is recorded, and what must not be: sampling and redaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: what it says, that it stands by itself, and that a browser shows it to whoever reads it."""
+"""The report: what it says, and that it stands by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls for a retraining, and its way from the ticket to the champion, whoever is killed on it."""
+"""What calls for a retraining, and what does not."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -81,6 +82,23 @@ def wait_until_up(
         return pings(port, path)
 
     wait_for(up, seconds, f"nothing answers on port {port} after {seconds:.0f} seconds; see {log}")
+
+
+def announced(pattern: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> int:
+    """Return the port that a process says in its log it listens on, which is the only group of `pattern`.
+
+    Raises DemoError if it ends or does not say one.
+    """
+
+    def said() -> re.Match[str] | None:
+        if process.poll() is not None:
+            raise DemoError(f"{process.args!r} ended with code {process.returncode}; see {log}")
+        return re.search(pattern, log.read_text(encoding="utf-8", errors="replace"))
+
+    wait_for(lambda: said() is not None, seconds, f"it does not listen after {seconds:.0f} seconds; see {log}")
+    found = said()
+    assert found is not None
+    return int(found[1])
 
 
 def pings(port: int, path: str = "/ping") -> bool:

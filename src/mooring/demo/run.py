@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -22,7 +22,7 @@ import pandas as pd
 from rich.console import Console
 
 from mooring.demo import telling
-from mooring.demo.processes import DemoError, free_ports, running, wait_for, wait_until_up
+from mooring.demo.processes import DemoError, announced, running, wait_for, wait_until_up
 from mooring.demo.traffic import CLIENTS, RATE, ROWS_PER_REQUEST, Traffic
 from mooring.demo.train import MODEL, SAMPLE, TARGET, read
 from mooring.monitor.state import State
@@ -39,7 +39,11 @@ MIN_LABELS = 960
 SPLIT = "alcohol"
 PLAN = ("shadow 100% 4s 50", "canary 10% 4s 10", "canary 50% 4s 40")
 ALERTS = "alerts.jsonl"
-_LOOP_SECONDS = 300.0
+_LOOP_SECONDS = 3600.0
+"""Longer than all of it takes on a slow machine: only what hangs is given up."""
+_SERVES_AT = r"listening on http://127\.0\.0\.1:(\d+) "
+_ADMIN_AT = r"metrics, health and counts on http://127\.0\.0\.1:(\d+)/"
+_SHOWS_AT = r"(?m)^http://127\.0\.0\.1:(\d+)"
 _SETTINGS = """\
 # Everything that Mooring does for this model. In this directory its commands need no options.
 model: {model}
@@ -95,32 +99,43 @@ def run(
     _write_settings(directory, ["--label-offset", "2"] if worse else ["--leaking"] if bad else [])
     _train(directory, below)
 
-    port, admin_port, ui_port = free_ports(3)
-    serve = ["serve", f"models:/{MODEL}@champion", "--port", str(port), "--admin-port", str(admin_port)]
+    serve = ["serve", f"models:/{MODEL}@champion", "--port", "0", "--admin-port", "0"]
     with (
         _interruptible(),
         State(f"sqlite:///{directory / 'state.db'}") as state,
         ExitStack() as screen,
         ExitStack() as stack,
     ):
-        dashboard = _shown(screen, ui_port, directory) if show else None
+        dashboard, page = _shown(screen, directory) if show else (None, "")
         stack.callback(_end_jobs, state)
         server = _started(stack, "Starting mooring serve, which answers and logs", serve, directory)
+        log = directory / "serve.log"
         with console.status("it loads the model"):
-            wait_until_up(port, server, directory / "serve.log")
-        _started(stack, "Starting the monitor", ["monitor"], directory)
+            port, admin_port = (announced(at, server, log, _LOOP_SECONDS) for at in (_SERVES_AT, _ADMIN_AT))
+            wait_until_up(port, server, log, _LOOP_SECONDS)
+        console.print(f"  it answers at [bold]http://127.0.0.1:{port}[/]", highlight=False)
+        monitor = _started(stack, "Starting the monitor", ["monitor"], directory)
 
         _say(
             f"{CLIENTS} clients send {RATE:g} requests/s from now to the end, and labels follow",
             f"wines like those it was trained on, {SPLIT} below the median",
         )
         traffic = stack.enter_context(Traffic(port, admin_port, token, below))
-        _sent(traffic, REQUESTS)
+
+        def check() -> None:
+            traffic.check()
+            for process in (server, monitor):
+                if process.poll() is not None:
+                    raise DemoError(
+                        f"{process.args!r} ended with code {process.returncode}; see its log in {directory}"
+                    )
+
+        _sent(traffic, REQUESTS, check)
         drifted = traffic.send(above)
         _say("The requests drift", f"now wines above the median in {SPLIT}, which it has never seen")
-        ticket = _followed(state, traffic, directory)
+        ticket = _followed(state, check, directory)
         if ticket.status != "refused":
-            _sent(traffic, traffic.requests + REQUESTS)
+            _sent(traffic, traffic.requests + REQUESTS, check)
         traffic.finish()
         _assessed(state, traffic.answered.total() * ROWS_PER_REQUEST, directory)
         if ticket.status == "rolled_back":
@@ -136,7 +151,7 @@ def run(
         report.write_text(html(of_state(state, MODEL, log=str(directory / "log"))), encoding="utf-8")
         _say_what_is_left(directory, report, ticket)
         if dashboard is not None:
-            console.print(f"\nThe dashboard shows it all, until Ctrl-C: http://127.0.0.1:{ui_port}")
+            console.print(f"\nThe dashboard shows it all, until Ctrl-C: {page}")
             with suppress(KeyboardInterrupt):
                 dashboard.wait()
 
@@ -153,12 +168,14 @@ def _say_what_is_left(directory: Path, report: Path, ticket: Ticket) -> None:
     )
 
 
-def _shown(screen: ExitStack, port: int, directory: Path) -> subprocess.Popen[bytes]:
-    """Start the dashboard, and return it once it is there."""
-    dashboard = _started(screen, "Opening the dashboard", ["ui", "--port", str(port)], directory)
-    wait_until_up(port, dashboard, directory / "ui.log", path="/healthz")
-    console.print(f"  watch it at [bold]http://127.0.0.1:{port}[/]", highlight=False)
-    return dashboard
+def _shown(screen: ExitStack, directory: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the dashboard, and return it and its address once it is there."""
+    dashboard = _started(screen, "Opening the dashboard", ["ui", "--port", "0"], directory)
+    port = announced(_SHOWS_AT, dashboard, directory / "ui.log", _LOOP_SECONDS)
+    wait_until_up(port, dashboard, directory / "ui.log", _LOOP_SECONDS, "/healthz")
+    page = f"http://127.0.0.1:{port}"
+    console.print(f"  watch it at [bold]{page}[/]", highlight=False)
+    return dashboard, page
 
 
 def _write_settings(directory: Path, options: list[str]) -> None:
@@ -185,18 +202,18 @@ def _started(stack: ExitStack, what: str, command: list[str], directory: Path) -
     return stack.enter_context(running([sys.executable, "-m", "mooring", *command], directory, log))
 
 
-def _sent(traffic: Traffic, requests: int) -> None:
+def _sent(traffic: Traffic, requests: int, check: Callable[[], None]) -> None:
     """Wait until there were so many requests."""
 
     def sent() -> bool:
-        traffic.check()
+        check()
         return traffic.requests >= requests
 
     with console.status("requests are sent"):
         wait_for(sent, _LOOP_SECONDS, f"{requests} requests take too long: {traffic.last_failure}")
 
 
-def _followed(state: State, traffic: Traffic, directory: Path) -> Ticket:
+def _followed(state: State, check: Callable[[], None], directory: Path) -> Ticket:
     """Wait for what comes of the drift, tell each step, and return the ticket as it has ended."""
     tickets, rollouts = Tickets(state), Rollouts(state)
     told: set[str] = set()
@@ -207,7 +224,7 @@ def _followed(state: State, traffic: Traffic, directory: Path) -> Ticket:
             console.print(f"  {text}", highlight=False, soft_wrap=True)
 
     def ended() -> bool:
-        traffic.check()
+        check()
         ticket = next(iter(tickets.newest(MODEL)), None)
         if ticket is None:
             return False
@@ -242,7 +259,7 @@ def _assessed(state: State, rows: int, directory: Path) -> None:
     with console.status("the monitor reads the rest of the log"):
         wait_for(
             lambda: sum(one.window.rows for one in state.history(MODEL, newest=10_000)) >= rows,
-            60,
+            _LOOP_SECONDS,
             f"not all rows were seen; see {directory / 'monitor.log'} and {directory / 'serve.log'}",
         )
 
@@ -252,7 +269,7 @@ def _alerted(directory: Path) -> None:
     with console.status("the alert of the rollback is sent"):
         wait_for(
             lambda: telling.rollback_alert(directory / ALERTS) is not None,
-            60,
+            _LOOP_SECONDS,
             f"nobody was alerted of the rollback; see {directory / 'serve.log'}",
         )
 
