@@ -18,7 +18,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 HERE = Path(__file__).parent
-COMPILED = ["src/mooring/capture/proxy/*.py", "src/mooring/capture/recorder.py"]
+COMPILED = ["src/mooring/capture/proxy/*.py", "src/mooring/capture/recorder.py", "src/mooring/ids.py"]
 INTERPRETED = {
     "src/mooring/capture/proxy/__init__.py": "nothing to compile",
     "src/mooring/capture/proxy/admin.py": "no request to the model goes through it",
