@@ -20,6 +20,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from math import ceil
 from pathlib import Path
+from signal import SIGINT
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
@@ -78,6 +79,7 @@ def measure(
         count, cpu = stats(contender, admin)["since_start"]["seen"], cpu_seconds(pid)
         time.sleep(seconds)
         cpu, count = cpu_seconds(pid) - cpu, stats(contender, admin)["since_start"]["seen"] - count
+        wrk.send_signal(SIGINT)
         out = wrk.communicate()[0]
     if count == 0 or "Non-2xx" in out or "Socket errors" in out:
         raise SystemExit(f"{contender.name}: requests failed:\n{out}")
@@ -88,7 +90,7 @@ def load_of(contender: Contender, port: int, script: Path, connections: int, sec
     """Return the command that asks a proxy again and again."""
     headers = ["-H", f"Authorization: Bearer {KEY}"] if contender.key else []
     url = f"{contender.scheme}://127.0.0.1:{port}/invocations"
-    return ["wrk", "-t1", f"-c{connections}", f"-d{ceil(seconds) + 3}s", "-s", str(script), *headers, url]
+    return ["wrk", "-t1", f"-c{connections}", f"-d{ceil(seconds) + 60}s", "-s", str(script), *headers, url]
 
 
 def table(found: dict[tuple[str, str], list[float]]) -> str:

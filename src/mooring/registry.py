@@ -17,11 +17,20 @@ DIRECTORY = "mooring"
 """Where a run or a logged model has what Mooring put there."""
 BASELINE = "baseline.mooring"
 _SECONDS = 60.0
+_NO_STORE = "MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory"
 _RESOLVE = """
-import json, sys
+import json, os, sys
+name, alias, version, no_store, asking = sys.argv[1:]
+if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
+    sys.exit(no_store)
 import mlflow
-name, alias, version = sys.argv[1:]
 client = mlflow.MlflowClient()
+try:  # a store in a database takes seconds to load, too
+    from mlflow.tracking._model_registry.utils import _get_store
+    _get_store()
+except Exception:
+    pass  # what is wrong with it shows when it is asked
+print(asking, flush=True)
 if alias:
     version = client.get_model_version_by_alias(name, alias).version
 else:
@@ -38,8 +47,8 @@ def ask(code: str, *arguments: str) -> Any:
     """Run `code` in a process of its own, and return the JSON that it prints last. Raises RegistryError."""
     if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
         # Asking would make a new, empty store here.
-        raise RegistryError("MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory")
-    command = [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
+        raise RegistryError(_NO_STORE)
+    command = _command(code, *arguments)
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -50,6 +59,19 @@ def ask(code: str, *arguments: str) -> Any:
         return json.loads(asked.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         raise RegistryError(f"MLflow answered {asked.stdout[-200:]!r}") from None
+
+
+def _command(code: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
+
+
+def question(uri: str) -> list[str]:
+    """Return the command that prints the version of the model at `uri` as JSON, for those who can't wait for it.
+
+    It prints "asking" first, once MLflow is loaded; where it fails, the last line on stderr says why. Raises
+    ValueError for a URI that names no version.
+    """
+    return _command(_RESOLVE, *split_uri(uri), _NO_STORE, "asking")
 
 
 def split_uri(uri: str) -> tuple[str, str, str]:
@@ -65,15 +87,6 @@ def split_uri(uri: str) -> tuple[str, str, str]:
     if name and version.isdigit():
         return name, "", version
     raise ValueError(f"{uri} names no version: it looks like models:/NAME@ALIAS or models:/NAME/3")
-
-
-def resolve(uri: str) -> tuple[str, str]:
-    """Return the name and version of the model at `uri`, asked of the registry.
-
-    Raises ValueError for a URI that names no version, RegistryError where MLflow can't say.
-    """
-    name, alias, version = split_uri(uri)
-    return name, ask(_RESOLVE, name, alias, version)
 
 
 def log_baseline_artifact(data: bytes, *, run_id: str | None = None, model_id: str | None = None) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 import mlflow
 import pytest
 
 from mlflow_store import new_store
-from mooring.registry import RegistryError, resolve, split_uri
+from mooring.registry import question, split_uri
 from peers import OK, post, proxy, read_message, upstream
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +29,20 @@ def registry(tmp_path_factory):
         yield uri
 
 
-def test_an_alias_and_a_version_are_resolved(registry):
-    assert resolve("models:/wine@champion") == ("wine", "2")
-    assert resolve("models:/wine/1") == ("wine", "1")
+def ask(uri: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(question(uri), capture_output=True, text=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(("uri", "version"), [("models:/wine@champion", '"2"'), ("models:/wine/1", '"1"')])
+def test_an_alias_and_a_version_are_resolved(registry, uri, version):
+    assert ask(uri).stdout.splitlines() == ["asking", version]
 
 
 @pytest.mark.parametrize("uri", ["models:/wine@nobody", "models:/beer/1"])
 def test_what_the_registry_does_not_know_is_said(registry, uri):
-    with pytest.raises(RegistryError, match=r"not found|exist"):
-        resolve(uri)
+    asked = ask(uri)
+    assert asked.returncode != 0
+    assert re.search("not found|exist", asked.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("uri", ["models:/wine", "models:/@champion", "models:/wine/latest"])
@@ -50,6 +58,7 @@ def test_the_proxy_logs_the_version_of_the_alias(registry, tmp_path):
             connection.sendall(OK.replace(b"200 OK", b"400 Bad Request"))
 
     with upstream(handle) as server, proxy(tmp_path, server.url, "--model", "models:/wine@champion") as running:
+        wait_for(lambda: "is version 2" in running.stderr, "the registry was not asked")
         running.exchange(post())
         [record] = running.records(1)
     assert (record["model"], record["version"]) == ("wine", "2")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from mooring.cli.output import CONTEXT
 from mooring.config import DrainSettings, ProxySettings, options
+
+if TYPE_CHECKING:
+    from mooring.capture.proxy.version_finder import Question
 
 
 @click.command(context_settings=CONTEXT)
@@ -25,28 +29,28 @@ def proxy(settings: ProxySettings) -> None:
     from mooring.capture.proxy.workers import run
 
     try:
-        run(_with_version(settings))
+        run(*_with_question(settings))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except CantListen as error:
         raise click.ClickException(str(error)) from None
 
 
-def _with_version(settings: ProxySettings) -> ProxySettings:
-    """Return settings that name the model and its version, where they were given as `models:/NAME@ALIAS`."""
-    if not (settings.model or "").startswith("models:/"):
-        return settings
+def _with_question(settings: ProxySettings) -> tuple[ProxySettings, Question | None]:
+    """Return settings with the model's plain name, and what asks the registry for its version if none is given.
+
+    Raises ValueError for `models:/NAME` without an alias or version.
+    """
+    uri = settings.model or ""
+    if not uri.startswith("models:/"):
+        return settings, None
     import msgspec
 
-    from mooring.registry import RegistryError, resolve, split_uri
+    from mooring.capture.proxy.version_finder import Question
+    from mooring.registry import question, split_uri
 
-    name, version = split_uri(settings.model or "")[0], settings.model_version
-    if version is None:
-        try:
-            name, version = resolve(settings.model or "")
-        except RegistryError as error:
-            click.echo(f"mooring: the log names no version of {settings.model}: {error}", err=True)
-    return msgspec.structs.replace(settings, model=name, model_version=version)
+    named = msgspec.structs.replace(settings, model=split_uri(uri)[0])
+    return named, Question(uri, question(uri)) if settings.model_version is None else None
 
 
 @click.command(context_settings=CONTEXT)

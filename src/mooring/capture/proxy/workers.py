@@ -24,6 +24,7 @@ from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
+from mooring.capture.proxy.version_finder import Question, VersionFinder, first_of
 from mooring.capture.recorder import Recorder
 from mooring.capture.say import say
 from mooring.exchange import Ledger
@@ -37,20 +38,25 @@ _RESTART_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: ProxySettings) -> None:
+def run(settings: ProxySettings, question: Question | None = None) -> None:
     """Run the proxy until SIGTERM or SIGINT.
+
+    `question` asks for the version of the model, where that is not known. Clients can connect at once; for some
+    seconds their requests wait for it, so that the log names it from the first one on.
 
     Raises CantListen where the address can't be listened on, ValueError for settings that can't be meant.
     """
     upstreams = parse_upstreams(settings.upstream, settings.model_version)
     access = Access(settings)
     if settings.workers == 1:
-        run_loop(_single(settings, upstreams, access))
+        run_loop(_single(settings, upstreams, access, question))
     else:
-        run_loop(_several(settings, upstreams, access))
+        run_loop(_several(settings, upstreams, access, question))
 
 
-async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
+async def _single(
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, question: Question | None
+) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop, access)
@@ -68,10 +74,15 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Ac
     looking = loop.create_task(look_after(drainer, labels, access))
     listening.listen(BACKLOG)  # before it is said
     announce(settings, access, listening, admin, ", ".join(settings.upstream))
+    finder = find_version(question, changing)
     try:
+        if finder is not None:
+            await finder.wait(stop)
         await serve(proxy, listening, stop)
     finally:
         looking.cancel()
+        if finder is not None:
+            await finder.close()
         if admin is not None:
             admin.close()
         labels.close()
@@ -79,7 +90,9 @@ async def _single(settings: ProxySettings, upstreams: list[Upstream], access: Ac
     await last_drain(settings, drainer)
 
 
-async def _several(settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
+async def _several(
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, question: Question | None
+) -> None:
     """Serve in worker processes, and look after them."""
     loop = asyncio.get_running_loop()
     Recorder.check(settings)
@@ -102,14 +115,22 @@ async def _several(settings: ProxySettings, upstreams: list[Upstream], access: A
     admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
+    finder = find_version(question, changing)
     for worker in workers:
+        worker.held = finder is not None
         worker.start()
     await snapshot()  # one that answers listens
     looking = loop.create_task(look_after(drainer, labels, access, workers))
     announce(settings, access, reserved, admin, ", ".join(settings.upstream))
+    if finder is not None:
+        await finder.wait(stop)
+        for worker in workers:
+            worker.release()
     await stop.wait()
 
     looking.cancel()
+    if finder is not None:
+        await finder.close()
     await asyncio.gather(*(worker.end(settings.drain_timeout + 5.0) for worker in workers))
     if admin is not None:
         admin.close()
@@ -125,6 +146,8 @@ class Worker:
         self._settings = settings
         self._upstreams = upstreams
         self._access = access
+        self.held = False
+        """Whether the process answers nobody yet: clients that come wait."""
         self._pid = 0
         self._started = 0.0
         self._writer = ""
@@ -141,7 +164,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run_worker(self._settings, self._upstreams, self._access, theirs)
+            _run_worker(self._settings, self._upstreams, self._access, theirs, self.held)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         theirs.close()
         ours.setblocking(False)
@@ -159,6 +182,12 @@ class Worker:
         self._upstreams = upstreams
         if self._pid:
             self.tell("upstreams", msgspec.json.encode(upstreams).decode())
+
+    def release(self) -> None:
+        """Have the process answer its clients."""
+        self.held = False
+        if self._pid:
+            self.tell("release")
 
     async def stats(self) -> Stats:
         """Return what the process has counted, and those before it that ended."""
@@ -228,13 +257,13 @@ class Worker:
 
 
 def _run_worker(
-    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket, held: bool
 ) -> None:
     """Be a worker; never returns."""
     code = 1
     access.mute()  # the process that looks after the workers tells
     try:
-        run_loop(_work(settings, upstreams, access, control))
+        run_loop(_work(settings, upstreams, access, control, held))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -244,7 +273,7 @@ def _run_worker(
 
 
 async def _work(
-    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket
+    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket, held: bool
 ) -> None:
     loop = asyncio.get_running_loop()
     proxy = Proxy(settings, Recorder(settings), loop, access)
@@ -269,15 +298,32 @@ async def _work(
                 control.sendall(counts())
             elif what == "upstreams":
                 route(proxy.context, msgspec.json.decode(value, type=list[Upstream]))
+            elif what == "release":
+                released.set()
 
+    released = asyncio.Event()
     loop.add_reader(control, answer)
     listening = bind(settings, shared=True)
     writer = proxy.recorder.writer
     watching = loop.create_task(access.watch())
+    if held:
+        listening.listen(BACKLOG)
+        await first_of(released.wait(), stop.wait())
     await serve(proxy, listening, stop)
     watching.cancel()
     with suppress(OSError):
         control.sendall(msgspec.json.encode([writer, proxy.stats()]) + b"\n")
+
+
+def find_version(question: Question | None, upstreams: Upstreams) -> VersionFinder | None:
+    """Begin to ask for the version of the champion, where it is to be asked for and none is named."""
+
+    def unnamed() -> bool:
+        return any(one.variant == "champion" and one.version is None for one in upstreams.now)
+
+    if question is None or not unnamed():
+        return None
+    return VersionFinder(question, unnamed, upstreams.name)
 
 
 async def open_admin(settings: FrontSettings, access: Access, admin: Admin) -> asyncio.Server | None:

@@ -1,0 +1,137 @@
+"""Which version of the model the log names: asked of a process of its own, again and again until it is known."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from mooring.capture.say import say
+
+ASKING = "asking"
+"""What that process prints once it has begun to ask; loading what it asks with takes seconds before that."""
+_LOAD_SECONDS = 12.0
+_ANSWER_SECONDS = 3.0
+_TIMEOUT_SECONDS = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+
+class Question(NamedTuple):
+    """What the version is asked of, and the command that prints it as JSON."""
+
+    uri: str
+    command: list[str]
+
+
+class VersionFinder:
+    """Asks for a version until there is an answer, and calls `known` with it.
+
+    After a failure it asks again, with a pause that doubles up to a minute. It is given up as soon as `needed`
+    says that somebody else has named a version.
+    """
+
+    def __init__(self, question: Question, needed: Callable[[], bool], known: Callable[[str], None]) -> None:
+        self._what = question.uri
+        self._command = question.command
+        self._needed = needed
+        self._known = known
+        self._asking = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._find())
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Return once the first try has ended, or takes too long for requests to wait for it; or on `stop`.
+
+        The registry gets three seconds. How long the question takes to load is up to this machine alone, and no
+        reason to log requests without their version.
+        """
+        await first_of(self._first(), stop.wait())
+        if not self._tried.is_set() and not stop.is_set():
+            say(f"{self._what}: MLflow has not said yet which version that is; until it does, the log names none")
+
+    async def close(self) -> None:
+        """Ask no more."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _first(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOAD_SECONDS):
+                await self._asking.wait()
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._tried.wait()
+
+    async def _find(self) -> None:
+        pause, said = _FIRST_PAUSE, ""
+        while True:
+            try:
+                version = await self._ask()
+                if self._needed():
+                    self._known(version)
+                    say(f"{self._what} is version {version}, and so says the log from now on")
+                self._asking.set()
+                self._tried.set()
+                return
+            except (OSError, ValueError, TimeoutError) as error:
+                why = str(error)
+            if why != said:
+                say(f"{self._what}: {why}. It is asked again; until it is known, the log names no version")
+                said = why
+            self._asking.set()
+            self._tried.set()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if not self._needed():
+                return
+
+    async def _ask(self) -> str:
+        """Return the version. Raises OSError, TimeoutError or ValueError with why it can't be known."""
+        # A session of its own: Ctrl-C in a terminal is for the proxy.
+        process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+        )
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                return await self._heard(process)
+        except TimeoutError:
+            raise TimeoutError(f"MLflow does not answer within {_TIMEOUT_SECONDS:.0f} seconds") from None
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _heard(self, process: asyncio.subprocess.Process) -> str:
+        if process.stdout is None or process.stderr is None:
+            raise OSError("its answer can't be read")
+        errors = asyncio.ensure_future(process.stderr.read())
+        try:
+            while line := await process.stdout.readline():
+                if line.strip() == ASKING.encode():
+                    self._asking.set()
+                elif version := _version(line):
+                    return version  # its end takes as long as its start
+            text = (await errors).decode(errors="replace").strip()
+        finally:
+            errors.cancel()
+        raise ValueError(text.rpartition("\n")[2] or "MLflow gave no reason")
+
+
+def _version(line: bytes) -> str:
+    """Return the version that a line says, empty where it says none: MLflow may print anything else, too."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Return once one of these has ended; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
