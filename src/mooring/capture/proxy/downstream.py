@@ -205,6 +205,7 @@ class ClientProtocol(Client):
             refused = error.__context__
             if not isinstance(refused, Refused):
                 raise
+            refused.__traceback__ = None  # its frames know this object, and would keep it: a cycle
             self._refuse(refused)
         except httptools.HttpParserError as error:
             self._refuse(Refused(400, "bad_request", f"This is not a valid HTTP/1.1 request: {error}."))
@@ -332,14 +333,21 @@ class ClientProtocol(Client):
         elif flow is not None:
             self._wait_for(State.ANSWER if flow.request_complete else State.BODY)
         elif self._rest:
-            rest, self._rest = self._rest, b""
+            # In a turn of its own: what ended this answer may not have done with its own work.
             self._wait_for(State.IDLE)
-            self._parse(rest)
+            self._context.loop.call_soon(self._parse_rest)
         elif self._half_closed or self._context.draining:
             self._close(linger=False)
         else:
             self._wait_for(State.IDLE)
         self._read_or_not()
+
+    def _parse_rest(self) -> None:
+        """Go on with what came behind the request that has its answer now."""
+        if self._flow is None and self._state is not State.CLOSE:
+            rest, self._rest = self._rest, b""
+            self._parse(rest)
+            self._read_or_not()
 
     def _close(self, linger: bool) -> None:
         """Close once all is written; with `linger`, drop what the client still sends until it closes too."""
