@@ -106,7 +106,14 @@ def test_it_closes_with_mlflow_and_the_state_on_postgresql(served, tmp_path, mon
     (tmp_path / "train.py").write_text(TRAIN)
     labelled_log(tmp_path / "log")
     retrain = {"command": [sys.executable, "train.py", "{data}"], "label": "quality"}
-    content = {"model": MODEL, "log": "log", "state": served, "retrain": retrain, "gate": {"latency": 100}}
+    content = {
+        "model": MODEL,
+        "log": "log",
+        "state": served,
+        "retrain": retrain,
+        "gate": {"latency": 1e6},
+        "rollout": {"latency": 1e3},
+    }
     (tmp_path / "mooring.yaml").write_text(json.dumps(content | {"every": "1s", "poll": "1s"}))
     with State(served) as state, ExitStack() as stack:
         if supervised:

@@ -29,7 +29,9 @@ def store() -> Path:
 @pytest.fixture(scope="module")
 def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
     directory = tmp_path_factory.mktemp("serving")
-    with supervised(directory, store, *PLAN, "--worker-memory", str(900 * 2**20)) as it:
+    with supervised(
+        directory, store, *PLAN, "--worker-memory", str(900 * 2**20), MOORING_ROLLOUT_LATENCY="2"
+    ) as it:
         yield it
 
 

@@ -137,7 +137,8 @@ def holdout(home) -> Path:
 
 @pytest.fixture
 def settings(home) -> GateSettings:
-    return GateSettings(log=str(home / "no-log"))
+    # How long a prediction takes is up to what else this machine does.
+    return GateSettings(log=str(home / "no-log"), gate_latency=1e6)
 
 
 @pytest.fixture
@@ -269,8 +270,14 @@ def test_a_segment_of_few_rows_is_not_looked_at(judge):
     assert "segment colour" not in broke(verdict)
 
 
-def test_a_slow_one_is_refused(judge):
-    verdict = judge("slow")
+def test_a_slow_one_is_refused(judge, settings, tmp_path):
+    judge("slow")
+    found = evaluation.read(tmp_path / "evaluation.json")
+    slow = found.latency["candidate"]
+    assert min(slow.single, slow.batch) >= 0.02
+    quick = evaluation.Latency(0.002, 0.002, slow.batch_rows)  # as the champion is where it is alone
+    found = msgspec.structs.replace(found, latency={"champion": quick, "candidate": slow})
+    verdict = gate.decide(found, msgspec.structs.replace(settings, gate_latency=2.0))
     assert broke(verdict) == {"latency"}
     assert of(verdict, "latency").value > 2
 
@@ -359,7 +366,7 @@ def signature(**columns: str) -> ModelSignature:
 
 def mooring(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mooring", "gate", "--model", "wine", *arguments]
-    env = {name: value for name, value in os.environ.items() if value}
+    env = {name: value for name, value in os.environ.items() if value} | {"MOORING_GATE_LATENCY": "1e6"}
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env)
 
 

@@ -262,6 +262,7 @@ def supervised(
     environment = {
         "MLFLOW_TRACKING_URI": registry(directory),
         "MOORING_STATE": "sqlite:///state.db",
+        "MOORING_ROLLOUT_LATENCY": "1000",  # how long an answer takes is up to what else this machine does
         **environment,
     }
     # Short, since beneath it lie Unix sockets; and known, so that processes can be told by their command lines.

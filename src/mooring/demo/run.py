@@ -56,6 +56,7 @@ poll: 1s
 serve_directory: {serve_directory}
 rollout:
   step: {plan}
+  latency: {latency}
 
 # mooring monitor
 every: 1s
@@ -72,7 +73,12 @@ retrain:
   min_labels: {min_labels}
   cooldown: 1h
   directory: {directory}
+
+gate:
+  latency: {latency}
 """
+LATENCY = 20
+"""How many times as long as the champion a new version may take: all of it may run on a busy laptop."""
 
 console = Console()
 
@@ -186,6 +192,7 @@ def _write_settings(directory: Path, options: list[str]) -> None:
         state=json.dumps(f"sqlite:///{directory / 'state.db'}"),
         serve_directory=json.dumps(str(directory / "serve")),
         plan=json.dumps(PLAN),
+        latency=LATENCY,
         window_rows=WINDOW_ROWS,
         alert_command=json.dumps([f"sh -c 'printenv MOORING_ALERT >> {ALERTS}'"]),
         command=json.dumps(command),
