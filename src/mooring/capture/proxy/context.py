@@ -6,6 +6,7 @@ import asyncio
 import resource
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from mooring.capture.proxy.headers import (
@@ -108,6 +109,8 @@ class Context:
         self.journal = Journal(recorder, settings.durability, loop)
         self.say = Seldom(_SAY_EVERY_SECONDS)
         self.held = Budget(settings.max_held)
+        self.aside = ThreadPoolExecutor(1)
+        """The thread that looks at long bodies: one, since each needs as much memory again."""
         self.clients: set[Client] = set()
         self.upstreams: set[Connection] = set()
         self.connecting = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.backend import Backend
@@ -77,8 +77,8 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
     """Serve clients until `stop`, then finish what is in flight, for at most `--drain-timeout`."""
     loop, settings, context = proxy.loop, proxy.settings, proxy.context
 
-    def client() -> asyncio.Protocol:
-        return cast("asyncio.Protocol", ClientProtocol(context))
+    def client() -> asyncio.BufferedProtocol:
+        return ClientProtocol(context)
 
     server = await loop.create_server(proxy.access.for_clients(client), sock=listening, backlog=BACKLOG)
     sweeping = loop.create_task(_sweep(proxy))
@@ -93,8 +93,9 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
             await context.clients_gone()
     for open_client in list(context.clients):
         open_client.abort()
-    for _ in range(3):  # what was aborted is recorded in the next turns
+    for _ in range(3):  # what was aborted ends in the next turns
         await asyncio.sleep(0)
+    proxy.journal.flush()
     sweeping.cancel()
     proxy.recorder.close()
 
