@@ -97,7 +97,7 @@ class Server(Target, Keeper):
 
     def connect(self, carried: Carried, counted: bool) -> None:
         while self.idle:
-            connection, pipe, reader = self.idle.pop()
+            connection, pipe, _ = self.idle.pop()
             if not pipe.closing:
                 connection.take(carried)
                 return

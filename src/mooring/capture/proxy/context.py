@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from mooring.capture.proxy.headers import (
@@ -107,6 +108,8 @@ class Context:
         self.journal = Journal(recorder, settings.durability, loop)
         self.say = Seldom(_SAY_EVERY_SECONDS)
         self.held = Budget(settings.max_held)
+        self.aside = ThreadPoolExecutor(1)
+        """The thread that looks at long bodies: one, since each needs as much memory again."""
         self.clients: set[Client] = set()
         self.upstreams: set[Connection] = set()
         self.connecting = 0

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from mooring.capture.proxy.flow import RETRY_AFTER, Flow
-from mooring.capture.proxy.headers import REASONS, VIA, Boundaries, Fields, Headers, own_answer, part
-from mooring.capture.proxy.interfaces import NEVER, Client
+from mooring.capture.proxy.headers import (
+    MOST_FIELDS,
+    REASONS,
+    VIA,
+    Boundaries,
+    Fields,
+    Headers,
+    own_answer,
+    part,
+)
+from mooring.capture.proxy.interfaces import BUFFER, NEVER, Client
 from mooring.capture.proxy.states import State
 
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ class Refused(Exception):
         )
 
 
-class ClientProtocol(Client):
+class ClientProtocol(Client, asyncio.BufferedProtocol):
     """One client's connection: parses its requests, one at a time, and answers each before the next is parsed."""
 
     def __init__(self, context: Context) -> None:
@@ -122,6 +131,12 @@ class ClientProtocol(Client):
             self._flow.resume_answer()
         if self._state is State.READER:
             self._go_on()
+
+    def get_buffer(self, size_hint: int) -> memoryview:
+        return BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        self.data_received(bytes(BUFFER[:count]))
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.CLOSE:
@@ -240,13 +255,15 @@ class ClientProtocol(Client):
             return
         if self._fields is not None:
             self._fields.add(name, value)
+            if len(self._fields.lines) > MOST_FIELDS:
+                raise Refused(431, "head_too_large", f"The request has over {MOST_FIELDS} fields.")
             return
         if self._context.request_table.kind(name).passed:
             self._trailers.append((name, value))
         else:
             self._parser_spent = True  # it heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
-        if self._trailer_bytes > self._context.max_head:
+        if self._trailer_bytes > self._context.max_head or len(self._trailers) > MOST_FIELDS:
             raise Refused(431, "head_too_large", "The request's trailer is too large.")
 
     def on_headers_complete(self) -> None:

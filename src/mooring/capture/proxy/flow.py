@@ -29,6 +29,8 @@ ASIDE_BYTES: Final = 2**20
 """A longer body of MLflow 1 is looked at in a thread, so that others need not wait for it."""
 JOINED_BYTES: Final = 16 * 1024
 """Pieces that are shorter in all are sent as one: to copy them takes less time than to send them apart."""
+PIECE_BYTES: Final = 64
+"""What each piece of a body that is held takes of memory beside its bytes, and its frame in a chunked one."""
 RETRY_AFTER: Final = 1
 SCORING_PATH: Final = b"/invocations"
 ID: Final = b"\r\nX-Request-Id: "
@@ -127,10 +129,11 @@ class Flow(Carried):
         if self.tap is not None:
             self.tap.request_body(data)
         if self._must_be_held():
-            if not self._context.held.take(len(data)):
+            size = len(data) + PIECE_BYTES
+            if not self._context.held.take(size):
                 self.refused(_NO_ROOM)
                 return
-            self._held += len(data)
+            self._held += size
         if self._sniffed is not None:
             self._sniffed += data
         elif self._request_chunked:
@@ -159,7 +162,7 @@ class Flow(Carried):
         pieces, self._chunk = self._chunk, []
         if pieces:
             self._request.append(b"%x\r\n" % sum(map(len, pieces)))
-            self._request += pieces
+            self._request += _joined(pieces)
             self._request.append(b"\r\n")
 
     def flush_request(self) -> None:
@@ -234,7 +237,7 @@ class Flow(Carried):
             self._go_on(bytes(sniffed), legacy=is_split(sniffed))
         else:
             self._aside = True
-            future = self._context.loop.run_in_executor(None, is_split, sniffed)
+            future = self._context.loop.run_in_executor(self._context.aside, is_split, sniffed)
             future.add_done_callback(self._looked_at)
 
     def _looked_at(self, future: asyncio.Future[bool]) -> None:
@@ -248,6 +251,8 @@ class Flow(Carried):
         """Send the head and the body that was held back; one of MLflow 1 in the form of today."""
         self._sniffed = None
         if legacy:
+            if self.tap is not None:
+                self.tap.rewrapped = True
             self._request_chunked = False
             pieces = (SPLIT_BEFORE, body, SPLIT_AFTER)
             self.framing = b"Content-Length: %d\r\n" % sum(map(len, pieces))

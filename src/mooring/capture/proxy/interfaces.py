@@ -9,6 +9,9 @@ from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.tap import Tap
 
 NEVER: Final = float("inf")
+READ_BYTES: Final = 2**16
+BUFFER: Final = memoryview(bytearray(READ_BYTES))
+"""What all connections read into: each takes out what has come before another reads."""
 
 
 class Timed(ABC):

@@ -14,6 +14,8 @@ from mooring.capture.proxy.tap import Tap
 from mooring.capture.recorder import Recorder
 
 RECENT_BYTES: Final = 256 * 1024
+RECORDED_BYTES: Final = 2**20
+"""So many bytes of bodies are recorded in one turn of the loop, and what ends beyond them in the next."""
 _BUCKETS_NS: Final = [bound * 1e9 for bound in BUCKETS]
 
 
@@ -49,6 +51,11 @@ class Journal:
         self._done: list[Carried] = []
         self._unsynced: list[Carried] = []
         self._syncing: asyncio.Task[None] | None = None
+
+    def flush(self) -> None:
+        """Record all that has ended, now."""
+        while self._done:
+            self._record()
 
     def submit(self, carried: Carried) -> None:
         """Record an exchange at the end of this turn of the loop, then let the last bytes of its answer go."""
@@ -86,17 +93,23 @@ class Journal:
     def _record(self) -> None:
         done, self._done = self._done, []
         exchanges = []
-        for carried in done:
+        size = 0
+        for at, carried in enumerate(done, 1):
             tap = carried.tap
             if tap is None:
                 continue
             self._count(tap)
+            size += tap.size
             if self.recent is not None and tap.whole and len(tap.request) <= RECENT_BYTES:
                 self.recent.append(tap)
             if tap.sampled:
                 exchanges.append(tap.exchange())
             else:
                 self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)
+            if size > RECORDED_BYTES and at < len(done):  # a record is copied on its way, and takes its time
+                done, self._done = done[:at], done[at:]
+                self._loop.call_soon(self._record)
+                break
         if self._durability == "none":
             self._release(done)
             self.recorder.record(exchanges)

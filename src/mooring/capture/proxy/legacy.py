@@ -51,18 +51,9 @@ def is_split(body: bytes | bytearray) -> bool:
     text = body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000")
     try:
         _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
-
-
-def rewrap(body: bytes) -> bytes | None:
-    """Return a body of MLflow 1 as today's server wants it, or None if it is none.
-
-    >>> rewrap(b'{"columns": ["a"], "data": [[1]]}')
-    b'{"dataframe_split": {"columns": ["a"], "data": [[1]]}}'
-    """
-    return SPLIT_BEFORE + body + SPLIT_AFTER if is_split(body) else None
 
 
 def plain_json(content_type: bytes) -> bytes:

@@ -93,8 +93,9 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
             await context.clients_gone()
     for open_client in list(context.clients):
         open_client.abort()
-    for _ in range(3):  # what was aborted is recorded in the next turns
+    for _ in range(3):  # what was aborted ends in the next turns
         await asyncio.sleep(0)
+    proxy.journal.flush()
     sweeping.cancel()
     proxy.recorder.close()
 

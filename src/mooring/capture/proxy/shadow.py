@@ -8,7 +8,7 @@ from typing import Final
 from mooring.capture.proxy.context import Context
 from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.interfaces import Carried, Connection, Target
-from mooring.capture.proxy.legacy import maybe_split, rewrap
+from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE
 from mooring.capture.proxy.tap import Tap
 
 MOST_WAITING: Final = 256
@@ -33,8 +33,8 @@ class ShadowCopy(Carried):
         self._report = done
         self._connection: Connection | None = None
         body = bytes(live.request)
-        if context.legacy_split and maybe_split(body):
-            body = rewrap(body) or body
+        if live.rewrapped:
+            body = SPLIT_BEFORE + body + SPLIT_AFTER
         self.bytes = len(body) + len(live.answer)
         fields = b"".join(live.request_fields.end_to_end())
         head = b"POST %b%b%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n"

@@ -87,6 +87,8 @@ class Tap:
         self.sampled = settings.recorder.begin(self.request_id) if counts else False
         self.kept = self.sampled or not counts
         self.copied = False
+        self.rewrapped = False
+        """Whether the model server got its body in another form, that of today."""
         self.version: str | None = None
         self.variant = "champion"
         self.request_fields = fields
@@ -147,6 +149,11 @@ class Tap:
             self.errors.append("truncated")
         self._held += room
         return room
+
+    @property
+    def size(self) -> int:
+        """How many bytes of bodies it keeps."""
+        return len(self.request) + len(self.answer)
 
     def free(self) -> None:
         """Give back what it held of the budget, once it has been recorded."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from mooring.capture.proxy.headers import Boundaries, Fields, Headers, part
-from mooring.capture.proxy.interfaces import NEVER, Carried, Connection, Target
+from mooring.capture.proxy.headers import MOST_FIELDS, Boundaries, Fields, Headers, part
+from mooring.capture.proxy.interfaces import BUFFER, NEVER, Carried, Connection, Target
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
@@ -46,7 +46,7 @@ class Keeper(ABC):
         """The connection is closed."""
 
 
-class UpstreamProtocol(Connection):
+class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     """One connection to the model server: sends what it carries, and feeds the answer back into it."""
 
     def __init__(self, context: Context, keeper: Keeper) -> None:
@@ -106,6 +106,12 @@ class UpstreamProtocol(Connection):
         self._paused = False
         if self._carried is not None:
             self._carried.release_request()
+
+    def get_buffer(self, size_hint: int) -> memoryview:
+        return BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        self.data_received(bytes(BUFFER[:count]))
 
     def data_received(self, data: bytes) -> None:
         carried = self._carried
@@ -213,13 +219,16 @@ class UpstreamProtocol(Connection):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_done:
             self._fields.add(name, value)
+            if len(self._fields.lines) > MOST_FIELDS:
+                self._too_long()
             return
         if self._context.answer_table.kind(name).passed:
             self._trailers.append((name, value))
         else:
             self._spent = True  # the parser heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
-        if self._trailer_bytes > self._context.max_head and not self._answered:
+        too_long = self._trailer_bytes > self._context.max_head or len(self._trailers) > MOST_FIELDS
+        if too_long and not self._answered:
             self._too_long()
 
     def on_headers_complete(self) -> None:
@@ -351,8 +360,8 @@ class UpstreamProtocol(Connection):
             carried.failed(status, code, message)
 
     def _too_long(self) -> None:
-        limit = self._context.max_head
-        self._fail(f"The head of the model server's answer, or its trailer, is over {limit} bytes.")
+        limit = f"{self._context.max_head} bytes, or {MOST_FIELDS} fields"
+        self._fail(f"The head of the model server's answer, or its trailer, is over {limit}.")
 
     def _complete(self) -> None:
         carried, self._carried = self._carried, None
