@@ -167,12 +167,11 @@ def proxy(
     ) as process:
 
         def port() -> int | None:
-            assert process.poll() is None, stderr.read_text()
-            found = re.search(r"listening on http://\S+:(\d+) ", stderr.read_text())
+            found = re.search(r"listening on https?://\S+:(\d+) ", stderr.read_text())
             return int(found[1]) if found else None
 
-        wait_for(port, "the proxy does not listen")
-        yield Proxy(port(), process, directory)
+        wait_for(lambda: port() or process.poll() is not None, "the proxy does not listen")
+        yield Proxy(port() or 0, process, directory)  # 0 where it has ended: some are to
 
 
 def post(body: bytes = BODY, *headers: str, path: str = "/invocations", version: str = "1.1") -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from certificates import Authority
 from mooring.capture.proxy.tls import ServerTls
@@ -99,8 +99,10 @@ def test_a_pair_that_is_none_and_an_encrypted_key_are_refused_at_the_start(autho
     with pytest.raises(ValueError, match="is not that of the certificate"):
         tls((pair[0], other[1]), said)
     locked = tmp_path / "locked.key"
-    command = ["openssl", "pkey", "-in", str(pair[1]), "-aes256", "-passout", "pass:hush", "-out", str(locked)]
-    subprocess.run(command, check=True, capture_output=True)
+    key = serialization.load_pem_private_key(pair[1].read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"hush")
+    form = serialization.PrivateFormat.PKCS8
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption))
     with pytest.raises(ValueError, match="openssl pkey -in"):
         tls((pair[0], locked), said)
 
