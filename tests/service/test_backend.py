@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -145,3 +146,33 @@ def test_an_upload_takes_a_server_only_once_it_is_there(tmp_path):
             slow.sendall(request[-10:])
             assert version(read_message(slow.makefile("rb"))) == "2"
         wait_for(lambda: running.told.outcomes == [("canary", 200)] * 2, "the watcher is not told")
+
+
+def test_clients_that_have_left_keep_no_place_in_the_queue(tmp_path):
+    go_on = threading.Event()
+
+    def hanging(connection: socket.socket) -> None:
+        with connection.makefile("rb") as file:
+            while read_message(file).line:
+                assert go_on.wait(PATIENCE)
+                connection.sendall(OK)
+
+    with ExitStack() as stack:
+        urls = [stack.enter_context(upstream(hanging)).url for _ in range(2)]
+        running = stack.enter_context(fronting(tmp_path, *urls, queue=2))
+        ledger = running.proxy.recorder.ledger
+        waiting = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(6)]
+        for number, client in enumerate(waiting, 1):
+            client.sendall(post())
+            wait_for(lambda number=number: ledger.in_flight == number, "it has not come")
+        for client in waiting[2:]:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        wait_for(lambda: ledger.in_flight == 2, "it is not noticed that they have left")
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(post())
+            wait_for(lambda: ledger.in_flight == 3, "it has not come")
+            go_on.set()
+            assert read_message(client.makefile("rb")).line == "HTTP/1.1 200 OK"
+        for client in waiting[:2]:
+            client.close()

@@ -146,6 +146,26 @@ def test_servers_are_changed_under_traffic_without_a_failed_request(versions):
     assert json.loads(running.admin("/upstreams")[1])[0]["version"] == "4"
 
 
+def test_a_long_list_of_servers_reaches_every_worker(versions):
+    running, urls = versions({"3": answering_with(3), "4": answering_with(4)}, "--workers", "2")
+    upstreams = [{"version": "4", "url": urls["4"]}]
+    upstreams += [
+        {
+            "version": str(number),
+            "url": f"http://127.0.0.1:9/{'x' * 2000}{number}",
+            "variant": "canary",
+            "share": 0,
+        }
+        for number in range(100, 200)
+    ]
+    assert put_upstreams(running, upstreams)[0] == 200
+    wait_for(
+        lambda: {version for _ in range(10) for version, _ in ask(running, 1)} == {"4"},
+        "a worker has not heard of it",
+    )
+    assert "Traceback" not in running.stderr
+
+
 def test_the_shadow_gets_copies_whose_answers_are_logged_and_not_counted(versions):
     live, copies = [], []
     running, urls = versions({"3": answering_with(3, live)})

@@ -32,6 +32,8 @@ class Pipe:
     """A transport that keeps what is written. Its socket is one end of a pair that nobody uses."""
 
     def __init__(self, ends: tuple[socket.socket, socket.socket]) -> None:
+        self.protocol: object = None
+        self.unsent = 0
         self.written = bytearray()
         self.closing = self.ended = False
         self.reading = True
@@ -50,6 +52,9 @@ class Pipe:
 
     def write_eof(self) -> None:
         self.ended = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def is_closing(self) -> bool:
         return self.closing
@@ -102,6 +107,7 @@ class Server(Target, Keeper):
                 connection.take(carried)
                 return
         connection, pipe = UpstreamProtocol(self._world.context, self), Pipe(self._world.ends)
+        pipe.protocol = connection
         connection.connection_made(pipe)  # type: ignore[arg-type]
         self.open.append((connection, pipe, RequestReader()))
         connection.take(carried)
@@ -152,6 +158,7 @@ class World:
         server = Server(self)
         self.context.routes = Routes(server)
         client, pipe = ClientProtocol(self.context), Pipe(self.ends)
+        pipe.protocol = client  # as a transport knows its protocol: a cycle, while it lasts
         client.connection_made(pipe)  # type: ignore[arg-type]
         coming = iter(answers)
         pieces = list(requests)

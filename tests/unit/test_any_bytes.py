@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from in_memory import OK, World, split, world
+from in_memory import OK, Pipe, World, split, world
+from mooring.capture.proxy.downstream import ClientProtocol
 from mutations import Mutator
 from raw_cases import answer_cases, request_cases
 
@@ -43,6 +44,26 @@ def test_requests_in_a_row_are_answered_in_order(anything):
     answers = [[b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number] for number in range(5)]
     got = anything.play([one * 5], answers)
     assert [part[:1] for part in got.split(b"\r\n\r\n")[1:]] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_body_of_mlflow_1_that_is_nested_too_deep_passes_as_it_is_and_is_in_nobodys_way(anything):
+    good = b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+    deep = b'{"columns": ' + b"[" * 5000
+    head = b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    got = anything.play([good + head % len(deep) + deep + good], [[OK]] * 3)
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+def test_a_client_that_reads_the_last_answer_slowly_gets_all_of_it(anything):
+    client, pipe = ClientProtocol(anything.context), Pipe(anything.ends)
+    client.connection_made(pipe)
+    client.data_received(b"nonsense\r\n\r\n")  # is answered, and that is the last answer here
+    for pipe.unsent in (3000, 2000, 1000):
+        client.overdue()
+        assert not pipe.closing
+    client.overdue()  # nothing was read since the last time
+    assert pipe.closing
+    client.connection_lost(None)
 
 
 @pytest.mark.parametrize("seed", range(8))

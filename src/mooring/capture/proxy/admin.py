@@ -189,6 +189,10 @@ class Admin:
                 "--admin-key-file, or with --admin-host on loopback",
             )
 
+    def _own(self, origin: str) -> bool:
+        """Whether a page of this origin is from a name of this port's."""
+        return self._hosts.known(origin.partition("://")[2])
+
     def _shows_key(self, request: Request) -> bool:
         given = request.fields.get("authorization")
         return self._keys is not None and given is not None and self._keys.known(given.encode("latin-1"))
@@ -197,6 +201,9 @@ class Admin:
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> Reply:
         method, path = request.method, request.path
+        origin = request.fields.get("origin")
+        if origin is not None and method not in ("GET", "HEAD") and not self._own(origin):
+            raise Refused(403, "a page of somebody else's changes nothing here")
         if method not in _allowed(path).split(", "):
             text = b"only GET, HEAD, PUT /upstreams, PUT /model-version/VERSION and POST /labels\n"
             return Reply(405, TEXT, text, f"Allow: {_allowed(path)}\r\n")

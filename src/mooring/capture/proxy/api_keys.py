@@ -12,6 +12,7 @@ from mooring.capture.proxy.watch import Watch
 _SCHEME = b"bearer"
 _BLANKS = b" \t"
 _ACCEPTED = 1024
+_LONGEST_ACCEPTED = 1024
 
 
 class ApiKeys:
@@ -41,9 +42,10 @@ class ApiKeys:
         scheme, _, key = authorization.strip(_BLANKS).partition(b" ")
         if scheme.lower() != _SCHEME or self._hash(key.strip(_BLANKS)) not in self._known:
             return False
-        if len(self._accepted) >= _ACCEPTED:
-            self._accepted.clear()
-        self._accepted.add(authorization)
+        if len(authorization) <= _LONGEST_ACCEPTED:
+            if len(self._accepted) >= _ACCEPTED:
+                self._accepted.clear()
+            self._accepted.add(authorization)
         return True
 
     def tick(self) -> None:

@@ -86,7 +86,10 @@ class Backend(Owner):
         if pool is not None:
             pool.acquire(carried)
             return
-        if len(self._waiting) < self._queue * max(len(self._pools), 1):
+        room = self._queue * max(len(self._pools), 1)
+        if len(self._waiting) >= room:  # those that have left are in nobody's way
+            self._waiting = deque(one for one in self._waiting if not one.carried.gone)
+        if len(self._waiting) < room:
             self._waiting.append(Waiting(carried, self._context.now + self._patience))
             return
         # In a turn of its own, since the answer to many in a row begins with the next.
@@ -141,8 +144,10 @@ class Backend(Owner):
 
     def sweep(self, now: float) -> None:
         """Turn those away that have waited for too long."""
+        if any(one.carried.gone for one in self._waiting):
+            self._waiting = deque(one for one in self._waiting if not one.carried.gone)
         waiting = self._waiting
-        while waiting and (waiting[0].carried.gone or waiting[0].deadline < now):
+        while waiting and waiting[0].deadline < now:
             self._turn_away(waiting.popleft().carried, "No model server was free for it in time.")
 
     def _turn_away(self, carried: Carried, why: str) -> None:

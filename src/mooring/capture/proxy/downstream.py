@@ -81,6 +81,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._reading = True
         self._writable = True
         self._half_closed = False
+        self._left_unsent = 0  # bytes, at the last look after the last answer
         self._transport: asyncio.Transport | None = None
 
     # The connection
@@ -109,7 +110,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._context.closed(self)
         if flow is not None:
             flow.client_lost()
-        self._parser = None  # which knows this object, and would keep it until the next collection of cycles
+        # Both know this object, and would keep it until the next collection of cycles.
+        self._parser = self._transport = None
 
     def eof_received(self) -> bool:
         # A client that has said all may still wait for its answer; one in mid-request has gone.
@@ -305,7 +307,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         if flow is None:
             return
         flow.request_body(data)
-        if flow.body_size > self._context.max_body:
+        if self._flow is flow and flow.body_size > self._context.max_body:
             raise Refused(413, "body_too_large", f"The body is over {self._context.max_body} bytes.")
 
     def on_message_complete(self) -> None:
@@ -361,10 +363,14 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def _parse_rest(self) -> None:
         """Go on with what came behind the request that has its answer now."""
-        if self._flow is None and self._state is not State.CLOSE:
-            rest, self._rest = self._rest, b""
-            self._parse(rest)
-            self._read_or_not()
+        if self._flow is not None or self._state is State.CLOSE:
+            return
+        rest, self._rest = self._rest, b""
+        self._parse(rest)
+        if self._half_closed and (self._flow is None or not self._flow.request_complete):
+            self._close(linger=False)  # what has begun there has no end
+            return
+        self._read_or_not()
 
     def _close(self, linger: bool) -> None:
         """Close once all is written; with `linger`, drop what the client still sends until it closes too."""
@@ -443,13 +449,22 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             self._wait_for(State.BODY)  # it is the model server that does not read
         elif self._state is State.BODY and flow is not None and not flow.answer_begun:
             flow.failed(408, "request_timeout", "The request's body did not come in time.")
+        elif self._state is State.CLOSE and self._unsent():
+            self.deadline = self._context.now + self._context.deadlines[State.READER]
         else:
             self.abort()
+
+    def _unsent(self) -> bool:
+        """Whether the client still reads what was sent before the end, if slowly."""
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        progress = unsent != self._left_unsent
+        self._left_unsent = unsent
+        return unsent > 0 and progress
 
     def look(self) -> None:
         """See whether the client has left while nothing is read from it."""
         transport = self._transport
-        if self._reading or transport is None or transport.is_closing():
+        if (self._reading and not self._half_closed) or transport is None or transport.is_closing():
             return
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), 0)

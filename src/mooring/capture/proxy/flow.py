@@ -186,11 +186,11 @@ class Flow(Carried):
 
     def _acquire(self) -> None:
         target, routes = self.target, self._context.routes
-        if target.limit is not None and target is not routes.champion and target not in routes.targets:
-            self.move(routes.champion)  # it was taken out of service meanwhile
-        elif self._stops_here:
+        if self._stops_here:
             # In a turn of its own, since the answer to many in a row begins with the next.
             self._context.loop.call_soon(self._answer_here)
+        elif target.limit is not None and target is not routes.champion and target not in routes.targets:
+            self.move(routes.champion)  # it was taken out of service meanwhile
         else:
             target.acquire(self)
 
@@ -244,7 +244,8 @@ class Flow(Carried):
         """Go on with a body that was looked at in a thread."""
         self._aside = False
         if self._sniffed is not None and not self._done:
-            self._go_on(bytes(self._sniffed), legacy=not future.cancelled() and future.result())
+            legacy = not future.cancelled() and future.exception() is None and future.result()
+            self._go_on(bytes(self._sniffed), legacy=legacy)
             self.flush_request()
 
     def _go_on(self, body: bytes, legacy: bool) -> None:

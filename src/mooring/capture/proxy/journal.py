@@ -136,13 +136,21 @@ class Journal:
     def _release(self, done: list[Carried]) -> None:
         """Let the last bytes of these answers go, and copies of some requests to the shadow."""
         for carried in done:
-            carried.release_answer()
+            try:
+                carried.release_answer()
+            except Exception as error:  # noqa: BLE001 - nobody else's answer is to wait for it
+                self.recorder.say(f"an answer could not be sent: {error!r}")
         for carried in done:
-            tap = carried.tap
-            if tap is None:
-                continue
+            if carried.tap is not None:
+                self._pass_on(carried.tap)
+
+    def _pass_on(self, tap: Tap) -> None:
+        """Tell the watcher of an answered request, and send the shadow its copy; then forget it."""
+        try:
             if self.watcher is not None:
                 self.watcher.answered(tap)
             if self.copy is not None and tap.copied and tap.status and not tap.errors:
                 self.copy(tap)
-            tap.free()
+        except Exception as error:  # noqa: BLE001 - the request has its answer, whatever becomes of its copy
+            self.recorder.say(f"a request was neither watched nor copied: {error!r}")
+        tap.free()

@@ -142,8 +142,12 @@ class Pool(Keeper):
             connection.counted = counted
             if carried.gone:
                 self.give_back(connection)
-            else:
+                return
+            try:
                 connection.take(carried)
+            except Exception as error:  # noqa: BLE001 - as above
+                connection.abort()
+                carried.failed(502, "upstream_failed", f"The request could not be sent: {error!r}")
 
     async def _connection(self) -> UpstreamProtocol:
         loop, address = self._context.loop, self.address

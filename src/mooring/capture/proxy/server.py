@@ -102,6 +102,9 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
 
 async def _sweep(proxy: Proxy) -> None:
     while True:
-        proxy.sweep()
-        proxy.recorder.tick()
+        try:
+            proxy.sweep()
+            proxy.recorder.tick()
+        except Exception as error:  # noqa: BLE001 - without it no time limit would hold any more
+            proxy.context.say(f"a look at what is overdue failed, and is repeated: {error!r}")
         await asyncio.sleep(_SWEEP_SECONDS)

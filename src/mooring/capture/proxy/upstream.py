@@ -69,6 +69,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         self._ended = False  # whether the server has said that nothing more comes
         self._poll = select.poll()
         self._paused = False
+        self._was_counted = False
         self._transport: asyncio.Transport | None = None
 
     # The connection
@@ -82,6 +83,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         self._context.upstreams.discard(self)
         if error is not None and self._carried is not None and not self._keeper.tls:
             self._take_unread()
+        self._was_counted = self.counted
         self._keeper.forget(self)
         carried = self._carried
         if carried is not None:
@@ -92,7 +94,8 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
                 if carried.answer_begun or not carried.lost_unanswered(self):
                     why = "The model server closed the connection before its answer was complete."
                     carried.failed(502, "upstream_failed", why)
-        self._parser = None  # which knows this object, and would keep it until the next collection of cycles
+        # Both know this object, and would keep it until the next collection of cycles.
+        self._parser = self._transport = None
 
     def eof_received(self) -> None:
         self._ended = True  # over TLS this comes only with its own end, which nobody else can forge
@@ -207,6 +210,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         if self._answered:
             self._spent = True  # more than one answer to one request
+            return
         self._fields = Fields(self._context.answer_table)
         self._trailers = []
         self._trailer_bytes = self._between = 0
@@ -338,7 +342,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
 
     def replace(self, carried: Carried) -> None:
         """Carry on over a new connection to the same server."""
-        self._keeper.connect(carried, self.counted)
+        self._keeper.connect(carried, self._was_counted)
 
     def overdue(self) -> None:
         """The deadline has passed: 504 to the client, or the end of an idle connection."""

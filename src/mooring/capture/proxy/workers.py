@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.25
 _RESTART_SECONDS = 1.0
+_TELL_SECONDS = 5.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -173,7 +174,9 @@ class Worker:
     def tell(self, what: str, value: str = "") -> None:
         """Send the process a message."""
         try:
-            self._control.send(msgspec.json.encode([what, value]) + b"\n")
+            self._control.settimeout(_TELL_SECONDS)  # a long message may have to wait for its reader
+            self._control.sendall(msgspec.json.encode([what, value]) + b"\n")
+            self._control.setblocking(False)
         except OSError as error:
             say(f"a worker does not listen: {error}")
 
@@ -286,13 +289,16 @@ async def _work(
 
     def answer() -> None:
         try:
-            messages = control.recv(65536)
+            came = control.recv(65536)
         except ConnectionResetError:  # it went with something unread
-            messages = b""
-        if not messages:  # the parent has gone
+            came = b""
+        if not came:  # the parent has gone
             loop.remove_reader(control)
             stop.set()
-        for line in messages.splitlines():
+        unread.extend(came)
+        lines = unread.split(b"\n")
+        unread[:] = lines.pop()  # a message that is not there in full
+        for line in lines:
             what, value = msgspec.json.decode(line)
             if what == "stats":
                 control.sendall(counts())
@@ -301,6 +307,7 @@ async def _work(
             elif what == "release":
                 released.set()
 
+    unread = bytearray()
     released = asyncio.Event()
     loop.add_reader(control, answer)
     listening = bind(settings, shared=True)
