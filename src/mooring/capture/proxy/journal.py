@@ -16,7 +16,7 @@ from mooring.capture.recorder import Recorder
 RECENT_BYTES: Final = 256 * 1024
 RECORDED_BYTES: Final = 2**20
 """So many bytes of bodies are recorded in one turn of the loop, and what ends beyond them in the next."""
-_BUCKETS_NS: Final = [bound * 1e9 for bound in BUCKETS]
+_BUCKETS_NS: Final = [round(bound * 1e9) for bound in BUCKETS]
 
 
 class Watcher(Protocol):
@@ -44,7 +44,6 @@ class Journal:
         """Takes requests of which the shadow gets a copy."""
         self._durability = durability
         self._loop = loop
-        self._statuses: dict[int, int] = {}
         self._durations = [0] * (len(BUCKETS) + 1)
         self._duration_ns = 0
         self._answers: dict[tuple[str | None, str, int], int] = {}
@@ -70,24 +69,24 @@ class Journal:
 
     def stats(self) -> Stats:
         """Return what was counted of answers; the caller fills in the rest."""
-        answers = {
-            f"{variant} {status} {version or ''}": count
-            for (version, variant, status), count in self._answers.items()
-        }
+        statuses: dict[int, int] = {}
+        answers: dict[str, int] = {}
+        for (version, variant, status), count in self._answers.items():
+            statuses[status] = statuses.get(status, 0) + count
+            answers[f"{variant} {status} {version or ''}"] = count
         return Stats(
             ledger=self.recorder.ledger,
-            statuses=dict(self._statuses),
+            statuses=statuses,
             durations=list(self._durations),
             duration_ns=self._duration_ns,
             answers=answers,
         )
 
     def _count(self, tap: Tap) -> None:
-        status, duration = tap.status, tap.elapsed()
-        self._statuses[status] = self._statuses.get(status, 0) + 1
+        duration = tap.elapsed()
         self._durations[bisect_left(_BUCKETS_NS, duration)] += 1
         self._duration_ns += duration
-        answered = tap.version, tap.variant, status
+        answered = tap.version, tap.variant, tap.status
         self._answers[answered] = self._answers.get(answered, 0) + 1
 
     def _record(self) -> None:
