@@ -272,12 +272,12 @@ def test_a_segment_of_few_rows_is_not_looked_at(judge):
 
 def test_a_slow_one_is_refused(judge, settings, tmp_path):
     judge("slow")
-    found = evaluation.read(tmp_path / "evaluation.json")
-    slow = found.latency["candidate"]
+    evaluated = evaluation.read(tmp_path / "evaluation.json")
+    slow = evaluated.found.latency["candidate"]
     assert min(slow.single, slow.batch) >= 0.02
     quick = evaluation.Latency(0.002, 0.002, slow.batch_rows)  # as the champion is where it is alone
-    found = msgspec.structs.replace(found, latency={"champion": quick, "candidate": slow})
-    verdict = gate.decide(found, msgspec.structs.replace(settings, gate_latency=2.0))
+    found = msgspec.structs.replace(evaluated.found, latency={"champion": quick, "candidate": slow})
+    verdict = gate.decide(evaluated._replace(found=found), msgspec.structs.replace(settings, gate_latency=2.0))
     assert broke(verdict) == {"latency"}
     assert of(verdict, "latency").value > 2
 
