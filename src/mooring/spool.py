@@ -39,6 +39,10 @@ _LEDGER = b"\xa6ledger"
 """The tag of a ledger's frame, behind the byte that begins its array."""
 _TAIL_BYTES = 64 * 1024
 _LOOKS = 8
+_COPIED = 2**20
+"""What is shorter is written from one place: to copy it takes less time than to gather it."""
+_AT_ONCE = 1024
+"""How many places one system call takes (IOV_MAX)."""
 
 
 class NotASegment(ValueError):
@@ -128,10 +132,11 @@ class SpoolWriter:
             for made in (self.directory, root, root.parent):
                 sync_directory(made)
 
-    def append(self, payloads: Sequence[bytes]) -> int:
+    def append(self, payloads: Sequence[bytes | list[bytes]]) -> int:
         """Write `payloads` as frames with one system call; they outlive this process once it returns.
 
-        Returns the bytes written. Raises OSError where the disk refuses them; then none of them is in the spool.
+        One that is long may come in pieces, which are not copied. Returns the bytes written. Raises OSError where
+        the disk refuses them; then none of them is in the spool.
         """
         self.rotate()
         if self._fd < 0:
@@ -139,18 +144,30 @@ class SpoolWriter:
         elif os.fstat(self._fd).st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, "the spool was removed", str(self.directory))
         parts: list[bytes] = []
+        size = 0
         for payload in payloads:
-            parts += (FRAME.pack(len(payload), crc32c(payload)), payload)
-        data = b"".join(parts)
+            pieces = [payload] if isinstance(payload, bytes) else payload
+            length = checksum = 0
+            for piece in pieces:
+                length += len(piece)
+                checksum = crc32c(piece, checksum)
+            parts += (FRAME.pack(length, checksum), *pieces)
+            size += FRAME.size + length
         try:
-            written = os.write(self._fd, data)
-            while written < len(data):
-                written += os.write(self._fd, memoryview(data)[written:])
+            self._write(parts if size > _COPIED else [b"".join(parts)])
         except OSError:
             self._cut_back()
             raise
-        self._size += len(data)
-        return len(data)
+        self._size += size
+        return size
+
+    def _write(self, parts: list[bytes]) -> None:
+        for at in range(0, len(parts), _AT_ONCE):
+            some: list[bytes | memoryview] = [*parts[at : at + _AT_ONCE]]
+            left = sum(map(len, some)) - os.writev(self._fd, some)
+            while left:  # the system takes no more than 2 GB, or was interrupted
+                rest = memoryview(b"".join(some))[-left:]
+                left -= os.write(self._fd, rest)
 
     def sync(self) -> None:
         """Return once all that was appended before survives a loss of power; may be called in another thread.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from mooring.capture.redact import Redactor, parse_rule
 from mooring.capture.say import Seldom
 from mooring.config import CaptureSettings
-from mooring.exchange import Exchange, Ledger, encode, in_sample
+from mooring.exchange import Exchange, Ledger, encode, encoded, in_sample
 from mooring.spool import SpoolWriter, spooled_bytes
 
 _SAY_EVERY_SECONDS = 10.0
@@ -70,7 +70,7 @@ class Recorder:
                 ledger.failed += 1
             if exchange.errors or self._redactor is not None:
                 self._look_closer(exchange)
-        frames = [encode(exchange) for exchange in exchanges]
+        frames = [encoded(exchange) for exchange in exchanges]
         if self._spooled > self._settings.spool_max_bytes and self._full():
             self._drop(count, "spool_full", f"{self._spool} holds --spool-max-bytes")
             return
@@ -84,7 +84,9 @@ class Recorder:
             self._spooled += self._append(frames)
         except OSError as error:
             ledger.stored -= count
-            self._refused = sum(map(len, frames))
+            self._refused = sum(
+                len(frame) if isinstance(frame, bytes) else sum(map(len, frame)) for frame in frames
+            )
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "spool_unwritable"
             self._drop(count, reason, error.strerror or str(error))
 
@@ -100,14 +102,14 @@ class Recorder:
             shadow["stored"] = shadow.get("stored", 0) + count
             self._account = encode(self.ledger)
             try:
-                self._spooled += self._append([*(encode(exchange) for exchange in exchanges), self._account])
+                self._spooled += self._append([*(encoded(exchange) for exchange in exchanges), self._account])
                 return
             except OSError as error:
                 shadow["stored"] -= count
                 self.say(f"a shadow's answers are not stored: {error.strerror or error}")
         shadow["dropped"] = shadow.get("dropped", 0) + count
 
-    def _append(self, frames: list[bytes]) -> int:
+    def _append(self, frames: Sequence[bytes | list[bytes]]) -> int:
         assert self._writer is not None
         try:
             return self._writer.append(frames)

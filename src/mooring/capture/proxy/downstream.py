@@ -29,6 +29,9 @@ from mooring.capture.proxy.states import State
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
+SLICE_BYTES: Final = 16 * 1024
+EVENTS_AT_ONCE: Final = 1000
+"""A chunked body may have thousands of pieces in one read: others have a turn after so many bytes and pieces."""
 ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 _HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
@@ -73,6 +76,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._trailers: Headers = []
         self._trailer_bytes = 0
         self._between = 0  # bytes of a chunked body since the last that were the body's own
+        self._events = 0  # pieces of bodies since the last turn that was given up for others
+        self._yielding = False  # whether others have their turn before the rest is parsed
         self._left = -1  # bytes of the body that are to come, where its length is known
         self._unread_head = False  # the parser is told a head that was read before
         self._body_follows = False  # although the parser takes the message for complete
@@ -115,6 +120,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         # A client that has said all may still wait for its answer; one in mid-request has gone.
+        while self._yielding and self._state is not State.CLOSE:
+            self._parse_on()
         if self._flow is None or not self._flow.request_complete:
             return False
         self._half_closed = True
@@ -144,7 +151,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         if self._state is State.CLOSE:
             return
         flow = self._flow
-        if self._rest or (flow.request_complete if flow is not None else not self._writable):
+        if self._rest or self._yielding or (flow.request_complete if flow is not None else not self._writable):
             self._keep(data)
         else:
             self._parse(data)
@@ -166,18 +173,38 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
                 break
             else:
                 at = self._parse_body(data, at)
+                if self._events > EVENTS_AT_ONCE and self._state is State.BODY:
+                    self._rest = bytes(part(data, at, end))
+                    self._yield()
+                    break
         if self._flow is not None and self._state is not State.CLOSE:
             self._flow.flush_request()
+
+    def _yield(self) -> None:
+        """Go on with what has come in the next turn of the loop: others have theirs before."""
+        self._events = 0
+        self._yielding = True
+        self._read_or_not()
+        self._context.loop.call_soon(self._parse_on)
+
+    def _parse_on(self) -> None:
+        if not self._yielding:
+            return
+        self._yielding = False
+        rest, self._rest = self._rest, b""
+        if rest and self._state is not State.CLOSE:
+            self._parse(rest)
+        self._read_or_not()
 
     def _parse_head(self, data: bytes, at: int) -> int:
         """Parse a head, or what there is of it; return where in `data` that ends."""
         if not self._head:
-            while data[at : at + 1] in (b"\r", b"\n"):  # empty lines before a request (RFC 9112, section 2.2)
-                at += 1
+            if data[at : at + 1] in (b"\r", b"\n"):  # empty lines before a request (RFC 9112, section 2.2)
+                at = len(data) - len(data[at:].lstrip(b"\r\n"))
             if at == len(data):
                 return at
             self._wait_for(State.HEAD)
-        cut = self._boundaries.cut(data, at)
+        cut = self._boundaries.cut(data, at, len(data))
         piece = data[at:cut]
         self._head = head = self._head + piece if self._head else piece
         whole = head.endswith(b"\r\n\r\n")
@@ -193,8 +220,11 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     def _parse_body(self, data: bytes, at: int) -> int:
         """Parse what there is of a body; return where in `data` that ends."""
         self._wait_for(State.BODY)
-        cut = self._boundaries.cut(data, at) if self._left < 0 else min(len(data), at + self._left)
-        if self._left > 0:
+        self._events += 1
+        if self._left < 0:
+            cut = self._boundaries.cut(data, at, min(len(data), at + SLICE_BYTES))
+        else:
+            cut = min(len(data), at + self._left)
             self._left -= cut - at
         self._between += cut - at
         self._feed(part(data, at, cut))
@@ -303,6 +333,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def on_body(self, data: bytes) -> None:
         self._between = 0
+        self._events += 1
         flow = self._flow
         if flow is None:
             return
@@ -412,7 +443,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def _read_or_not(self) -> None:
         """Read from the client unless there is something that has to go on before."""
-        reading = not self._held and not self._rest
+        reading = not self._held and not self._rest and not self._yielding
         transport = self._transport
         if reading == self._reading or transport is None or transport.is_closing():
             return

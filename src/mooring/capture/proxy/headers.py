@@ -171,22 +171,22 @@ class Boundaries:
     def __init__(self) -> None:
         self._tail = b""
 
-    def cut(self, data: bytes, at: int) -> int:
-        """Return where the piece of `data` that begins at `at` ends.
+    def cut(self, data: bytes, at: int, end: int) -> int:
+        """Return where the piece of `data` that begins at `at` ends, at `end` at the latest.
 
         >>> boundaries = Boundaries()
-        >>> boundaries.cut(b"GET / HTTP/1.1\\r\\n\\r", 0), boundaries.cut(b"\\nGET /", 0)
+        >>> boundaries.cut(b"GET / HTTP/1.1\\r\\n\\r", 0, 17), boundaries.cut(b"\\nGET /", 0, 6)
         (17, 1)
         """
         tail = self._tail
         if tail:
-            found = (tail + data[at : at + 3]).find(END_OF_HEAD)
+            found = (tail + data[at : min(at + 3, end)]).find(END_OF_HEAD)
             if found >= 0:
                 self._tail = b""
                 return at + found + 4 - len(tail)
-        found = data.find(END_OF_HEAD, at)
+        found = data.find(END_OF_HEAD, at, end)
         if found >= 0:
             self._tail = b""
             return found + 4
-        self._tail = (tail + data[at:])[-3:] if len(data) - at < 3 else data[-3:]
-        return len(data)
+        self._tail = (tail + data[at:end])[-3:] if end - at < 3 else data[end - 3 : end]
+        return end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
@@ -174,6 +174,9 @@ class Tap:
         """Return the record of the exchange, as complete as it will be."""
         settings, asked = self._settings, self.request_fields.read
         answered = self.answer_fields.read if self.answer_fields is not None else {}
+        # A body that came in pieces is a bytearray, which is written as it is: to copy a long one takes its time.
+        request: Any = self.request
+        response: Any = self.answer
         return Exchange(
             request_id=self.request_id,
             time_ns=self.time_ns,
@@ -184,8 +187,8 @@ class Tap:
             request_encoding=text(asked.get(b"content-encoding")),
             response_type=text(answered.get(b"content-type")),
             response_encoding=text(answered.get(b"content-encoding")),
-            request=bytes(self.request),
-            response=bytes(self.answer),
+            request=request,
+            response=response,
             client_request_id=text(self.client_request_id) or None,
             headers={name: text(asked[key]) for key, name in settings.logged_headers if key in asked},
             model=settings.model,

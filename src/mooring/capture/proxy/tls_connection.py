@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 
+from mooring.capture.proxy.interfaces import BUFFER
 from mooring.capture.proxy.tls import Handshake, ServerTls
 
 _RECORD = 16 * 1024
@@ -27,7 +28,7 @@ _REASONS = {
 }
 
 
-class TlsConnection(Handshake):
+class TlsConnection(Handshake, asyncio.BufferedProtocol):
     """Hands `app` what comes as a plain connection does, and encrypts what it writes.
 
     With `optional` clients may come without the certificate that they otherwise have to show.
@@ -63,6 +64,14 @@ class TlsConnection(Handshake):
         shaking[self] = None
         if len(shaking) > self._tls.handshakes:
             next(iter(shaking)).abort()
+
+    def get_buffer(self, size_hint: int) -> memoryview:
+        """Return what to read into."""
+        return BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(BUFFER[:count]))
 
     def data_received(self, data: bytes) -> None:
         """Decrypt what has come, and pass it on at once."""

@@ -134,7 +134,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
                 if self._between > self._context.max_head and not self._answered:
                     self._too_long()
             else:
-                cut = self._boundaries.cut(data, at)
+                cut = self._boundaries.cut(data, at, end)
                 self._take_head(bytes(part(data, at, cut)))
                 at = cut
         if self._carried is not carried:
