@@ -24,7 +24,7 @@ from signal import SIGINT
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-from proxy import LUA, NGINX, SERVER, cpu_seconds
+from proxy import NGINX, cpu_seconds
 from report import machine, save
 
 from mooring.demo.processes import free_ports, running, wait_for
@@ -32,6 +32,15 @@ from mooring.demo.processes import free_ports, running, wait_for
 KEY = "bench-key"
 MOORING = [sys.executable, "-m", "mooring", "proxy", "--drain-timeout", "0"]
 BODIES = {"one row": 1, "100 rows": 100, "10,000 rows": 10_000}
+SERVER = """server {{ listen 127.0.0.1:{port}; default_type application/json;
+  location / {{ return 200 '{{"predictions": [6.0, 5.0]}}'; }} }}"""
+LUA = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+file:close()
+"""
 ROW = "[7.4, 0.7, 0.0, 1.9, 0.076, 11.0, 34.0, 0.9978, 3.51, 0.56, 9.4]"
 
 
