@@ -1,10 +1,11 @@
 # The everyday commands; each sets up what it needs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-# What starts a proxy, or is about a part of it.
-COMPILED_TESTS := $(addprefix tests/service/test_,$(addsuffix .py,backend compiled conformance faults labels_intake \
-	mutations proxy raw_answers raw_requests recorder routes shadow_log tls)) tests/e2e/test_serve.py \
-	$(addprefix tests/unit/test_,$(addsuffix .py,compiled labels_intake recorder shadow_log spool))
+# What is about the proxy: its parts, its HTTP, and in COMPILED_PROOFS what takes longer.
+COMPILED_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,any_bytes compiled recorder spool)) \
+	$(addprefix tests/service/test_,$(addsuffix .py,backend compiled conformance proxy raw_answers raw_requests routes))
+COMPILED_PROOFS := tests/e2e/test_serve.py $(addprefix tests/service/test_,$(addsuffix .py,faults labels_intake \
+	mutations proxy_bounds shadow_log tls tls_front))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev demo check static test test-compiled test-all wheel bench screenshots format lock clean
@@ -32,6 +33,7 @@ test-all: static ## everything: statistics, kills at every step, bulk, random se
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy slowhttptest:slowhttptest
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
 	$(BIN)/pytest -n logical
+	$(MAKE) test-compiled COMPILED_TESTS="$(COMPILED_TESTS) $(COMPILED_PROOFS)"
 
 static: .venv/.dev
 	$(BIN)/ruff check
