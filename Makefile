@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What is about the proxy: its parts, its HTTP, and in COMPILED_PROOFS what takes longer.
-COMPILED_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,any_bytes compiled recorder spool)) \
+COMPILED_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,compiled recorder spool)) \
 	$(addprefix tests/service/test_,$(addsuffix .py,backend compiled conformance proxy raw_answers raw_requests routes))
 COMPILED_PROOFS := tests/e2e/test_serve.py $(addprefix tests/service/test_,$(addsuffix .py,faults labels_intake \
 	mutations proxy_bounds shadow_log tls tls_front))
