@@ -31,7 +31,7 @@ test-compiled: .venv/.compiled ## the proxy's tests with the proxy compiled
 
 test-all: static ## everything: statistics, kills at every step, bulk, random searches
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy slowhttptest:slowhttptest
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[spark]' atheris
 	$(BIN)/pytest -n logical
 	$(MAKE) test-compiled COMPILED_TESTS="$(COMPILED_TESTS) $(COMPILED_PROOFS)"
 
