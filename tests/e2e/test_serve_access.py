@@ -7,18 +7,13 @@ import shutil
 import ssl
 from http.client import HTTPSConnection
 
-import pytest
-
 from certificates import Authority
-from mooring.demo.processes import wait_for
-from supervised import BODY, register, supervised
-
-pytestmark = pytest.mark.e2e
+from supervised import BODY, registered, supervised
+from waiting import wait_for
 
 
 def test_serve_takes_tls_and_keys_and_both_change_while_it_runs(tmp_path):
-    store = tmp_path / "store"
-    register(store)
+    store = registered()
     authority = Authority(tmp_path)
     cert, key = authority.issue("server")
     keys = tmp_path / "keys"
@@ -54,8 +49,8 @@ def test_serve_takes_tls_and_keys_and_both_change_while_it_runs(tmp_path):
         for new, old in zip(authority.issue("next"), (cert, key), strict=True):
             shutil.copy(new, old)
         keys.write_text("second-key\n")
-        wait_for(lambda: shown() != before, 20, it.said)
-        wait_for(lambda: once(it.port, "/ping") == 401, 20, it.said)
+        wait_for(lambda: shown() != before, it.said)
+        wait_for(lambda: once(it.port, "/ping") == 401, it.said)
         assert ask(kept, "/invocations", BODY, "second-key") == 200
         kept.close()
         connection = HTTPSConnection("localhost", it.admin_port, context=context, timeout=60)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 
-import pytest
-
 from mutations import MutatingRecorder, assert_sound, mutate_answers, mutate_requests
 from peers import proxy
 from recording import recording
@@ -13,13 +11,11 @@ from recording import recording
 REQUESTS, ANSWERS = 800_000, 200_000
 
 
-@pytest.mark.slow
 def test_mutants_of_requests(tmp_path):
     with recording() as recorder, proxy(tmp_path, recorder.url, log_format="parquet") as running:
         assert_sound(running, mutate_requests(running.port, recorder, secrets.randbits(40), REQUESTS))
 
 
-@pytest.mark.slow
 def test_mutants_of_answers(tmp_path):
     with (
         recording(MutatingRecorder()) as recorder,

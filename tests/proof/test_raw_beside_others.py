@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 import pytest
 
-from mooring.demo.processes import free_ports, running, wait_for
+from mooring.demo.processes import running
 from peers import proxy
+from ports import reserved_port
 from raw_cases import PAUSE, Case, Client, request_cases
 from recording import Recorder, recording
+from waiting import PATIENCE, wait_for
 
 LANES = 4
 """How many cases are played at once, each lane with a server of its own: most of the time is waiting."""
@@ -120,7 +122,7 @@ def configured(
 ) -> Iterator[list[int]]:
     directory.mkdir()
     directory.chmod(0o777)  # nginx's worker is another user
-    ports = free_ports(len(recorders))
+    ports = [reserved_port() for _ in recorders]
     servers = "".join(
         server.format(lane=lane, port=port, upstream=recorder.port)
         for lane, (port, recorder) in enumerate(zip(ports, recorders, strict=True))
@@ -132,7 +134,7 @@ def configured(
         def up() -> bool:
             return process.poll() is not None or all(listens(port) for port in ports)
 
-        wait_for(up, 20, f"it does not start: {log.read_text()}")
+        wait_for(up, f"it does not start: {log.read_text()}")
         assert process.poll() is None, log.read_text()
         yield ports
 
@@ -146,7 +148,7 @@ def play(port: int, recorder: Recorder, case: Case) -> Outcome:
     """Play a case, without knowing what should come of it: until nothing comes any more."""
     recorder.take()
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         closed = False
 
@@ -225,7 +227,6 @@ def outcomes(tmp_path_factory) -> dict[str, dict[str, Outcome]]:
     return play_all(tmp_path_factory.mktemp("beside"), request_cases())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not (shutil.which("nginx") and shutil.which("haproxy")), reason="nginx and haproxy are not both installed"
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from peers import OK, Message, Proxy, answering, post, proxy, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 KEY = "Authorization: Bearer a-key"
 
@@ -37,9 +37,12 @@ def keys(tmp_path) -> Path:
 def ask(running: Proxy, head: str, body: bytes = b"", address: str = "127.0.0.1") -> Message:
     """Send a request to the admin port, its head as it stands here."""
     pattern = r"counts on https?://\S+?:(\d+)/"
-    wait_for(lambda: re.search(pattern, running.stderr) is not None, 20, f"no admin port: {running.stderr}")
+    wait_for(lambda: re.search(pattern, running.stderr) is not None, f"no admin port: {running.stderr}")
     port = int(re.search(pattern, running.stderr)[1])
-    with socket.create_connection((address, port), timeout=20) as connection, connection.makefile("rb") as file:
+    with (
+        socket.create_connection((address, port), timeout=PATIENCE) as connection,
+        connection.makefile("rb") as file,
+    ):
         connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         return read_message(file)
 
@@ -184,7 +187,7 @@ def test_without_a_token_of_their_own_labels_take_a_key(start, keys):
 @pytest.mark.parametrize(("flags", "says"), [(["no-such-file"], "can't read"), (["/dev/null"], "no key")])
 def test_a_start_without_keys_ends_with_what_to_do(start, flags, says):
     running = start("--admin-key-file", *flags)
-    assert running.process.wait(20) == 2
+    assert running.process.wait(PATIENCE) == 2
     assert says in running.stderr
     assert "Traceback" not in running.stderr
 
@@ -192,6 +195,6 @@ def test_a_start_without_keys_ends_with_what_to_do(start, flags, says):
 @pytest.mark.parametrize("url", ["http://model..internal:1", f"http://{'a' * 300}", "http://[::1", "http://a b"])
 def test_an_upstream_that_is_none_ends_the_start(tmp_path, url):
     with proxy(tmp_path, url) as running:
-        assert running.process.wait(20) == 2
+        assert running.process.wait(PATIENCE) == 2
         assert "Error: " in running.stderr
         assert "Traceback" not in running.stderr

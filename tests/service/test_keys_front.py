@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from peers import OK, Proxy, post, proxy, read_head, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 KEY = "Authorization: Bearer first-key"
 
@@ -67,7 +67,7 @@ def stats(running: Proxy, key: str = "first-key") -> dict:
     from http.client import HTTPConnection
 
     port = int(running.stderr.split("counts on http://127.0.0.1:")[1].split("/")[0])
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", "/stats", headers={"Authorization": f"Bearer {key}"})
         answer = connection.getresponse()
@@ -125,12 +125,12 @@ def test_keys_come_and_go_while_a_client_is_connected(start, keys):
             connection.sendall(post(b"{}", KEY))
             assert read_message(file).line == "HTTP/1.1 200 OK"
         keys.write_text("second-key\nthird-key\n")
-        wait_for(lambda: "changed, and in use from now on" in running.stderr, 20, running.stderr)
+        wait_for(lambda: "changed, and in use from now on" in running.stderr, running.stderr)
         connection.sendall(post(b"{}", KEY))
         assert read_message(file).line == "HTTP/1.1 401 Unauthorized"
     assert running.exchange(post(b"{}", "Authorization: Bearer third-key")).line == "HTTP/1.1 200 OK"
     keys.unlink()
-    wait_for(lambda: "stays in use" in running.stderr, 20, running.stderr)
+    wait_for(lambda: "stays in use" in running.stderr, running.stderr)
     assert running.exchange(post(b"{}", "Authorization: Bearer third-key")).line == "HTTP/1.1 200 OK"
     assert "-key\n" not in running.stderr
     assert "Traceback" not in running.stderr
@@ -145,7 +145,7 @@ def test_all_workers_take_new_keys(start, keys):
     def refused() -> bool:
         return all(" 401 " in running.exchange(post(b"{}", KEY)).line for _ in range(16))
 
-    wait_for(refused, 20, "a worker takes the old key")
+    wait_for(refused, "a worker takes the old key")
     assert stats(running, "third-key")["unauthorized"] >= 16
     assert running.stderr.count("changed, and in use from now on") == 1
 
@@ -170,5 +170,5 @@ def test_the_admin_port_takes_the_same_keys_or_its_own(start, tmp_path):
 
 def test_a_key_never_comes_into_the_log(start):
     running = start("--header", "Authorization")
-    assert running.process.wait(20) == 2
+    assert running.process.wait(PATIENCE) == 2
     assert "--header Authorization would write clients' keys into the log" in running.stderr

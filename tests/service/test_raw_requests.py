@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from mooring.demo.processes import wait_for
 from mooring.exchange import Ledger
 from peers import Proxy, proxy, read_message, upstream
 from raw_cases import PAUSE, QUIET, Case, Client, fits, request_cases, unescape
 from recording import Recorder, Seen, recording
+from waiting import wait_for
 
 CASES = request_cases()
 OPEN = [case for case in CASES if case.then == "open"]
@@ -73,7 +73,7 @@ def benched(directory: Path, *flags: str) -> Iterator[Bench]:
         def ledger() -> Ledger:
             return Ledger(**{key: value for key, value in running.stats()["ledger"].items() if key != "balance"})
 
-        wait_for(lambda: ledger().in_flight == 0, 10, "exchanges are still in flight")
+        wait_for(lambda: ledger().in_flight == 0, "exchanges are still in flight")
         assert ledger().balance == 0
     assert "Traceback" not in running.stderr
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from certificates import Authority
-from mooring.demo.processes import wait_for
 from peers import OK, Message, Proxy, answering, post, proxy, read_head, read_message, upstream
+from waiting import PATIENCE, wait_for
 
 ANSWER = answering(OK)
 
@@ -48,7 +48,7 @@ class Front:
 
     @contextmanager
     def connect(self, context: ssl.SSLContext | None = None, port: int | None = None) -> Iterator[ssl.SSLSocket]:
-        plain = socket.create_connection(("127.0.0.1", port or self.running.port), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", port or self.running.port), timeout=PATIENCE)
         with plain, (context or self.context()).wrap_socket(plain, server_hostname="localhost") as secure:
             yield secure
 
@@ -60,7 +60,7 @@ class Front:
     @property
     def admin_port(self) -> int:
         pattern = r"counts on https://127\.0\.0\.1:(\d+)/"
-        wait_for(lambda: re.search(pattern, self.running.stderr) is not None, 20, self.running.stderr)
+        wait_for(lambda: re.search(pattern, self.running.stderr) is not None, self.running.stderr)
         return int(re.search(pattern, self.running.stderr)[1])
 
     def shown(self) -> bytes:
@@ -72,7 +72,7 @@ class Front:
         before = self.shown()
         shutil.copy(cert, self.cert)
         shutil.copy(key, self.key)
-        wait_for(lambda: self.shown() != before, 20, f"the new certificate is not in use: {self.running.stderr}")
+        wait_for(lambda: self.shown() != before, f"the new certificate is not in use: {self.running.stderr}")
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_plain_http_is_told_that_this_is_https(front):
     running = front.start()
     answer = running.exchange(get("/"))
     assert (answer.line, answer.body) == ("HTTP/1.1 400 Bad Request", b"This port takes https.\r\n")
-    assert "it sent plain HTTP" in running.stderr
+    wait_for(lambda: "it sent plain HTTP" in running.stderr, "it does not say so")
 
 
 def test_nonsense_and_silence_take_nothing_with_them(front):
@@ -223,7 +223,7 @@ def test_a_client_that_says_that_it_has_said_all_gets_its_answer(front):
     def handle(connection: socket.socket) -> None:
         with connection.makefile("rb") as file:
             read_message(file)
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE)
             connection.sendall(OK)
 
     front.start(handle=handle)
@@ -273,7 +273,7 @@ def test_a_new_certificate_is_shown_and_no_request_is_lost(front):
             while (request := read_message(file)).line:
                 if b" /wait " in request.line.encode():
                     waits.set()
-                    assert held.wait(30)
+                    assert held.wait(PATIENCE)
                 connection.sendall(OK)
 
     front.start(handle=handle)
@@ -301,11 +301,11 @@ def test_a_new_certificate_is_shown_and_no_request_is_lost(front):
     try:
         for client in clients:
             client.start()
-        assert waits.wait(20)
+        assert waits.wait(PATIENCE)
         for number in range(3):
             before = list(answered)
             front.replace(*front.authority.issue(f"next-{number}"))
-            wait_for(lambda before=before: all(map(int.__gt__, answered, before)), 20, "clients stand still")
+            wait_for(lambda before=before: all(map(int.__gt__, answered, before)), "clients stand still")
     finally:
         held.set()
         ended.set()
@@ -320,11 +320,11 @@ def test_files_that_do_not_belong_together_are_said_and_not_taken(front):
     before = front.shown()
     cert, key = front.authority.issue("next")
     shutil.copy(cert, front.cert)
-    wait_for(lambda: "is not that of the certificate" in running.stderr, 20, running.stderr)
+    wait_for(lambda: "is not that of the certificate" in running.stderr, running.stderr)
     assert front.shown() == before
     assert front.exchange(post()).line == "HTTP/1.1 200 OK"
     shutil.copy(key, front.key)
-    wait_for(lambda: front.shown() != before, 20, running.stderr)
+    wait_for(lambda: front.shown() != before, running.stderr)
     assert running.stderr.count("is not that of the certificate") == 1
 
 
@@ -334,7 +334,7 @@ def test_all_workers_take_the_new_certificate_and_it_is_said_once(front):
         assert front.exchange(post()).line == "HTTP/1.1 200 OK"
     old = front.shown()
     front.replace(*front.authority.issue("next"))
-    wait_for(lambda: all(front.shown() != old for _ in range(16)), 20, "a worker shows the old one")
+    wait_for(lambda: all(front.shown() != old for _ in range(16)), "a worker shows the old one")
     assert running.stderr.count("changed, and in use from now on") == 1
 
 
@@ -368,11 +368,11 @@ def test_an_authority_that_is_withdrawn_admits_nobody_not_even_by_an_old_session
         connection.sendall(post())
         assert read_message(file).line == "HTTP/1.1 200 OK"
         shutil.copy(second.certificate, trusted)
-        wait_for(lambda: "changed, and in use from now on" in running.stderr, 20, running.stderr)
+        wait_for(lambda: "changed, and in use from now on" in running.stderr, running.stderr)
         connection.sendall(post())  # what is connected stays so
         assert read_message(file).line == "HTTP/1.1 200 OK"
     assert front.exchange(post(), new).line == "HTTP/1.1 200 OK"
-    plain = socket.create_connection(("127.0.0.1", running.port), timeout=20)
+    plain = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
     with plain, pytest.raises(OSError), old.wrap_socket(plain, server_hostname="localhost", session=session):
         pass
 
@@ -386,7 +386,7 @@ def test_the_admin_port_speaks_tls_too(front):
     put = b"PUT /model-version/7 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert front.exchange(put, port=front.admin_port).line == "HTTP/1.1 200 OK"
     assert json.loads(front.exchange(get("/upstreams"), port=front.admin_port).body)[0]["version"] == "7"
-    with socket.create_connection(("127.0.0.1", front.admin_port), timeout=20) as plain:
+    with socket.create_connection(("127.0.0.1", front.admin_port), timeout=PATIENCE) as plain:
         plain.sendall(get("/stats"))
         assert b"This port takes https" in plain.makefile("rb").read()
 
@@ -430,7 +430,7 @@ def test_a_start_with_files_that_cant_be_taken_says_what_to_do(tmp_path, command
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
     assert says in ran.stderr

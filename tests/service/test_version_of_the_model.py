@@ -17,8 +17,9 @@ import pyarrow.dataset as ds
 import pytest
 
 from mooring.capture.proxy.version_finder import Question, VersionFinder
-from mooring.demo.processes import free_ports, wait_for
 from peers import OK, Proxy, answering, post, proxy, upstream
+from ports import reserved_port
+from waiting import PATIENCE, wait_for
 
 URI = "models:/wine@champion"
 FLAGS = ("--model", URI, "--segment-seconds", "0.2")
@@ -36,7 +37,7 @@ class Registry:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 registry.asked.set()
-                registry.answers.wait(60)
+                registry.answers.wait(PATIENCE)
                 text = json.dumps({"model_version": {"name": "wine", "version": "7"}}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(text)))
@@ -90,12 +91,12 @@ def versions(running: Proxy, count: int) -> dict[str, str | None]:
         files = list(running.log.glob("payloads/**/*.parquet"))
         return ds.dataset(files, format="parquet").to_table().to_pylist() if files else []
 
-    wait_for(lambda: len(rows()) >= count, 30, f"no {count} rows: {running.stderr}")
+    wait_for(lambda: len(rows()) >= count, f"no {count} rows: {running.stderr}")
     return {row["request_id"]: row["model_version"] for row in rows()}
 
 
 def says(running: Proxy, text: str, seconds: float = 60) -> None:
-    wait_for(lambda: text in running.stderr, seconds, f"it does not say {text!r}: {running.stderr}")
+    wait_for(lambda: text in running.stderr, f"it does not say {text!r}: {running.stderr}")
 
 
 def store(directory: Path, alias: str | None) -> tuple[mlflow.MlflowClient, dict[str, str]]:
@@ -138,7 +139,7 @@ def test_where_it_hangs_requests_are_answered_and_get_their_version_later(start,
 
 
 def test_where_nobody_listens_it_is_asked_again(start):
-    [port] = free_ports(1)
+    port = reserved_port()
     running = start(env={"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", **NO_TRIES})
     early = ask(running)
     says(running, "It is asked again; until it is known, the log names no version")
@@ -161,12 +162,12 @@ def test_what_somebody_says_meanwhile_goes_before(start):
     with registry() as it:
         running = start(env=it.environment)
         assert running.admin("/model-version/9", "PUT")[0] == 200
-        assert it.asked.wait(60)
+        assert it.asked.wait(PATIENCE)
         it.answers.set()
         ask(running)
         assert json.loads(running.admin("/upstreams")[1])[0]["version"] == "9"
         running.process.send_signal(signal.SIGTERM)
-        running.process.wait(60)
+        running.process.wait(PATIENCE)
     assert "is version 7" not in running.stderr
 
 
@@ -182,9 +183,9 @@ def test_without_a_registry_it_says_so(start, monkeypatch):
 def test_it_ends_while_it_asks_and_takes_the_question_with_it(start, flags):
     with registry() as it:
         running = start(*flags, env=it.environment)
-        assert it.asked.wait(60)
+        assert it.asked.wait(PATIENCE)
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(60) == 0
+        assert running.process.wait(PATIENCE) == 0
         mine = it.environment["MLFLOW_TRACKING_URI"].encode()
         environments = [_read(path) for path in Path("/proc").glob("[0-9]*/environ")]
         assert not [one for one in environments if mine in one and b"-c" in one]
@@ -202,7 +203,7 @@ def test_clients_connect_at_once_and_wait_for_seconds_at_most(start):
     """They are neither turned away nor held up for as long as the registry hangs."""
     with registry() as it:
         running = start(env=it.environment)
-        with socket.create_connection(("127.0.0.1", running.port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) as client:
             client.sendall(post())
             assert client.recv(2**16).startswith(b"HTTP/1.1 200 OK")
         assert not it.answers.is_set()

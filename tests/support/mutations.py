@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from mooring.demo.processes import wait_for
 from mooring.exchange import Ledger
 from peers import Proxy
 from raw_cases import answer_cases, request_cases
 from recording import CLIENT, Recorded, Recorder
 from strict_http import AnswerReader, CutShort, Malformed, Parsed
+from waiting import wait_for
 
 AT_ONCE = 48
 REGULAR = 2
@@ -443,6 +443,6 @@ def assert_sound(running: Proxy, run: Run) -> None:
     def ledger() -> Ledger:
         return Ledger(**{key: value for key, value in running.stats()["ledger"].items() if key != "balance"})
 
-    wait_for(lambda: ledger().in_flight == 0, 10, "exchanges are still in flight")
+    wait_for(lambda: ledger().in_flight == 0, "exchanges are still in flight")
     assert ledger().balance == 0
     assert ledger().seen > 0
