@@ -221,6 +221,8 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         self._reason += data
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._answered:
+            return  # of another answer, which is nobody's
         if not self._head_done:
             self._fields.add(name, value)
             if len(self._fields.lines) > MOST_FIELDS:
