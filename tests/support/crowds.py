@@ -8,10 +8,12 @@ import selectors
 import socket
 import struct
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from waiting import PATIENCE
 
 _FIELD = re.compile(rb"\r\n(content-length|transfer-encoding|answer-bytes|never):[ ]*([^\r]*)", re.IGNORECASE)
 _OK = b'{"predictions": [6.0]}'
@@ -106,19 +108,20 @@ def crowd(port: int, count: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         clients = []
         for _ in range(count):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
             client.setblocking(False)
             clients.append(client)
         yield clients
 
 
 def push(
-    clients: Iterable[socket.socket], piece: Callable[[int], bytes], *, quiet: float = 0.5, most: int = 2**40
+    clients: Iterable[socket.socket], piece: Callable[[int], bytes], *, quiet: float = 1.0, most: int = 2**40
 ) -> int:
     """Have each client send what `piece` gives for the bytes that it has sent, until none can send more.
 
-    A client is done where that is nothing, or its connection is broken. Returns the bytes that were sent in all,
-    of which there are not many more than `most`.
+    A client is done where that is nothing, or its connection is broken. That none can is known once nothing was
+    taken for `quiet` seconds. Returns the bytes that were sent in all, of which there are not many more than
+    `most`.
     """
     total = 0
     with selectors.DefaultSelector() as selector:
@@ -156,30 +159,30 @@ def once(data: bytes) -> Callable[[int], bytes]:
     return lambda sent: view[sent : sent + 2**18]
 
 
-def statuses(clients: Iterable[socket.socket], seconds: float = 60) -> list[bytes]:
-    """Return the status of each client's answer, in no order, empty where the connection ends without one."""
-    found = []
+def statuses(clients: Iterable[socket.socket]) -> Counter[str]:
+    """Return how many clients get an answer of which status, empty where the connection ends without one."""
+    found: Counter[str] = Counter()
     with selectors.DefaultSelector() as selector:
         for client in clients:
             selector.register(client, selectors.EVENT_READ)
-        end = time.monotonic() + seconds
         while selector.get_map():
-            ready = selector.select(max(end - time.monotonic(), 0))
-            assert ready, f"{len(selector.get_map())} clients got no answer, {len(found)} did"
+            ready = selector.select(PATIENCE)
+            assert ready, f"{len(selector.get_map())} clients got no answer, but {found}"
             for key, _ in ready:
                 try:
                     data = key.fileobj.recv(2**16)
                 except OSError:
                     data = b""
-                found.append(data[9:12])
+                found[data[9:12].decode()] += 1
                 selector.unregister(key.fileobj)
     return found
 
 
-def reset(client: socket.socket) -> None:
-    """Close a connection as a client that is killed: nothing is read or answered any more."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
+def reset(clients: Iterable[socket.socket]) -> None:
+    """Close connections as of clients that are killed: nothing is read or answered any more."""
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
 
 
 def memory(pid: int) -> int:

@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -155,11 +155,18 @@ class Proxy(NamedTuple):
 
 @contextmanager
 def proxy(
-    directory: Path, url: str, *flags: str, log_format: str = "csv", env: Mapping[str, str] | None = None
+    directory: Path,
+    url: str,
+    *flags: str,
+    log_format: str = "csv",
+    env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
 ) -> Iterator[Proxy]:
+    """Run a proxy; `under` is a command that runs it."""
     command = [sys.executable, "-m", "mooring", "proxy", "--upstream", url, "--port", "0"]
     if env:
         command = ["env", *(f"{name}={value}" for name, value in env.items()), *command]
+    command = [*under, *command]
     directory.mkdir(parents=True, exist_ok=True)
     stderr = directory / "proxy.log"
     with running(

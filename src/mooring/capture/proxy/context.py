@@ -112,8 +112,7 @@ class Context:
         """The thread that looks at long bodies: one, since each needs as much memory again."""
         self.clients: set[Client] = set()
         self.upstreams: set[Connection] = set()
-        self.connecting = 0
-        """How many connections to model servers are about to be open."""
+        """The connections to model servers, also those that are about to be open."""
         self.max_connections, self.max_upstream_connections, _ = limits(settings)
         # Read once: each costs many times as much where the settings' class is not compiled.
         self.max_head, self.max_body, self.max_target = settings.max_head, settings.max_body, settings.max_target

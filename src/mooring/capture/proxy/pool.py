@@ -79,7 +79,7 @@ class Pool(Keeper):
     def connect(self, carried: Carried, counted: bool = True) -> None:
         """Give it a new connection as soon as there is one."""
         context = self._context
-        if len(context.upstreams) + context.connecting >= context.max_upstream_connections:
+        if len(context.upstreams) >= context.max_upstream_connections:
             context.say(
                 f"{context.max_upstream_connections} connections to model servers are open, and requests that "
                 "need another get 503: see --max-upstream-connections, and `ulimit -n`"
@@ -88,10 +88,11 @@ class Pool(Keeper):
             context.loop.call_soon(carried.refused, "All connections to model servers are in use.")
             return
         self.outstanding += counted
-        context.connecting += 1
-        task = context.loop.create_task(self._connect(carried, counted))
+        connection = UpstreamProtocol(context, self)
+        context.upstreams.add(connection)
+        task = context.loop.create_task(self._connect(connection, carried, counted))
         self._connecting.add(task)
-        task.add_done_callback(self._connected)
+        task.add_done_callback(self._connecting.discard)
 
     def give_back(self, connection: UpstreamProtocol) -> None:
         """Keep an idle connection for the next request."""
@@ -120,24 +121,20 @@ class Pool(Keeper):
             self.outstanding -= 1
             self._owner.freed()
 
-    def _connected(self, task: asyncio.Task[None]) -> None:
-        self._context.connecting -= 1
-        self._connecting.discard(task)
-
-    async def _connect(self, carried: Carried, counted: bool) -> None:
+    async def _connect(self, connection: UpstreamProtocol, carried: Carried, counted: bool) -> None:
         try:
             async with asyncio.timeout(self._context.connect_timeout):
-                connection = await self._connection()
+                await self._open(connection)
         except TimeoutError:
             why = "did not accept a connection in time."
-            self._unreachable(carried, counted, why, 504, "upstream_timeout", False)
+            self._unreachable(connection, carried, counted, why, 504, "upstream_timeout", False)
         except OSError as error:
             gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
             why = f"can't be reached: {_why(error)}"
-            self._unreachable(carried, counted, why, 502, "upstream_unreachable", gone)
+            self._unreachable(connection, carried, counted, why, 502, "upstream_unreachable", gone)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must be told
             why = f"can't be reached: {error}"
-            self._unreachable(carried, counted, why, 502, "upstream_unreachable", False)
+            self._unreachable(connection, carried, counted, why, 502, "upstream_unreachable", False)
         else:
             connection.counted = counted
             if carried.gone:
@@ -149,17 +146,26 @@ class Pool(Keeper):
                 connection.abort()
                 carried.failed(502, "upstream_failed", f"The request could not be sent: {error!r}")
 
-    async def _connection(self) -> UpstreamProtocol:
+    async def _open(self, connection: UpstreamProtocol) -> None:
         loop, address = self._context.loop, self.address
-        connection = UpstreamProtocol(self._context, self)
         protocol = cast("asyncio.Protocol", connection)
         if address.socket:
             await loop.create_unix_connection(lambda: protocol, address.socket)
         else:
             await loop.create_connection(lambda: protocol, address.host, address.port, ssl=self._tls)
-        return connection
 
-    def _unreachable(self, carried: Carried, counted: bool, why: str, status: int, code: str, gone: bool) -> None:
+    def _unreachable(
+        self,
+        connection: UpstreamProtocol,
+        carried: Carried,
+        counted: bool,
+        why: str,
+        status: int,
+        code: str,
+        gone: bool,
+    ) -> None:
+        self._context.upstreams.discard(connection)
+        connection.abort()  # it may have come about too late
         self.outstanding -= counted
         message = f"The model server at {self.address.url} {why}"
         self._context.say(message)

@@ -77,7 +77,6 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._context.upstreams.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._context.upstreams.discard(self)
