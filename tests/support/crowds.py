@@ -16,14 +16,15 @@ from pathlib import Path
 from waiting import PATIENCE
 
 _FIELD = re.compile(rb"\r\n(content-length|transfer-encoding|answer-bytes|never):[ ]*([^\r]*)", re.IGNORECASE)
+_BYTES = re.compile(rb"\w+ /bytes/([0-9]+) ")
 _OK = b'{"predictions": [6.0]}'
 
 
 class ManyServer:
     """A model server with room for thousands of connections, in one thread.
 
-    It reads each request to its end and answers with a prediction; with as many bytes as a field `Answer-Bytes`
-    of the request asks for; and never where it has a field `Never`.
+    It reads each request to its end and answers with a prediction; with as many bytes as the path `/bytes/N` or a
+    field `Answer-Bytes` asks for; and never where the request has a field `Never`.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,8 @@ class ManyServer:
                 pass
         if b"never" in fields:
             await self._end.wait()
-        size = int(fields.get(b"answer-bytes", len(_OK)))
+        path = _BYTES.match(head)
+        size = int(path[1] if path else fields.get(b"answer-bytes", len(_OK)))
         lines = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size
         writer.write(lines + _OK[:size])
         size -= min(size, len(_OK))
