@@ -6,7 +6,6 @@ And where a baseline lies beside a model or its run, for those who write it and 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,20 +16,16 @@ DIRECTORY = "mooring"
 """Where a run or a logged model has what Mooring put there."""
 BASELINE = "baseline.mooring"
 _SECONDS = 60.0
-_NO_STORE = "MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory"
-_RESOLVE = """
-import json, os, sys
-name, alias, version, no_store, asking = sys.argv[1:]
+_STORE_FIRST = """
+import os, sys
 if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
-    sys.exit(no_store)
-import mlflow
+    sys.exit("MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory")
+"""
+"""What every question begins with: to ask would make a new, empty store here."""
+_RESOLVE = """
+import json, mlflow
+name, alias, version = sys.argv[1:]
 client = mlflow.MlflowClient()
-try:  # a store in a database takes seconds to load, too
-    from mlflow.tracking._model_registry.utils import _get_store
-    _get_store()
-except Exception:
-    pass  # what is wrong with it shows when it is asked
-print(asking, flush=True)
 if alias:
     version = client.get_model_version_by_alias(name, alias).version
 else:
@@ -45,9 +40,6 @@ class RegistryError(Exception):
 
 def ask(code: str, *arguments: str) -> Any:
     """Run `code` in a process of its own, and return the JSON that it prints last. Raises RegistryError."""
-    if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
-        # Asking would make a new, empty store here.
-        raise RegistryError(_NO_STORE)
     command = _command(code, *arguments)
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
@@ -62,16 +54,15 @@ def ask(code: str, *arguments: str) -> Any:
 
 
 def _command(code: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
+    return [sys.executable, "-P", "-W", "ignore", "-c", _STORE_FIRST + code, *arguments]
 
 
 def question(uri: str) -> list[str]:
     """Return the command that prints the version of the model at `uri` as JSON, for those who can't wait for it.
 
-    It prints "asking" first, once MLflow is loaded; where it fails, the last line on stderr says why. Raises
-    ValueError for a URI that names no version.
+    Where it fails, the last line on stderr says why. Raises ValueError for a URI that names no version.
     """
-    return _command(_RESOLVE, *split_uri(uri), _NO_STORE, "asking")
+    return _command(_RESOLVE, *split_uri(uri))
 
 
 def split_uri(uri: str) -> tuple[str, str, str]:

@@ -87,9 +87,21 @@ class Server(Target, Keeper):
         self.open: list[tuple[UpstreamProtocol, Pipe, RequestReader]] = []
         self.seen: list[bytes] = []
 
-    up = has_room = property(lambda self: True)  # type: ignore[assignment]
-    waiting = property(lambda self: 0)  # type: ignore[assignment]
-    live_waiting = property(lambda self: False)  # type: ignore[assignment]
+    @property
+    def up(self) -> bool:
+        return True
+
+    @property
+    def has_room(self) -> bool:
+        return True
+
+    @property
+    def waiting(self) -> int:
+        return 0
+
+    @property
+    def live_waiting(self) -> bool:
+        return False
 
     def hand_over(self, other: Target) -> None: ...
 

@@ -59,7 +59,7 @@ def log(
         Which part the model had: champion, canary, shadow. `mooring.read_log`, labels and the monitor leave out
         what is of a shadow; read_log(variant="shadow") has it. Give the same `request_ids` to compare by them.
 
-    Raises ValueError where rows, ids or settings can't be meant, TypeError for values that have no form in JSON.
+    Raises ValueError where rows, ids or settings are invalid, TypeError for values that have no form in JSON.
     """
     asked, answered = _table(inputs, "inputs"), _table(predictions, "predictions")
     rows = len(asked)

@@ -25,7 +25,7 @@ _TICK_SECONDS = 1.0
 
 
 def check(settings: CaptureSettings) -> None:
-    """Raise ValueError for settings that can't be meant."""
+    """Raise ValueError for invalid settings."""
     scheme = settings.log.partition("://")[0] if "://" in settings.log else "file"
     if scheme not in ("file", *REMOTE):
         raise ValueError(

@@ -94,7 +94,7 @@ class MonitoredModel(PythonModel):
     """The PythonModel that `log_model` logs; the model that it wraps is its artifact `model`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the wrapped model. Raises ValueError for settings that can't be meant."""
+        """Load the wrapped model. Raises ValueError for invalid settings."""
         check(_settings())  # here, so that no request fails of them
         self._name = (context.model_config or {}).get(_NAME)
         self._model = mlflow.pyfunc.load_model(context.artifacts["model"])

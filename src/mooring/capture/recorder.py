@@ -19,7 +19,7 @@ _MEASURE_SECONDS = 1.0
 class Recorder:
     """Writes exchanges to the spool. What it can't write it counts, and says so on stderr; it never raises.
 
-    Raises ValueError for settings that can't be meant.
+    Raises ValueError for invalid settings.
     """
 
     def __init__(self, settings: CaptureSettings) -> None:
@@ -39,7 +39,7 @@ class Recorder:
 
     @staticmethod
     def check(settings: CaptureSettings) -> None:
-        """Raise ValueError for settings that can't be meant."""
+        """Raise ValueError for invalid settings."""
         if settings.format == "csv" and "://" in settings.log.removeprefix("file://"):
             raise ValueError(f"--format csv writes into a directory, and {settings.log} is none: leave it out")
         _redactor(settings)

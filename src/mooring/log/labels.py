@@ -71,7 +71,7 @@ def sort_out(
 ) -> tuple[pa.Table, dict[str, list[int]]]:
     """Return what can be taken of columns, as LABELS, and by reason the places of what can't.
 
-    Raises LabelError for a column of a type that can't be meant.
+    Raises LabelError for a column of a type that can't be a label.
     """
     count = len(request_ids)
     ids = _cast(_plain(request_ids), pa.string(), "request_id")

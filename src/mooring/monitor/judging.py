@@ -72,7 +72,7 @@ def judgement_of(results: bytes | None) -> Judgement | None:
 
 
 def rules_of(settings: JudgeSettings) -> Rules:
-    """Return what alarms. Raises ValueError for a threshold that can't be meant."""
+    """Return what alarms. Raises ValueError for an invalid threshold."""
     return Rules(settings.budget, settings.floors, thresholds_of(settings.threshold))
 
 
@@ -95,7 +95,7 @@ def thresholds_of(given: Sequence[str]) -> dict[str, float]:
 
 
 def lengths_of(settings: JudgeSettings, grace: float = 0.0) -> Lengths:
-    """Return when windows end, `grace` in seconds. Raises ValueError for a time that can't be meant."""
+    """Return when windows end, `grace` in seconds. Raises ValueError for an invalid time."""
     if not 1.0 <= settings.window <= LONGEST:
         raise ValueError(
             f"--window {settings.window:g}s: a window takes a second at least, and 1000 years at most"

@@ -48,7 +48,7 @@ def run(
     Once, the windows that are still open are judged as they are, and what fails is not tried again. A log that has
     nothing yet is said, and is no failure: traffic may be still to come. `small` makes the report that goes to
     MLflow, `page` the one that `--report` names. `retrain` takes a model's retraining as far as it goes now, and
-    says whether it goes on soon. Raises ValueError for settings that can't be meant, StateError where the state
+    says whether it goes on soon. Raises ValueError for invalid settings, StateError where the state
     can't be opened, CantServe where the metrics can't be, and, once, LogError, StoreError and LeaseHeld.
     """
     _check(settings)

@@ -80,7 +80,7 @@ class Watch:
     metrics
         Counts for Prometheus.
 
-    Raises ValueError for settings that can't be meant.
+    Raises ValueError for invalid settings.
     """
 
     def __init__(

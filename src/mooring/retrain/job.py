@@ -180,7 +180,7 @@ def argv_of(
     replaced; {{ and }} stand for braces. The function that `retrain_python` names is called with what it takes of
     `data`, `ticket`, `model`, `version` and `directory`, all of them texts.
 
-    Raises ValueError for a command or a function that can't be meant.
+    Raises ValueError for an invalid command or function.
     """
     values = {
         "data": str(data),

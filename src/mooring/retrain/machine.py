@@ -49,7 +49,7 @@ class Retraining:
     say
         Takes a line for whoever looks on.
 
-    Raises ValueError for settings that can't be meant.
+    Raises ValueError for invalid settings.
     """
 
     def __init__(self, settings: RetrainSettings, state: State, model: str, say: Say) -> None:

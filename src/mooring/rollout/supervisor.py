@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import secrets
 import shutil
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +22,11 @@ from mooring.capture.proxy.address import of_socket
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.labels import LabelIntake
+from mooring.capture.proxy.limits import raise_file_limit
 from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
+from mooring.capture.proxy.tasks import first_of
 from mooring.capture.proxy.workers import (
     announce,
     last_drain,
@@ -52,20 +53,15 @@ _TELL_SECONDS = 0.1
 _SERVING_SECONDS = 1.0
 _REPLAY_SECONDS = 30.0
 _RECENT = 20
-_FILES = 10_240
-"""Open files that are asked for, one for each client and more: as many as macOS lets a process have."""
 
 
 def run(settings: ServeSettings, alias: str | None, version: str | None) -> None:
     """Serve the version of `settings.model` that an alias names, or one version for good, until SIGTERM or SIGINT.
 
     Raises CantListen where the address can't be listened on, CantServe where the model can't be served at all,
-    ValueError for settings that can't be meant.
+    ValueError for invalid settings.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    raise_file_limit(settings)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
     run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder), Access(settings)))
 
@@ -88,7 +84,7 @@ async def _run(start: Start, access: Access) -> None:
     looking = loop.create_task(look_after(drainer, labels, access))
     supervising = loop.create_task(supervisor.run())
     try:
-        if await _first(stop.wait(), supervisor.ready.wait(), supervising) == 1:
+        if await first_of(stop.wait(), supervisor.ready.wait(), supervising) == 1:
             listening.listen(BACKLOG)  # before it is said
             announce(settings, access, listening, admin, f"version {supervisor.champion} of {settings.model}")
             serving = loop.create_task(serve(proxy, listening, stop))
@@ -111,17 +107,6 @@ async def _run(start: Start, access: Access) -> None:
     await last_drain(settings, drainer)
     if isinstance(ended, Exception):
         raise ended
-
-
-async def _first(*waits: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> int:
-    """Wait until one of these ends; return which."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    at = next(at for at, task in enumerate(tasks) if task.done())
-    for wait, task in zip(waits, tasks, strict=True):
-        if task is not wait:
-            task.cancel()
-    return at
 
 
 class Supervisor:

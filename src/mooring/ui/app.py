@@ -170,7 +170,7 @@ def _answering(answer: Callable[[Request], Response]) -> Callable[[Request], Awa
         except answers.Asked as error:
             return answers.problem(request, error.status, str(error))
         except msgspec.ValidationError as error:
-            return answers.problem(request, 400, f"The address asks for something that can't be meant: {error}.")
+            return answers.problem(request, 400, f"The address asks for something invalid: {error}.")
         except (StateError, StoreError, LogError) as error:
             return answers.problem(request, 503, str(error))
 

@@ -13,7 +13,7 @@ from mooring.ui.answers import Problem
 from mooring.ui.routing import Action, Page, Query, parts
 
 _PROBLEMS = {
-    "400": "The address or the body asks for something that can't be meant.",
+    "400": "The address or the body asks for something invalid.",
     "401": "The token is missing or wrong.",
     "403": "Not by this name, not without a token that the dashboard was started with, or not from that page.",
     "404": "It is not there.",

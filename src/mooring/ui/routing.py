@@ -44,7 +44,7 @@ Asked = TypeVar("Asked", bound=Query)
 def query_of(kind: type[Asked], given: Sequence[tuple[str, str]], *, strict: bool = False) -> Asked:
     """Return what an address asks for; strictly, a time is whole and has a zone, else it may be of a form's field.
 
-    Raises msgspec.ValidationError where that can't be meant.
+    Raises msgspec.ValidationError where that is invalid.
 
     >>> query_of(Range, [("newest", "20"), ("start", "")]).newest
     20

@@ -26,7 +26,7 @@ class Access:
     """
 
     def __init__(self, settings: FrontSettings) -> None:
-        """Read the files. Raises ValueError for settings that can't be meant, and files that can't be taken."""
+        """Read the files. Raises ValueError for invalid settings, and files that can't be taken."""
         self._muted = False
         self._seconds = settings.receive_timeout
         if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):

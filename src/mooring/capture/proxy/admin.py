@@ -61,7 +61,7 @@ class Upstreams:
         self._apply = apply
 
     def set(self, upstreams: Sequence[Upstream]) -> None:
-        """Send requests there from now on. Raises ValueError where that can't be meant."""
+        """Send requests there from now on. Raises ValueError where that is invalid."""
         check_upstreams(upstreams)
         for one in upstreams:
             _check_version(one.version)
@@ -173,6 +173,9 @@ class Admin:
         if host is not None and not self._hosts.known(host):
             raise Refused(421, "this port is not reached by that name: allow it with --admin-allowed-host")
         method, path = request.method, request.path
+        origin = request.fields.get("origin")
+        if method not in ("GET", "HEAD") and origin and not self._hosts.known(origin.partition("://")[2]):
+            raise Refused(403, "a page from another origin changes nothing here")
         if path in _OPEN and method in ("GET", "HEAD"):
             return
         if self._certificates and not writer.get_extra_info("peercert"):
@@ -189,10 +192,6 @@ class Admin:
                 "--admin-key-file, or with --admin-host on loopback",
             )
 
-    def _own(self, origin: str) -> bool:
-        """Whether a page of this origin is from a name of this port's."""
-        return self._hosts.known(origin.partition("://")[2])
-
     def _shows_key(self, request: Request) -> bool:
         given = request.fields.get("authorization")
         return self._keys is not None and given is not None and self._keys.known(given.encode("latin-1"))
@@ -201,9 +200,6 @@ class Admin:
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> Reply:
         method, path = request.method, request.path
-        origin = request.fields.get("origin")
-        if origin is not None and method not in ("GET", "HEAD") and not self._own(origin):
-            raise Refused(403, "a page of somebody else's changes nothing here")
         if method not in _allowed(path).split(", "):
             text = b"only GET, HEAD, PUT /upstreams, PUT /model-version/VERSION and POST /labels\n"
             return Reply(405, TEXT, text, f"Allow: {_allowed(path)}\r\n")
@@ -312,7 +308,7 @@ def metrics(stats: Stats, ledger: Ledger, spool_bytes: int, labels: int = 0) -> 
     yield errors
     yield GaugeMetricFamily("mooring_exchanges_in_flight", "Exchanges not yet answered", value=ledger.in_flight)
     yield CounterMetricFamily("mooring_requests_passed", "Requests for other paths", value=ledger.passed)
-    text = "Requests refused for want of a key"
+    text = "Requests refused without a valid key"
     yield CounterMetricFamily("mooring_requests_unauthorized", text, value=stats.unauthorized)
     yield CounterMetricFamily("mooring_labels_taken", "Labels taken by POST /labels since the start", value=labels)
     answers = CounterMetricFamily("mooring_answers", "Answers to scoring requests, by status", labels=["status"])

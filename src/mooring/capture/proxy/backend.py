@@ -87,8 +87,8 @@ class Backend(Owner):
             pool.acquire(carried)
             return
         room = self._queue * max(len(self._pools), 1)
-        if len(self._waiting) >= room:  # those that have left are in nobody's way
-            self._waiting = deque(one for one in self._waiting if not one.carried.gone)
+        if len(self._waiting) >= room:
+            self._drop_gone()  # those that have left are in nobody's way
         if len(self._waiting) < room:
             self._waiting.append(Waiting(carried, self._context.now + self._patience))
             return
@@ -98,15 +98,13 @@ class Backend(Owner):
 
     def freed(self) -> None:
         """Go on with those that wait, now that a server may have room."""
-        waiting = self._waiting
-        while waiting:
-            if waiting[0].carried.gone:
-                waiting.popleft()
-                continue
+        while self._waiting:
             pool = self._least()
             if pool is None:
                 return
-            pool.acquire(waiting.popleft().carried)
+            carried = self._waiting.popleft().carried
+            if not carried.gone:
+                pool.acquire(carried)
         if not any(pool.outstanding for pool in self._pools):
             self._free.set()
 
@@ -144,11 +142,15 @@ class Backend(Owner):
 
     def sweep(self, now: float) -> None:
         """Turn those away that have waited for too long."""
-        if any(one.carried.gone for one in self._waiting):
-            self._waiting = deque(one for one in self._waiting if not one.carried.gone)
+        self._drop_gone()
         waiting = self._waiting
         while waiting and waiting[0].deadline < now:
             self._turn_away(waiting.popleft().carried, "No model server was free for it in time.")
+
+    def _drop_gone(self) -> None:
+        """Forget those whose client has left."""
+        if any(one.carried.gone for one in self._waiting):
+            self._waiting = deque(one for one in self._waiting if not one.carried.gone)
 
     def _turn_away(self, carried: Carried, why: str) -> None:
         """Have the champion answer what a canary has no room for; what the champion has none for is refused."""

@@ -7,12 +7,11 @@ import re
 import select
 import socket
 import struct
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from mooring.capture.proxy.flow import RETRY_AFTER, Flow
+from mooring.capture.proxy.flow import Flow
 from mooring.capture.proxy.headers import (
     MOST_FIELDS,
     REASONS,
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
 SLICE_BYTES: Final = 16 * 1024
-EVENTS_AT_ONCE: Final = 1000
-"""A chunked body may have thousands of pieces in one read: others have a turn after so many bytes and pieces."""
-ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+PIECES_AT_ONCE: Final = 1000
+"""A chunked body may have thousands of pieces in one read. It is parsed in slices of so many bytes, and after so
+many pieces the rest waits for the next turn of the loop."""
 _HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
@@ -46,12 +45,6 @@ class Refused(Exception):
     def answer(self, method: bytes, date: bytes) -> bytes:
         """Return the whole answer, with the line `date`, after which the connection closes."""
         lines, body = own_answer(self.status, self.code.upper(), str(self))
-        if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            lines.append(b"Allow: %b\r\n" % ALLOWED)
-        if self.status == HTTPStatus.UNAUTHORIZED:
-            lines.append(b"WWW-Authenticate: Bearer\r\n")
-        if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            lines.append(b"Retry-After: %d\r\n" % RETRY_AFTER)
         head = b"HTTP/1.1 %d %b\r\n%bVia: %b%b\r\nConnection: close\r\n\r\n"
         return head % (self.status, REASONS[self.status], b"".join(lines), VIA, date) + (
             b"" if method == b"HEAD" else body
@@ -67,7 +60,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._state = State.IDLE
         self._flow: Flow | None = None
-        self._rest = b""  # what came after the request under way
+        self._rest = b""  # what is not parsed yet: a request behind the one under way, or the rest of a body
         self._boundaries = Boundaries()
         self._head = b""  # what has come of a head that is not there in full
         self._target = b""
@@ -76,8 +69,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._trailers: Headers = []
         self._trailer_bytes = 0
         self._between = 0  # bytes of a chunked body since the last that were the body's own
-        self._events = 0  # pieces of bodies since the last turn that was given up for others
-        self._yielding = False  # whether others have their turn before the rest is parsed
+        self._pieces = 0  # of a body, in what is being parsed
         self._left = -1  # bytes of the body that are to come, where its length is known
         self._unread_head = False  # the parser is told a head that was read before
         self._body_follows = False  # although the parser takes the message for complete
@@ -120,8 +112,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         # A client that has said all may still wait for its answer; one in mid-request has gone.
-        while self._yielding and self._state is not State.CLOSE:
-            self._parse_on()
+        while self._rest and not self._answer_is_due and self._state is not State.CLOSE:
+            self._parse_rest()
         if self._flow is None or not self._flow.request_complete:
             return False
         self._half_closed = True
@@ -147,53 +139,52 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     def buffer_updated(self, count: int) -> None:
         self.data_received(bytes(BUFFER[:count]))
 
+    @property
+    def _answer_is_due(self) -> bool:
+        """Whether a request is there in full, so that what comes next has to wait for its answer."""
+        return self._flow is not None and self._flow.request_complete
+
     def data_received(self, data: bytes) -> None:
         if self._state is State.CLOSE:
             return
-        flow = self._flow
-        if self._rest or self._yielding or (flow.request_complete if flow is not None else not self._writable):
-            self._keep(data)
+        if self._rest or self._answer_is_due or (self._flow is None and not self._writable):
+            self._keep(self._rest + data)
         else:
             self._parse(data)
 
-    def _keep(self, data: bytes) -> None:
-        """Keep what comes after the request under way, and read no more until that has its answer."""
-        self._rest += data
+    def _keep(self, rest: bytes) -> None:
+        """Keep what can't be parsed yet, and read no more until it was."""
+        self._rest = rest
         self._read_or_not()
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of a request, and keep what is behind it."""
+        self._pieces = 0
         at, end = 0, len(data)
         while at < end and self._state is not State.CLOSE:
             flow = self._flow
             if flow is None:
                 at = self._parse_head(data, at)
             elif flow.request_complete:
-                self._keep(bytes(part(data, at, end)))
+                self._keep(data[at:])
+                break
+            elif self._pieces > PIECES_AT_ONCE:  # others have their turn before
+                self._keep(data[at:])
+                self._context.loop.call_soon(self._parse_rest)
                 break
             else:
                 at = self._parse_body(data, at)
-                if self._events > EVENTS_AT_ONCE and self._state is State.BODY:
-                    self._rest = bytes(part(data, at, end))
-                    self._yield()
-                    break
         if self._flow is not None and self._state is not State.CLOSE:
             self._flow.flush_request()
 
-    def _yield(self) -> None:
-        """Go on with what has come in the next turn of the loop: others have theirs before."""
-        self._events = 0
-        self._yielding = True
-        self._read_or_not()
-        self._context.loop.call_soon(self._parse_on)
-
-    def _parse_on(self) -> None:
-        if not self._yielding:
+    def _parse_rest(self) -> None:
+        """Go on with what was kept, unless that is done, or an answer is due first."""
+        if not self._rest or self._answer_is_due or self._state is State.CLOSE:
             return
-        self._yielding = False
         rest, self._rest = self._rest, b""
-        if rest and self._state is not State.CLOSE:
-            self._parse(rest)
+        self._parse(rest)
+        if self._half_closed and not self._rest and not self._answer_is_due:
+            self._close(linger=False)  # what has begun there has no end
         self._read_or_not()
 
     def _parse_head(self, data: bytes, at: int) -> int:
@@ -220,7 +211,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     def _parse_body(self, data: bytes, at: int) -> int:
         """Parse what there is of a body; return where in `data` that ends."""
         self._wait_for(State.BODY)
-        self._events += 1
+        self._pieces += 1
         if self._left < 0:
             cut = self._boundaries.cut(data, at, min(len(data), at + SLICE_BYTES))
         else:
@@ -287,7 +278,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             return
         if self._fields is not None:
             self._fields.add(name, value)
-            if len(self._fields.lines) > MOST_FIELDS:
+            if self._fields.count > MOST_FIELDS:
                 raise Refused(431, "head_too_large", f"The request has over {MOST_FIELDS} fields.")
             return
         if self._context.request_table.kind(name).passed:
@@ -333,7 +324,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def on_body(self, data: bytes) -> None:
         self._between = 0
-        self._events += 1
+        self._pieces += 1
         flow = self._flow
         if flow is None:
             return
@@ -392,17 +383,6 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             self._wait_for(State.IDLE)
         self._read_or_not()
 
-    def _parse_rest(self) -> None:
-        """Go on with what came behind the request that has its answer now."""
-        if self._flow is not None or self._state is State.CLOSE:
-            return
-        rest, self._rest = self._rest, b""
-        self._parse(rest)
-        if self._half_closed and (self._flow is None or not self._flow.request_complete):
-            self._close(linger=False)  # what has begun there has no end
-            return
-        self._read_or_not()
-
     def _close(self, linger: bool) -> None:
         """Close once all is written; with `linger`, drop what the client still sends until it closes too."""
         self._wait_for(State.CLOSE)
@@ -443,7 +423,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def _read_or_not(self) -> None:
         """Read from the client unless there is something that has to go on before."""
-        reading = not self._held and not self._rest and not self._yielding
+        reading = not self._held and not self._rest
         transport = self._transport
         if reading == self._reading or transport is None or transport.is_closing():
             return

@@ -31,7 +31,6 @@ JOINED_BYTES: Final = 16 * 1024
 """Pieces that are shorter in all are sent as one: to copy them takes less time than to send them apart."""
 PIECE_BYTES: Final = 64
 """What each piece of a body that is held takes of memory beside its bytes, and its frame in a chunked one."""
-RETRY_AFTER: Final = 1
 SCORING_PATH: Final = b"/invocations"
 ID: Final = b"\r\nX-Request-Id: "
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -67,7 +66,6 @@ class Flow(Carried):
         self._connection: Connection | None = None
         self._acquired = False  # whether a connection was asked for
         self._retried = False
-        self._done = False  # whether the answer is there, or there will be none
         self._sent_again: list[bytes] | None = None  # the request as it was sent, where it may be sent again
         self._begun = False  # whether some of it was sent
         self._trailers: Headers = []
@@ -120,7 +118,7 @@ class Flow(Carried):
 
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
-        if self._done:
+        if self.gone:
             return
         if self._sniffed is not None and not self.body_size and maybe_split(data) is False:
             self._sniffed = None  # as most are: it can go on at once
@@ -167,7 +165,7 @@ class Flow(Carried):
 
     def flush_request(self) -> None:
         """Send on what has come, as far as it may go."""
-        if self._done or self._aside:
+        if self.gone or self._aside:
             return
         if self._sniffed is not None:
             self._sniff(self._sniffed)
@@ -243,7 +241,7 @@ class Flow(Carried):
     def _looked_at(self, future: asyncio.Future[bool]) -> None:
         """Go on with a body that was looked at in a thread."""
         self._aside = False
-        if self._sniffed is not None and not self._done:
+        if self._sniffed is not None and not self.gone:
             legacy = not future.cancelled() and future.exception() is None and future.result()
             self._go_on(bytes(self._sniffed), legacy=legacy)
             self.flush_request()
@@ -350,7 +348,7 @@ class Flow(Carried):
             out += (ID, request_id)
         if version_line:
             out.append(version_line)
-        if chunked and (not bodiless or (self.method == b"HEAD" and status not in (204, 304))):
+        if chunked and status not in (204, 304):
             out.append(b"\r\nTransfer-Encoding: chunked")
         if not self.keep_alive:
             out.append(b"\r\nConnection: close")
@@ -369,7 +367,7 @@ class Flow(Carried):
 
     def flush_answer(self) -> None:
         """Send the client what has come of the answer."""
-        if self._answer and not self._done:
+        if self._answer and not self.gone:
             pieces, self._answer = self._answer, []
             self._answer_sent = True
             self.client.send(_joined(pieces))
@@ -383,17 +381,14 @@ class Flow(Carried):
 
     def refused(self, message: str) -> None:
         """All servers are busy: the client may try again soon."""
-        self._fail(503, "overloaded", message, RETRY_AFTER)
+        self.failed(503, "overloaded", message)
 
     def failed(self, status: int, code: str, message: str) -> None:
         """The request gets no answer from the model server, or only the beginning of one."""
-        self._fail(status, code, message, None)
-
-    def _fail(self, status: int, code: str, message: str, retry_after: int | None) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-        if self._done:
+        if self.gone:
             return
         if self.tap is not None:
             self.tap.errors.append(code)
@@ -402,13 +397,11 @@ class Flow(Carried):
             self._finish(broken=True)
             return
         lines, body = own_answer(status, code.upper(), message)
-        if retry_after is not None:
-            lines.append(b"Retry-After: %d\r\n" % retry_after)
         self._answer_ourselves(status, lines, b"application/json", body)
 
     def _answer_here(self) -> None:
         """Answer as the last server that the client wants to reach (RFC 9110, sections 9.3.7 and 9.3.8)."""
-        if self._done:
+        if self.gone:
             return
         if self.method == b"OPTIONS":
             self._answer_ourselves(200, [b"Content-Length: 0\r\n"], b"", b"")
@@ -439,7 +432,7 @@ class Flow(Carried):
         with it as it died, the champion answers: a scoring request may be worked on twice.
         """
         whole, tap, champion = self._sent_again, self.tap, self._context.routes.champion
-        if self._retried or self._done or whole is None:
+        if self._retried or self.gone or whole is None:
             return False
         if (
             self.target.limit is not None
@@ -468,7 +461,7 @@ class Flow(Carried):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
-        if not self._done and self.tap is not None:
+        if not self.gone and self.tap is not None:
             self.tap.errors.append("client_gone")
         self._finish(broken=True)
 
@@ -491,9 +484,9 @@ class Flow(Carried):
 
     def _finish(self, broken: bool = False) -> None:
         """The answer is there, or there will be none: nothing of the request is needed any more."""
-        if self._done:
+        if self.gone:
             return
-        self._done = self.gone = True
+        self.gone = True
         self._broken = broken
         if broken:
             self._answer.clear()

@@ -39,9 +39,15 @@ REQUEST_REWRITTEN: Final = (
 )
 READ: Final = (b"content-type", b"content-encoding")
 ANSWER_READ: Final = (*READ, b"content-length", b"date")
+_OF_STATUS: Final = {
+    401: b"WWW-Authenticate: Bearer\r\n",
+    405: b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n",
+    503: b"Retry-After: 1\r\n",
+}
+"""What an answer of the proxy's own says further."""
 _COPIED: Final = 4096
 MOST_FIELDS: Final = 1000
-"""How many fields a head passes on, and a trailer has: of short ones each takes ten times its length of memory."""
+"""How many fields a head or a trailer may have: of short ones each takes ten times its length of memory."""
 
 
 class FieldKind:
@@ -77,15 +83,20 @@ class FieldTable:
 
 
 class Fields:
-    """The fields of one message: `lines` to pass on, as they go out, and `read`, those that the proxy knows."""
+    """The fields of one message: `lines` to pass on, as they go out, and `read`, those that the proxy knows.
+
+    `count` is how many there were.
+    """
 
     def __init__(self, table: FieldTable) -> None:
         self._table = table
         self.lines: list[bytes] = []
         self.read: dict[bytes, bytes] = {}
+        self.count = 0
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take a field. One that comes again is read as one list of values (RFC 9110, section 5.3)."""
+        self.count += 1
         if value and value[-1] in (32, 9):  # blanks and tabs after it are no part of it (section 5.5)
             value = value.rstrip(b" \t")
         kind = self._table.kind(name)
@@ -146,7 +157,10 @@ def date_line(seconds: float) -> bytes:
 def own_answer(status: int, code: str, message: str) -> tuple[list[bytes], bytes]:
     """Return fields and body of an answer of the proxy's own, shaped as MLflow shapes its errors."""
     body = json.dumps({"error_code": code, "message": message}).encode() + b"\n"
-    return [b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)], body
+    lines = [b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)]
+    if status in _OF_STATUS:
+        lines.append(_OF_STATUS[status])
+    return lines, body
 
 
 def last_chunk(trailers: Headers) -> bytes:

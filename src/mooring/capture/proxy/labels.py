@@ -73,7 +73,7 @@ class LabelIntake:
     async def take(self, fields: Mapping[str, str], body: bytes) -> Taken:
         """Take the labels of a request; they survive what `--durability` says once this returns.
 
-        Raises Refused where one of them can't be meant, or where the spool takes none now.
+        Raises Refused where one of them is invalid, or where the spool takes none now.
         """
         lines = _media_type(fields) in _LINES
         # In a thread, since the loop has requests to pass on meanwhile.

@@ -132,19 +132,19 @@ class Pool(Keeper):
             gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
             why = f"can't be reached: {_why(error)}"
             self._unreachable(connection, carried, counted, why, 502, "upstream_unreachable", gone)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client must be told
+        except Exception as error:  # noqa: BLE001 - else the client would wait for ever: nobody awaits this task
             why = f"can't be reached: {error}"
             self._unreachable(connection, carried, counted, why, 502, "upstream_unreachable", False)
         else:
+            if connection.closing:
+                why = "closed the connection at once."
+                self._unreachable(connection, carried, counted, why, 502, "upstream_failed", False)
+                return
             connection.counted = counted
             if carried.gone:
                 self.give_back(connection)
-                return
-            try:
+            else:
                 connection.take(carried)
-            except Exception as error:  # noqa: BLE001 - as above
-                connection.abort()
-                carried.failed(502, "upstream_failed", f"The request could not be sent: {error!r}")
 
     async def _open(self, connection: UpstreamProtocol) -> None:
         loop, address = self._context.loop, self.address

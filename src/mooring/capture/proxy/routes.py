@@ -36,7 +36,7 @@ def parse_upstreams(given: Sequence[str], version: str | None = None) -> list[Up
     """Return the servers that `--upstream` names: one by its URL, or several as VERSION:WEIGHT=URL.
 
     The first is the champion; weights are relative, and 1 where none is given. `version` is that of a server that
-    names none. Raises ValueError where they can't be meant.
+    names none. Raises ValueError where they are invalid.
 
     >>> [(one.version, one.variant, one.share) for one in parse_upstreams(["3:19=http://a:1", "4=http://b:1"])]
     [('3', 'champion', 1.0), ('4', 'canary', 0.05)]
@@ -61,7 +61,7 @@ def parse_upstreams(given: Sequence[str], version: str | None = None) -> list[Up
 
 
 def check_upstreams(upstreams: Sequence[Upstream]) -> None:
-    """Raise ValueError where they can't be meant."""
+    """Raise ValueError where they are invalid."""
     for one in upstreams:
         of_url(one.url)
     variants = [one.variant for one in upstreams]

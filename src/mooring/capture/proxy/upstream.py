@@ -224,7 +224,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
             return  # of another answer, which is nobody's
         if not self._head_done:
             self._fields.add(name, value)
-            if len(self._fields.lines) > MOST_FIELDS:
+            if self._fields.count > MOST_FIELDS:
                 self._too_long()
             return
         if self._context.answer_table.kind(name).passed:
@@ -232,8 +232,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         else:
             self._spent = True  # the parser heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
-        too_long = self._trailer_bytes > self._context.max_head or len(self._trailers) > MOST_FIELDS
-        if too_long and not self._answered:
+        if self._trailer_bytes > self._context.max_head or len(self._trailers) > MOST_FIELDS:
             self._too_long()
 
     def on_headers_complete(self) -> None:
@@ -297,7 +296,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     def send(self, pieces: list[bytes]) -> None:
         """Send the model server a part of the request."""
         self._wait()
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(pieces)
 
     def pause_reading(self) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mooring.capture.proxy.tasks import first_of
 from mooring.capture.say import say
 
-ASKING = "asking"
-"""What that process prints once it has begun to ask; loading what it asks with takes seconds before that."""
-_LOAD_SECONDS = 12.0
-_ANSWER_SECONDS = 3.0
+_FIRST_SECONDS = 10.0
+"""How long requests wait for the first answer: to load MLflow takes some seconds of it."""
 _TIMEOUT_SECONDS = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
@@ -38,17 +37,12 @@ class VersionFinder:
         self._command = question.command
         self._needed = needed
         self._known = known
-        self._asking = asyncio.Event()
         self._tried = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._find())
 
     async def wait(self, stop: asyncio.Event) -> None:
-        """Return once the first try has ended, or takes too long for requests to wait for it; or on `stop`.
-
-        The registry gets three seconds. How long the question takes to load is up to this machine alone, and no
-        reason to log requests without their version.
-        """
-        await first_of(self._first(), stop.wait())
+        """Return once the first try has ended, or takes too long for requests to wait for it; or on `stop`."""
+        await first_of(self._tried.wait(), stop.wait(), seconds=_FIRST_SECONDS)
         if not self._tried.is_set() and not stop.is_set():
             say(f"{self._what}: MLflow has not said yet which version that is; until it does, the log names none")
 
@@ -58,13 +52,6 @@ class VersionFinder:
         with suppress(asyncio.CancelledError):
             await self._task
 
-    async def _first(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOAD_SECONDS):
-                await self._asking.wait()
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await self._tried.wait()
-
     async def _find(self) -> None:
         pause, said = _FIRST_PAUSE, ""
         while True:
@@ -73,7 +60,6 @@ class VersionFinder:
                 if self._needed():
                     self._known(version)
                     say(f"{self._what} is version {version}, and so says the log from now on")
-                self._asking.set()
                 self._tried.set()
                 return
             except (OSError, ValueError, TimeoutError) as error:
@@ -81,7 +67,6 @@ class VersionFinder:
             if why != said:
                 say(f"{self._what}: {why}. It is asked again; until it is known, the log names no version")
                 said = why
-            self._asking.set()
             self._tried.set()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -110,9 +95,7 @@ class VersionFinder:
         errors = asyncio.ensure_future(process.stderr.read())
         try:
             while line := await process.stdout.readline():
-                if line.strip() == ASKING.encode():
-                    self._asking.set()
-                elif version := _version(line):
+                if version := _version(line):
                     return version  # its end takes as long as its start
             text = (await errors).decode(errors="replace").strip()
         finally:
@@ -127,11 +110,3 @@ def _version(line: bytes) -> str:
     except ValueError:
         return ""
     return found if isinstance(found, str) else ""
-
-
-async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Return once one of these has ended; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()

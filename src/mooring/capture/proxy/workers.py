@@ -20,11 +20,13 @@ from mooring.capture.drainer import Drainer
 from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
+from mooring.capture.proxy.limits import raise_file_limit
 from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
-from mooring.capture.proxy.version_finder import Question, VersionFinder, first_of
+from mooring.capture.proxy.tasks import first_of
+from mooring.capture.proxy.version_finder import Question, VersionFinder
 from mooring.capture.recorder import Recorder
 from mooring.capture.say import say
 from mooring.exchange import Ledger
@@ -45,9 +47,10 @@ def run(settings: ProxySettings, question: Question | None = None) -> None:
     `question` asks for the version of the model, where that is not known. Clients can connect at once; for some
     seconds their requests wait for it, so that the log names it from the first one on.
 
-    Raises CantListen where the address can't be listened on, ValueError for settings that can't be meant.
+    Raises CantListen where the address can't be listened on, ValueError for invalid settings.
     """
     upstreams = parse_upstreams(settings.upstream, settings.model_version)
+    raise_file_limit(settings)
     access = Access(settings)
     if settings.workers == 1:
         run_loop(_single(settings, upstreams, access, question))
