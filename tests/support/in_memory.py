@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.interfaces import Carried, Target
-from mooring.capture.proxy.upstream import Keeper, UpstreamProtocol
+from mooring.capture.proxy.security import Security
+from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol
 from mooring.capture.recorder import Recorder
 from mooring.config import ServeSettings
 from strict_http import RequestReader
@@ -76,7 +76,7 @@ class Pipe:
         return {"peername": ("127.0.0.1", 1), "socket": self._ends[0]}.get(name, default)
 
 
-class Server(Target, Keeper):
+class Server(Target, ConnectionOwner):
     """The one model server: it answers each request that is there in full with the next of some answers."""
 
     def __init__(self, world: World) -> None:
@@ -157,7 +157,7 @@ class World:
         self.loop = loop
         self.ends = socket.socketpair()
         self.recorder = Recorder(settings)
-        self.context = Context(settings, self.recorder, loop, Access(settings))
+        self.context = Context(settings, self.recorder, loop, Security(settings))
 
     def turns(self) -> None:
         """Let the loop do what is due, and what follows from that."""

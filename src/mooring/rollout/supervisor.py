@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mooring.capture.drainer import Drainer
-from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.address import of_socket
 from mooring.capture.proxy.admin import Admin
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.limits import raise_file_limit
 from mooring.capture.proxy.listening import BACKLOG, bind
+from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.tasks import first_of
@@ -63,13 +63,13 @@ def run(settings: ServeSettings, alias: str | None, version: str | None) -> None
     """
     raise_file_limit(settings)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
-    run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder), Access(settings)))
+    run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder), Security(settings)))
 
 
-async def _run(start: Start, access: Access) -> None:
+async def _run(start: Start, security: Security) -> None:
     settings = start.settings
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop, access)
+    proxy = Proxy(settings, Recorder(settings), loop, security)
     listening = bind(settings)
     stop = stop_on_signals(loop)
     sockets = Path(tempfile.mkdtemp(prefix="mooring-"))
@@ -79,14 +79,14 @@ async def _run(start: Start, access: Access) -> None:
     async def snapshot() -> Stats:
         return proxy.stats()
 
-    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, further=supervisor))
+    admin = await open_admin(settings, security, Admin(settings.spool_path, snapshot, labels, further=supervisor))
     drainer = Drainer(settings)
-    looking = loop.create_task(look_after(drainer, labels, access))
+    looking = loop.create_task(look_after(drainer, labels, security))
     supervising = loop.create_task(supervisor.run())
     try:
         if await first_of(stop.wait(), supervisor.ready.wait(), supervising) == 1:
             listening.listen(BACKLOG)  # before it is said
-            announce(settings, access, listening, admin, f"version {supervisor.champion} of {settings.model}")
+            announce(settings, security, listening, admin, f"version {supervisor.champion} of {settings.model}")
             serving = loop.create_task(serve(proxy, listening, stop))
             await asyncio.wait([serving, supervising], return_when=asyncio.FIRST_COMPLETED)
             stop.set()

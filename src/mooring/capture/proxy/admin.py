@@ -36,7 +36,7 @@ from mooring.spool import past_ledger, spooled_bytes
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from mooring.capture.proxy.access import Access
+    from mooring.capture.proxy.security import Security
     from mooring.config import FrontSettings
 
 Snapshot = Callable[[], Awaitable[Stats]]
@@ -130,17 +130,17 @@ class Admin:
         self._local = False
         self._hosts = Hosts([], open=False)
 
-    async def serve(self, settings: FrontSettings, access: Access) -> asyncio.Server:
+    async def serve(self, settings: FrontSettings, security: Security) -> asyncio.Server:
         """Listen where the settings say. Raises OSError where that address can't be listened on."""
-        self._keys = access.admin_keys
-        self._certificates = access.tls is not None and access.tls.takes_certificates
+        self._keys = security.admin_keys
+        self._certificates = security.tls is not None and security.tls.takes_certificates
         host, loop = settings.admin_host, asyncio.get_running_loop()
 
         def connection() -> asyncio.Protocol:
             reader = asyncio.StreamReader(limit=LONGEST_HEAD)
             return asyncio.StreamReaderProtocol(reader, self._answer)
 
-        server = await loop.create_server(access.for_admin(connection), host, settings.admin_port)
+        server = await loop.create_server(security.for_admin(connection), host, settings.admin_port)
         self._local = all(is_loopback(bound.getsockname()[0]) for bound in server.sockets)
         own = [] if self._local else [socket.gethostname()]
         self._hosts = Hosts([host, *own, *settings.admin_allowed_host], open=not self._local)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
-from mooring.capture.proxy.watch import Watch
+from mooring.capture.proxy.file_watch import FileWatch
 
 _SCHEME = b"bearer"
 _BLANKS = b" \t"
@@ -31,7 +31,7 @@ class ApiKeys:
         self._secret = secrets.token_bytes(32)
         self._known: frozenset[bytes] = frozenset()
         self._accepted: set[bytes] = set()  # fields, so that those who ask again and again cost one look-up
-        self._watch = Watch([path], self._read, say)
+        self._watch = FileWatch([path], self._read, say)
 
     def known(self, authorization: bytes | None) -> bool:
         """Whether an Authorization field, None where there is none, shows one of the keys."""

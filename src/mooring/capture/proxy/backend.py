@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mooring.capture.proxy.address import Address
 from mooring.capture.proxy.interfaces import Carried, Target
-from mooring.capture.proxy.pool import Owner, Pool
+from mooring.capture.proxy.pool import Pool, PoolOwner
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
@@ -22,7 +22,7 @@ class Waiting(NamedTuple):
     deadline: float
 
 
-class Backend(Owner):
+class Backend(PoolOwner):
     """The servers of one version; a request goes to the one that has the fewest.
 
     Servers of others have as many requests as come. With `limit` each of them has so many at a time, since a

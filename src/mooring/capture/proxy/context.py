@@ -29,7 +29,7 @@ from mooring.capture.say import Seldom
 from mooring.exchange import fraction_of
 
 if TYPE_CHECKING:
-    from mooring.capture.proxy.access import Access
+    from mooring.capture.proxy.security import Security
     from mooring.config import FrontSettings
 
 _SAY_EVERY_SECONDS: Final = 10.0
@@ -100,7 +100,7 @@ class Context:
     routes: Routes
 
     def __init__(
-        self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop, access: Access
+        self, settings: FrontSettings, recorder: Recorder, loop: asyncio.AbstractEventLoop, security: Security
     ) -> None:
         self.settings = settings
         self.recorder = recorder
@@ -126,12 +126,12 @@ class Context:
         logged = [(name.lower().encode(), name) for name in settings.header]
         self.taps = TapSettings(recorder, self.held, settings.max_payload, settings.sample, settings.model, logged)
         self._sticky = settings.sticky.lower().encode() if settings.sticky else None
-        self.scheme = access.scheme.encode()
+        self.scheme = security.scheme.encode()
         self.unauthorized = 0
         """How many requests had no key, and went no further."""
-        self._keys = access.keys
+        self._keys = security.keys
         # A key is for Mooring: the model server, and its logs, never see it.
-        credentials = (b"authorization",) if access.keys is not None else ()
+        credentials = (b"authorization",) if security.keys is not None else ()
         kept_back = (*HOP_BY_HOP, *REWRITTEN, *REQUEST_REWRITTEN, *credentials)
         sticky = [self._sticky] if self._sticky and self._sticky not in kept_back else []
         self.request_table = FieldTable(kept_back, (*READ, *(name for name, _ in logged), *sticky))

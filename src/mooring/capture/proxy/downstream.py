@@ -23,7 +23,7 @@ from mooring.capture.proxy.headers import (
     part,
 )
 from mooring.capture.proxy.interfaces import BUFFER, NEVER, Client
-from mooring.capture.proxy.states import State
+from mooring.capture.proxy.states import ClientState
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
@@ -58,7 +58,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         super().__init__()
         self._context = context
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        self._state = State.IDLE
+        self._state = ClientState.IDLE
         self._flow: Flow | None = None
         self._rest = b""  # what is not parsed yet: a request behind the one under way, or the rest of a body
         self._boundaries = Boundaries()
@@ -89,20 +89,20 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self.address = peer[0].encode() if peer else b"unknown"
         context = self._context
         context.clients.add(self)
-        self._wait_for(State.IDLE)
+        self._wait_for(ClientState.IDLE)
         if len(context.clients) > context.max_connections:
             context.say(
                 f"{context.max_connections} clients are connected, and further ones get 503: see "
                 "--max-connections, and `ulimit -n`"
             )
             refused = Refused(503, "overloaded", "As many clients are connected as may be.")
-            self._state = State.CLOSE
+            self._state = ClientState.CLOSE
             self.send([refused.answer(b"", context.date)])
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         flow, self._flow = self._flow, None
-        self._state = State.CLOSE
+        self._state = ClientState.CLOSE
         self._rest = self._head = b""
         self._context.closed(self)
         if flow is not None:
@@ -112,7 +112,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         # A client that has said all may still wait for its answer; one in mid-request has gone.
-        while self._rest and not self._answer_is_due and self._state is not State.CLOSE:
+        while self._rest and not self._answer_is_due and self._state is not ClientState.CLOSE:
             self._parse_rest()
         if self._flow is None or not self._flow.request_complete:
             return False
@@ -123,14 +123,14 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._writable = False
         if self._flow is not None:
             self._flow.pause_answer()
-        if self._state is not State.CLOSE:
-            self._wait_for(State.READER)
+        if self._state is not ClientState.CLOSE:
+            self._wait_for(ClientState.READER)
 
     def resume_writing(self) -> None:
         self._writable = True
         if self._flow is not None:
             self._flow.resume_answer()
-        if self._state is State.READER:
+        if self._state is ClientState.READER:
             self._go_on()
 
     def get_buffer(self, size_hint: int) -> memoryview:
@@ -145,7 +145,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         return self._flow is not None and self._flow.request_complete
 
     def data_received(self, data: bytes) -> None:
-        if self._state is State.CLOSE:
+        if self._state is ClientState.CLOSE:
             return
         if self._rest or self._answer_is_due or (self._flow is None and not self._writable):
             self._keep(self._rest + data)
@@ -161,7 +161,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         """Parse up to the end of a request, and keep what is behind it."""
         self._pieces = 0
         at, end = 0, len(data)
-        while at < end and self._state is not State.CLOSE:
+        while at < end and self._state is not ClientState.CLOSE:
             flow = self._flow
             if flow is None:
                 at = self._parse_head(data, at)
@@ -174,12 +174,12 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
                 break
             else:
                 at = self._parse_body(data, at)
-        if self._flow is not None and self._state is not State.CLOSE:
+        if self._flow is not None and self._state is not ClientState.CLOSE:
             self._flow.flush_request()
 
     def _parse_rest(self) -> None:
         """Go on with what was kept, unless that is done, or an answer is due first."""
-        if not self._rest or self._answer_is_due or self._state is State.CLOSE:
+        if not self._rest or self._answer_is_due or self._state is ClientState.CLOSE:
             return
         rest, self._rest = self._rest, b""
         self._parse(rest)
@@ -194,13 +194,13 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
                 at = len(data) - len(data[at:].lstrip(b"\r\n"))
             if at == len(data):
                 return at
-            self._wait_for(State.HEAD)
+            self._wait_for(ClientState.HEAD)
         cut = self._boundaries.cut(data, at, len(data))
         piece = data[at:cut]
         self._head = head = self._head + piece if self._head else piece
         whole = head.endswith(b"\r\n\r\n")
         self._feed(piece)
-        if self._state is State.CLOSE:
+        if self._state is ClientState.CLOSE:
             return cut
         if whole:
             self._head = b""
@@ -210,7 +210,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def _parse_body(self, data: bytes, at: int) -> int:
         """Parse what there is of a body; return where in `data` that ends."""
-        self._wait_for(State.BODY)
+        self._wait_for(ClientState.BODY)
         self._pieces += 1
         if self._left < 0:
             cut = self._boundaries.cut(data, at, min(len(data), at + SLICE_BYTES))
@@ -219,7 +219,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             self._left -= cut - at
         self._between += cut - at
         self._feed(part(data, at, cut))
-        if self._between > self._context.max_head and self._state is not State.CLOSE:
+        if self._between > self._context.max_head and self._state is not ClientState.CLOSE:
             self._refuse(self._too_long())
         if self._parser_spent and self._flow is not None and self._flow.request_complete:
             self._parser_spent = False
@@ -338,7 +338,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             return
         flow = self._flow
         if flow is not None:
-            self._wait_for(State.ANSWER)
+            self._wait_for(ClientState.ANSWER)
             flow.request_end(self._trailers)
 
     # What its request asks of it
@@ -361,7 +361,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._held = False
-        if not keep_alive or self._state is State.CLOSE:
+        if not keep_alive or self._state is ClientState.CLOSE:
             self._close(linger=not flow.request_complete or not self._reading)
         else:
             self._go_on()
@@ -370,22 +370,22 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         """Wait for whatever is next, now that an answer is sent or the client reads again."""
         flow = self._flow
         if not self._writable:
-            self._wait_for(State.READER)
+            self._wait_for(ClientState.READER)
         elif flow is not None:
-            self._wait_for(State.ANSWER if flow.request_complete else State.BODY)
+            self._wait_for(ClientState.ANSWER if flow.request_complete else ClientState.BODY)
         elif self._rest:
             # In a turn of its own: what ended this answer may not have done with its own work.
-            self._wait_for(State.IDLE)
+            self._wait_for(ClientState.IDLE)
             self._context.loop.call_soon(self._parse_rest)
         elif self._half_closed or self._context.draining:
             self._close(linger=False)
         else:
-            self._wait_for(State.IDLE)
+            self._wait_for(ClientState.IDLE)
         self._read_or_not()
 
     def _close(self, linger: bool) -> None:
         """Close once all is written; with `linger`, drop what the client still sends until it closes too."""
-        self._wait_for(State.CLOSE)
+        self._wait_for(ClientState.CLOSE)
         self._rest = self._head = b""
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -400,7 +400,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     def _refuse(self, refused: Refused) -> None:
         """Answer a request that goes no further, and close."""
         flow = self._flow
-        self._state, self.deadline = State.CLOSE, NEVER
+        self._state, self.deadline = ClientState.CLOSE, NEVER
         if flow is not None:
             flow.failed(refused.status, refused.code, str(refused))
             return
@@ -418,8 +418,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         if self._held:
             self._held = False
             self._read_or_not()
-            if self._state is State.BODY:
-                self._wait_for(State.BODY)
+            if self._state is ClientState.BODY:
+                self._wait_for(ClientState.BODY)
 
     def _read_or_not(self) -> None:
         """Read from the client unless there is something that has to go on before."""
@@ -445,23 +445,23 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     # Time
 
-    def _wait_for(self, state: State) -> None:
+    def _wait_for(self, state: ClientState) -> None:
         self._state = state
         self.deadline = self._context.now + self._context.deadlines[state]
 
     def overdue(self) -> None:
         """The deadline has passed: answer 408 to a request that does not end, close what is idle."""
         flow = self._flow
-        if self._state is State.IDLE:
+        if self._state is ClientState.IDLE:
             self._close(linger=False)
-        elif self._state is State.HEAD:
+        elif self._state is ClientState.HEAD:
             self._refuse(Refused(408, "request_timeout", "The request's head did not come in time."))
-        elif self._state is State.BODY and self._held:
-            self._wait_for(State.BODY)  # it is the model server that does not read
-        elif self._state is State.BODY and flow is not None and not flow.answer_begun:
+        elif self._state is ClientState.BODY and self._held:
+            self._wait_for(ClientState.BODY)  # it is the model server that does not read
+        elif self._state is ClientState.BODY and flow is not None and not flow.answer_begun:
             flow.failed(408, "request_timeout", "The request's body did not come in time.")
-        elif self._state is State.CLOSE and self._unsent():
-            self.deadline = self._context.now + self._context.deadlines[State.READER]
+        elif self._state is ClientState.CLOSE and self._unsent():
+            self.deadline = self._context.now + self._context.deadlines[ClientState.READER]
         else:
             self.abort()
 

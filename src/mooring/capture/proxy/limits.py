@@ -16,7 +16,7 @@ _MOST_FILES: Final = 10_240
 """As many as macOS lets a process have."""
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """How many connections of clients and to model servers there may be, and TLS handshakes under way."""
 
     clients: int
@@ -34,7 +34,7 @@ def raise_file_limit(settings: FrontSettings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def limits(settings: FrontSettings) -> Limits:
+def limits(settings: FrontSettings) -> ConnectionLimits:
     """Return the limits that are set, or lower ones where fewer files may be open."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     clients, upstreams = settings.max_connections, settings.max_upstream_connections
@@ -42,4 +42,4 @@ def limits(settings: FrontSettings) -> Limits:
         each = max((files - _OTHER_FILES) // 2, 1)
         clients, upstreams = min(clients, each), min(upstreams, each)
     handshakes = max(clients // 8, 1)
-    return Limits(max(clients - handshakes, 1) if settings.tls_cert else clients, upstreams, handshakes)
+    return ConnectionLimits(max(clients - handshakes, 1) if settings.tls_cert else clients, upstreams, handshakes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from mooring.capture.proxy.address import Address
 from mooring.capture.proxy.interfaces import Carried, Target
-from mooring.capture.proxy.upstream import Keeper, UpstreamProtocol
+from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_IDLE: Final = 128
 
 
-class Owner(Target):
+class PoolOwner(Target):
     """Whoever has pools, as one of them sees it."""
 
     @abstractmethod
@@ -49,10 +49,10 @@ def _why(error: OSError) -> str:
     return f"{reason}. Is it running?"
 
 
-class Pool(Keeper):
+class Pool(ConnectionOwner):
     """Connections to one model server. `outstanding` is how many requests it has now that count for its limit."""
 
-    def __init__(self, context: Context, address: Address, owner: Owner) -> None:
+    def __init__(self, context: Context, address: Address, owner: PoolOwner) -> None:
         self.address = address
         self.limited = owner.limit is not None
         self.tls = address.tls

@@ -7,11 +7,11 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.listening import BACKLOG
+from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.shadow import Shadows
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
@@ -30,13 +30,13 @@ class Proxy:
         settings: FrontSettings,
         recorder: Recorder,
         loop: asyncio.AbstractEventLoop,
-        access: Access | None = None,
+        security: Security | None = None,
     ) -> None:
-        self.access = access or Access(settings)
+        self.security = security or Security(settings)
         self.settings = settings
         self.recorder = recorder
         self.loop = loop
-        self.context = Context(settings, recorder, loop, self.access)
+        self.context = Context(settings, recorder, loop, self.security)
         self.context.routes = Routes(Backend(self.context, None, limit=0))
         self.journal = self.context.journal
         self.journal.copy = Shadows(self.context).send
@@ -80,7 +80,7 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
     def client() -> asyncio.Protocol:
         return cast("asyncio.Protocol", ClientProtocol(context))
 
-    server = await loop.create_server(proxy.access.for_clients(client), sock=listening, backlog=BACKLOG)
+    server = await loop.create_server(proxy.security.for_clients(client), sock=listening, backlog=BACKLOG)
     sweeping = loop.create_task(_sweep(proxy))
     await stop.wait()
 

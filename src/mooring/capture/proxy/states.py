@@ -14,7 +14,7 @@ LINGER_SECONDS = 5.0
 """How long what a client still sends is read and dropped: closed at once, it might never see its answer."""
 
 
-class State(IntEnum):
+class ClientState(IntEnum):
     """What a client's connection waits for."""
 
     IDLE = 0
@@ -31,13 +31,13 @@ class State(IntEnum):
     """The client, to close after the last answer."""
 
 
-def deadlines(settings: FrontSettings) -> dict[State, float]:
+def deadlines(settings: FrontSettings) -> dict[ClientState, float]:
     """Return how many seconds each state may last. A body's begin anew with each piece of it."""
     return {
-        State.IDLE: settings.idle_timeout,
-        State.HEAD: settings.receive_timeout,
-        State.BODY: settings.receive_timeout,
-        State.ANSWER: NEVER,  # the upstream's half has a deadline of its own
-        State.READER: settings.receive_timeout,
-        State.CLOSE: LINGER_SECONDS,
+        ClientState.IDLE: settings.idle_timeout,
+        ClientState.HEAD: settings.receive_timeout,
+        ClientState.BODY: settings.receive_timeout,
+        ClientState.ANSWER: NEVER,  # the upstream's half has a deadline of its own
+        ClientState.READER: settings.receive_timeout,
+        ClientState.CLOSE: LINGER_SECONDS,
     }

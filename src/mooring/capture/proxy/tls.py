@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from mooring.capture.proxy.watch import Watch
+from mooring.capture.proxy.file_watch import FileWatch
 from mooring.capture.say import Seldom
 
 _SAY_EVERY_SECONDS = 60.0
@@ -55,7 +55,7 @@ class ServerTls:
         """The same, for a port where clients may come without a certificate, as probes do."""
         self.failed = Seldom(_SAY_EVERY_SECONDS)
         files = [path for path in (cert, key, client_ca) if path is not None]
-        self._watch = Watch(files, self._load, say)
+        self._watch = FileWatch(files, self._load, say)
 
     @property
     def takes_certificates(self) -> bool:

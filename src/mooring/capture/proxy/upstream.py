@@ -26,7 +26,7 @@ _TAB_AFTER_CODING: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\t\r\n", 
 _UPGRADED: Final = "The model server switched protocols unasked."
 
 
-class Keeper(ABC):
+class ConnectionOwner(ABC):
     """Whoever keeps the connections to one server, as one of them sees it."""
 
     limited: bool
@@ -49,10 +49,10 @@ class Keeper(ABC):
 class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     """One connection to the model server: sends what it carries, and feeds the answer back into it."""
 
-    def __init__(self, context: Context, keeper: Keeper) -> None:
+    def __init__(self, context: Context, owner: ConnectionOwner) -> None:
         super().__init__()
         self._context = context
-        self._keeper = keeper
+        self._owner = owner
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._carried: Carried | None = None
         self._fields = Fields(context.answer_table)
@@ -80,10 +80,10 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._context.upstreams.discard(self)
-        if error is not None and self._carried is not None and not self._keeper.tls:
+        if error is not None and self._carried is not None and not self._owner.tls:
             self._take_unread()
         self._was_counted = self.counted
-        self._keeper.forget(self)
+        self._owner.forget(self)
         carried = self._carried
         if carried is not None:
             if self._until_close and self._ended and error is None:
@@ -283,7 +283,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         if self._head_done:
             self._answered = True
 
-    # What those that are carried and the keeper ask of it
+    # What those that are carried and the owner ask of it
 
     def take(self, carried: Carried) -> None:
         """Carry this from here on."""
@@ -334,7 +334,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     def abandon(self) -> None:
         """Nobody waits for the answer any more. A server that has a limit is busy with it all the same."""
         carried = self._carried
-        if carried is None or not self._keeper.limited or not carried.request_complete or self._paused:
+        if carried is None or not self._owner.limited or not carried.request_complete or self._paused:
             self.abort()
             return
         self._carried = Abandoned(carried)
@@ -342,7 +342,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
 
     def replace(self, carried: Carried) -> None:
         """Carry on over a new connection to the same server."""
-        self._keeper.connect(carried, self._was_counted)
+        self._owner.connect(carried, self._was_counted)
 
     def overdue(self) -> None:
         """The deadline has passed: 504 to the client, or the end of an idle connection."""
@@ -380,7 +380,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
             if self._parser_spent:
                 self._new_parser()
             self.reused = True
-            self._keeper.give_back(self)
+            self._owner.give_back(self)
         carried.answer_end(self._trailers)
 
 

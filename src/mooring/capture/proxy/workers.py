@@ -17,12 +17,12 @@ import msgspec
 
 from mooring.capture import form
 from mooring.capture.drainer import Drainer
-from mooring.capture.proxy.access import Access
 from mooring.capture.proxy.admin import Admin, Upstreams
 from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.limits import raise_file_limit
 from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
+from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.tasks import first_of
@@ -51,19 +51,19 @@ def run(settings: ProxySettings, question: Question | None = None) -> None:
     """
     upstreams = parse_upstreams(settings.upstream, settings.model_version)
     raise_file_limit(settings)
-    access = Access(settings)
+    security = Security(settings)
     if settings.workers == 1:
-        run_loop(_single(settings, upstreams, access, question))
+        run_loop(_single(settings, upstreams, security, question))
     else:
-        run_loop(_several(settings, upstreams, access, question))
+        run_loop(_several(settings, upstreams, security, question))
 
 
 async def _single(
-    settings: ProxySettings, upstreams: list[Upstream], access: Access, question: Question | None
+    settings: ProxySettings, upstreams: list[Upstream], security: Security, question: Question | None
 ) -> None:
     """Serve in this process."""
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop, access)
+    proxy = Proxy(settings, Recorder(settings), loop, security)
     route(proxy.context, upstreams)
     listening = bind(settings)
 
@@ -72,12 +72,12 @@ async def _single(
 
     labels = LabelIntake(settings)
     changing = Upstreams(upstreams, lambda found: route(proxy.context, found))
-    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
+    admin = await open_admin(settings, security, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
-    looking = loop.create_task(look_after(drainer, labels, access))
+    looking = loop.create_task(look_after(drainer, labels, security))
     listening.listen(BACKLOG)  # before it is said
-    announce(settings, access, listening, admin, ", ".join(settings.upstream))
+    announce(settings, security, listening, admin, ", ".join(settings.upstream))
     finder = find_version(question, changing)
     try:
         if finder is not None:
@@ -95,14 +95,14 @@ async def _single(
 
 
 async def _several(
-    settings: ProxySettings, upstreams: list[Upstream], access: Access, question: Question | None
+    settings: ProxySettings, upstreams: list[Upstream], security: Security, question: Question | None
 ) -> None:
     """Serve in worker processes, and look after them."""
     loop = asyncio.get_running_loop()
     Recorder.check(settings)
     reserved = bind(settings, shared=True)
     settings = msgspec.structs.replace(settings, port=reserved.getsockname()[1])
-    workers = [Worker(settings, upstreams, access) for _ in range(settings.workers)]
+    workers = [Worker(settings, upstreams, security) for _ in range(settings.workers)]
 
     async def snapshot() -> Stats:
         found = await asyncio.gather(*(worker.stats() for worker in workers))
@@ -116,7 +116,7 @@ async def _several(
 
     labels = LabelIntake(settings)
     changing = Upstreams(upstreams, set_upstreams)
-    admin = await open_admin(settings, access, Admin(settings.spool_path, snapshot, labels, changing))
+    admin = await open_admin(settings, security, Admin(settings.spool_path, snapshot, labels, changing))
     stop = stop_on_signals(loop)
     drainer = Drainer(settings)
     finder = find_version(question, changing)
@@ -124,8 +124,8 @@ async def _several(
         worker.held = finder is not None
         worker.start()
     await snapshot()  # one that answers listens
-    looking = loop.create_task(look_after(drainer, labels, access, workers))
-    announce(settings, access, reserved, admin, ", ".join(settings.upstream))
+    looking = loop.create_task(look_after(drainer, labels, security, workers))
+    announce(settings, security, reserved, admin, ", ".join(settings.upstream))
     if finder is not None:
         await finder.wait(stop)
         for worker in workers:
@@ -146,10 +146,10 @@ async def _several(
 class Worker:
     """A forked proxy process, and the socket over which it is asked for its counts. It ends when this one does."""
 
-    def __init__(self, settings: ProxySettings, upstreams: list[Upstream], access: Access) -> None:
+    def __init__(self, settings: ProxySettings, upstreams: list[Upstream], security: Security) -> None:
         self._settings = settings
         self._upstreams = upstreams
-        self._access = access
+        self._security = security
         self.held = False
         """Whether the process answers nobody yet: clients that come wait."""
         self._pid = 0
@@ -168,7 +168,7 @@ class Worker:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run_worker(self._settings, self._upstreams, self._access, theirs, self.held)
+            _run_worker(self._settings, self._upstreams, self._security, theirs, self.held)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         theirs.close()
         ours.setblocking(False)
@@ -263,13 +263,13 @@ class Worker:
 
 
 def _run_worker(
-    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket, held: bool
+    settings: ProxySettings, upstreams: list[Upstream], security: Security, control: socket.socket, held: bool
 ) -> None:
     """Be a worker; never returns."""
     code = 1
-    access.mute()  # the process that looks after the workers tells
+    security.mute()  # the process that looks after the workers tells
     try:
-        run_loop(_work(settings, upstreams, access, control, held))
+        run_loop(_work(settings, upstreams, security, control, held))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -279,10 +279,10 @@ def _run_worker(
 
 
 async def _work(
-    settings: ProxySettings, upstreams: list[Upstream], access: Access, control: socket.socket, held: bool
+    settings: ProxySettings, upstreams: list[Upstream], security: Security, control: socket.socket, held: bool
 ) -> None:
     loop = asyncio.get_running_loop()
-    proxy = Proxy(settings, Recorder(settings), loop, access)
+    proxy = Proxy(settings, Recorder(settings), loop, security)
     route(proxy.context, upstreams)
     stop = stop_on_signals(loop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
@@ -315,7 +315,7 @@ async def _work(
     loop.add_reader(control, answer)
     listening = bind(settings, shared=True)
     writer = proxy.recorder.writer
-    watching = loop.create_task(access.watch())
+    watching = loop.create_task(security.watch())
     if held:
         listening.listen(BACKLOG)
         await first_of(released.wait(), stop.wait())
@@ -336,12 +336,12 @@ def find_version(question: Question | None, upstreams: Upstreams) -> VersionFind
     return VersionFinder(question, unnamed, upstreams.name)
 
 
-async def open_admin(settings: FrontSettings, access: Access, admin: Admin) -> asyncio.Server | None:
+async def open_admin(settings: FrontSettings, security: Security, admin: Admin) -> asyncio.Server | None:
     """Listen on the admin port, where there is to be one; that it is taken is said, and no more."""
     if settings.admin_port < 0:
         return None
     try:
-        return await admin.serve(settings, access)
+        return await admin.serve(settings, security)
     except OSError as error:
         where = f"{settings.admin_host}:{settings.admin_port}"
         say(f"can't listen on {where} for the admin port: {error.strerror or error}; there is none now")
@@ -349,13 +349,13 @@ async def open_admin(settings: FrontSettings, access: Access, admin: Admin) -> a
 
 
 async def look_after(
-    drainer: Drainer, labels: LabelIntake, access: Access, workers: list[Worker] | None = None
+    drainer: Drainer, labels: LabelIntake, security: Security, workers: list[Worker] | None = None
 ) -> None:
     """See again and again that drain and workers run, that labels go to the spool, and which keys there are."""
     while True:
         drainer.ensure()
         labels.tick()
-        access.tick()
+        security.tick()
         for worker in workers or []:
             worker.look()
             await worker.stats()  # so that little is unknown of one that is killed
@@ -379,18 +379,18 @@ def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
 
 def announce(
     settings: FrontSettings,
-    access: Access,
+    security: Security,
     listening: socket.socket,
     admin: asyncio.Server | None,
     served: str,
 ) -> None:
     """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
-    address = f"{access.scheme}://{settings.host}:{port}"
+    address = f"{security.scheme}://{settings.host}:{port}"
     say(f"listening on {address} for {served}, logging to {settings.log}, {form()}")
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
-        url = f"{access.scheme}://{settings.admin_host}:{port}"
+        url = f"{security.scheme}://{settings.admin_host}:{port}"
         say(f"metrics, health and counts on {url}/metrics, /readyz and /stats")
 
 

@@ -19,7 +19,7 @@ _LOOK_SECONDS = 1.0
 _ADMIN_HANDSHAKE_SECONDS = 10.0
 
 
-class Access:
+class Security:
     """The keys and certificates of a process, read anew when their files change. None where there is no such file.
 
     `keys` are those of clients, `admin_keys` those of the admin port.

@@ -24,7 +24,7 @@ def stamp(paths: Sequence[str]) -> Stamp:
     return tuple(found)
 
 
-class Watch:
+class FileWatch:
     """Calls `load` again when one of the files has changed, and until that works.
 
     `load` raises ValueError for files that can't be taken. What they were before then stays in use. It is said
