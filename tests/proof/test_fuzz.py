@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from in_memory import as_input
 from raw_cases import answer_cases, request_cases
 
 RUNS = 1_000_000
-BETWEEN = b"\xff\xfe\xff"
 FUZZ = Path(__file__).parents[1] / "support" / "fuzz.py"
 
 
@@ -22,7 +22,7 @@ def test_no_bytes_are_found_that_either_half_does_not_take(tmp_path):
     answers = [b"".join(part for part in case.answer if isinstance(part, bytes)) for case in answer_cases()]
     for number, case in enumerate(request_cases()):
         answer = answers[number % len(answers)]
-        seed = bytes(9) + case.sent + BETWEEN + answer
+        seed = as_input(case.sent, answer)
         if len(seed) < 3000:
             (tmp_path / f"{number}").write_bytes(seed)
     command = [sys.executable, str(FUZZ), str(tmp_path), f"-runs={RUNS}", "-max_len=3000", "-verbosity=0"]

@@ -2,7 +2,7 @@
 
     python fuzz.py CORPUS -runs=100000
 
-An input is how the client's and the server's bytes are split, then these bytes, with BETWEEN between them.
+The corpus is a directory of inputs, as `in_memory.as_input` makes them.
 """
 
 from __future__ import annotations
@@ -14,21 +14,12 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["mooring.capture.proxy"]):
-    from in_memory import split, world
-
-LENGTHS = 4
-BETWEEN = b"\xff\xfe\xff"
+    from in_memory import play_input, world
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory, world(Path(directory)) as anything:
-
-        def one(data: bytes) -> None:
-            requests, _, answers = data[2 * LENGTHS + 1 :].partition(BETWEEN)
-            pieces = split(requests, data[:LENGTHS]), split(answers, data[LENGTHS : 2 * LENGTHS])
-            anything.play(pieces[0], [pieces[1]] * 2, leaves=data[2 * LENGTHS : 2 * LENGTHS + 1] == b"\1")
-
-        atheris.Setup(sys.argv, one)
+        atheris.Setup(sys.argv, lambda data: play_input(anything, data))
         atheris.Fuzz()
 
 

@@ -26,6 +26,8 @@ from strict_http import RequestReader
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 MOST_ANSWERS = 64
+LENGTHS = 4
+BETWEEN = b"\xff\xfe\xff"
 
 
 class Pipe:
@@ -232,3 +234,18 @@ def split(data: bytes, at: bytes) -> list[bytes]:
         pieces.append(data[start : start + size + 1])
         start += size + 1
     return [*pieces, data[start:]] if start < len(data) else pieces
+
+
+def as_input(requests: bytes, answers: bytes) -> bytes:
+    """Return what a client and a server send as one input of a search: in one piece each, and the client stays."""
+    return bytes(2 * LENGTHS + 1) + requests + BETWEEN + answers
+
+
+def play_input(anything: World, data: bytes) -> None:
+    """Play an input: how both are split, whether the client leaves, then their bytes with BETWEEN between them."""
+    requests, _, answers = data[2 * LENGTHS + 1 :].partition(BETWEEN)
+    pieces = (
+        split(requests, data[:LENGTHS].rstrip(b"\0")),
+        split(answers, data[LENGTHS : 2 * LENGTHS].rstrip(b"\0")),
+    )
+    anything.play(pieces[0], [pieces[1]] * 2, leaves=data[2 * LENGTHS : 2 * LENGTHS + 1] == b"\1")
