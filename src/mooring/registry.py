@@ -6,6 +6,7 @@ And where a baseline lies beside a model or its run, for those who write it and 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,14 +17,13 @@ DIRECTORY = "mooring"
 """Where a run or a logged model has what Mooring put there."""
 BASELINE = "baseline.mooring"
 _SECONDS = 60.0
-_STORE_FIRST = """
-import os, sys
-if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
-    sys.exit("MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory")
-"""
-"""What every question begins with: to ask would make a new, empty store here."""
+NO_STORE = "MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory"
 _RESOLVE = """
-import json, mlflow
+import json, sys
+from mooring.registry import NO_STORE, has_store
+if not has_store():
+    sys.exit(NO_STORE)
+import mlflow
 name, alias, version = sys.argv[1:]
 client = mlflow.MlflowClient()
 if alias:
@@ -38,8 +38,15 @@ class RegistryError(Exception):
     """MLflow's registry does not answer, or does not know the model; the message is its own."""
 
 
+def has_store() -> bool:
+    """Return whether MLflow has a store to ask. Where it has none, asking would make a new, empty one here."""
+    return "MLFLOW_TRACKING_URI" in os.environ or any(map(os.path.exists, ("mlflow.db", "mlruns")))
+
+
 def ask(code: str, *arguments: str) -> Any:
     """Run `code` in a process of its own, and return the JSON that it prints last. Raises RegistryError."""
+    if not has_store():
+        raise RegistryError(NO_STORE)
     command = _command(code, *arguments)
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
@@ -54,7 +61,7 @@ def ask(code: str, *arguments: str) -> Any:
 
 
 def _command(code: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-W", "ignore", "-c", _STORE_FIRST + code, *arguments]
+    return [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
 
 
 def question(uri: str) -> list[str]:

@@ -79,9 +79,9 @@ def test_a_head_of_thousands_of_short_fields_takes_little_memory(server, tmp_pat
         push(clients, once(head))
         running.stats()
         assert peak_memory(running.process.pid) - before < 40 * 200_000 + 4 * MB
-        # Complete, the one has too many fields; the other's end here, and go no further.
+        # Complete, it has too many fields, whether they are passed on or not.
         push(clients, once(b"\r\n"))
-        assert statuses(clients) == Counter({"431" if piece == b"a:\r\n" else "200": 40})
+        assert statuses(clients) == Counter({"431": 40})
         settled(running)
 
 
@@ -107,7 +107,7 @@ def test_beyond_max_held_what_must_be_held_gets_503_and_what_streams_goes_on(ser
             wait_for(lambda: sum(map(answered, clients)) >= 7, "too few are refused")
             refused = [client for client in clients if answered(client)]
             assert len(refused) < 12
-            assert peak_memory(running.process.pid) - before < 20 * MB * 9 // 8 + 8 * MB
+            assert peak_memory(running.process.pid) - before < 20 * MB * 9 // 8 + 12 * MB
             for client in refused:
                 text = client.recv(2**16)
                 assert text.startswith(b"HTTP/1.1 503 ")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.monitor.schema import Assessment, Verdict, Window
-from mooring.registry import BASELINE, DIRECTORY
+from mooring.registry import BASELINE, DIRECTORY, NO_STORE, has_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -220,9 +220,8 @@ class Tracking:
     def _client(self) -> MlflowClient:
         import mlflow
 
-        if "MLFLOW_TRACKING_URI" not in os.environ and not any(map(os.path.exists, ("mlflow.db", "mlruns"))):
-            # Asking would make a new, empty store here.
-            raise TrackingError("MLFLOW_TRACKING_URI is not set, and there is no mlflow.db in this directory")
+        if not has_store():
+            raise TrackingError(NO_STORE)
         return mlflow.MlflowClient()
 
     @property
