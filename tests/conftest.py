@@ -12,6 +12,7 @@ except where `--hypothesis-profile=proof` asks for many random ones; tests/proof
 from __future__ import annotations
 
 import multiprocessing.util
+import os
 import shutil
 import sys
 import time
@@ -27,6 +28,8 @@ from postgres import Postgres, postgres
 
 pytest.register_assert_rewrite("rollouts_contract", "state_contract")
 TESTS = Path(__file__).parent
+# MLflow's servers begin with seven processes more, for jobs that no test has.
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 collect_ignore = ["support"]
 KINDS = ("unit", "service", "e2e", "proof")
 
