@@ -11,6 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 import schemathesis
+from hypothesis import given
+from hypothesis.strategies import SearchStrategy, one_of
+from schemathesis import GenerationMode
+from schemathesis.schemas import APIOperation
 
 from dashboard import TOKEN, ask, dashboard
 from judged import Made, assess, baseline_of, columns
@@ -19,9 +23,6 @@ from mooring.retrain.tickets import Cause, Tickets
 from mooring.rollout.rollouts import Rollouts, new
 from mooring.ui import openapi
 from mooring.ui.pages import ACTIONS, PAGES
-
-# Its plugin would load itself into every run of pytest, which takes a second: pyproject keeps it out.
-pytest_plugins = ["schemathesis.pytest.plugin"]
 
 CONFIG = schemathesis.Config.from_dict(
     {"generation": {"deterministic": True, "max-examples": 20, "database": "none"}}
@@ -42,8 +43,11 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-SCHEMA = schemathesis.openapi.from_dict(narrowed(DOCUMENT), config=CONFIG)
-WIDE = schemathesis.openapi.from_dict(copy.deepcopy(DOCUMENT), config=CONFIG)
+def operations(document: dict[str, Any]) -> pytest.MarkDecorator:
+    """Have a test run for each operation of the document, by a name of its own: pytest-xdist wants that."""
+    schema = schemathesis.openapi.from_dict(document, config=CONFIG)
+    found = [result.ok() for result in schema.get_all_operations()]
+    return pytest.mark.parametrize("operation", found, ids=[operation.label for operation in found])
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +67,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def check(case: schemathesis.Case, site: str) -> int:
+def either(operation: APIOperation) -> SearchStrategy[schemathesis.Case]:
+    """Return requests for an operation, as the document wants them and as it does not."""
+    return one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode))
+
+
+def validated(case: schemathesis.Case, site: str) -> int:
+    """Return the status of an answer that is as the document says."""
     return case.call_and_validate(base_url=site, headers={"Authorization": f"Bearer {TOKEN}"}).status_code
 
 
-@SCHEMA.parametrize()
-def test_what_is_there_is_answered_as_the_document_says(case: schemathesis.Case, site: str) -> None:
-    if case.path_parameters.get("feature", "alcohol") not in REAL["feature"]:
-        # Whatever stands in a path is text: a list in the place of a name is only another name.
-        assert case.call(base_url=site).status_code in (200, 400, 404)
-        return
-    ANSWERED[case.operation.label, check(case, site)] += 1
+@operations(narrowed(DOCUMENT))
+def test_what_is_there_is_answered_as_the_document_says(operation: APIOperation, site: str) -> None:
+    @given(either(operation))
+    def check(case: schemathesis.Case) -> None:
+        if case.path_parameters.get("feature", "alcohol") not in REAL["feature"]:
+            # Whatever stands in a path is text: a list in the place of a name is only another name.
+            assert case.call(base_url=site).status_code in (200, 400, 404)
+            return
+        ANSWERED[operation.label, validated(case, site)] += 1
+
+    check()
 
 
-@WIDE.parametrize()
-def test_so_is_whatever_is_asked(case: schemathesis.Case, site: str) -> None:
-    check(case, site)
+@operations(DOCUMENT)
+def test_so_is_whatever_is_asked(operation: APIOperation, site: str) -> None:
+    @given(either(operation))
+    def check(case: schemathesis.Case) -> None:
+        validated(case, site)
+
+    check()
 
 
 def test_every_page_was_answered() -> None:
