@@ -24,9 +24,6 @@ from mooring.rollout.rollouts import Rollouts, new
 from mooring.ui import openapi
 from mooring.ui.pages import ACTIONS, PAGES
 
-CONFIG = schemathesis.Config.from_dict(
-    {"generation": {"deterministic": True, "max-examples": 20, "database": "none"}}
-)
 DOCUMENT = openapi.document(PAGES, ACTIONS)
 REAL = {"model": ["wine"], "feature": ["alcohol", "prediction"], "number": ["1"]}
 ANSWERED: Counter[tuple[str, int]] = Counter()
@@ -45,7 +42,7 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
 
 def operations(document: dict[str, Any]) -> pytest.MarkDecorator:
     """Have a test run for each operation of the document, by a name of its own: pytest-xdist wants that."""
-    schema = schemathesis.openapi.from_dict(document, config=CONFIG)
+    schema = schemathesis.openapi.from_dict(document)
     found = [result.ok() for result in schema.get_all_operations()]
     return pytest.mark.parametrize("operation", found, ids=[operation.label for operation in found])
 
