@@ -22,11 +22,6 @@ def traffic(tmp_path, monkeypatch) -> Traffic:
     return Traffic(tmp_path / "log")
 
 
-@pytest.fixture
-def state(tmp_path) -> str:
-    return f"sqlite:///{tmp_path}/state.db"
-
-
 KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[4:]

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ from mooring.retrain.history import history
 from mooring.retrain.tickets import Tickets
 from retrain_places import TRAINS, champion, configured, due, mooring
 from retraining import MODEL, TRAIN, with_champion
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(f"{tmp_path}/state.db") as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,8 @@ HTML = {"Accept": "text/html"}
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return something_to_do(tmp_path_factory.mktemp("state"))
-
-
-@pytest.fixture(scope="module")
-def with_token(state: str) -> Iterator[str]:
-    with dashboard(state) as address:
+def with_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with dashboard(something_to_do(tmp_path_factory.mktemp("state"))) as address:
         yield address
 
 
