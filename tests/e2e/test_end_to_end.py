@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -30,13 +29,13 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mooring
 import mooring.capture.model
+from disks import remount, small_disk
 from mooring.capture.in_process import Captures
 from mooring.demo.train import SAMPLE
 from ports import reserved_port
 from serving import (
     JSON,
     PROXY_SERVER,
-    ROOT,
     Server,
     ask,
     drains,
@@ -50,10 +49,9 @@ from serving import (
     table,
     visible,
     wait_until_drained,
-    with_environment,
 )
 from waiting import wait_for
-from wines import COLUMNS, RECORDS, ROWS, SPLIT, WINES
+from wines import COLUMNS, RECORDS, ROWS, SPLIT, train
 
 # The body of the example of 2021, as its README has it.
 BODY_OF_2021 = """{ "columns": [ "alcohol", "chlorides", "citric acid", "density", "fixed acidity",
@@ -79,12 +77,7 @@ def split(rows: int, **columns: float) -> dict:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """The directory in which `python custom_model_train.py` was run."""
-    directory = tmp_path_factory.mktemp("trained")
-    options = ["--data-path", str(WINES)] if WINES.exists() else []
-    command = [sys.executable, str(ROOT / "custom_model_train.py"), *options]
-    environment = {"MLFLOW_MONITORING_DIR": "logged-while-training"}
-    subprocess.run(with_environment(command, environment), cwd=directory, check=True, capture_output=True)
-    return directory
+    return train(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
@@ -315,26 +308,17 @@ def test_a_log_that_cannot_be_written_costs_no_answer_and_heals(plain, tmp_path)
 
 
 @contextmanager
-def disk(directory: Path, options: str) -> Iterator[Path]:
-    """Mount a small disk in memory."""
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "mooring-test", str(directory)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        wait_until_drained(directory)
-        subprocess.run(["umount", str(directory)], check=True)
-
-
-def remount(directory: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(directory)], check=True)
+def disk(directory: Path, size: str) -> Iterator[Path]:
+    """Mount a small disk, from which everything is drained at the end."""
+    with small_disk(directory, size) as mounted:
+        try:
+            yield mounted
+        finally:
+            wait_until_drained(mounted)
 
 
 def test_a_full_disk_costs_no_answer_and_logging_resumes_once_there_is_room(plain, tmp_path):
-    with disk(tmp_path / "disk", "size=256k") as full, proxying(plain, tmp_path, "--log", "disk/out") as proxy:
+    with disk(tmp_path / "disk", "256k") as full, proxying(plain, tmp_path, "--log", "disk/out") as proxy:
         rows = split(20)
         expected = ask(plain, rows)
         answers = []
@@ -359,7 +343,7 @@ def test_a_full_disk_costs_no_answer_and_logging_resumes_once_there_is_room(plai
 
 
 def test_a_disk_that_is_read_only_costs_no_answer_and_logging_begins_once_it_is_not(plain, tmp_path):
-    with disk(tmp_path / "disk", "size=16m") as read_only:
+    with disk(tmp_path / "disk", "16m") as read_only:
         (read_only / "out" / ".spool").mkdir(parents=True)
         remount(read_only, "ro")
         with proxying(plain, tmp_path, "--log", "disk/out") as proxy:
@@ -799,7 +783,7 @@ def test_the_monitored_model_predicts_where_the_log_cannot_be_written(tracking, 
 
 def test_the_monitored_model_predicts_where_the_log_is_read_only(tracking, tmp_path):
     _, model = wrap(tmp_path, Returning(lambda frame, params: frame["n"].to_numpy()))
-    with disk(tmp_path / "disk", "size=1m") as read_only:
+    with disk(tmp_path / "disk", "1m") as read_only:
         (read_only / "out" / ".spool").mkdir(parents=True)
         remount(read_only, "ro")
         with capturing(read_only / "out"):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised
+from disks import small_disk
+from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised, taking_bad_versions
 from waiting import wait_for
-
-PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +20,7 @@ def store() -> Path:
 
 @pytest.fixture(scope="module")
 def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
-    directory = tmp_path_factory.mktemp("serving")
-    with supervised(directory, store, *PLAN, "--worker-memory", str(900 * 2**20)) as it:
+    with taking_bad_versions(tmp_path_factory.mktemp("serving"), store) as it:
         yield it
 
 
@@ -42,13 +38,8 @@ def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version
     goes_and_the_champion_answers(serving_on, version, reason, may_fail)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a full disk, which takes root to mount one")
 def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", disk], check=False).returncode:
-        pytest.skip("NOT TESTED: a full disk. No tmpfs can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "32m") as disk:
         flags = ("--log", str(disk / "log"), "--serve-directory", str(disk / "serve"))
         with supervised(tmp_path, store, *flags) as it, Load(it.port) as load:
             load.wait_for(20)
@@ -65,5 +56,3 @@ def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
             wait_for(lambda: it.stats()["ledger"]["stored"] > stored + 20, "it does not store again")
         assert load.failures == []
         assert load.versions() == {"1"}
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from ports import reserved_port
-from serving import (
-    ROOT,
-    ask,
-    drains,
-    logged,
-    numbers,
-    serving,
-    table,
-    wait_until_drained,
-    with_environment,
-)
+from serving import ask, drains, logged, numbers, serving, table, wait_until_drained
 from waiting import wait_for
-from wines import COLUMNS, ROWS, SPLIT, WINES
+from wines import COLUMNS, ROWS, SPLIT, train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """The directory in which `python custom_model_train.py` was run."""
-    directory = tmp_path_factory.mktemp("trained")
-    options = ["--data-path", str(WINES)] if WINES.exists() else []
-    command = [sys.executable, str(ROOT / "custom_model_train.py"), *options]
-    environment = {"MLFLOW_MONITORING_DIR": "logged-while-training"}
-    subprocess.run(with_environment(command, environment), cwd=directory, check=True, capture_output=True)
-    return directory
+    return train(tmp_path_factory.mktemp("trained"))
 
 
 def test_the_monitored_model_is_served_in_an_environment_that_mlflow_builds(trained, tmp_path):

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 
 import pytest
 
-from mlflow_store import new_store
 from model_servers import have, ready, servers
 from mooring.rollout.models import BringError, bring
-from versions import NAME, register
+from versions import NAME, register, registry_with_a_version
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """A registry of its own with one version."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
-    register(tmp_path)
-    return tmp_path
+def store(tmp_path, monkeypatch) -> Path:
+    return registry_with_a_version(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("manager", ["uv", "virtualenv", "conda"])

@@ -12,20 +12,14 @@ from pathlib import Path
 import pytest
 
 import monitoring as support
-from monitoring import START, Monitoring, Traffic, results, settings
+from monitoring import START, Monitoring, Traffic, results, settings, without_mlflow
 from waiting import PATIENCE
 
 
 @pytest.fixture
 def traffic(tmp_path, monkeypatch) -> Traffic:
-    monkeypatch.chdir(tmp_path)  # where there is no MLflow
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_mlflow(tmp_path, monkeypatch)
     return Traffic(tmp_path / "log")
-
-
-@pytest.fixture
-def state(tmp_path) -> str:
-    return f"sqlite:///{tmp_path}/state.db"
 
 
 KILLED = """

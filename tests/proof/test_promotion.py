@@ -10,7 +10,7 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_store import new_store
+from registries import champion_and_challenger
 from waiting import PATIENCE
 
 # In processes of their own: one moves the champion and is killed right before its n-th change, or is told then
@@ -88,30 +88,7 @@ for how in ("killed", "away"):
 
 @pytest.fixture
 def client(tmp_path, monkeypatch) -> MlflowClient:
-    """A registry with two versions of wine, each from a run: 1 is the champion, 2 the challenger."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
-    client = MlflowClient()
-    client.create_registered_model("wine")
-    for _ in range(2):
-        version(client)
-    client.set_registered_model_alias("wine", "champion", "1")
-    with pytest.warns(FutureWarning):
-        client.transition_model_version_stage("wine", "1", "Production")
-    client.set_registered_model_alias("wine", "challenger", "2")
-    return client
-
-
-def version(
-    client: MlflowClient, tags: dict[str, str] | None = None, run_tags: dict[str, str] | None = None
-) -> str:
-    run = client.create_run("0", tags=run_tags)
-    made = client.create_model_version("wine", source=run.info.artifact_uri, run_id=run.info.run_id, tags=tags)
-    return str(made.version)
-
-
-def aliases(client: MlflowClient) -> dict[str, str]:
-    return {name: str(of) for name, of in client.get_registered_model("wine").aliases.items()}
+    return champion_and_challenger(tmp_path, monkeypatch)
 
 
 def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again_finishes_it(client, tmp_path):

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 import mooring
-from written_logs import days, in_order, write
+from written_logs import in_order, log_of_days
 
 
 @pytest.fixture
 def log(tmp_path) -> Path:
-    write(tmp_path / "log", tmp_path / "spool", *days())
-    return tmp_path / "log"
+    return log_of_days(tmp_path)
 
 
 def test_spark_reads_the_same_rows(log):

@@ -5,24 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from waiting import PATIENCE, wait_for
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def directory(tmp_path) -> Path:
-    for name in ("custom_model_train.py", "proxy_server.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
 
 
 def test_make_demo_is_mooring_demo_and_leaves_nothing_behind(tmp_path):

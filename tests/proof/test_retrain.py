@@ -6,46 +6,25 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mlflow_store import new_store
 from mooring.monitor.state import State
 from mooring.retrain.history import history
 from mooring.retrain.tickets import Tickets
-from retrain_places import TRAINS, champion, configured, mooring
-from retraining import CHAMPION, MODEL, TRAIN, judged, labelled_log, python
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    with State(f"{tmp_path}/state.db") as opened:
-        yield opened
+from retrain_places import TRAINS, champion, configured, due, mooring
+from retraining import MODEL, TRAIN, with_champion
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with a champion, and a log with labels."""
-    directory = tmp_path_factory.mktemp("trained")
-    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": new_store(directory)})
-    return directory
+    return with_champion(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
 def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a registry that has a champion, a labelled log, a state that calls for retraining."""
-    database = tmp_path / "mlflow.db"
-    database.write_bytes((trained / "mlflow.db").read_bytes())
-    (tmp_path / "train.py").write_text(TRAIN)
-    labelled_log(tmp_path / "log")
-    configured(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-    monkeypatch.chdir(tmp_path)
-    with State(f"{tmp_path}/state.db") as state:
-        judged(state, ["critical"] * 5)
-    return tmp_path
+    return due(tmp_path, trained, monkeypatch)
 
 
 DYING = """

@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from fronting import STATE, Front, aliases, challenge, copied_registry, locked, make_registry
+from fronting import STATE, fronts, locked
 from mooring.monitor.state import State
 from mooring.rollout.messages import Replayed, Route, Server
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from ports import reserved_port
+from registries import aliases, challenge, copied_registry, make_registry
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("registry")
-    make_registry(directory)
-    return directory
+    return make_registry(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture
 def client(template, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return copied_registry(template, tmp_path)
+    return copied_registry(template, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def front(client, tmp_path):
-    """Start fronts, and end them."""
-    fronts = []
-
-    def started(*steps, **given):
-        one = Front(tmp_path, *steps, **given)
-        fronts.append(one)
-        one.start()
-        return one
-
-    yield started
-    for one in fronts:
-        one.close()
+    with fronts(tmp_path) as start:
+        yield start
 
 
 def test_with_the_registry_away_it_serves_what_it_served_before(front, client, monkeypatch):

@@ -15,10 +15,8 @@ import pytest
 from mooring.demo.processes import pings
 from ports import reserved_port
 from serving import with_environment
-from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised
+from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised, taking_bad_versions
 from waiting import wait_for
-
-PLAN = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +26,7 @@ def store() -> Path:
 
 @pytest.fixture(scope="module")
 def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
-    directory = tmp_path_factory.mktemp("serving")
-    with supervised(
-        directory, store, *PLAN, "--worker-memory", str(900 * 2**20), MOORING_ROLLOUT_LATENCY="2"
-    ) as it:
+    with taking_bad_versions(tmp_path_factory.mktemp("serving"), store, MOORING_ROLLOUT_LATENCY="2") as it:
         yield it
 
 

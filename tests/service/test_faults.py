@@ -16,19 +16,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from faults import (
-    FAST,
-    Load,
-    check,
-    drain,
-    drain_of,
-    is_true,
-    kill_9,
-    kill_again_and_again,
-    logged,
-    past,
-    small_disk,
-)
+from disks import small_disk
+from faults import FAST, Load, check, drain, drain_of, is_true, kill_9, kill_again_and_again, logged, past
 from mooring.demo.processes import running
 from peers import BODY, OK, Proxy, answering, post, proxy, upstream
 from ports import reserved_port

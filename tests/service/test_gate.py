@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types import ColSpec, Schema
 
 from mlflow_store import new_store
 from monitoring import START, Traffic
@@ -357,11 +356,6 @@ def test_classes_are_compared_too(home, settings, tmp_path):
     before, after = (classify(error)(data) for error in (1.0, 0.2))
     assert found[0].difference.kind == "class"
     assert found[0].difference.share == pytest.approx(np.mean(before != after))
-
-
-def signature(**columns: str) -> ModelSignature:
-    specs = [ColSpec(kind.rstrip("?"), name, required=not kind.endswith("?")) for name, kind in columns.items()]
-    return ModelSignature(Schema(specs), Schema([ColSpec("double")]))
 
 
 def mooring(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,28 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from monitoring import START, Monitoring, Traffic, settings
+from monitoring import START, Monitoring, Traffic, settings, without_mlflow
 from mooring.log.store import StoreError
 from s3 import s3_server
 
 
-@pytest.fixture
-def traffic(tmp_path, monkeypatch) -> Traffic:
-    monkeypatch.chdir(tmp_path)  # where there is no MLflow
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Traffic(tmp_path / "log")
-
-
-@pytest.fixture
-def monitoring(traffic, tmp_path) -> Monitoring:
-    made = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/state.db"))
-    made.keep(traffic.baseline())
-    return made
-
-
 def test_a_store_that_fails_in_mid_read_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_mlflow(tmp_path, monkeypatch)
     with s3_server(tmp_path) as s3:
         for name, value in s3.env().items():
             monkeypatch.setenv(name, value)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from faults import FAST, drain, drain_of, is_true, kill_9, logged, past, small_disk
+from disks import small_disk
+from faults import FAST, drain, drain_of, is_true, kill_9, logged, past
 from labelled_logs import values
 from peers import OK, Proxy, answering, post, proxy, read_message, upstream
 from waiting import PATIENCE

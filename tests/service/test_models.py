@@ -6,27 +6,23 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 
+from disks import small_disk
 from mlflow_store import new_store
 from model_servers import CODE, FRAME, save_model
 from mooring.rollout.messages import Model
 from mooring.rollout.models import BringError, bring, example, forget
-from versions import NAME, register
+from versions import NAME, register, registry_with_a_version
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """A registry of its own with one version."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
-    register(tmp_path)
-    return tmp_path
+def store(tmp_path, monkeypatch) -> Path:
+    return registry_with_a_version(tmp_path, monkeypatch)
 
 
 def names(directory: Path) -> list[str]:
@@ -107,17 +103,10 @@ def test_what_can_not_be_brought_is_told_and_leaves_nothing(store):
 
 def test_a_full_disk_is_told(store):
     directory = store / "serve"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "mooring-test", str(directory)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"NOT TESTED: a full disk. No tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with small_disk(directory, "16k"):
         with pytest.raises(BringError, match="there is no room for wine quality version 1: free some on the disk"):
             bring(NAME, "1", directory, "local")
         assert names(directory / "wine=20quality") == []
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
 
 
 def test_versions_that_nobody_needs_are_removed(store):

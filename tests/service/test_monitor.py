@@ -6,13 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from monitoring import START, Monitoring, Traffic, settings
+from monitoring import START, Monitoring, Traffic, settings, without_mlflow
 
 
 @pytest.fixture
 def traffic(tmp_path, monkeypatch) -> Traffic:
-    monkeypatch.chdir(tmp_path)  # where there is no MLflow
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_mlflow(tmp_path, monkeypatch)
     return Traffic(tmp_path / "log")
 
 

@@ -8,40 +8,17 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_store import new_store
 from mooring.monitor.tracking import TrackingError
 from mooring.retrain import registry
 from ports import reserved_port
+from registries import aliases, champion_and_challenger, new_version
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def client(tmp_path, monkeypatch) -> MlflowClient:
-    """A registry with two versions of wine, each from a run: 1 is the champion, 2 the challenger."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
-    client = MlflowClient()
-    client.create_registered_model("wine")
-    for _ in range(2):
-        version(client)
-    client.set_registered_model_alias("wine", "champion", "1")
-    with pytest.warns(FutureWarning):
-        client.transition_model_version_stage("wine", "1", "Production")
-    client.set_registered_model_alias("wine", "challenger", "2")
-    return client
-
-
-def version(
-    client: MlflowClient, tags: dict[str, str] | None = None, run_tags: dict[str, str] | None = None
-) -> str:
-    run = client.create_run("0", tags=run_tags)
-    made = client.create_model_version("wine", source=run.info.artifact_uri, run_id=run.info.run_id, tags=tags)
-    return str(made.version)
-
-
-def aliases(client: MlflowClient) -> dict[str, str]:
-    return {name: str(of) for name, of in client.get_registered_model("wine").aliases.items()}
+    return champion_and_challenger(tmp_path, monkeypatch)
 
 
 def stages(client: MlflowClient) -> dict[str, str]:
@@ -79,7 +56,7 @@ def test_the_first_champion_has_no_previous_one(client):
 
 
 def test_whom_somebody_else_made_champion_stays(client):
-    third = version(client)
+    third = new_version(client)
     client.set_registered_model_alias("wine", "champion", third)
     with pytest.raises(registry.Moved, match="it was version 1, it is version 3 now") as raised:
         registry.move_champion("wine", "2", expected="1")
@@ -117,7 +94,7 @@ def test_without_mlflow_nothing_happens_and_it_is_said(client, monkeypatch):
 
 
 def test_a_challenger_is_tagged_before_it_is_one(client):
-    third = version(client)
+    third = new_version(client)
     registry.set_challenger("wine", third, {"mooring.ticket": "t-1", "mooring.verdict": "v-1"})
     assert aliases(client)["challenger"] == third
     told = {"mooring.gate": "passed", "mooring.ticket": "t-1", "mooring.verdict": "v-1"}
@@ -142,9 +119,9 @@ def test_reasons_of_any_length_are_taken(client):
 
 def test_the_version_with_the_tickets_tag_is_its_candidate(client):
     since = datetime.now(UTC) - timedelta(minutes=1)
-    own = version(client, tags={"mooring.ticket": "t-1"})
-    version(client, tags={"mooring.ticket": "t-2"})
-    of_run = version(client, run_tags={"mooring.ticket": "t-1"})
+    own = new_version(client, tags={"mooring.ticket": "t-1"})
+    new_version(client, tags={"mooring.ticket": "t-2"})
+    of_run = new_version(client, run_tags={"mooring.ticket": "t-1"})
     assert registry.candidates("wine", "t-1", since) == [own, of_run]
 
 
@@ -153,9 +130,9 @@ def test_without_tags_the_only_new_version_is_it(client):
     client.delete_model_version("wine", "1")
     since = datetime.now(UTC) - timedelta(minutes=1)
     assert registry.candidates("wine", "t-1", since) == ["2"]
-    version(client, tags={"mooring.ticket": "t-2"})
+    new_version(client, tags={"mooring.ticket": "t-2"})
     assert registry.candidates("wine", "t-1", since) == ["2"]
-    version(client)
+    new_version(client)
     assert registry.candidates("wine", "t-1", since) == []  # of two nobody can tell
     assert registry.candidates("nobody", "t-1", since) == []
 

@@ -16,15 +16,14 @@ import mooring
 from mooring.log.reader import LogWarning
 from mooring.log.store import StoreError
 from s3 import S3, s3_server
-from written_logs import DAY, DOCS, NOON, ROWS, days, in_order, write
+from written_logs import DAY, DOCS, NOON, ROWS, days, in_order, log_of_days, write
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}")
 
 
 @pytest.fixture
 def log(tmp_path) -> Path:
-    write(tmp_path / "log", tmp_path / "spool", *days())
-    return tmp_path / "log"
+    return log_of_days(tmp_path)
 
 
 @pytest.fixture(scope="module")

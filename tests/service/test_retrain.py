@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mlflow_store import new_store
 from mooring.monitor.state import State
 from mooring.retrain import evaluation, job
 from mooring.retrain.machine import Retraining
 from mooring.retrain.tickets import Cause, TicketError, Tickets
-from retrain_places import champion, configured, mooring, settings
-from retraining import CHAMPION, MODEL, TRAIN, judged, labelled_log, python
+from retrain_places import champion, configured, due, mooring, settings
+from retraining import MODEL, with_champion
 from waiting import PATIENCE, wait_for
 
 
@@ -33,25 +32,12 @@ def state(tmp_path: Path) -> Iterator[State]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with a champion, and a log with labels."""
-    directory = tmp_path_factory.mktemp("trained")
-    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": new_store(directory)})
-    return directory
+    return with_champion(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
 def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a registry that has a champion, a labelled log, a state that calls for retraining."""
-    database = tmp_path / "mlflow.db"
-    database.write_bytes((trained / "mlflow.db").read_bytes())
-    (tmp_path / "train.py").write_text(TRAIN)
-    labelled_log(tmp_path / "log")
-    configured(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-    monkeypatch.chdir(tmp_path)
-    with State(f"{tmp_path}/state.db") as state:
-        judged(state, ["critical"] * 5)
-    return tmp_path
+    return due(tmp_path, trained, monkeypatch)
 
 
 def test_a_worse_model_is_refused_and_the_champion_stays(place):

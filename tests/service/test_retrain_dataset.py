@@ -10,20 +10,13 @@ from pathlib import Path
 import pytest
 
 import labelled_logs
-from labelled_logs import label_all, make
-from monitoring import Traffic
+from labelled_logs import all_labelled, make
 from waiting import PATIENCE
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log of 400 rows in 40 requests, in two objects, all labelled."""
-    traffic = Traffic(tmp_path / "log")
-    exchanges = traffic.exchanges(400, version="7")
-    traffic.write(exchanges[:25])
-    traffic.write(exchanges[25:])
-    label_all(traffic.log, exchanges)
-    return traffic.log
+    return all_labelled(tmp_path)
 
 
 def test_made_by_several_at_once_it_is_made_once(log, tmp_path):

@@ -6,26 +6,25 @@ import pytest
 
 from mooring.monitor import alerts
 from mooring.monitor.state import State
-from rollouts_contract import *  # noqa: F403
-from rollouts_contract import begun
+from rollouts_contract import RolloutsContract, begun
 
 
-@pytest.fixture
-def state(postgresql):
-    with State(postgresql.url()) as opened:
-        yield opened
+class TestInPostgresql(RolloutsContract):
+    @pytest.fixture
+    def state(self, postgresql):
+        with State(postgresql.url()) as opened:
+            yield opened
 
-
-def test_an_alert_about_a_rollout_is_sent_by_who_rolls_out_and_once(state, tmp_path):
-    rollout = begun(state)
-    channel = alerts.Command(["tee", "-a", f"{tmp_path}/told"])
-    for _ in range(2):
-        with state.begin() as tx:
-            alerts.enqueue_rollback(tx, rollout.id, "wine", "2", "1", 1, "errors: all of them", [channel])
-    assert alerts.deliver(state, "wine", [channel]) == []
-    [told] = alerts.deliver(state, "wine", [channel], rollouts=True)
-    assert (told.status, told.rollout_id, told.verdict_id) == ("sent", rollout.id, None)
-    assert alerts.deliver(state, "wine", [channel], rollouts=True) == []
-    text = (tmp_path / "told").read_text()
-    assert '"text":"wine version 2 was rolled back, version 1 answers: errors: all of them"' in text
-    assert text.count('"about":"rollout"') == 1
+    def test_an_alert_about_a_rollout_is_sent_by_who_rolls_out_and_once(self, state, tmp_path):
+        rollout = begun(state)
+        channel = alerts.Command(["tee", "-a", f"{tmp_path}/told"])
+        for _ in range(2):
+            with state.begin() as tx:
+                alerts.enqueue_rollback(tx, rollout.id, "wine", "2", "1", 1, "errors: all of them", [channel])
+        assert alerts.deliver(state, "wine", [channel]) == []
+        [told] = alerts.deliver(state, "wine", [channel], rollouts=True)
+        assert (told.status, told.rollout_id, told.verdict_id) == ("sent", rollout.id, None)
+        assert alerts.deliver(state, "wine", [channel], rollouts=True) == []
+        text = (tmp_path / "told").read_text()
+        assert '"text":"wine version 2 was rolled back, version 1 answers: errors: all of them"' in text
+        assert text.count('"about":"rollout"') == 1

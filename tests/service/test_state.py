@@ -30,7 +30,7 @@ def state(url):
 WORK = """
 import sys
 sys.path[:0] = [{tests!r}]
-from states import *
+from states import DAY, LOG, alert, verdict, window
 from mooring.monitor.schema import Alert
 from mooring.monitor.state import Done, State
 

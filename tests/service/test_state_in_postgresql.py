@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mooring.monitor.state import State
-from state_contract import *  # noqa: F403
+from state_contract import StateContract
 from states import put, window
 
 
-@pytest.fixture
-def url(postgresql):
-    return postgresql.url()
+class TestInPostgresql(StateContract):
+    @pytest.fixture
+    def url(self, postgresql):
+        return postgresql.url()
 
 
 def test_a_server_that_comes_back_is_used_again(postgresql):

@@ -9,44 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from acted_on import something_to_do
 from dashboard import ask, dashboard
 from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Tickets
 from mooring.rollout.rollouts import Rollouts, new
-from mooring.ui.pages import ACTIONS, PAGES
 from waiting import PATIENCE
 
-PARTS = {
-    "model": "wine",
-    "feature": "alcohol",
-    "number": "1",
-    "request_id": "00000000-0000-7000-8000-000000000000",
-}
-LOOKS = [path.format(**PARTS) for page in PAGES for path in (page.path, page.api_path)] + [
-    "/api/openapi.json",
-    "/nowhere",
-    "/api/nowhere",
-]
-ACTS = [path.format(**PARTS) for action in ACTIONS for path in (action.path, action.api_path)]
 HTML = {"Accept": "text/html"}
-ADA = {"X-Mooring-User": "Ada"}
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A state with a rollout under way and a retraining that waits to be approved."""
-    path = f"sqlite:///{tmp_path_factory.mktemp('state') / 'state.db'}"
-    with State(path) as opened:
-        Rollouts(opened).open(new("wine", "2", "1", "challenger"))
-        Tickets(opened).open(
-            "wine", Cause(kind="manual"), "asked for", champion="1", directory="retrain", status="approval"
-        )
-    return path
-
-
-@pytest.fixture(scope="module")
-def with_token(state: str) -> Iterator[str]:
-    with dashboard(state) as address:
+def with_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with dashboard(something_to_do(tmp_path_factory.mktemp("state"))) as address:
         yield address
 
 

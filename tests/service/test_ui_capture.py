@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-from captured import exchange, page, told, write
+from captured import exchange, over, page, told, write
 from dashboard import ask, dashboard
 from mooring.exchange import Ledger, encode
-from mooring.monitor.state import State
 from mooring.spool import SpoolWriter, look, past_ledger, try_lock
 from peers import post, proxy, read_message, upstream
 from s3 import s3_server
 from waiting import PATIENCE, wait_for
 
 SECRETS = ("ada@example.org", "Lovelace", "Spring-1843")
-
-
-@contextmanager
-def over(tmp_path: Path, *, log: Path | str | None = None, spool: Path | None = None):
-    """Start a dashboard of an empty state over a log."""
-    state = f"sqlite:///{tmp_path}/state.db"
-    State(state).close()
-    log = str(log or tmp_path / "log")
-    with dashboard(state, log=log, spool=str(spool) if spool else None, token=None) as address:
-        yield address
 
 
 def test_no_page_tells_what_was_redacted(tmp_path):
@@ -67,7 +55,7 @@ def test_no_page_tells_what_was_redacted(tmp_path):
                 connection.sendall(post(body, "X-Tenant: acme"))
                 ids += read_message(file).all("X-Request-Id")
         wait_for(lambda: list(running.log.glob("payloads/**/*.parquet")), running.stderr)
-        with over(tmp_path) as address:
+        with over(tmp_path, shown=dashboard) as address:
             account = told(address, "/capture")["spool"]
             assert account["account"] | {"passed": 0} == account["account"]
             assert (account["account"]["seen"], account["account"]["stored"]) == (2, 2)
@@ -142,7 +130,7 @@ def test_a_log_in_s3_is_read_and_one_that_refuses_is_told(tmp_path, monkeypatch)
             monkeypatch.setenv(name, value)
         one = exchange(client_request_id="order-1")
         write("s3://logs/prod", one, exchange(status=500))
-        with over(tmp_path, log="s3://logs/prod") as address:
+        with over(tmp_path, log="s3://logs/prod", shown=dashboard) as address:
             found = told(address, "/capture?part=log")["traffic"]
             assert (found["requests"], found["failed"]) == (2, 1)
             assert told(address, f"/requests/{one.request_id}")["answers"][0]["rows"][0]["inputs"] == {"pH": 3.1}

@@ -12,12 +12,11 @@ from browser import browser, opened, screenshot, violations
 from dashboard import dashboard
 from judged import HOSTILE, Made
 from model_pages import charts, nine_hours, shown, told
-from mooring.monitor.state import State
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    return nine_hours(State(f"sqlite:///{tmp_path_factory.mktemp('state')}/state.db"))
+    return nine_hours(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")

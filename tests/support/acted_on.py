@@ -13,6 +13,7 @@ from mooring.monitor.state import State
 from mooring.retrain import job
 from mooring.retrain.machine import attempt_directory
 from mooring.retrain.tickets import Cause, Ticket, Tickets
+from mooring.rollout.rollouts import Rollouts, new
 
 
 class Shown(NamedTuple):
@@ -53,3 +54,14 @@ def training(shown: Shown, model: str, code: str) -> Ticket:
     ticket = tickets.move(opened(shown, model), "training", "dataset", {"training_rows": 600}, attempt=1)
     job.start(attempt_directory(ticket), [sys.executable, "-u", "-c", code], env={}, timeout=600)
     return ticket
+
+
+def something_to_do(directory: Path) -> str:
+    """Make a state with a rollout under way and a retraining that waits to be approved, and return its URL."""
+    state = f"sqlite:///{directory}/state.db"
+    with State(state) as made:
+        Rollouts(made).open(new("wine", "2", "1", "challenger"))
+        Tickets(made).open(
+            "wine", Cause(kind="manual"), "asked for", champion="1", directory="retrain", status="approval"
+        )
+    return state

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from dashboard import ask
+from dashboard import ask, pages
 from monitoring import START
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.log.parquet import ParquetLog
+from mooring.monitor.state import State
 
 
 def page(address: str, path: str) -> str:
@@ -40,3 +43,20 @@ def exchange(at: datetime = START, **changed) -> Exchange:
         "response": b'{"predictions": [6.0]}',
     }
     return Exchange(**{**given, **changed})
+
+
+@contextmanager
+def over(
+    directory: Path,
+    *,
+    log: Path | str | None = None,
+    spool: Path | None = None,
+    shown: Callable[..., AbstractContextManager[str]] = pages,
+) -> Iterator[str]:
+    """Show an empty state over a log, as `pages` or `dashboard` does, and yield the address."""
+    state = f"sqlite:///{directory}/state.db"
+    State(state).close()
+    with shown(
+        state, log=str(log or directory / "log"), spool=str(spool) if spool else None, token=None
+    ) as address:
+        yield address

@@ -12,13 +12,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
+from clients import Clients
 from peers import post, proxy, read_message
 from waiting import PATIENCE, wait_for
 
@@ -26,26 +25,16 @@ FAST = ("--segment-seconds", "0.2", "--segment-bytes", "20000")
 CLIENTS = 4
 
 
-class Load:
+class Load(Clients):
     """Clients that send requests one after the other, and keep the ids of those that were answered in full."""
 
     def __init__(self, *ports: int, clients: int = CLIENTS) -> None:
-        self._stop = threading.Event()
+        super().__init__()
         self.answered: list[str] = []
         self.sent = 0
         self._threads = [
             threading.Thread(target=self._run, args=(port,)) for port in ports for _ in range(clients)
         ]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def wait_for(self, count: int) -> None:
         wait_for(lambda: len(self.answered) >= count, f"only {len(self.answered)} answers")
@@ -158,16 +147,3 @@ def kill_again_and_again(directory: Path, url: str, times: int) -> None:
             answered += load.answered
     ledger = check(log, answered)
     assert ledger["dropped"].get("killed", 0) <= CLIENTS * times
-
-
-@contextmanager
-def small_disk(directory: Path, size: str) -> Iterator[Path]:
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "mooring-test", str(directory)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"NOT TESTED: a full disk. No tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import shutil
 import signal
 import socket
 import sqlite3
@@ -13,11 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import mlflow
 import msgspec
-from mlflow import MlflowClient
 
-from mlflow_store import new_store
 from mooring.config import ServeSettings
 from mooring.monitor.state import State
 from mooring.rollout import messages
@@ -28,38 +24,6 @@ from waiting import PATIENCE, wait_for
 
 STATE = "sqlite:///state.db"
 ANSWER = b'{"predictions": [1.0]}'
-
-
-def make_registry(directory: Path, versions: int = 4) -> None:
-    """Make mlflow.db in a directory, with versions of wine of which the first is the champion."""
-    mlflow.set_tracking_uri(new_store(directory))
-    try:
-        client = MlflowClient()
-        client.create_registered_model("wine")
-        for number in range(1, versions + 1):
-            source = directory / "models" / f"{number}"
-            source.mkdir(parents=True)
-            (source / "MLmodel").write_text("flavors: {}\n")
-            client.create_model_version("wine", source=f"file://{source}")
-        client.set_registered_model_alias("wine", "champion", "1")
-    finally:
-        mlflow.set_tracking_uri(None)
-
-
-def copied_registry(template: Path, directory: Path) -> MlflowClient:
-    """Copy a registry, and return a client of the copy."""
-    shutil.copy(template / "mlflow.db", directory)
-    return MlflowClient(tracking_uri=f"sqlite:///{directory}/mlflow.db")
-
-
-def challenge(client: MlflowClient, version: str) -> None:
-    """Make a version the challenger, as the gate does."""
-    client.set_model_version_tag("wine", version, "mooring.gate", "passed")
-    client.set_registered_model_alias("wine", "challenger", version)
-
-
-def aliases(client: MlflowClient) -> dict[str, str]:
-    return {name: str(of) for name, of in client.get_registered_model("wine").aliases.items()}
 
 
 @contextmanager
@@ -223,3 +187,19 @@ class Front:
         code = self.process.wait(PATIENCE)
         self._socket.close()
         return code
+
+
+@contextmanager
+def fronts(directory: Path) -> Iterator[Callable[..., Front]]:
+    """Return a function that starts a front in a directory; each is ended at the end."""
+    started: list[Front] = []
+
+    def start(*steps: str, **given) -> Front:
+        one = Front(directory, *steps, **given)
+        started.append(one)
+        one.start()
+        return one
+
+    yield start
+    for one in started:
+        one.close()

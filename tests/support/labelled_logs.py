@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitoring import START
+from monitoring import START, Traffic
 from mooring.exchange import Exchange
 from mooring.log.labels import labels_table, read_labels, write_labels
 from mooring.retrain import dataset
@@ -38,6 +38,16 @@ def label_all(log: Path, exchanges: Sequence[Exchange], per_request: int = 10) -
             for row, values in enumerate(json.loads(one.request)["dataframe_split"]["data"])
         ],
     )
+
+
+def all_labelled(directory: Path) -> Path:
+    """Make a log of 400 rows in 40 requests, in two objects, all labelled."""
+    traffic = Traffic(directory / "log")
+    exchanges = traffic.exchanges(400, version="7")
+    traffic.write(exchanges[:25])
+    traffic.write(exchanges[25:])
+    label_all(traffic.log, exchanges)
+    return traffic.log
 
 
 def make(log: Path, directory: Path, **others: Any) -> Manifest:

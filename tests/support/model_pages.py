@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import msgspec
 
@@ -34,8 +35,9 @@ def charts(page: str) -> list[dict]:
     return [json.loads(one) for one in found]
 
 
-def nine_hours(state: State) -> Made:
+def nine_hours(directory: Path) -> Made:
     """Nine hours of a model: well, drifting, a window of few rows, then another version that is well."""
+    state = State(f"sqlite:///{directory}/state.db")
     baseline = baseline_of(columns(5000, seed=0))
     wine = Made(state, "wine", baseline)
     for at, shift in enumerate([0, 0, 0, 3, 3]):

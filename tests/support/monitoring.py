@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, make
@@ -89,6 +90,12 @@ class Traffic:
         name = name or f"writer-{self._objects:08d}"
         ParquetLog(str(self.log), lambda _: None).write(name, exchanges)
         return name
+
+
+def without_mlflow(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a directory where there is no MLflow."""
+    monkeypatch.chdir(directory)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def settings(log: Path, state: str, **changed: Any) -> MonitorSettings:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from click.testing import CliRunner
 
-from fronting import STATE, challenge
+from fronting import STATE
 from mooring.cli import main
 from mooring.rollout.messages import Route
+from registries import challenge
 
 CHAMPION = Route("1", "champion")
 NEW = Route("2", "champion")

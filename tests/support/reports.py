@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mooring.demo.train import SAMPLE
 from mooring.drift.baseline import Baseline, make
-from mooring.drift.judge import Judgement
+from mooring.drift.judge import Judgement, judge
 from mooring.drift.profile import Profile, profile
 from mooring.report.model import Report, ReportWindow, Status
 
@@ -83,3 +83,20 @@ class Sample(msgspec.Struct):
 
     def window(self, hour: int, which: int, **more: object) -> ReportWindow:
         return window(hour, judgement=self.judgements[which], found=self.profiles[which], **more)  # type: ignore[arg-type]
+
+
+def judged_sample() -> Sample:
+    """Judge a window like a baseline of the demonstration's wines, and one that drifted."""
+    baseline = baseline_of(wines(0, 2000))
+    profiles = [profile_of(wines(1), baseline), profile_of(shifted(wines(2)), baseline)]
+    judgements = [judge(baseline, [one], seed=7) for one in profiles]
+    assert [one.severity for one in judgements] == ["ok", "critical"]
+    return Sample(baseline, profiles, judgements)
+
+
+def drifted_report(sample: Sample) -> Report:
+    """Report on a champion that has drifted, in a window that is still open too, and on a canary that is well."""
+    few = window(3)
+    windows = [sample.window(0, 0, version="2"), sample.window(1, 0), sample.window(2, 0), few]
+    canary = sample.window(4, 0, variant="canary", version="4")
+    return report(sample.baseline, *windows, sample.window(4, 1), sample.window(5, 1, provisional=True), canary)

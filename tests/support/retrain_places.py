@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mooring.config import RetrainSettings
-from retraining import MODEL
+from mooring.monitor.state import State
+from retraining import MODEL, TRAIN, judged, labelled_log
 from waiting import PATIENCE
 
 TRAINS = (sys.executable, "train.py", "{data}")
@@ -22,6 +25,23 @@ def configured(directory: Path, command: Sequence[str] | str | None = TRAINS, **
     content = {"model": MODEL, "log": "log", "state": "sqlite:///state.db", "retrain": chosen}
     content["gate"] = {"latency": 1e6}  # it is up to what else this machine does
     (directory / "mooring.yaml").write_text(json.dumps(content))
+
+
+def due(directory: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fill a directory, which becomes the current one, so that a retraining is due there; return it.
+
+    It has a copy of the MLflow store in `trained`, a labelled log, and a state that calls for retraining.
+    """
+    database = directory / "mlflow.db"
+    database.write_bytes((trained / "mlflow.db").read_bytes())
+    (directory / "train.py").write_text(TRAIN)
+    labelled_log(directory / "log")
+    configured(directory)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.chdir(directory)
+    with State(f"{directory}/state.db") as state:
+        judged(state, ["critical"] * 5)
+    return directory
 
 
 def mooring(*arguments: str, cwd: Path, code: int = 0) -> str:

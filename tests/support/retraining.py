@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mlflow_store import new_store
 from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
 from mooring.monitor.schema import Assessment, Status, Verdict, Window
@@ -64,6 +65,12 @@ def python(code: str, *arguments: str, cwd: Path, env: dict[str, str] | None = N
         timeout=PATIENCE,
         stdout=subprocess.DEVNULL,
     )
+
+
+def with_champion(directory: Path) -> Path:
+    """Make an MLflow store with a champion in a directory, and return the directory."""
+    python(CHAMPION, cwd=directory, env={"MLFLOW_TRACKING_URI": new_store(directory)})
+    return directory
 
 
 def labelled_log(log: Path, rows: int = 600, version: str = "1") -> datetime:

@@ -26,6 +26,7 @@ import mlflow
 import pandas as pd
 from mlflow.models import infer_signature
 
+from clients import Clients
 from mlflow_store import new_store
 from mooring.demo.processes import running
 from mooring.monitor.state import State
@@ -300,16 +301,16 @@ def wait_until_serving(found: Supervised) -> None:
     found.port, found.admin_port = int(match[1]), int(match[2])
 
 
-class Load:
+class Load(Clients):
     """Steady traffic from a few clients, each on a connection of its own, and an account of the answers."""
 
     def __init__(self, port: int, clients: int = 3, pause: float = 0.005) -> None:
+        super().__init__()
         self.answers: Counter[tuple[int, str | None]] = Counter()
         self.failures: list[str] = []
         self.by_id: dict[str, str | None] = {}
         self._port = port
         self._pause = pause
-        self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
 
     @property
@@ -323,16 +324,6 @@ class Load:
         """Wait for so many further answers."""
         before = self.count
         wait_for(lambda: self.count >= before + more or bool(self.failures), "no answers")
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _run(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
@@ -353,8 +344,12 @@ class Load:
         connection.close()
 
 
-if __name__ == "__main__":
-    _register(Path(sys.argv[1]))
+@contextmanager
+def taking_bad_versions(directory: Path, store: Path, **environment: str) -> Iterator[Supervised]:
+    """Run a supervisor whose rollouts begin quickly, and whose servers may not grow for ever."""
+    plan = ("--rollout-step", "shadow 50% 0s 5", "--rollout-step", "canary 50% 3s 100")
+    with supervised(directory, store, *plan, "--worker-memory", str(900 * 2**20), **environment) as it:
+        yield it
 
 
 def goes_and_the_champion_answers(it: Supervised, version: str, reason: str, may_fail: bool = False) -> None:
@@ -378,3 +373,7 @@ def goes_and_the_champion_answers(it: Supervised, version: str, reason: str, may
     assert tags["mooring.rollout"] == "rolled back"
     assert reason in tags["mooring.rollout.reason"]
     wait_for(lambda: len(it.servers()) == 1, f"a server of version {version} runs on")
+
+
+if __name__ == "__main__":
+    _register(Path(sys.argv[1]))

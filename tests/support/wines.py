@@ -1,10 +1,12 @@
-"""Wines to ask of, as the training example's model takes them."""
+"""The training example, and wines to ask its model of."""
 
 from __future__ import annotations
 
-from serving import (
-    ROOT,
-)
+import subprocess
+import sys
+from pathlib import Path
+
+from serving import ROOT, with_environment
 
 WINES = ROOT.parent / "shared" / "data" / "wine-quality-white.csv"
 # In the order of the model's signature.
@@ -19,3 +21,12 @@ ROWS = [
 ]
 RECORDS = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
 SPLIT = {"dataframe_split": {"columns": COLUMNS, "data": ROWS}}
+
+
+def train(directory: Path) -> Path:
+    """Run `python custom_model_train.py` in a directory, and return the directory."""
+    options = ["--data-path", str(WINES)] if WINES.exists() else []
+    command = [sys.executable, str(ROOT / "custom_model_train.py"), *options]
+    environment = {"MLFLOW_MONITORING_DIR": "logged-while-training"}
+    subprocess.run(with_environment(command, environment), cwd=directory, check=True, capture_output=True)
+    return directory

@@ -65,6 +65,12 @@ def days(count: int = 3, **further: Any) -> list[list[Exchange]]:
     ]
 
 
+def log_of_days(directory: Path) -> Path:
+    """Write a log of three days into a directory; ROWS are its rows, flat."""
+    write(directory / "log", directory / "spool", *days())
+    return directory / "log"
+
+
 ROWS = [
     {"prediction": number + 10.0 * day, "pH": number + day / 10, "name": "a,b", "sweet": True if day else None}
     for day in range(3)

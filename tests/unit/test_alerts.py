@@ -79,11 +79,6 @@ def test_an_n_of_m_that_makes_no_sense_is_refused(n, m):
         level(["ok"], n, m)
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
 @pytest.fixture
 def state(tmp_path):
     with State(str(tmp_path / "state.db")) as opened:

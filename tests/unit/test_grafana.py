@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import click
@@ -20,10 +19,9 @@ from mooring.capture.proxy.admin import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.exchange import Ledger
-from mooring.monitor.metrics import Metrics
-from mooring.monitor.schema import Assessment, Measured, Verdict, Window
 from mooring.rollout.messages import Route, Server
 from mooring.rollout.supervisor import metrics as server_metrics
+from told_metrics import told_metrics
 
 DASHBOARD = (ROOT / "deploy" / "grafana-dashboard.json").read_text()
 OPERATE = (ROOT / "docs" / "operate.md").read_text()
@@ -75,23 +73,11 @@ def exposed() -> dict[str, Exposed]:
     ledger = Ledger(seen=1, dropped={"disk_full": 1}, errors={"truncated": 1}, shadow={"copied": 1})
     stats = Stats(statuses={200: 1}, answers={"champion 200 3": 1})
     served = server_metrics({"3": Server(1, 1)}, [Route("3", "champion")])
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    window = Window(model="m", version="3", start=at, end=at)
-    told = Metrics()
-    told.judged(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)])
-    told.read("m", at)
-    told.error("m", "log")
-    told.alert("m", "new", "sent")
-    told.labels("m", 2, 1)
-    measured = {"rmse": Measured(0.5)}
-    told.assessed(
-        Assessment(window=window, status="ok", rows=2, labelled=1, delay=6.0, created=at, measures=measured)
-    )
     proxy = of_job("mooring-proxy")
     return {
         **scraped(metrics(stats, ledger, 1, 1), proxy),
         **scraped(served, proxy),
-        **scraped(told.collect(), of_job("mooring-monitor")),
+        **scraped(told_metrics().collect(), of_job("mooring-monitor")),
         "up": Exposed(grows=False, labels=frozenset({"job", "instance"})),  # Prometheus' own, of every target
     }
 

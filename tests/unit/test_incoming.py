@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring import START, Monitoring, Traffic, settings
+from monitoring import START, Monitoring, Traffic, settings, without_mlflow
 from mooring.drift.baseline import make
 from mooring.log.reader import read_log
 from mooring.monitor.building import between, from_log
@@ -19,8 +19,7 @@ from mooring.monitor.judging import judgement_of
 
 @pytest.fixture
 def traffic(tmp_path, monkeypatch) -> Traffic:
-    monkeypatch.chdir(tmp_path)  # where there is no MLflow
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_mlflow(tmp_path, monkeypatch)
     return Traffic(tmp_path / "log")
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, event
 
-from monitoring import START, Monitoring, Traffic, results, settings
+from monitoring import START, Monitoring, Traffic, results, settings, without_mlflow
 from mooring.drift.baseline import Baseline
 from mooring.monitor.alerts import Webhook
 from mooring.monitor.judging import judgement_of
@@ -17,8 +17,7 @@ from mooring.monitor.tracking import Tracking, TrackingError, Version
 
 @pytest.fixture
 def traffic(tmp_path, monkeypatch) -> Traffic:
-    monkeypatch.chdir(tmp_path)  # where there is no MLflow
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_mlflow(tmp_path, monkeypatch)
     return Traffic(tmp_path / "log")
 
 

@@ -27,13 +27,12 @@ from mooring.cli import main
 from mooring.log.reader import LogError, LogWarning, find
 from mooring.log.schema import INFERENCES, PAYLOADS
 from mooring.log.store import StoreError
-from written_logs import DAY, DOCS, NOON, ROWS, days, exchange, in_order, write
+from written_logs import DAY, DOCS, NOON, ROWS, exchange, in_order, log_of_days, write
 
 
 @pytest.fixture
 def log(tmp_path) -> Path:
-    write(tmp_path / "log", tmp_path / "spool", *days())
-    return tmp_path / "log"
+    return log_of_days(tmp_path)
 
 
 def test_flat_rows_have_the_shape_of_the_csv_files_and_null_where_a_field_came_later(log):

@@ -63,13 +63,6 @@ def test_a_recorder_that_nobody_ticks_finds_room_again(tmp_path):
     assert recorder.ledger.balance == 0
 
 
-ECHO_HEAD = b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
-
-
-def answer(body: bytes, status: int = 200, *headers: bytes) -> bytes:
-    return ECHO_HEAD % (status, len(body), b"".join(header + b"\r\n" for header in headers)) + body
-
-
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=6)
 scalars = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=True) | st.text(max_size=4)
 values = st.recursive(

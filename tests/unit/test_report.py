@@ -22,7 +22,7 @@ from mooring.monitor.judging import findings
 from mooring.report import page, words
 from mooring.report.model import Report, ReportWindow
 from mooring.report.reading import read
-from reports import EVIL, START, Sample, baseline_of, profile_of, report, shifted, window, wines
+from reports import EVIL, START, Sample, drifted_report, judged_sample, profile_of, report, window, wines
 
 
 def sentence(text: str) -> str:
@@ -36,20 +36,12 @@ def sentence(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def sample() -> Sample:
-    """A baseline of the demonstration's wines, a window like it and one that drifted."""
-    baseline = baseline_of(wines(0, 2000))
-    profiles = [profile_of(wines(1), baseline), profile_of(shifted(wines(2)), baseline)]
-    judgements = [judge(baseline, [one], seed=7) for one in profiles]
-    assert [one.severity for one in judgements] == ["ok", "critical"]
-    return Sample(baseline, profiles, judgements)
+    return judged_sample()
 
 
 @pytest.fixture(scope="module")
 def drifted(sample: Sample) -> Report:
-    few = window(3)
-    windows = [sample.window(0, 0, version="2"), sample.window(1, 0), sample.window(2, 0), few]
-    canary = sample.window(4, 0, variant="canary", version="4")
-    return report(sample.baseline, *windows, sample.window(4, 1), sample.window(5, 1, provisional=True), canary)
+    return drifted_report(sample)
 
 
 def test_says_first_what_drifted_and_since_when(drifted: Report) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labelled_logs import holdout, label, label_all, make, training
+from labelled_logs import all_labelled, holdout, label, label_all, make, training
 from monitoring import START, Traffic
 from mooring.engine.sources import SourceError
 from mooring.exchange import Exchange
@@ -38,13 +38,7 @@ def exchange(
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log of 400 rows in 40 requests, in two objects, all labelled."""
-    traffic = Traffic(tmp_path / "log")
-    exchanges = traffic.exchanges(400, version="7")
-    traffic.write(exchanges[:25])
-    traffic.write(exchanges[25:])
-    label_all(traffic.log, exchanges)
-    return traffic.log
+    return all_labelled(tmp_path)
 
 
 def test_the_newest_requests_are_held_out_and_the_others_trained_on(log, tmp_path):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from mooring.monitor.state import State
-from rollouts_contract import *  # noqa: F403
+from rollouts_contract import RolloutsContract
 
 
-@pytest.fixture
-def state(tmp_path):
-    with State(f"sqlite:///{tmp_path}/state.db") as opened:
-        yield opened
+class TestInSqlite(RolloutsContract):
+    @pytest.fixture
+    def state(self, tmp_path):
+        with State(f"sqlite:///{tmp_path}/state.db") as opened:
+            yield opened

@@ -11,13 +11,14 @@ from sqlalchemy import event
 
 from mooring.monitor.database import StateError
 from mooring.monitor.state import State
-from state_contract import *  # noqa: F403
+from state_contract import StateContract
 from states import HOUR, LOG, NOON, put, verdict, window
 
 
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/made/state.db"
+class TestInSqlite(StateContract):
+    @pytest.fixture
+    def url(self, tmp_path):
+        return f"sqlite:///{tmp_path}/made/state.db"
 
 
 def test_ids_are_the_same_wherever_they_are_made_and_differ_for_what_differs():

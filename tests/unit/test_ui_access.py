@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from acted_on import something_to_do
 from dashboard import TOKEN, Answer, ask, pages
 from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.rollouts import Rollouts, new
+from mooring.retrain.tickets import Tickets
+from mooring.rollout.rollouts import Rollouts
 from mooring.ui.pages import ACTIONS, PAGES
 
 PARTS = {
@@ -33,14 +34,7 @@ HTML = {"Accept": "text/html"}
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A state with a rollout under way and a retraining that waits to be approved."""
-    path = f"sqlite:///{tmp_path_factory.mktemp('state') / 'state.db'}"
-    with State(path) as opened:
-        Rollouts(opened).open(new("wine", "2", "1", "challenger"))
-        Tickets(opened).open(
-            "wine", Cause(kind="manual"), "asked for", champion="1", directory="retrain", status="approval"
-        )
-    return path
+    return something_to_do(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import random
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +13,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pytest
 
-from captured import exchange, page, told, write
+from captured import exchange, over, page, told, write
 from dashboard import ask, pages
 from monitoring import START, Traffic
 from mooring.exchange import Ledger, encode
@@ -28,16 +27,6 @@ from mooring.spool import SpoolWriter, last_ledger, look
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 ID = "00000000-0000-7000-8000-000000000000"
-
-
-@contextmanager
-def over(tmp_path: Path, *, log: Path | str | None = None, spool: Path | None = None):
-    """Start a dashboard of an empty state over a log."""
-    state = f"sqlite:///{tmp_path}/state.db"
-    State(state).close()
-    log = str(log or tmp_path / "log")
-    with pages(state, log=log, spool=str(spool) if spool else None, token=None) as address:
-        yield address
 
 
 def test_what_comes_from_outside_is_text(tmp_path):

@@ -12,13 +12,12 @@ import pytest
 from dashboard import ask, pages
 from judged import HOSTILE, HOUR, START, Made
 from model_pages import charts, nine_hours, shown, told
-from mooring.monitor.state import State
 from mooring.ui.pages.feature import FeaturePage
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    return nine_hours(State(f"sqlite:///{tmp_path_factory.mktemp('state')}/state.db"))
+    return nine_hours(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")
