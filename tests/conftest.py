@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import multiprocessing.util
 import os
+import platform
 import shutil
 import sys
 import time
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3  # noqa: F401 - as it is imported it binds a socket, to see whether there is IPv6
 from hypothesis import HealthCheck, settings
 
 from postgres import Postgres, postgres
 
 pytest.register_assert_rewrite("rollouts_contract", "state_contract")
 TESTS = Path(__file__).parent
+platform.processor()  # asks a process, the first time: MLflow does as it is imported, in whatever test that is
 # MLflow's servers begin with seven processes more, for jobs that no test has.
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 collect_ignore = ["support"]
