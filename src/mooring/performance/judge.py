@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from mooring.drift.baseline import HeldOut
 from mooring.drift.null import tail_chance
@@ -118,6 +118,8 @@ def chance_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -
     random = np.random.default_rng(seed)
     size, pool = len(new), np.concatenate([old, new])
     if np.isin(pool, (0.0, 1.0)).all():
+        from scipy import stats  # a second to import, which each command that reads a state would take
+
         wrong = round(float(new.sum()))
         return float(stats.hypergeom.sf(wrong - 1, len(pool), round(float(old.sum())) + wrong, size))
     drawn = np.empty(0)

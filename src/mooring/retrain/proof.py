@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from mooring.performance.bootstrap import improvement, paired
 from mooring.performance.measures import evaluate
@@ -80,4 +80,4 @@ def requests(scored: Scored) -> float:
 def _expanded(chance: float, count: float) -> float:
     if count <= 2:
         return 0.0
-    return float(stats.norm.cdf(math.sqrt(count / (count - 1)) * stats.t.ppf(chance, count - 1)))
+    return float(special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, chance)))
