@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from mooring.exchange import Exchange
 
 MASK = "***"
+EMPTIED = "unredactable"
+"""The code of an exchange with a body that could not be redacted, and so was emptied."""
 ACTIONS = ("drop", "hash", "mask")
 _ROWS = ("dataframe_records", "inputs", "instances")
 _OUTPUT = "prediction."
@@ -95,8 +97,8 @@ class Redactor:
             body = self.body(getattr(exchange, name), content_type, answer=name == "response")
             setattr(exchange, name, body)
         except Exception:  # noqa: BLE001 - clients choose what stands here: it may cost the body, never the answer
-            if "unredactable" not in exchange.errors:
-                exchange.errors = [*exchange.errors, "unredactable"]
+            if EMPTIED not in exchange.errors:
+                exchange.errors = [*exchange.errors, EMPTIED]
             return False
         return True
 
