@@ -87,6 +87,11 @@ def settled(running: Proxy) -> dict:
     return account(running)
 
 
+def waiting(running: Proxy) -> int:
+    """Return how many have their answer from the model server, and are not stored yet."""
+    return sum(running.stats()["statuses"].values()) - account(running)["stored"]
+
+
 def child(running: Proxy) -> int:
     """Return the process that redacts for this proxy, 0 while there is none."""
     found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
@@ -129,7 +134,7 @@ def test_others_get_their_answers_while_a_long_body_is_redacted(server, tmp_path
     with redacting(tmp_path, server.url, *flags) as running, running.connect() as slow, running.connect() as other:
         with held_up(running), other.makefile("rb") as answers:
             slow.sendall(request("cells"))
-            wait_for(lambda: account(running)["in_flight"] == 1, "it has not come")
+            wait_for(lambda: waiting(running) == 1, "it has not come")
             if durability == "none":
                 with slow.makefile("rb") as answer:
                     assert read_message(answer).line == "HTTP/1.1 200 OK"
@@ -144,7 +149,7 @@ def test_others_get_their_answers_while_a_long_body_is_redacted(server, tmp_path
         if durability != "none":
             with slow.makefile("rb") as answer:
                 assert read_message(answer).line == "HTTP/1.1 200 OK"
-        assert max(len(one.request) for one in spooled(running)) > 7 * MB
+        assert max(len(one.request) for one in spooled(running)) > 5 * MB
 
 
 @pytest.mark.parametrize("action", ["mask", "hash", "drop"])
@@ -177,7 +182,7 @@ def test_what_waits_for_redaction_counts_as_held(server, tmp_path):
     with redacting(tmp_path, server.url, "--max-held", str(20 * MB)) as running:
         with held_up(running), crowd(running.port, 5) as clients:
             push(clients, once(request("cells")))
-            wait_for(lambda: account(running)["in_flight"] == 5, "not all have come")
+            wait_for(lambda: waiting(running) == 5, "not all have come")
             assert not any(map(sent, clients))
             assert account(running)["stored"] == 1
         found = settled(running)
@@ -192,7 +197,7 @@ def test_of_clients_that_leave_the_long_bodies_are_stored(server, tmp_path):
     with redacting(tmp_path, server.url) as running:
         with held_up(running), crowd(running.port, 3) as clients:
             push(clients, once(request("cells")))
-            wait_for(lambda: account(running)["in_flight"] == 3, "not all have come")
+            wait_for(lambda: waiting(running) == 3, "not all have come")
             reset(clients)
         assert settled(running)["stored"] == 4
 
@@ -201,7 +206,7 @@ def test_where_the_process_that_redacts_is_killed_a_body_is_not_stored_and_the_n
     with redacting(tmp_path, server.url) as running, running.connect() as slow:
         with held_up(running) as pid:
             slow.sendall(request("cells"))
-            wait_for(lambda: account(running)["in_flight"] == 1, "it has not come")
+            wait_for(lambda: waiting(running) == 1, "it has not come")
             os.kill(pid, signal.SIGKILL)
             with slow.makefile("rb") as answer:
                 assert read_message(answer).line == "HTTP/1.1 200 OK"
@@ -217,7 +222,7 @@ def test_a_proxy_that_stops_waits_for_redactions_under_way(server, tmp_path, lef
     with redacting(tmp_path, server.url) as running, running.connect() as slow:
         with held_up(running) as pid:
             slow.sendall(request("cells"))
-            wait_for(lambda: account(running)["in_flight"] == 1, "it has not come")
+            wait_for(lambda: waiting(running) == 1, "it has not come")
             if left:
                 reset([slow])
             running.process.send_signal(signal.SIGTERM)
@@ -231,7 +236,7 @@ def test_what_a_proxy_that_stops_can_not_redact_in_time_is_dropped_and_counted(s
     with redacting(tmp_path, server.url, "--drain-timeout", "0.5") as running, crowd(running.port, 3) as clients:
         with held_up(running) as pid:
             push(clients, once(request("cells")))
-            wait_for(lambda: account(running)["in_flight"] == 3, "not all have come")
+            wait_for(lambda: waiting(running) == 3, "not all have come")
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(PATIENCE) == 0
         assert "4 exchanges seen, 1 stored, 0 of them failed, 3 dropped (not_redacted)" in running.stderr
