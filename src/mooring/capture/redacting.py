@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BufferedReader, FileIO
 from struct import Struct
 from typing import BinaryIO, cast
@@ -20,6 +23,9 @@ from mooring.capture.say import Seldom
 from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, decode, encoded
 
+_MEMORY = 64 * 2**20
+_MEMORY_PER_BYTE = 40
+"""What the process may take: a body of many short cells is some 20 times as long once it is parsed."""
 _LENGTH = Struct("<Q")
 _SAY_EVERY_SECONDS = 10.0
 
@@ -104,11 +110,15 @@ class RedactingProcess:
 
 def main() -> None:
     """Redact what comes on stdin, until its end."""
+    gc.disable()  # what is parsed has no cycles, and is long to look through
     # It may be sent to all processes of a service, and this one goes on until the proxy ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     asked, answers = BufferedReader(FileIO(0)), FileIO(1, "w")
     try:
         setup = msgspec.msgpack.decode(_read(asked), type=_Setup)
+        limit = _MEMORY + _MEMORY_PER_BYTE * setup.max_payload
+        with suppress(ValueError, OSError):  # not every system has that limit
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         redactor = Redactor([parse_rule(rule) for rule in setup.rules], setup.key.encode())
         while True:
             exchange = decode(_read(asked))
