@@ -26,7 +26,7 @@ class Redactions:
     def __init__(self, settings: CaptureSettings, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._process = RedactingProcess(settings) if settings.redact else None
-        self._thread = ThreadPoolExecutor(1)  # waits for the process
+        self._executor = ThreadPoolExecutor(1)  # waits for the process
         self._under_way: dict[asyncio.Future[Exchange], Done] = {}
         self._finished = asyncio.Event()
 
@@ -37,7 +37,7 @@ class Redactions:
     def start(self, exchange: Exchange, done: Done) -> None:
         """Redact an exchange once those before it are."""
         assert self._process is not None
-        future = self._loop.run_in_executor(self._thread, self._process.redact, exchange)
+        future = self._loop.run_in_executor(self._executor, self._process.redact, exchange)
         self._under_way[future] = done
         future.add_done_callback(self._ended)
 
@@ -59,7 +59,7 @@ class Redactions:
     def stop(self) -> None:
         """Give up those that are under way."""
         under_way, self._under_way = self._under_way, {}
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         if self._process is not None:
             self._process.close()
         for done in under_way.values():
