@@ -200,6 +200,29 @@ def test_what_is_redacted_can_still_be_scored(action):
             assert first != Redactor([parse_rule("ssn=hash")], b"another")._fields["ssn"]("a")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"ssn": "a", "x": 1}',
+        b'{"q": [{"ssn": "a"}, {"ssn": "a", "x": []}]}',
+        b'{"columns": ["ssn", "x"], "data": [["a", 1], ["a", [2]]]}',
+        b'{"columns": ["x"], "data": [[{"ssn": "a"}], [{"ssn": "a", "y": {}}]]}',
+        b'{"dataframe_split": {"columns": ["ssn", "x"], "data": [["a", {"ssn": "a"}]]}}',
+        b'{"dataframe_split": {"columns": ["x"], "data": [[[{"ssn": "a"}]]]}}',
+        b'{"dataframe_split": {"data": [{"ssn": "a", "x": 1}]}}',
+        b'{"dataframe_records": [{"ssn": "a"}, {"ssn": "a", "x": {"ssn": "a"}}]}',
+        b'{"inputs": {"ssn": ["a", "a"], "x": [{"ssn": "a"}]}}',
+        b'{"predictions": [{"ssn": "a"}, {"ssn": "a", "x": [1]}]}',
+    ],
+)
+def test_a_value_is_hashed_once_wherever_it_stands(body):
+    """However plain the rows beside it are: equal values have one hash in all of the log."""
+    redactor = Redactor([parse_rule("ssn=hash")], KEY.encode())
+    once = json.loads(redactor.body(b'{"ssn": "a"}', ""))["ssn"]
+    redacted = redactor.body(body, "", answer=b"predictions" in body)
+    assert redacted == body.replace(b'"a"', json.dumps(once).encode())
+
+
 @given(st.binary(max_size=60) | st.text(string.printable, max_size=60).map(str.encode), st.booleans())
 def test_no_body_at_all_breaks_the_redactor(body, answer):
     redactor = Redactor([parse_rule("a=drop"), parse_rule("$.b[0]=mask")], b"")

@@ -16,6 +16,13 @@ _LOOK_SECONDS = 1.0
 _SAY_EVERY_SECONDS = 60.0
 
 
+def environment() -> dict[str, str]:
+    """Return the environment in which a child finds Mooring where this process found it, in code_paths too."""
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 class Drainer:
     """The drain of one spool. It ends by itself once no process writes to the spool and nothing is left in it.
 
@@ -49,14 +56,11 @@ class Drainer:
             self._say(f"no drain can be started now, it is tried again: {error}")
 
     def _start(self) -> None:
-        # The drain finds Mooring where this process found it, in a model's code_paths too.
-        package = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment(),
         )
 
     def finish(self, timeout: float) -> bool:

@@ -59,8 +59,11 @@ class Recorder:
         self.ledger.failed += not succeeded
         self._count(errors)
 
-    def record(self, exchanges: Sequence[Exchange]) -> None:
-        """Append finished exchanges, and the ledger as it is then, to the spool with one system call."""
+    def record(self, exchanges: Sequence[Exchange], *, redacted: bool = False) -> None:
+        """Append finished exchanges, and the ledger as it is then, to the spool with one system call.
+
+        They are redacted on their way, unless they have been; to do it twice would hash a hash.
+        """
         if not exchanges:
             return
         ledger, count = self.ledger, len(exchanges)
@@ -68,8 +71,10 @@ class Recorder:
         for exchange in exchanges:
             if not exchange.succeeded:
                 ledger.failed += 1
-            if exchange.errors or self._redactor is not None:
-                self._look_closer(exchange)
+            if self._redactor is not None and not redacted:
+                self._redactor(exchange)
+            if exchange.errors:
+                self._count(exchange.errors)
         frames = [encoded(exchange) for exchange in exchanges]
         if self._spooled > self._settings.spool_max_bytes and self._full():
             self._drop(count, "spool_full", f"{self._spool} holds --spool-max-bytes")
@@ -90,13 +95,21 @@ class Recorder:
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "spool_unwritable"
             self._drop(count, reason, error.strerror or str(error))
 
-    def record_shadows(self, exchanges: Sequence[Exchange]) -> None:
+    def give_up(self, exchange: Exchange) -> None:
+        """Count an exchange as dropped that could not be redacted before the end of this process."""
+        self.ledger.in_flight -= 1
+        self.leave_out(exchange.succeeded, exchange.errors)
+        dropped = self.ledger.dropped
+        dropped["not_redacted"] = dropped.get("not_redacted", 0) + 1
+        self.say("not stored: exchanges whose long bodies could not be redacted before the end of this process")
+
+    def record_shadows(self, exchanges: Sequence[Exchange], *, redacted: bool = False) -> None:
         """Append the shadow's answers to copies of requests; what there is no room for is dropped, and counted."""
         if not exchanges:
             return
         shadow, count = self.ledger.shadow, len(exchanges)
         for exchange in exchanges:
-            if self._redactor is not None:
+            if self._redactor is not None and not redacted:
                 self._redactor(exchange)
         if self._spooled <= self._settings.spool_max_bytes and (self._writer is not None or self._open()):
             shadow["stored"] = shadow.get("stored", 0) + count
@@ -193,11 +206,6 @@ class Recorder:
             segment_seconds=settings.segment_seconds,
             durable=settings.durability == "power",
         )
-
-    def _look_closer(self, exchange: Exchange) -> None:
-        if self._redactor is not None:
-            self._redactor(exchange)
-        self._count(exchange.errors)
 
     def _count(self, errors: Sequence[str]) -> None:
         for code in errors:

@@ -14,9 +14,15 @@ from typing import Any, NamedTuple
 from mooring.exchange import Exchange
 
 MASK = "***"
+EMPTIED = "unredactable"
+"""The code of an exchange with a body that could not be redacted, and so was emptied."""
 ACTIONS = ("drop", "hash", "mask")
 _ROWS = ("dataframe_records", "inputs", "instances")
+_TOLD_APART = frozenset({*_ROWS, "dataframe_split", "predictions"})
+"""Keys whose values are looked at in a way of their own."""
+_CONTAINERS = frozenset({list, dict})
 _OUTPUT = "prediction."
+_canonical = json.JSONEncoder(sort_keys=True).encode
 _PATH = re.compile(r"""\.([^.\[\]]+)|\[(\*|\d+|'[^']*'|"[^"]*")\]""")
 
 Change = Callable[[Any], Any]
@@ -95,8 +101,8 @@ class Redactor:
             body = self.body(getattr(exchange, name), content_type, answer=name == "response")
             setattr(exchange, name, body)
         except Exception:  # noqa: BLE001 - clients choose what stands here: it may cost the body, never the answer
-            if "unredactable" not in exchange.errors:
-                exchange.errors = [*exchange.errors, "unredactable"]
+            if EMPTIED not in exchange.errors:
+                exchange.errors = [*exchange.errors, EMPTIED]
             return False
         return True
 
@@ -123,13 +129,22 @@ class Redactor:
         return self._predictions(value) if answer else self._rows(value)  # as MLflow 1 answered
 
     def _walk(self, value: Any) -> Any:
-        """Return `value` with the named fields changed, as keys and as columns of tables."""
+        """Return `value`, which may be changed itself, with the named fields changed, as keys and as columns."""
         if isinstance(value, list):
-            return [self._walk(item) for item in value]
+            if not _is_plain(value):
+                value[:] = map(self._walk, value)  # in their place, since a list takes many times its bytes
+            return value
         if not isinstance(value, dict):
             return value
         if "columns" in value and "data" in value:
-            value = {**value, "data": self._table(value["columns"], value["data"])}
+            rows = self._table(value["columns"], value["data"])
+            others = {name: self._field(name, item) for name, item in value.items() if name != "data"}
+            changed = self._fields["data"](rows) if "data" in self._fields else rows
+            return {name: changed if name == "data" else others[name] for name in value}
+        if _is_plain(value.values()) and _TOLD_APART.isdisjoint(value):
+            for name in self._fields.keys() & value.keys():
+                value[name] = self._fields[name](value[name])
+            return value
         return {name: self._field(name, item) for name, item in value.items()}
 
     def _field(self, name: str, value: Any) -> Any:
@@ -142,7 +157,9 @@ class Redactor:
         if name == "dataframe_split" and not isinstance(value, dict):
             return self._rows(value)
         if name == "dataframe_split" and "data" in value and "columns" not in value:
-            return {**self._walk(value), "data": self._rows(value["data"])}
+            return {
+                key: self._rows(item) if key == "data" else self._field(key, item) for key, item in value.items()
+            }
         return self._walk(value)
 
     def _table(self, columns: Any, rows: Any) -> list[Any]:
@@ -154,8 +171,11 @@ class Redactor:
         changes = self._changes([str(name) for name in columns])
         if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
             raise Unredactable
+        places = _places(changes)
         return [
-            [change(cell) if change else self._walk(cell) for cell, change in zip(row, changes, strict=True)]
+            _changed(row, places)
+            if _is_plain(row)
+            else [change(cell) if change else self._walk(cell) for cell, change in zip(row, changes, strict=True)]
             for row in rows
         ]
 
@@ -197,6 +217,8 @@ class Redactor:
             return change(value) if change else value
         if change:
             return [change(item) for item in value]
+        if _is_plain(value):
+            return value
         return [self._prediction(item) for item in value]
 
     def _prediction(self, value: Any) -> Any:
@@ -212,6 +234,8 @@ class Redactor:
 
     def _places(self, row: Any, changes: dict[str, Change]) -> Any:
         if not isinstance(row, list):
+            return self._walk(row)
+        if not any(name.isdigit() for name in changes):
             return self._walk(row)
         return [changes[str(at)](cell) if str(at) in changes else self._walk(cell) for at, cell in enumerate(row)]
 
@@ -229,8 +253,8 @@ class Redactor:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(rows[0])
-        for row in filter(None, rows[1:]):
-            writer.writerow(change(cell) if change else cell for cell, change in zip(row, changes, strict=True))
+        places = _places(changes)
+        writer.writerows(_changed(row, places) for row in rows[1:] if row)
         return out.getvalue().encode()
 
 
@@ -249,15 +273,28 @@ def _at(value: Any, path: tuple[str, ...], change: Change) -> Any:
 def _is_matrix(rows: list[Any]) -> bool:
     """Whether a list's items are rows of single values, and not each one value."""
     width = len(rows[0]) if isinstance(rows[0], list) else 0
-    return width > 0 and all(
-        isinstance(row, list) and len(row) == width and not any(isinstance(cell, list | dict) for cell in row)
-        for row in rows
-    )
+    return width > 0 and all(isinstance(row, list) and len(row) == width and _is_plain(row) for row in rows)
+
+
+def _is_plain(values: Iterable[Any]) -> bool:
+    """Whether there is neither a list nor an object among values of JSON."""
+    return _CONTAINERS.isdisjoint(map(type, values))
+
+
+def _places(changes: list[Change | None]) -> list[tuple[int, Change]]:
+    return [(at, change) for at, change in enumerate(changes) if change is not None]
+
+
+def _changed(row: list[Any], places: list[tuple[int, Change]]) -> list[Any]:
+    """Change a row of single values where it is to be; most of it stays, so that is not copied."""
+    for at, change in places:
+        row[at] = change(row[at])
+    return row
 
 
 def _hashed(value: Any, key: bytes) -> str | None:
     """Return a keyed hash (BLAKE2b, RFC 7693): equal values hash alike; without the key nobody can try some."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    text = value if isinstance(value, str) else _canonical(value)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key[:64], digest_size=16).hexdigest()

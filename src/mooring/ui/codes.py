@@ -20,6 +20,7 @@ _CODES = {
     "disk_full": "The disk of the spool was full.",
     "spool_full": "The spool held --spool-max-bytes.",
     "spool_unwritable": "The spool could not be written.",
+    "not_redacted": "The process had to stop before it had redacted them.",
     "killed": "The process ended while they were in flight.",
 }
 

@@ -22,6 +22,7 @@ from mooring.capture.proxy.headers import (
 from mooring.capture.proxy.interfaces import Client, Connection, Target
 from mooring.capture.proxy.journal import Journal
 from mooring.capture.proxy.limits import limits
+from mooring.capture.proxy.redactions import Redactions
 from mooring.capture.proxy.states import deadlines
 from mooring.capture.proxy.tap import Budget, Tap, TapSettings, text
 from mooring.capture.recorder import Recorder
@@ -105,7 +106,8 @@ class Context:
         self.settings = settings
         self.recorder = recorder
         self.loop = loop
-        self.journal = Journal(recorder, settings.durability, loop)
+        self.redactions = Redactions(settings, loop)
+        self.journal = Journal(recorder, self.redactions, settings.durability, loop)
         self.say = Seldom(_SAY_EVERY_SECONDS)
         self.held = Budget(settings.max_held)
         self.aside = ThreadPoolExecutor(1)

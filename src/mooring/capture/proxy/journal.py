@@ -6,12 +6,15 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from mooring.capture.proxy.interfaces import Carried
+from mooring.capture.proxy.redactions import Redactions
 from mooring.capture.proxy.stats import BUCKETS, Stats
 from mooring.capture.proxy.tap import Tap
 from mooring.capture.recorder import Recorder
+from mooring.exchange import Exchange
 
 RECENT_BYTES: Final = 256 * 1024
 RECORDED_BYTES: Final = 2**20
@@ -33,10 +36,16 @@ class Watcher(Protocol):
 
 
 class Journal:
-    """Takes what has its answer, records it with all others of this turn of the loop, then lets the answers go."""
+    """Takes what has its answer, records it with all others of this turn of the loop, then lets the answers go.
 
-    def __init__(self, recorder: Recorder, durability: str, loop: asyncio.AbstractEventLoop) -> None:
+    What takes long to redact is recorded once it is redacted, and its answer waits for that alone.
+    """
+
+    def __init__(
+        self, recorder: Recorder, redactions: Redactions, durability: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.recorder = recorder
+        self._redactions = redactions
         self.watcher: Watcher | None = None
         self.recent: deque[Tap] | None = None
         """The last requests that were answered with success, where somebody wants to put them again."""
@@ -91,29 +100,54 @@ class Journal:
 
     def _record(self) -> None:
         done, self._done = self._done, []
+        now: list[Carried] = []
+        later: list[tuple[Carried, Exchange]] = []
         exchanges = []
         size = 0
         for at, carried in enumerate(done, 1):
             tap = carried.tap
             if tap is None:
+                now.append(carried)
                 continue
             self._count(tap)
             size += tap.size
             if self.recent is not None and tap.whole and len(tap.request) <= RECENT_BYTES:
                 self.recent.append(tap)
-            if tap.sampled:
-                exchanges.append(tap.exchange())
-            else:
+            if not tap.sampled:
                 self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)
+                now.append(carried)
+            elif self._redactions.needed(tap.size):
+                later.append((carried, tap.exchange()))
+            else:
+                exchanges.append(tap.exchange())
+                now.append(carried)
             if size > RECORDED_BYTES and at < len(done):  # a record is copied on its way, and takes its time
-                done, self._done = done[:at], done[at:]
+                self._done = done[at:]
                 self._loop.call_soon(self._record)
                 break
         if self._durability == "none":
-            self._release(done)
+            self._release(now)
             self.recorder.record(exchanges)
-            return
-        self.recorder.record(exchanges)
+            self._answer([carried for carried, _ in later])
+        else:
+            self.recorder.record(exchanges)
+            self._recorded(now)
+        for carried, exchange in later:
+            self._redactions.start(exchange, partial(self._redacted, carried, exchange))
+
+    def _redacted(self, carried: Carried, exchange: Exchange, redacted: Exchange | None) -> None:
+        """Record an exchange that was redacted aside, or count it as lost where it could not be."""
+        if redacted is None:
+            self.recorder.give_up(exchange)
+        else:
+            self.recorder.record([redacted], redacted=True)
+        if self._durability == "none":
+            self._pass_on(carried)
+        else:
+            self._recorded([carried])
+
+    def _recorded(self, done: list[Carried]) -> None:
+        """Let these answers go that were recorded, now or once they are synced."""
         if self._durability == "process":
             self._release(done)
             return
@@ -134,17 +168,22 @@ class Journal:
 
     def _release(self, done: list[Carried]) -> None:
         """Let the last bytes of these answers go, and copies of some requests to the shadow."""
+        self._answer(done)
+        for carried in done:
+            self._pass_on(carried)
+
+    def _answer(self, done: list[Carried]) -> None:
         for carried in done:
             try:
                 carried.release_answer()
             except Exception as error:  # noqa: BLE001 - nobody else's answer is to wait for it
                 self.recorder.say(f"an answer could not be sent: {error!r}")
-        for carried in done:
-            if carried.tap is not None:
-                self._pass_on(carried.tap)
 
-    def _pass_on(self, tap: Tap) -> None:
+    def _pass_on(self, carried: Carried) -> None:
         """Tell the watcher of an answered request, and send the shadow its copy; then forget it."""
+        tap = carried.tap
+        if tap is None:
+            return
         try:
             if self.watcher is not None:
                 self.watcher.answered(tap)

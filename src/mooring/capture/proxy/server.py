@@ -91,11 +91,13 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
     with suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_timeout):
             await context.clients_gone()
+            await context.redactions.finished()  # of clients that have left, too
     for open_client in list(context.clients):
         open_client.abort()
     for _ in range(3):  # what was aborted ends in the next turns
         await asyncio.sleep(0)
     proxy.journal.flush()
+    context.redactions.stop()
     sweeping.cancel()
     proxy.recorder.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mooring.capture.proxy.context import Context
@@ -10,6 +11,7 @@ from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.interfaces import Carried, Connection, Target
 from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE
 from mooring.capture.proxy.tap import Tap
+from mooring.exchange import Exchange
 
 MOST_WAITING: Final = 256
 MOST_BYTES: Final = 32 * 2**20
@@ -128,9 +130,25 @@ class Shadows:
         for copy in ended:
             if watcher is not None:
                 watcher.shadow(copy.own_tap, copy.live)
-        self._context.recorder.record_shadows([copy.own_tap.exchange() for copy in ended if copy.own_tap.sampled])
+        redactions = self._context.redactions
+        exchanges = []
         for copy in ended:
-            copy.own_tap.free()
+            tap = copy.own_tap
+            if tap.sampled and redactions.needed(tap.size):
+                redactions.start(tap.exchange(), partial(self._redacted, tap))
+                continue
+            if tap.sampled:
+                exchanges.append(tap.exchange())
+            tap.free()
+        self._context.recorder.record_shadows(exchanges)
+
+    def _redacted(self, tap: Tap, redacted: Exchange | None) -> None:
+        """Record a copy's answer that was redacted aside, unless it could not be."""
+        if redacted is None:
+            self._count_dropped()
+        else:
+            self._context.recorder.record_shadows([redacted], redacted=True)
+        tap.free()
 
     def _count_dropped(self) -> None:
         account = self._context.recorder.ledger.shadow
