@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.columns import as_floats, as_lengths, as_texts, is_number, is_text, plain
+from mooring.drift.columns import as_lengths, as_numbers, as_texts, is_number, is_text, own_type, plain
 from mooring.drift.grid import (
     MAX_CATEGORIES,
     CategoricalGrid,
@@ -228,10 +228,10 @@ def grid_of(
     column = plain(column)
     kind = kind or _kind(column, integer)
     if kind == "numeric":
-        numbers = as_floats(column)
+        numbers = as_numbers(column)
         if numbers is None:
             raise ValueError(f"{name} can't be numeric: it is {column.type}")
-        return numeric_grid(numbers)
+        return numeric_grid(numbers.astype(own_type(column), copy=False))
     if kind == "categorical":
         return _categorical(column, name)
     if kind == "timestamp":
@@ -274,11 +274,11 @@ def _categorical(column: pa.Array | pa.ChunkedArray, name: str) -> CategoricalGr
             names = ["false", "true"]
         numbers = None
     else:
-        values = as_floats(column)
+        values = as_numbers(column)
         if values is None:
             raise ValueError(f"{name} can't be categorical: it is {column.type}")
-        known: Floats = np.unique(values[~np.isnan(values)])
-        names, numbers = [category_text(float(value)) for value in known], known
+        known = np.unique(values[~np.isnan(values)].astype(own_type(column), copy=False))
+        names, numbers = [category_text(value) for value in known], known
     if len(names) > MAX_CATEGORIES:
         raise ValueError(
             f"{name} has {len(names)} values, more than the {MAX_CATEGORIES} that a category may have"

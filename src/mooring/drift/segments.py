@@ -100,7 +100,7 @@ def quartiles(feature: Feature) -> Floats | None:
         return None
     below = np.cumsum(values.counts)[:-1]  # how many values lie below each edge
     places = np.searchsorted(below, below[-1] * np.array([0.25, 0.5, 0.75]))
-    return np.unique(feature.grid.edges[np.minimum(places, len(feature.grid.edges) - 1)])
+    return np.unique(feature.grid.edges[np.minimum(places, len(feature.grid.edges) - 1)].astype(np.float64))
 
 
 def _names(cuts: Floats) -> list[str]:
