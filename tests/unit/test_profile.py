@@ -268,7 +268,7 @@ def test_profiles_and_baselines_come_back_from_bytes_as_they_were():
     ("damage", "says"),
     [
         (lambda data: data[: len(data) // 2], "damaged"),
-        (lambda data: data.replace(b"mooring-baseline 1", b"mooring-baseline 9", 1), "of format 9"),
+        (lambda data: data.replace(b"mooring-baseline 2", b"mooring-baseline 9", 1), "of format 9"),
         (lambda data: b"PAR1" + data, "no baseline"),
         (lambda data: b"", "no baseline"),
     ],

@@ -42,7 +42,8 @@ class NumericGrid(msgspec.Struct, frozen=True, tag="numeric", eq=False, omit_def
     its own for a value on which three or more fall. `steps` are those of the coarser cells on which the null
     distribution of the Kolmogorov-Smirnov distance is drawn; `ends` give each of the baseline's least and greatest
     values a cell, for that of the number of values out of range. `center` and `scale` are the baseline's mean and
-    standard deviation. `unit` is the power of two in which a profile keeps its sums, so that none overflows.
+    standard deviation. `unit` is the power of two in which a profile keeps its sums, so that none overflows. Where
+    `texts` the baseline's column was text, most of it numbers: there texts of numbers are numbers.
     """
 
     edges: Numbers
@@ -52,6 +53,7 @@ class NumericGrid(msgspec.Struct, frozen=True, tag="numeric", eq=False, omit_def
     center: float
     scale: float
     unit: float = 1.0
+    texts: bool = False
 
     @property
     def cells(self) -> int:
@@ -71,12 +73,17 @@ class NumericGrid(msgspec.Struct, frozen=True, tag="numeric", eq=False, omit_def
 class CategoricalGrid(msgspec.Struct, frozen=True, tag="categorical", eq=False):
     """A cell for each category of the baseline, in sorted order. Of `numbers` the categories are their texts.
 
+    Where `texts` the baseline's column was text, most of it numbers or truths: there such texts are these.
+
     >>> category_text(5.0), category_text(0.5)
     ('5', '0.5')
     """
 
     categories: list[str]
     numbers: Numbers | None = None
+    texts: bool | msgspec.UnsetType = (
+        msgspec.UNSET
+    )  # unset it is not written, and grids of before keep their digest
 
     @property
     def cells(self) -> int:

@@ -33,7 +33,16 @@ from mooring.drift.profile import (
     TimestampProfile,
     with_infinities,
 )
-from mooring.drift.statistics import FeatureNull, Statistic, by_identity, numeric_cells, outside_of
+from mooring.drift.statistics import (
+    FeatureNull,
+    Statistic,
+    by_identity,
+    is_empty,
+    lacking,
+    numeric_cells,
+    outside_of,
+    rows_of,
+)
 
 Severity = Literal["ok", "warning", "critical"]
 
@@ -270,7 +279,7 @@ class Family:
 def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 1) -> list[Result]:
     """Return the values of all measures that suit a feature; of merged windows only of those that alarm."""
     found: dict[str, float] = {}
-    references = {"null_rate": measures.null_rate(feature.profile.unusable, _rows(feature.profile))}
+    references = {"null_rate": measures.null_rate(lacking(feature, feature.profile), rows_of(feature.profile))}
     before, after = feature.profile.values, window.values
     match feature.grid:
         case NumericGrid():
@@ -291,12 +300,14 @@ def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 
             found = {
                 "hour_js": float(measures.js(before.hours, after.hours)),
                 "weekday_js": float(measures.js(before.weekdays, after.weekdays)),
-                "longest_gap": float(after.longest_gap()),
+                "longest_gap": float(after.longest_gap()) if after.values else math.nan,
             }
             references["longest_gap"] = float(before.longest_gap())
-    found["null_rate"] = measures.null_rate(window.unusable, _rows(window))
+    if is_empty(feature.profile):
+        found = dict.fromkeys(found, math.nan)
+    found["null_rate"] = measures.null_rate(lacking(feature, window), rows_of(window))
     if window.misfits:
-        found["type_change_rate"] = window.misfits / _rows(window)
+        found["type_change_rate"] = window.misfits / rows_of(window)
     return [
         Result(name, feature.role, feature.kind, measure, value, scale, references.get(measure))
         for measure, value in found.items()
@@ -356,13 +367,6 @@ def _of_cells(reference: Integers, current: Integers) -> dict[str, float]:
         "l_infinity": float(measures.l_infinity(reference, current)),
         "chi_square": float(measures.chi_square(reference, current)),
     }
-
-
-def _rows(profile: FeatureProfile) -> int:
-    values = profile.values
-    numbers = values.lengths if isinstance(values, TextProfile) else values
-    infinities = numbers.infinities if isinstance(numbers, NumericProfile) else 0
-    return profile.unusable + values.values + infinities
 
 
 def _increments(windows: Sequence[Profile], scales: Sequence[int]) -> list[Profile]:

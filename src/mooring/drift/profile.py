@@ -16,7 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.columns import as_floats, as_lengths, as_microseconds, as_numbers, filled, is_number, plain
+from mooring.drift.columns import (
+    as_floats,
+    as_lengths,
+    as_microseconds,
+    as_numbers,
+    filled,
+    is_number,
+    is_text,
+    plain,
+)
 from mooring.drift.counting import CategoryCounter, NumberCounter, least
 from mooring.drift.grid import (
     CategoricalGrid,
@@ -28,6 +37,7 @@ from mooring.drift.grid import (
     TextGrid,
     TimestampGrid,
 )
+from mooring.drift.loose import Cells, fitted, is_loose
 from mooring.drift.stored import encode
 
 _UNKNOWN_COLUMNS = 1000
@@ -341,8 +351,10 @@ def _add(
             feature.nulls += rows
             feature.absent += rows
             continue
-        column = plain(batch.column(places[name]))
+        column = batch.column(places[name])
         feature.nulls += column.null_count
+        column, odd = _fitting(column, grid)
+        feature.misfits += odd
         counter = counters.get(name)
         if counter is not None and misfits in places and _has_integers(grid) and is_number(column.type):
             column, exact = _exact(column, batch.column(places[misfits]), name)
@@ -357,6 +369,40 @@ def _add(
             found.unknown[name] = found.unknown.get(name, 0) + there
     if misfits is not None and misfits in places:
         _note_misfits(found, batch, misfits, grids)
+
+
+def _fitting(column: pa.Array | pa.ChunkedArray, grid: Grid) -> tuple[pa.Array | pa.ChunkedArray, int]:
+    """Return a column of the kind that a grid is for, and how many cells are left out as they are of another.
+
+    Only of columns that are text because of odd cells these are told apart; of others all cells are of one type.
+    """
+    loose = is_loose(column)
+    if not loose and not (_of_texts(grid) and is_text(column.type)):
+        return plain(column), 0
+    wanted = cells_of(grid)
+    if wanted is None:
+        return plain(column), 0
+    fit, odd = fitted(column, wanted)
+    return plain(fit), odd
+
+
+def _of_texts(grid: Grid) -> bool:
+    return isinstance(grid, NumericGrid | CategoricalGrid) and grid.texts is True
+
+
+def cells_of(grid: Grid) -> Cells | None:
+    """Return what cells a grid is for; None where it is for any."""
+    match grid:
+        case NumericGrid():
+            return "numbers"
+        case CategoricalGrid(categories=names, numbers=numbers):
+            return "numbers" if numbers is not None else "booleans" if names == ["false", "true"] else "texts"
+        case TimestampGrid():
+            return "moments"
+        case TextGrid():
+            return "texts"
+        case OtherGrid():
+            return None
 
 
 def _add_values(

@@ -189,6 +189,23 @@ def outside_of(numbers: NumericProfile, baseline: NumericProfile) -> int:
     return int(numbers.counts[0]) + int(numbers.counts[-1]) + infinities
 
 
+def rows_of(profile: FeatureProfile) -> int:
+    """Return of how many rows a feature's profile is."""
+    values = profile.values.lengths if isinstance(profile.values, TextProfile) else profile.values
+    infinities = values.infinities if isinstance(values, NumericProfile) else 0
+    return profile.unusable + values.values + infinities
+
+
+def is_empty(profile: FeatureProfile) -> bool:
+    """Whether a feature has no value at all."""
+    return rows_of(profile) == profile.unusable
+
+
+def lacking(feature: Feature, window: FeatureProfile) -> int:
+    """Return how many rows have no usable value. Where the baseline has none, values of any type are some."""
+    return window.unusable - (window.misfits if is_empty(feature.profile) else 0)
+
+
 def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.random.Generator) -> Cells:
     """Return the counts of a feature, and the measures that are drawn of it."""
     profiles = [feature.profile, *windows]
@@ -216,8 +233,13 @@ def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.ran
             taken = {"js": _values(_js), "new_category_rate": _values(_new_rate)}
         case _:
             counts = [np.array([one.values.values]) for one in profiles]
+    if is_empty(feature.profile):
+        taken = {}  # there is nothing to compare with, but values where there were none
+        counts = [np.array([rows_of(one) - lacking(feature, one)]) for one in profiles]
     taken["null_rate"] = _null_difference
-    filled = [np.concatenate(([one.unusable], count)) for one, count in zip(profiles, counts, strict=True)]
+    filled = [
+        np.concatenate(([lacking(feature, one)], count)) for one, count in zip(profiles, counts, strict=True)
+    ]
     return Cells(filled[0], filled[1:], taken)
 
 

@@ -57,7 +57,7 @@ def number(value: float, digits: int = 4) -> str:
     ('1235', '0.01235', '0.012', '3', '2.5 × 10⁶')
     """
     if not math.isfinite(value):
-        return "none" if math.isnan(value) else "∞" if value > 0 else "−∞"
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
     if 1e-4 <= abs(value) < 1e5:
@@ -75,6 +75,8 @@ def percent(share: float) -> str:
     >>> [percent(share).replace(_NBSP, " ") for share in (0.0, 0.0001, 0.0312, 0.456, 0.9999, 1.0)]
     ['0 %', '<0.1 %', '3.1 %', '46 %', '>99.9 %', '100 %']
     """
+    if math.isnan(share):
+        return "–"
     if share <= 0:
         return f"0{_NBSP}%"
     if share < 0.0005:
