@@ -13,9 +13,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring.cli import main
 from mooring.comparison import Comparison, baseline, compare
 from mooring.drift.baseline import Baseline, make, profile_from_bytes
 from mooring.drift.columns import Column
@@ -342,3 +344,11 @@ def test_what_an_earlier_version_wrote_is_read_and_goes_on() -> None:
     assert found["infinite", "ks"] < 0.2
     moved = {**rows, "number": random.normal(5, 1, 2)}
     assert profile_of(moved, Baseline.from_bytes(made.to_bytes())).digest == made.digest
+
+
+def test_the_command_line_says_what_a_csv_is_not(tmp_path) -> None:
+    reference = csv(tmp_path, "a", numbers(30, seed=1, rows=3000))
+    other = csv(tmp_path, "b", numbers(30, "caf\u00e9"), encoding="latin-1")
+    found = CliRunner().invoke(main, ["compare", str(reference), str(other)])
+    assert found.exit_code == 0
+    assert found.stderr.startswith(f"Warning: {other} is not all in UTF-8")
