@@ -352,3 +352,11 @@ def test_the_command_line_says_what_a_csv_is_not(tmp_path) -> None:
     found = CliRunner().invoke(main, ["compare", str(reference), str(other)])
     assert found.exit_code == 0
     assert found.stderr.startswith(f"Warning: {other} is not all in UTF-8")
+
+
+def test_segments_are_of_the_precision_of_the_whole() -> None:
+    values = np.random.default_rng(0).choice(FEW, 400)
+    made = baseline({"x": values, "c": ["a", "b"] * 200}, singles=["x"], segments=["c"])
+    for part in made.segments["c"].values():
+        assert part.grids["x"].edges.dtype == np.float32
+        assert profile_of({"x": values, "c": ["a"] * 400}, part).features["x"].values.counts.sum() == 400

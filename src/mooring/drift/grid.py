@@ -122,6 +122,12 @@ def category_text(value: Any) -> str:
     return str(value) if isinstance(value, np.float32) else repr(whole)
 
 
+def is_single(grid: Grid) -> bool:
+    """Whether a grid's numbers are compared as float32."""
+    numbers = grid.edges if isinstance(grid, NumericGrid) else getattr(grid, "numbers", None)
+    return numbers is not None and numbers.dtype == np.float32
+
+
 def following(values: Numbers) -> Numbers:
     """Return the next greater value of the same type; of the greatest one itself, or infinity.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mooring.drift.baseline import Baseline, Feature, make
 from mooring.drift.columns import Column, as_texts, plain
-from mooring.drift.grid import Floats, NumericGrid, category_text
+from mooring.drift.grid import Floats, NumericGrid, category_text, is_single
 from mooring.drift.profile import NumericProfile
 
 MOST = 20
@@ -86,6 +86,7 @@ def baselines_of(
                 {name: column.filter(rows) for name, column in columns.items()},
                 roles={name: one.role for name, one in whole.features.items()},
                 kinds={name: one.kind for name, one in whole.features.items()},
+                singles=[name for name, one in whole.features.items() if is_single(one.grid)],
                 importance={
                     name: one.importance for name, one in whole.features.items() if one.importance is not None
                 },
