@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring.capture.in_process import as_response
 from mooring.cli import main
 from mooring.comparison import Comparison, baseline, compare
 from mooring.drift.baseline import Baseline, make, profile_from_bytes
@@ -360,3 +361,13 @@ def test_segments_are_of_the_precision_of_the_whole() -> None:
     for part in made.segments["c"].values():
         assert part.grids["x"].edges.dtype == np.float32
         assert profile_of({"x": values, "c": ["a"] * 400}, part).features["x"].values.counts.sum() == 400
+
+
+def test_predictions_of_the_same_name_are_logged_as_the_server_answers_them_without_a_warning() -> None:
+    frame = pd.DataFrame([[1, 2.5, "a"], [3, None, "b"]], columns=["p", "p", "q"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answered = frame.to_dict(orient="records")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert repr(as_response(frame)) == repr({"predictions": answered})
