@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mooring.drift.columns import (
     as_floats,
@@ -357,11 +359,10 @@ def _add(
         feature.misfits += odd
         counter = counters.get(name)
         if counter is not None and misfits in places and _has_integers(grid) and is_number(column.type):
-            column, exact = _exact(column, batch.column(places[misfits]), name)
-            for value in exact:
-                _add_values(
-                    feature, pa.array([value], pa.int64() if value < 2**63 else pa.uint64()), grid, counter
-                )
+            column, exact = _exact(column, batch.column(places[misfits]), name, grids)
+            for few, kind in (([one for one in exact if one < 2**63], pa.int64()),
+                              ([one for one in exact if one >= 2**63], pa.uint64())):  # fmt: skip
+                _add_values(feature, pa.array(few, kind), grid, counter)
         feature.misfits += _add_values(feature, column, grid, counter)
     for name in places.keys() - grids.keys() - {request_rows, misfits}:
         there = filled(batch.column(places[name]))
@@ -437,34 +438,43 @@ def _note_misfits(
     found: Profile, batch: pa.RecordBatch | pa.Table, misfits: str, grids: Mapping[str, Grid]
 ) -> None:
     """Note the values that did not fit. Where the row has one all the same, it was cast or rounded, and counts."""
-    texts = batch.column(misfits)
-    there = set(batch.schema.names)
-    for row in np.flatnonzero(pc.is_valid(texts).to_numpy(zero_copy_only=False)).tolist():
-        for part, values in json.loads(texts[row].as_py()).items():
-            for name in values:
-                known = f"{part}.{name}" if f"{part}.{name}" in grids else name
-                feature = found.features.get(known)
-                if feature is None:
-                    if name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
-                        found.unknown[name] = found.unknown.get(name, 0) + 1
-                elif known not in there or not batch.column(known)[row].is_valid:
-                    feature.nulls -= 1
-                    feature.misfits += 1
+    there: dict[str, NDArray[np.bool_]] = {}
+    names = set(batch.schema.names)
+    for row, known, _ in _misfits_in(batch.column(misfits), grids):
+        feature = found.features.get(known)
+        if feature is None:
+            if known in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
+                found.unknown[known] = found.unknown.get(known, 0) + 1
+            continue
+        if known in names and known not in there:
+            there[known] = np.asarray(pc.is_valid(batch.column(known)), bool)
+        if known not in there or not there[known][row]:
+            feature.nulls -= 1
+            feature.misfits += 1
+
+
+def _misfits_in(texts: pa.Array | pa.ChunkedArray, grids: Mapping[str, Grid]) -> Iterator[tuple[int, str, Any]]:
+    """Yield the misfits of a column of JSON texts: the row, the feature's name, the value."""
+    rows = np.flatnonzero(np.asarray(pc.is_valid(texts), bool)).tolist()
+    for row, text in zip(rows, pc.drop_null(texts).to_pylist(), strict=True):
+        for part, values in json.loads(text).items():
+            for name, value in values.items():
+                yield row, f"{part}.{name}" if f"{part}.{name}" in grids else name, value
 
 
 def _exact(
-    column: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, name: str
+    column: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, name: str, grids: Mapping[str, Grid]
 ) -> tuple[pa.Array | pa.ChunkedArray, list[int]]:
     """Return a column of floats without the values that were integers no float has, and these as they were."""
+    there = np.asarray(pc.is_valid(column), bool)
+    exact = {
+        row: value
+        for row, known, value in _misfits_in(texts, grids)
+        if known == name and type(value) is int and -(2**63) <= value < 2**64 and there[row]
+    }
     rounded = np.zeros(len(column), bool)
-    whole: list[int] = []
-    for row in np.flatnonzero(pc.is_valid(texts).to_numpy(zero_copy_only=False)).tolist():
-        for part, values in json.loads(texts[row].as_py()).items():
-            value = values.get(f"{name}".removeprefix(f"{part}."))
-            if type(value) is int and -(2**63) <= value < 2**64 and column[row].is_valid:
-                rounded[row] = True
-                whole.append(value)
-    return (column.filter(pa.array(~rounded)), whole) if whole else (column, whole)
+    rounded[list(exact)] = True
+    return (column.filter(pa.array(~rounded)), list(exact.values())) if exact else (column, [])
 
 
 def _no_values(grid: Grid) -> Values:
