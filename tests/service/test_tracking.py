@@ -13,13 +13,16 @@ import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
 from mlflow_store import new_store
 from mooring.demo.processes import running
+from mooring.monitor.baselines import log_baseline
 from mooring.monitor.schema import Verdict, Window
 from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
-from mooring.registry import log_baseline_artifact
+from mooring.registry import log_baseline_artifact, single_floats
 from ports import reserved_port
 from waiting import PATIENCE, wait_for
 
@@ -303,3 +306,22 @@ def test_a_store_that_is_not_there_is_said_and_not_made(tmp_path, monkeypatch):
 def test_importing_it_imports_no_mlflow():
     code = "import sys, mooring.monitor.tracking; print('mlflow' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_a_baseline_takes_the_precision_from_the_signature_of_the_runs_model(uri):
+    class Sum(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            return model_input.sum(axis=1)
+
+    signature = ModelSignature(
+        Schema([ColSpec("float", "single"), ColSpec("double", "double")]), Schema([ColSpec("float", "sum")])
+    )
+    data = {"single": [0.1, 0.2, 0.7] * 50, "double": [0.1, 0.2, 0.7] * 50}
+    with mlflow.start_run() as run:
+        assert single_floats(run_id=run.info.run_id) == []
+        made = log_baseline(data, predictions=[0.2, 0.4, 1.4] * 50)
+        assert {made.grids[name].edges.dtype.name for name in made.grids} == {"float64"}
+        mlflow.pyfunc.log_model(name="model", python_model=Sum(), signature=signature)
+        made = log_baseline(data, predictions=[0.2, 0.4, 1.4] * 50)
+    kinds = {name: made.grids[name].edges.dtype.name for name in made.grids}
+    assert kinds == {"single": "float32", "double": "float64", "prediction": "float32"}

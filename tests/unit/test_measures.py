@@ -280,6 +280,9 @@ def test_ks_and_wasserstein_are_within_a_thousandth_of_exact(shape, size, change
 def test_distances_are_those_of_their_definitions(pairs):
     a, b = np.array(pairs, float).T
     for measure in (measures.psi, measures.js, measures.hellinger, measures.ks, measures.total_variation):
+        if not a.sum() or not b.sum():
+            assert np.isnan(measure(a, b))
+            continue
         assert measure(a, a) == pytest.approx(0, abs=1e-7)
         assert measure(a, b) == pytest.approx(measure(b, a), abs=1e-12)
         assert measure(a, b) >= 0
@@ -289,8 +292,6 @@ def test_distances_are_those_of_their_definitions(pairs):
         if either.sum() > 1:
             exact = stats.chi2_contingency([a[either], b[either]], correction=False).statistic
             assert measures.chi_square(a, b) == pytest.approx(exact, rel=1e-9, abs=1e-9)
-    else:
-        assert measures.js(a, b) == measures.psi(a, b) == measures.ks(a, b) == 0
 
 
 def test_many_windows_are_measured_at_once():

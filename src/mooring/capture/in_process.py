@@ -173,7 +173,9 @@ def as_response(predictions: Any) -> Any:
     if isinstance(predictions, pd.Series):
         predictions = predictions.to_frame()
     if isinstance(predictions, pd.DataFrame):
-        return {"predictions": predictions.to_dict(orient="records")}
+        split = predictions.to_dict(orient="split")
+        # Of names that are the same a record has the last; with orient="records" pandas would warn of it, too.
+        return {"predictions": [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]}
     return {"predictions": predictions}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mooring.cli.monitor import explained
-from mooring.cli.output import CONTEXT, placed, show
+from mooring.cli.output import CONTEXT, placed, show, warned
 from mooring.config import SettingError, StatePlace
 
 
@@ -51,7 +51,7 @@ def build(
         raise SettingError("--model is missing: say which model the baseline is of")
     if (data is None) == (from_log is None):
         raise SettingError("give either --data FILE or --from-log START..END")
-    with explained():
+    with explained(), warned():
         try:
             kinds = building.kinds_of(kind)
             if data is not None:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mooring.cli.output import CONTEXT
+from mooring.cli.output import CONTEXT, warned
 
 
 @click.command(context_settings=CONTEXT)
@@ -61,18 +61,19 @@ def compare(
     from mooring.monitor.judging import thresholds_of
 
     try:
-        found = run(
-            reference,
-            current,
-            columns=columns or None,
-            kinds=kinds_of(kind),
-            label=label,
-            budget=budget,
-            floors=floors,
-            thresholds=thresholds_of(threshold),
-            min_rows=min_rows,
-            seed=seed,
-        )
+        with warned():
+            found = run(
+                reference,
+                current,
+                columns=columns or None,
+                kinds=kinds_of(kind),
+                label=label,
+                budget=budget,
+                floors=floors,
+                thresholds=thresholds_of(threshold),
+                min_rows=min_rows,
+                seed=seed,
+            )
         if html:
             Path(html).write_text(found.to_html(), encoding="utf-8")
     except (ValueError, OSError) as error:

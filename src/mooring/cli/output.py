@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import click
 import msgspec
 
 from mooring.config import StatePlace, load
@@ -67,3 +70,12 @@ def _narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> li
     for place in sorted(range(len(found)), key=lambda at: least[at] - widths[at]):
         found[place] -= max(0, min(found[place] - least[place], sum(found) - available))
     return found
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Say warnings of data that is read as they are worded, on standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+        yield

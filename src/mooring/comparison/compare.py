@@ -122,6 +122,7 @@ def baseline(
     importance: Mapping[str, float] | None = None,
     columns: Sequence[str] | None = None,
     integers: Collection[str] = (),
+    singles: Collection[str] = (),
     evaluation: Evaluation | None = None,
     segments: Sequence[str] = (),
 ) -> Baseline:
@@ -146,6 +147,8 @@ def baseline(
         Only these of the inputs.
     integers
         Columns of floats that hold integers.
+    singles
+        Columns that the model gets as float32: they are compared at that precision, as are columns of that type.
     evaluation
         Labels of rows that the model did not see in training, and its predictions of them: how well it does, which
         the monitor judges its performance against. Without, it is the training data's own labels and predictions,
@@ -180,7 +183,7 @@ def baseline(
             rows[name] = len(column)
             yield name, column
 
-    made = make(every(), roles=roles, kinds=kinds, integers=integers, importance=importance)
+    made = make(every(), roles=roles, kinds=kinds, integers=integers, singles=singles, importance=importance)
     if len(set(rows.values())) > 1:
         raise ValueError(f"the columns are not of one length: {', '.join(f'{n}: {c}' for n, c in rows.items())}")
     for name in [*(kinds or {}), *(importance or {})]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from mooring.drift.baseline import Feature, HeldOut
+from mooring.drift.columns import plain
 from mooring.drift.segments import segments_of
 from mooring.performance.judge import LEAST_ROWS, held_out
 from mooring.performance.measures import scored_of
@@ -18,7 +19,7 @@ IN_SAMPLE = "in-sample: the training data's own rows, which the model has seen"
 
 def held_out_of(labels: pa.ChunkedArray, outputs: Mapping[str, pa.ChunkedArray], about: str = HELD_OUT) -> HeldOut:
     """Return how well predictions fit labels. Raises ValueError where they can't be compared, or are too few."""
-    scored = scored_of(labels, dict(outputs))
+    scored = scored_of(plain(labels), {name: plain(column) for name, column in outputs.items()})
     if scored.rows < LEAST_ROWS:
         raise UnscorableError(f"{scored.rows} rows with label and prediction are too few: it takes {LEAST_ROWS}")
     return held_out(scored, about)

@@ -10,7 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.columns import as_floats, as_lengths, as_texts, is_number, is_text, plain
+from mooring.drift.columns import (
+    as_lengths,
+    as_microseconds,
+    as_numbers,
+    as_texts,
+    is_number,
+    is_text,
+    own_type,
+    plain,
+)
 from mooring.drift.grid import (
     MAX_CATEGORIES,
     CategoricalGrid,
@@ -24,11 +33,13 @@ from mooring.drift.grid import (
     category_text,
     numeric_grid,
 )
+from mooring.drift.loose import Cells, fitted, is_loose, majority
 from mooring.drift.profile import FeatureProfile, Profile, grids_digest, profile
 from mooring.drift.stored import dump, load, part
 
 Role = Literal["input", "output", "label"]
-FORMAT = 1
+FORMAT, SINCE = 2, 1
+"""The format that is written, and the earliest one that is read. 1 knew neither signs of infinities nor units."""
 FEW_VALUES = 20
 _ROWS_A_VALUE = 5
 _FEW_TEXTS = 50
@@ -111,7 +122,7 @@ class Baseline(msgspec.Struct):
     @staticmethod
     def from_bytes(data: bytes) -> Baseline:
         """Return what was written. Raises FormatError where that is damaged or of another version."""
-        return load(data, Baseline, "baseline", FORMAT)
+        return load(data, Baseline, "baseline", FORMAT, SINCE)
 
 
 def profile_to_bytes(found: Profile) -> bytes:
@@ -121,7 +132,7 @@ def profile_to_bytes(found: Profile) -> bytes:
 
 def profile_from_bytes(data: bytes) -> Profile:
     """Return a profile that was written. Raises FormatError where that is damaged or of another version."""
-    return load(data, Profile, "profile", FORMAT)
+    return load(data, Profile, "profile", FORMAT, SINCE)
 
 
 class BaselineParts(msgspec.Struct):
@@ -141,7 +152,7 @@ class BaselineParts(msgspec.Struct):
         >>> list(parts.features), parts.feature("x").profile.nulls, parts.feature("y")
         (['x', 'c'], 1, None)
         """
-        return load(data, BaselineParts, "baseline", FORMAT)
+        return load(data, BaselineParts, "baseline", FORMAT, SINCE)
 
     def feature(self, name: str) -> Feature | None:
         """Return a feature, if it has it. Raises FormatError."""
@@ -157,7 +168,7 @@ class ProfileParts(msgspec.Struct):
     @staticmethod
     def from_bytes(data: bytes) -> ProfileParts:
         """Return the parts of what `profile_to_bytes` wrote. Raises FormatError as `profile_from_bytes` does."""
-        return load(data, ProfileParts, "profile", FORMAT)
+        return load(data, ProfileParts, "profile", FORMAT, SINCE)
 
     def feature(self, name: str) -> FeatureProfile | None:
         """Return a feature's profile, if it has it. Raises FormatError."""
@@ -170,6 +181,7 @@ def make(
     roles: Mapping[str, Role] | None = None,
     kinds: Mapping[str, Kind] | None = None,
     integers: Iterable[str] = (),
+    singles: Iterable[str] = (),
     importance: Mapping[str, float] | None = None,
     about: Mapping[str, str] | None = None,
 ) -> Baseline:
@@ -185,6 +197,9 @@ def make(
         What a column is, where that is not to be found out.
     integers
         Columns of floats that hold integers, as the model's signature tells.
+    singles
+        Columns that the model gets as float32, as its signature tells: they are compared at that precision. So are
+        columns of that type.
     importance
         How much the model heeds a feature, in any unit.
 
@@ -192,9 +207,10 @@ def make(
     for a kind that does not suit its column.
     """
     roles, kinds, importance = roles or {}, kinds or {}, importance or {}
+    integers, singles = set(integers), set(singles)
     features, rows = {}, 0
     for name, column in columns.items() if isinstance(columns, Mapping) else columns:
-        grid = grid_of(column, kinds.get(name), name, name in set(integers))
+        grid = grid_of(column, kinds.get(name), name, name in integers, name in singles)
         [found] = profile([pa.table({"x": column})], {"x": grid}).features.values()
         features[name] = Feature(grid, found, roles.get(name, "input"), importance.get(name))
         rows = len(column)
@@ -218,23 +234,34 @@ def kind_of(grid: Grid) -> Kind:
 
 
 def grid_of(
-    column: pa.Array | pa.ChunkedArray, kind: Kind | None = None, name: str = "it", integer: bool = False
+    column: pa.Array | pa.ChunkedArray,
+    kind: Kind | None = None,
+    name: str = "it",
+    integer: bool = False,
+    single: bool = False,
 ) -> Grid:
     """Return the grid of a baseline's column; what kind it is is found out unless given.
+
+    Of a column of text that is `loose` it is the kind of most cells. A column of nulls without a type is `other`.
 
     >>> kind_of(grid_of(pa.array([1, 2] * 50))), kind_of(grid_of(pa.array([1, 2] * 50), "numeric"))
     ('categorical', 'numeric')
     """
+    if is_loose(column) or (kind in ("numeric", "timestamp") and is_text(column.type)):
+        return _of_cells(column, kind, name, single)
     column = plain(column)
     kind = kind or _kind(column, integer)
     if kind == "numeric":
-        numbers = as_floats(column)
+        numbers = as_numbers(column)
         if numbers is None:
             raise ValueError(f"{name} can't be numeric: it is {column.type}")
-        return numeric_grid(numbers)
+        with np.errstate(over="ignore"):
+            return numeric_grid(numbers.astype(np.float32 if single else own_type(column), copy=False))
     if kind == "categorical":
-        return _categorical(column, name)
+        return _categorical(column, name, single)
     if kind == "timestamp":
+        if as_microseconds(column) is None:
+            raise ValueError(f"{name} can't be timestamp: it is {column.type}")
         return TimestampGrid()
     if kind == "text":
         lengths = as_lengths(column)
@@ -242,6 +269,22 @@ def grid_of(
             raise ValueError(f"{name} can't be text: it is {column.type}")
         return TextGrid(numeric_grid(lengths))
     return OtherGrid()
+
+
+def _of_cells(column: pa.Array | pa.ChunkedArray, kind: Kind | None, name: str, single: bool) -> Grid:
+    """Return the grid of a column of text, of the kind that is given or that most of its cells have."""
+    most, integer = majority(column)
+    wanted: Cells = {"numeric": "numbers", "timestamp": "moments", "text": "texts"}.get(kind or "", most)  # type: ignore[assignment]
+    cells, odd = fitted(column, wanted)
+    if kind in ("numeric", "timestamp") and odd and len(cells) == cells.null_count:
+        raise ValueError(f"{name} can't be {kind}: it is text, and no cell of it is one of the {wanted}")
+    if wanted == "booleans" and kind is None:
+        kind = "categorical"
+    names = ["false", "true"] if wanted == "booleans" else None
+    grid = CategoricalGrid(names) if names else grid_of(plain(cells), kind, name, integer, single)
+    if wanted in ("numbers", "booleans") and isinstance(grid, NumericGrid | CategoricalGrid):
+        return msgspec.structs.replace(grid, texts=True)
+    return grid
 
 
 def _kind(column: pa.Array | pa.ChunkedArray, integer: bool) -> Kind:
@@ -256,14 +299,14 @@ def _kind(column: pa.Array | pa.ChunkedArray, integer: bool) -> Kind:
     if pa.types.is_integer(kind) or (integer and is_number(kind)):
         distinct = len(pc.unique(column).drop_null())
         return "categorical" if distinct <= min(FEW_VALUES, filled / _ROWS_A_VALUE) else "numeric"
-    if is_number(kind) or pa.types.is_null(kind):
+    if is_number(kind):
         return "numeric"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "timestamp"
     return "other"
 
 
-def _categorical(column: pa.Array | pa.ChunkedArray, name: str) -> CategoricalGrid:
+def _categorical(column: pa.Array | pa.ChunkedArray, name: str, single: bool) -> CategoricalGrid:
     texts = as_texts(column)
     if texts is not None:
         found = pc.unique(texts)
@@ -274,11 +317,12 @@ def _categorical(column: pa.Array | pa.ChunkedArray, name: str) -> CategoricalGr
             names = ["false", "true"]
         numbers = None
     else:
-        values = as_floats(column)
+        values = as_numbers(column)
         if values is None:
             raise ValueError(f"{name} can't be categorical: it is {column.type}")
-        known: Floats = np.unique(values[~np.isnan(values)])
-        names, numbers = [category_text(float(value)) for value in known], known
+        kind = np.float32 if single else own_type(column)
+        known = np.unique(values[~np.isnan(values)].astype(kind, copy=False))
+        names, numbers = [category_text(value) for value in known], known
     if len(names) > MAX_CATEGORIES:
         raise ValueError(
             f"{name} has {len(names)} values, more than the {MAX_CATEGORIES} that a category may have"

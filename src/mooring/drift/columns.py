@@ -9,15 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.grid import Floats, Integers
+from mooring.drift.grid import Floats, Integers, Numbers
 
 Column: TypeAlias = "pa.Array | pa.ChunkedArray"
+
+_EXACT = 2**53  # up to here float64 has every integer
 
 
 def plain(column: Column) -> Column:
     """Return a column in the plainest encoding of its values: without run-ends, views, extensions.
 
-    Dictionaries stay where their values are texts, as counting these is fast.
+    Dictionaries stay where their values are texts, as counting these is fast; others are decoded.
     """
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -25,7 +27,9 @@ def plain(column: Column) -> Column:
     if pa.types.is_run_end_encoded(kind):
         return plain(_each_chunk(column, pc.run_end_decode, kind.value_type))
     if pa.types.is_dictionary(kind) and not _is_plain_text(kind.value_type):
-        return plain(column.cast(kind.value_type))
+        if pa.types.is_string_view(kind.value_type):
+            return _each_chunk(column, _plain_dictionary, pa.dictionary(kind.index_type, pa.large_string()))
+        return plain(_each_chunk(column, _decoded, kind.value_type))
     if pa.types.is_string_view(kind):
         return column.cast(pa.large_string())
     return column
@@ -46,6 +50,39 @@ def is_text(kind: pa.DataType) -> bool:
 def is_number(kind: pa.DataType) -> bool:
     """Whether an Arrow type is a number."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def as_numbers(column: Column) -> Numbers | None:
+    """Return a column's numbers without nulls as `as_floats`, but integers of 64 bits as they are.
+
+    >>> as_numbers(pa.array([2**60 + 1, None]))
+    array([1152921504606846977])
+    """
+    column = plain(column)
+    if not (pa.types.is_int64(column.type) or pa.types.is_uint64(column.type)):
+        return as_floats(column)
+    numbers: Numbers = (column.drop_null() if column.null_count else column).to_numpy()
+    return numbers
+
+
+def own_type(column: Column) -> np.dtype[np.generic]:
+    """Return the type that a column's numbers are compared in: that of the fewest bits that tells them apart.
+
+    That is float64, but for columns of float32, and for integers that float64 can't tell apart.
+
+    >>> own_type(pa.array([1, 2])), own_type(pa.array([2**60])), own_type(pa.array([1], pa.float32()))
+    (dtype('float64'), dtype('int64'), dtype('float32'))
+    """
+    kind = plain(column).type
+    if pa.types.is_float32(kind):
+        return np.dtype(np.float32)
+    numbers = as_numbers(column)
+    if numbers is None or numbers.dtype.kind == "f" or not len(numbers):
+        return np.dtype(np.float64)
+    low, high = int(numbers.min()), int(numbers.max())
+    if max(-low, high) <= _EXACT:
+        return np.dtype(np.float64)
+    return np.dtype(np.int64 if high < 2**63 else np.uint64)
 
 
 def as_floats(column: Column) -> Floats | None:
@@ -102,6 +139,15 @@ def as_microseconds(column: Column) -> Integers | None:
 
 def _is_plain_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _plain_dictionary(chunk: pa.DictionaryArray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.large_string()))
+
+
+def _decoded(chunk: pa.DictionaryArray) -> pa.Array:
+    """Return the values of a dictionary, which Arrow casts of some types only."""
+    return chunk.dictionary.take(chunk.indices)
 
 
 def _each_chunk(column: Column, change: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> Column:

@@ -14,9 +14,19 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from mooring.drift.columns import Column, as_floats, as_texts, filled
-from mooring.drift.grid import CategoricalGrid, Floats, Integers, NumericGrid, category_text
+from mooring.drift.columns import Column, as_numbers, as_texts, filled
+from mooring.drift.grid import (
+    CategoricalGrid,
+    Floats,
+    Integers,
+    Numbers,
+    NumericGrid,
+    category_text,
+    distances,
+    single,
+)
 
 NEW_CATEGORIES = 1000
 
@@ -25,23 +35,26 @@ _BLOCK = 65_536
 _PART = 16_384  # what stays in the processor's nearest cache
 _LONG = 16_384
 _REACH = 2.0
+_LEAST_SQUARES, _MOST_SQUARES = 1e-200, 1e200
 
 
 class NumberCounter:
-    """Counts of the finite values in the cells of a grid, with what else a profile keeps of them.
+    """Counts of the values in the cells of a grid, with what else a profile keeps of them.
 
-    Moments are about the grid's center. `low` and `high` are the sums of the values in the two open cells.
+    Moments are about the grid's center. `low` and `high` are the sums of the values' positions in the two open
+    cells. All sums are in the grid's unit. Of the infinities `minus` are negative.
 
     >>> from mooring.drift.grid import numeric_grid
     >>> counter = NumberCounter(numeric_grid(np.array([1.0, 2.0, 4.0])))
     >>> counter.add(np.array([2.0, 9.0, np.nan, -np.inf]))
-    >>> int(counter.counts().sum()), counter.nans, counter.infinities, counter.maximum, counter.high
-    (2, 1, 1, 9.0, 9.0)
+    >>> int(counter.counts().sum()), counter.nans, counter.infinities, counter.minus, counter.maximum
+    (2, 1, 1, 1, 9.0)
     """
 
     def __init__(self, grid: NumericGrid) -> None:
         self.nans = 0
         self.infinities = 0
+        self.minus = 0
         self.total = 0.0
         self.squares = 0.0
         self.minimum = math.inf
@@ -49,16 +62,26 @@ class NumberCounter:
         self.low = 0.0
         self.high = 0.0
         self._grid = grid
+        self._kind = grid.edges.dtype
+        self._edges = grid.edges.astype(np.float64) if self._kind.kind == "f" else grid.edges
         self._counts = np.zeros(grid.cells, np.int64)
         self._table: Table | None = None
-        self._tabled = True
+        self._tabled = self._kind.kind == "f"
         self._buffer = np.empty(_PART)
 
-    def add(self, values: Floats) -> None:
-        """Count more values, in any order."""
+    def add(self, values: Numbers) -> None:
+        """Count more values, in any order: floats, or integers where the grid has these."""
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(values), _BLOCK):
-                self._add(values[start : start + _BLOCK])
+                part = values[start : start + _BLOCK]
+                if self._kind == np.float64:
+                    self._add(part)
+                elif self._kind.kind == "f":
+                    self._add(part.astype(self._kind).astype(np.float64))
+                elif part.dtype == self._kind:
+                    self._add_integers(part)
+                else:
+                    self._add_integers(self._as_integers(part))
 
     def counts(self) -> Integers:
         """Return the counts so far."""
@@ -71,30 +94,86 @@ class NumberCounter:
             finite = values[np.isfinite(values)]
             self.nans += nans
             self.infinities += len(values) - len(finite) - nans
+            self.minus += int(np.count_nonzero(values == -np.inf))
             values = finite
             if not len(values):
                 return
             low, high = float(values.min()), float(values.max())
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        edges = self._grid.edges
-        if low < edges[0]:
-            self.low += float(values[values < edges[0]].sum())
-        if high >= edges[-1]:
-            self.high += float(values[values >= edges[-1]].sum())
+        self._note_ends(values, low, high)
+        center, unit = self._grid.center, self._grid.unit
         table = self._table_for(len(values))
         inside = table is not None and table.covers(low, high)
         places = np.empty(0 if table is None else len(values), np.int64)
         for start in range(0, len(values), _PART):
             part = values[start : start + _PART]
-            centered = np.subtract(part, self._grid.center, out=self._buffer[: len(part)])
-            self.total += float(centered.sum())
-            self.squares += float(np.dot(centered, centered))
+            centered = np.subtract(part, center, out=self._buffer[: len(part)])
+            total, squares = float(centered.sum()), float(np.dot(centered, centered))
+            if squares < _MOST_SQUARES and (squares > _LEAST_SQUARES or not total):
+                self.total += total / unit
+                self.squares += squares / unit / unit
+            else:
+                scaled = part / unit - center / unit
+                self.total += float(scaled.sum())
+                self.squares += float(np.dot(scaled, scaled))
             if table is not None:
                 places[start : start + len(part)] = table.buckets(centered, inside)
         if table is not None:
             self._tabled = table.add(values, places)
         else:
-            self._counts += count_sorted(values, edges)
+            self._counts += count_sorted(values, self._edges)
+
+    def _add_integers(self, values: Numbers) -> None:
+        if not len(values):
+            return
+        self._note_ends(values, int(values.min()), int(values.max()))
+        scaled = distances(values, self._grid.center) / self._grid.unit
+        self.total += float(scaled.sum())
+        self.squares += float(np.dot(scaled, scaled))
+        self._counts += count_sorted(values, self._edges)
+
+    def _as_integers(self, values: Numbers) -> Numbers:
+        """Return numbers as integers of the grid's type, and count those that are none, or too far out to be one.
+
+        Of a fraction the integer below is returned: it lies between the same edges.
+        """
+        bounds = np.iinfo(self._kind)
+        if values.dtype.kind == "f":
+            infinite = np.isinf(values)
+            self.nans += int(np.count_nonzero(np.isnan(values)))
+            self.infinities += int(np.count_nonzero(infinite))
+            self.minus += int(np.count_nonzero(values[infinite] < 0))
+            values = np.floor(values[np.isfinite(values)])
+            below, above = values < float(bounds.min), values >= float(bounds.max)
+        else:
+            below = values < 0 if bounds.min == 0 else np.zeros(len(values), bool)
+            above = values > bounds.max if values.dtype == np.uint64 else np.zeros(len(values), bool)
+        if below.any() or above.any():
+            self._add_far(values[below], values[above])
+            values = values[~(below | above)]
+        return values.astype(self._kind)
+
+    def _add_far(self, below: Numbers, above: Numbers) -> None:
+        grid = self._grid
+        sums = []
+        for at, values in ((0, below), (-1, above)):
+            scaled = distances(values, grid.center) / grid.unit
+            self._counts[at] += len(values)
+            self.total += float(scaled.sum())
+            self.squares += float(np.dot(scaled, scaled))
+            sums.append(float(scaled.sum()))
+            if len(values):
+                self.minimum = min(self.minimum, float(values.min()))
+                self.maximum = max(self.maximum, float(values.max()))
+        self.low += sums[0]
+        self.high += sums[1]
+
+    def _note_ends(self, values: Numbers, low: float, high: float) -> None:
+        self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
+        grid = self._grid
+        if low < self._edges[0]:
+            self.low += float((grid.positions(values[values < self._edges[0]]) / grid.unit).sum())
+        if high >= self._edges[-1]:
+            self.high += float((grid.positions(values[values >= self._edges[-1]]) / grid.unit).sum())
 
     def _table_for(self, count: int) -> Table | None:
         if not self._tabled or count < _LONG:
@@ -126,8 +205,8 @@ class CategoryCounter:
     def add(self, column: Column) -> int:
         """Count a column's values, and return how many of them are of another type."""
         if self._grid.numbers is not None:
-            numbers = as_floats(column)
-            return filled(column) if numbers is None else self._add_numbers(numbers)
+            numbers = as_numbers(column)
+            return filled(column) if numbers is None else self.add_numbers(numbers)
         texts = as_texts(column)
         if texts is None:
             return filled(column)
@@ -139,7 +218,7 @@ class CategoryCounter:
         if isinstance(texts, pa.DictionaryArray):
             codes = texts.indices.drop_null() if texts.indices.null_count else texts.indices
             names = texts.dictionary
-            totals = np.bincount(codes.to_numpy(), minlength=len(names))
+            totals = np.bincount(codes.to_numpy().astype(np.int64, copy=False), minlength=len(names))
         else:
             counted = pc.value_counts(texts)
             names, totals = counted.field(0), counted.field(1).to_numpy()
@@ -160,17 +239,19 @@ class CategoryCounter:
             self._names = names
         return self._places
 
-    def _add_numbers(self, numbers: Floats) -> int:
-        """Count numbers, and return how many are none."""
+    def add_numbers(self, numbers: Numbers) -> int:
+        """Count numbers, and return how many are none. They are compared in the type that the grid has them in."""
         known = self._grid.numbers
         assert known is not None
         there = numbers[~np.isnan(numbers)]
+        if known.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                there = there.astype(known.dtype)
         distinct, totals = np.unique(there, return_counts=True)
-        places = np.minimum(known.searchsorted(distinct), max(len(known) - 1, 0))
-        found = known[places] == distinct if len(known) else np.zeros(len(distinct), bool)
+        places, found = _among(known, distinct)
         self.counts[places[found]] += totals[found]
         self._add_new(
-            (category_text(float(value)), count)
+            (category_text(value), count)
             for value, count in zip(distinct[~found], totals[~found].tolist(), strict=True)
         )
         return len(numbers) - len(there)
@@ -179,6 +260,25 @@ class CategoryCounter:
         for name, count in counted:
             self.new[name] = self.new.get(name, 0) + count
         self.new, self.more = least(self.new, self.more)
+
+
+def _among(known: Numbers, distinct: Numbers) -> tuple[Integers, NDArray[np.bool_]]:
+    """Return the places of numbers among known ones, and which are there: also where the types differ."""
+    if known.dtype != distinct.dtype and known.dtype.kind in "iu":
+        inside = np.zeros(len(distinct), bool)
+        bounds = np.iinfo(known.dtype)
+        if distinct.dtype.kind == "f":
+            inside = (
+                (distinct >= float(bounds.min)) & (distinct < float(bounds.max)) & (np.floor(distinct) == distinct)
+            )
+        else:
+            inside = distinct <= bounds.max if bounds.min else distinct >= 0
+        places = np.zeros(len(distinct), np.int64)
+        found = np.zeros(len(distinct), bool)
+        places[inside], found[inside] = _among(known, distinct[inside].astype(known.dtype))
+        return places, found
+    places = np.minimum(known.searchsorted(distinct), max(len(known) - 1, 0))
+    return places, known[places] == distinct if len(known) else np.zeros(len(distinct), bool)
 
 
 def least(new: dict[str, int], more: int) -> tuple[dict[str, int], int]:
@@ -198,7 +298,7 @@ def _hash(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def count_sorted(values: Floats, edges: Floats) -> Integers:
+def count_sorted(values: Numbers, edges: Numbers) -> Integers:
     """Return how many values are in each cell. Of sorted values each edge is found, instead of each value's cell.
 
     >>> count_sorted(np.array([3.0, 1.0, 2.0]), np.array([2.0, 5.0]))
@@ -223,9 +323,10 @@ class Table:
         self._center = grid.center
         self._scale = (BUCKETS - 2) / (high - low)
         self._offset = 1 - (low - grid.center) * self._scale
-        self._edges = grid.edges
-        self._padded = np.concatenate([grid.edges, [math.inf, math.inf]])
-        at = self.buckets(grid.edges - grid.center).astype(np.int64)
+        self._edges: Floats = grid.edges.astype(np.float64)
+        self._single = np.flatnonzero(single(grid.edges))
+        self._padded = np.concatenate([self._edges, [math.inf, math.inf]])
+        at = self.buckets(self._edges - grid.center).astype(np.int64)
         self._before = np.searchsorted(at, np.arange(BUCKETS)).astype(np.int32)
         edges_in = np.bincount(at, minlength=BUCKETS)
         self._is_mixed = edges_in > 0
@@ -292,10 +393,9 @@ class Table:
 
     def _single_values(self, at: Integers) -> tuple[Floats, Integers]:
         """Return, by bucket, the value that has a cell of its own there, and the buckets of these."""
-        single = np.flatnonzero(np.nextafter(self._edges[:-1], np.inf) == self._edges[1:])
         repeated = np.full(BUCKETS, np.nan)
-        repeated[at[single]] = self._edges[single]
-        return repeated, np.unique(at[single])
+        repeated[at[self._single]] = self._edges[self._single]
+        return repeated, np.unique(at[self._single])
 
     def _resolve(self, values: Floats, places: Integers) -> int:
         """Count values one by one; return for how many of them a table is of no use."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mooring.drift.grid import CategoricalGrid, Floats, Grid, NumericGrid, TextGrid, TimestampGrid
+from mooring.drift.grid import CategoricalGrid, Floats, Grid, NumericGrid, TextGrid, TimestampGrid, single
 from mooring.drift.measures import shares
 from mooring.drift.profile import (
     CategoricalProfile,
@@ -99,16 +99,17 @@ def histogram(grid: NumericGrid, before: NumericProfile, after: NumericProfile) 
     if not before.values + after.values:
         return None
     below_edges = [np.cumsum(shares(one.counts))[:-1] for one in (before, after)]
-    low, high = _where_values_are(grid.edges, below_edges)
+    positions = grid.positions(grid.edges)
+    low, high = _where_values_are(positions, below_edges)
     cells = int(np.clip(2.5 * max(after.values, 1) ** (1 / 3), _LEAST_CELLS, MOST_CELLS - 4))
     start, width, count = _layout(grid, before, low, high, cells)
     if not np.isfinite(width) or width <= 0 or not np.isfinite(start + width * count):
         return None
     edges = start + width * np.arange(count + 1)
-    cumulated = [np.interp(edges, grid.edges, below) for below in below_edges]
+    cumulated = [np.interp(edges, positions, below) for below in below_edges]
     ends = [1.0 if one.values else 0.0 for one in (before, after)]
     return Histogram(
-        float(start),
+        float(start) + grid.origin,
         float(width),
         np.diff(cumulated[0]),
         np.diff(cumulated[1]),
@@ -152,11 +153,11 @@ def _layout(
 
 def _lattice(grid: NumericGrid, before: NumericProfile) -> tuple[float, float]:
     """Return the step between values that repeat, and one of them; a step of 0 where few repeat."""
-    single = np.flatnonzero(np.nextafter(grid.edges[:-1], np.inf) == grid.edges[1:])
-    counts = before.counts[1:-1][single]
-    if len(single) < 2 or counts.sum() < _LATTICE_SHARE * before.values:
+    places = np.flatnonzero(single(grid.edges))
+    counts = before.counts[1:-1][places]
+    if len(places) < 2 or counts.sum() < _LATTICE_SHARE * before.values:
         return 0.0, 0.0
-    own = grid.edges[single]
+    own = grid.positions(grid.edges[places])
     with np.errstate(over="ignore"):
         gaps = np.sort(np.diff(own))
     step = float(gaps[len(gaps) // 4])

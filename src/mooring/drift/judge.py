@@ -12,6 +12,7 @@ few while the answer is plain (Besag and Clifford 1991).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -21,7 +22,7 @@ import numpy as np
 
 from mooring.drift import measures
 from mooring.drift.baseline import Baseline, Feature, Past, Role
-from mooring.drift.grid import CategoricalGrid, Integers, Kind, NumericGrid, TextGrid, TimestampGrid
+from mooring.drift.grid import CategoricalGrid, Floats, Integers, Kind, NumericGrid, TextGrid, TimestampGrid
 from mooring.drift.null import GammaScores, tail_chance, tail_value
 from mooring.drift.profile import (
     CategoricalProfile,
@@ -30,8 +31,18 @@ from mooring.drift.profile import (
     Profile,
     TextProfile,
     TimestampProfile,
+    with_infinities,
 )
-from mooring.drift.statistics import FeatureNull, Statistic, by_identity, coarser, outside_of
+from mooring.drift.statistics import (
+    FeatureNull,
+    Statistic,
+    by_identity,
+    is_empty,
+    lacking,
+    numeric_cells,
+    outside_of,
+    rows_of,
+)
 
 Severity = Literal["ok", "warning", "critical"]
 
@@ -268,7 +279,7 @@ class Family:
 def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 1) -> list[Result]:
     """Return the values of all measures that suit a feature; of merged windows only of those that alarm."""
     found: dict[str, float] = {}
-    references = {"null_rate": measures.null_rate(feature.profile.unusable, _rows(feature.profile))}
+    references = {"null_rate": measures.null_rate(lacking(feature, feature.profile), rows_of(feature.profile))}
     before, after = feature.profile.values, window.values
     match feature.grid:
         case NumericGrid():
@@ -289,12 +300,14 @@ def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 
             found = {
                 "hour_js": float(measures.js(before.hours, after.hours)),
                 "weekday_js": float(measures.js(before.weekdays, after.weekdays)),
-                "longest_gap": float(after.longest_gap()),
+                "longest_gap": float(after.longest_gap()) if after.values else math.nan,
             }
             references["longest_gap"] = float(before.longest_gap())
-    found["null_rate"] = measures.null_rate(window.unusable, _rows(window))
+    if is_empty(feature.profile):
+        found = dict.fromkeys(found, math.nan)
+    found["null_rate"] = measures.null_rate(lacking(feature, window), rows_of(window))
     if window.misfits:
-        found["type_change_rate"] = window.misfits / _rows(window)
+        found["type_change_rate"] = window.misfits / rows_of(window)
     return [
         Result(name, feature.role, feature.kind, measure, value, scale, references.get(measure))
         for measure, value in found.items()
@@ -303,24 +316,37 @@ def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 
 
 
 def _numeric(grid: NumericGrid, before: NumericProfile, after: NumericProfile) -> dict[str, float]:
-    edges, bins = grid.edges, (coarser(one.counts, grid.edges, grid.bins) for one in (before, after))
-    reference, current = bins
+    reference, current = with_infinities([before, after])
+    ends = (grid.positions(grid.edges[[0, -1]]) / grid.unit).tolist()
+    edges, a, b = _spread(grid, before.counts, after.counts)
     distance = measures.wasserstein(
-        before.counts,
-        after.counts,
-        edges,
-        below=edges[0] * float(after.counts[0]) - after.low,
-        above=after.high - edges[-1] * float(after.counts[-1]),
-        scale=grid.scale,
+        a,
+        b,
+        edges / grid.unit,
+        below=ends[0] * float(after.counts[0]) - after.low,
+        above=after.high - ends[1] * float(after.counts[-1]),
+        scale=(grid.scale if grid.scale > 0 else 1.0) / grid.unit,
     )
     values = after.values + after.infinities
     return {
-        "ks": float(measures.ks(before.counts, after.counts)),
-        **_of_cells(reference, current),
+        "ks": float(measures.ks(reference, current)),
+        **_of_cells(*numeric_cells([before, after], grid, grid.bins)),
         "wasserstein": distance,
-        "mean_shift": measures.mean_shift(before.mean(grid), after.mean(grid), grid.scale),
+        "mean_shift": measures.mean_shift(before.offset(), after.offset(), grid.scale / grid.unit),
         "out_of_range_rate": measures.out_of_range_rate(outside_of(after, before), values),
     }
+
+
+def _spread(grid: NumericGrid, before: Integers, after: Integers) -> tuple[Floats, Integers, Integers]:
+    """Return where the cells' values lie, as edges, and counts between these.
+
+    Between the last integer of a cell and the first of the next there are none.
+    """
+    edges = grid.positions(grid.edges)
+    if grid.edges.dtype.kind == "f":
+        return edges, before, after
+    a, b = (np.insert(one, np.arange(2, len(edges) + 1), 0) for one in (before, after))
+    return np.insert(edges, np.arange(1, len(edges)), edges[1:] - 1), a, b
 
 
 def _categorical(before: CategoricalProfile, after: CategoricalProfile) -> dict[str, float]:
@@ -341,13 +367,6 @@ def _of_cells(reference: Integers, current: Integers) -> dict[str, float]:
         "l_infinity": float(measures.l_infinity(reference, current)),
         "chi_square": float(measures.chi_square(reference, current)),
     }
-
-
-def _rows(profile: FeatureProfile) -> int:
-    values = profile.values
-    numbers = values.lengths if isinstance(values, TextProfile) else values
-    infinities = numbers.infinities if isinstance(numbers, NumericProfile) else 0
-    return profile.unusable + values.values + infinities
 
 
 def _increments(windows: Sequence[Profile], scales: Sequence[int]) -> list[Profile]:
@@ -396,7 +415,7 @@ def _apply_fixed(result: Result, rules: Rules) -> None:
     if fixed is None or result.scale != 1:
         return
     result.threshold = fixed
-    result.strength = abs(result.value) / fixed if fixed else 0.0
+    result.strength = abs(result.value) / fixed if fixed and not math.isnan(result.value) else 0.0
     result.alarm = abs(result.value) >= fixed
     result.severity = "warning" if result.alarm else "ok"
 

@@ -1,7 +1,9 @@
 """Measures of how far one distribution lies from another, as functions of the counts in common cells.
 
 All take two arrays of counts, `reference` and `current`, whose last axis are the cells; leading axes broadcast, so
-many windows are measured at once. They return one float64 for each pair. Of no count at all they return 0.
+many windows are measured at once. They return one float64 for each pair. Where either has no count at all there is
+nothing to compare, and they return NaN. Infinities are cells of their own at the ends, but `wasserstein` and
+`mean_shift` are of the finite values.
 
 | name | what it is | range |
 |---|---|---|
@@ -124,14 +126,14 @@ def wasserstein(
 
     """
     if not np.sum(reference) or not (total := float(np.sum(current))):
-        return 0.0
+        return float("nan")
     gaps = np.cumsum(shares(current) - shares(reference))[:-1]
     left, right, width = gaps[:-1], gaps[1:], np.diff(np.asarray(edges, dtype=np.float64))
     ends = np.abs(left) + np.abs(right)
     # Where the sign changes, the area is that of two triangles.
     crossing = np.divide(left**2 + right**2, ends, out=np.zeros_like(ends), where=(left * right < 0))
     inner = np.sum(width * np.where(left * right < 0, crossing, ends) / 2)
-    area = float(inner) + (abs(below) + abs(above)) / total
+    area = float(inner) + (abs(float(below)) + abs(float(above))) / total
     if not np.isfinite(area):
         return float("inf")
     return area / scale if scale > 0 else area
@@ -205,8 +207,6 @@ def mean_shift(reference_mean: float, current_mean: float, scale: float) -> floa
 
     """
     difference = current_mean - reference_mean
-    if not np.isfinite(difference):
-        return 0.0
     return difference / scale if scale > 0 else float(np.sign(difference))
 
 
@@ -221,7 +221,7 @@ def null_rate(unusable: int, rows: int) -> float:
     Rubin, D. (1976). Inference and missing data. Biometrika 63(3).
 
     """
-    return unusable / rows if rows else 0.0
+    return unusable / rows if rows else float("nan")
 
 
 def new_category_rate(reference: ArrayLike, current: ArrayLike) -> Floats:
@@ -250,7 +250,7 @@ def out_of_range_rate(outside: int, values: int) -> float:
     Breck, E. et al. (2019). Data validation for machine learning. Proceedings of SysML.
 
     """
-    return outside / values if values else 0.0
+    return outside / values if values else float("nan")
 
 
 def shares(counts: ArrayLike) -> Floats:
@@ -267,5 +267,5 @@ def shares(counts: ArrayLike) -> Floats:
 
 def _where_counted(values: Floats, reference: ArrayLike, current: ArrayLike) -> Floats:
     counted = (np.sum(reference, axis=-1) > 0) & (np.sum(current, axis=-1) > 0)
-    found: Floats = values * counted
+    found: Floats = np.where(counted, values, np.nan)[()]
     return found

@@ -9,26 +9,37 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from mooring.drift.columns import as_floats, as_lengths, as_microseconds, filled, plain
+from mooring.drift.columns import (
+    as_floats,
+    as_lengths,
+    as_microseconds,
+    as_numbers,
+    filled,
+    is_number,
+    is_text,
+    plain,
+)
 from mooring.drift.counting import CategoryCounter, NumberCounter, least
 from mooring.drift.grid import (
     CategoricalGrid,
-    Floats,
     Grid,
     Integers,
+    Numbers,
     NumericGrid,
     OtherGrid,
     TextGrid,
     TimestampGrid,
 )
+from mooring.drift.loose import Cells, fitted, is_loose
 from mooring.drift.stored import encode
 
 _UNKNOWN_COLUMNS = 1000
@@ -40,7 +51,8 @@ _DAY, _HOUR = 86_400_000_000, 3_600_000_000
 class NumericProfile(msgspec.Struct, tag="numeric"):
     """Counts of a number's finite values in the cells of its grid, with moments about the grid's center.
 
-    `low` and `high` are the sums of the values in the two open cells.
+    `low` and `high` are the sums of the values' positions in the two open cells; all sums are in the grid's unit.
+    Of the `infinities` `minus` are negative; None where a profile of an earlier version has not kept that.
     """
 
     counts: Integers
@@ -52,6 +64,7 @@ class NumericProfile(msgspec.Struct, tag="numeric"):
     maximum: float = -math.inf
     low: float = 0.0
     high: float = 0.0
+    minus: int | None = None
 
     def __add__(self, other: NumericProfile) -> NumericProfile:
         """Return the profile of both samples."""
@@ -65,6 +78,7 @@ class NumericProfile(msgspec.Struct, tag="numeric"):
             max(self.maximum, other.maximum),
             self.low + other.low,
             self.high + other.high,
+            self.negative + other.negative if self.signed and other.signed else None,
         )
 
     @property
@@ -72,18 +86,49 @@ class NumericProfile(msgspec.Struct, tag="numeric"):
         """How many finite values there are."""
         return int(self.counts.sum())
 
+    @property
+    def signed(self) -> bool:
+        """Whether the signs of its infinities are known."""
+        return self.minus is not None or not self.infinities
+
+    @property
+    def negative(self) -> int:
+        """How many values are negative infinity, 0 where that is not known."""
+        return self.minus or 0
+
     def mean(self, grid: NumericGrid) -> float:
         """Return the mean of the finite values, NaN of none."""
-        return grid.center + self.total / self.values if self.values else math.nan
+        return grid.center + self.offset() * grid.unit if self.values else math.nan
 
-    def deviation(self) -> float:
+    def offset(self) -> float:
+        """Return by how much the mean exceeds the grid's center, in the grid's unit; NaN of no values."""
+        return self.total / self.values if self.values else math.nan
+
+    def deviation(self, grid: NumericGrid) -> float:
         """Return the standard deviation of the finite values, NaN of none, infinite where it has no number."""
         if not self.values:
             return math.nan
         if not math.isfinite(self.squares):
             return math.inf
         variance = self.squares / self.values - (self.total / self.values) ** 2
-        return math.sqrt(variance) if variance > 0 else 0.0
+        return math.sqrt(variance) * grid.unit if variance > 0 else 0.0
+
+
+def with_infinities(profiles: Sequence[NumericProfile]) -> list[Integers]:
+    """Return counts with a cell more at either end, for the infinities.
+
+    Where the signs of some are not known, all count as positive: so they are compared at least as infinities.
+
+    >>> [counts] = with_infinities([NumericProfile(np.array([0, 5, 0]), infinities=3, minus=1)])
+    >>> counts.tolist()
+    [1, 0, 5, 0, 2]
+    """
+    signed = all(one.signed for one in profiles)
+    found = []
+    for one in profiles:
+        minus = one.negative if signed else 0
+        found.append(np.concatenate(([minus], one.counts, [one.infinities - minus])))
+    return found
 
 
 class CategoricalProfile(msgspec.Struct, tag="categorical"):
@@ -308,15 +353,57 @@ def _add(
             feature.nulls += rows
             feature.absent += rows
             continue
-        column = plain(batch.column(places[name]))
+        column = batch.column(places[name])
         feature.nulls += column.null_count
-        feature.misfits += _add_values(feature, column, grid, counters.get(name))
+        column, odd = _fitting(column, grid)
+        feature.misfits += odd
+        counter = counters.get(name)
+        if counter is not None and misfits in places and _has_integers(grid) and is_number(column.type):
+            column, exact = _exact(column, batch.column(places[misfits]), name, grids)
+            for few, kind in (([one for one in exact if one < 2**63], pa.int64()),
+                              ([one for one in exact if one >= 2**63], pa.uint64())):  # fmt: skip
+                _add_values(feature, pa.array(few, kind), grid, counter)
+        feature.misfits += _add_values(feature, column, grid, counter)
     for name in places.keys() - grids.keys() - {request_rows, misfits}:
         there = filled(batch.column(places[name]))
         if there and (name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS):
             found.unknown[name] = found.unknown.get(name, 0) + there
     if misfits is not None and misfits in places:
-        _note_misfits(found, batch.column(places[misfits]), grids)
+        _note_misfits(found, batch, misfits, grids)
+
+
+def _fitting(column: pa.Array | pa.ChunkedArray, grid: Grid) -> tuple[pa.Array | pa.ChunkedArray, int]:
+    """Return a column of the kind that a grid is for, and how many cells are left out as they are of another.
+
+    Only of columns that are text because of odd cells these are told apart; of others all cells are of one type.
+    """
+    loose = is_loose(column)
+    if not loose and not (_of_texts(grid) and is_text(column.type)):
+        return plain(column), 0
+    wanted = cells_of(grid)
+    if wanted is None:
+        return plain(column), 0
+    fit, odd = fitted(column, wanted)
+    return plain(fit), odd
+
+
+def _of_texts(grid: Grid) -> bool:
+    return isinstance(grid, NumericGrid | CategoricalGrid) and grid.texts is True
+
+
+def cells_of(grid: Grid) -> Cells | None:
+    """Return what cells a grid is for; None where it is for any."""
+    match grid:
+        case NumericGrid():
+            return "numbers"
+        case CategoricalGrid(categories=names, numbers=numbers):
+            return "numbers" if numbers is not None else "booleans" if names == ["false", "true"] else "texts"
+        case TimestampGrid():
+            return "moments"
+        case TextGrid():
+            return "texts"
+        case OtherGrid():
+            return None
 
 
 def _add_values(
@@ -329,7 +416,7 @@ def _add_values(
     if isinstance(counter, CategoryCounter):
         return counter.add(column)
     if counter is not None:
-        numbers = as_floats(column)
+        numbers = as_numbers(column) if _has_integers(grid) else as_floats(column)
         if numbers is None:
             return filled(column)
         counter.add(numbers)
@@ -341,24 +428,53 @@ def _add_values(
     return 0
 
 
-def _note_misfits(found: Profile, texts: pa.Array | pa.ChunkedArray, grids: Mapping[str, Grid]) -> None:
-    for text in pc.drop_null(texts).to_pylist():
+def _has_integers(grid: Grid) -> bool:
+    """Whether a grid's numbers are integers that floats can't tell apart."""
+    numbers = grid.edges if isinstance(grid, NumericGrid) else getattr(grid, "numbers", None)
+    return numbers is not None and numbers.dtype.kind in "iu"
+
+
+def _note_misfits(
+    found: Profile, batch: pa.RecordBatch | pa.Table, misfits: str, grids: Mapping[str, Grid]
+) -> None:
+    """Note the values that did not fit. Where the row has one all the same, it was cast or rounded, and counts."""
+    there: dict[str, NDArray[np.bool_]] = {}
+    names = set(batch.schema.names)
+    for row, known, _ in _misfits_in(batch.column(misfits), grids):
+        feature = found.features.get(known)
+        if feature is None:
+            if known in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
+                found.unknown[known] = found.unknown.get(known, 0) + 1
+            continue
+        if known in names and known not in there:
+            there[known] = np.asarray(pc.is_valid(batch.column(known)), bool)
+        if known not in there or not there[known][row]:
+            feature.nulls -= 1
+            feature.misfits += 1
+
+
+def _misfits_in(texts: pa.Array | pa.ChunkedArray, grids: Mapping[str, Grid]) -> Iterator[tuple[int, str, Any]]:
+    """Yield the misfits of a column of JSON texts: the row, the feature's name, the value."""
+    rows = np.flatnonzero(np.asarray(pc.is_valid(texts), bool)).tolist()
+    for row, text in zip(rows, pc.drop_null(texts).to_pylist(), strict=True):
         for part, values in json.loads(text).items():
             for name, value in values.items():
-                known = f"{part}.{name}" if f"{part}.{name}" in grids else name
-                feature = found.features.get(known)
-                if feature is None:
-                    if name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
-                        found.unknown[name] = found.unknown.get(name, 0) + 1
-                elif not _was_rounded(value, grids[known]):
-                    feature.nulls -= 1
-                    feature.misfits += 1
+                yield row, f"{part}.{name}" if f"{part}.{name}" in grids else name, value
 
 
-def _was_rounded(value: Any, grid: Grid) -> bool:
-    """Whether a value that did not fit is there all the same: an integer that no float has exactly."""
-    numeric = isinstance(grid, NumericGrid) or (isinstance(grid, CategoricalGrid) and grid.numbers is not None)
-    return numeric and type(value) is int and 2**53 < abs(value) < 2**1023
+def _exact(
+    column: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, name: str, grids: Mapping[str, Grid]
+) -> tuple[pa.Array | pa.ChunkedArray, list[int]]:
+    """Return a column of floats without the values that were integers no float has, and these as they were."""
+    there = np.asarray(pc.is_valid(column), bool)
+    exact = {
+        row: value
+        for row, known, value in _misfits_in(texts, grids)
+        if known == name and type(value) is int and -(2**63) <= value < 2**64 and there[row]
+    }
+    rounded = np.zeros(len(column), bool)
+    rounded[list(exact)] = True
+    return (column.filter(pa.array(~rounded)), list(exact.values())) if exact else (column, [])
 
 
 def _no_values(grid: Grid) -> Values:
@@ -388,11 +504,11 @@ def _values_of(column: pa.Array | pa.ChunkedArray, grid: Grid) -> Values | None:
             return OtherProfile(filled(column))
 
 
-def numeric_profile(values: Floats, grid: NumericGrid) -> NumericProfile:
+def numeric_profile(values: Numbers, grid: NumericGrid) -> NumericProfile:
     """Return the profile of numbers without nulls.
 
     >>> from mooring.drift.grid import numeric_grid
-    >>> numeric_profile(np.array([2.0, np.nan, 7.0]), numeric_grid(np.array([1.0, 2.0, 3.0]))).high
+    >>> numeric_profile(np.array([2.0, np.nan, 7.0]), numeric_grid(np.array([1.0, 2.0, 3.0]))).maximum
     7.0
     """
     counter = NumberCounter(grid)
@@ -411,6 +527,7 @@ def _numbers_of(counter: NumberCounter) -> NumericProfile:
         counter.maximum,
         counter.low,
         counter.high,
+        counter.minus,
     )
 
 

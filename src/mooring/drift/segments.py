@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mooring.drift.baseline import Baseline, Feature, make
 from mooring.drift.columns import Column, as_texts, plain
-from mooring.drift.grid import Floats, NumericGrid, category_text
+from mooring.drift.grid import Floats, NumericGrid, category_text, is_single
 from mooring.drift.profile import NumericProfile
 
 MOST = 20
@@ -86,6 +86,7 @@ def baselines_of(
                 {name: column.filter(rows) for name, column in columns.items()},
                 roles={name: one.role for name, one in whole.features.items()},
                 kinds={name: one.kind for name, one in whole.features.items()},
+                singles=[name for name, one in whole.features.items() if is_single(one.grid)],
                 importance={
                     name: one.importance for name, one in whole.features.items() if one.importance is not None
                 },
@@ -100,7 +101,7 @@ def quartiles(feature: Feature) -> Floats | None:
         return None
     below = np.cumsum(values.counts)[:-1]  # how many values lie below each edge
     places = np.searchsorted(below, below[-1] * np.array([0.25, 0.5, 0.75]))
-    return np.unique(feature.grid.edges[np.minimum(places, len(feature.grid.edges) - 1)])
+    return np.unique(feature.grid.edges[np.minimum(places, len(feature.grid.edges) - 1)].astype(np.float64))
 
 
 def _names(cuts: Floats) -> list[str]:

@@ -17,7 +17,16 @@ from scipy import special
 
 from mooring.drift import measures
 from mooring.drift.baseline import Feature
-from mooring.drift.grid import CategoricalGrid, Floats, Integers, NumericGrid, TextGrid
+from mooring.drift.grid import (
+    CategoricalGrid,
+    Floats,
+    Integers,
+    Numbers,
+    NumericGrid,
+    TextGrid,
+    following,
+    single,
+)
 from mooring.drift.null import (
     POPULATION,
     GammaScores,
@@ -29,7 +38,7 @@ from mooring.drift.null import (
     nested,
     thin,
 )
-from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile
+from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile, with_infinities
 
 _DRAWN_AT_ONCE = 131_072  # counts, so that they stay in the processor's cache
 
@@ -171,9 +180,30 @@ def _ways(counts: ArrayLike) -> Floats:
 
 
 def outside_of(numbers: NumericProfile, baseline: NumericProfile) -> int:
-    """Return how many values lie below or above all of the baseline; infinities do unless it has some."""
-    infinities = 0 if baseline.infinities else numbers.infinities
+    """Return how many values lie below or above all of the baseline; infinities do unless it has such.
+
+    Of finite values the baseline's finite ones are heeded.
+    """
+    own, others = with_infinities([numbers, baseline])
+    infinities = sum(int(own[at]) for at in (0, -1) if not others[at])
     return int(numbers.counts[0]) + int(numbers.counts[-1]) + infinities
+
+
+def rows_of(profile: FeatureProfile) -> int:
+    """Return of how many rows a feature's profile is."""
+    values = profile.values.lengths if isinstance(profile.values, TextProfile) else profile.values
+    infinities = values.infinities if isinstance(values, NumericProfile) else 0
+    return profile.unusable + values.values + infinities
+
+
+def is_empty(profile: FeatureProfile) -> bool:
+    """Whether a feature has no value at all."""
+    return rows_of(profile) == profile.unusable
+
+
+def lacking(feature: Feature, window: FeatureProfile) -> int:
+    """Return how many rows have no usable value. Where the baseline has none, values of any type are some."""
+    return window.unusable - (window.misfits if is_empty(feature.profile) else 0)
 
 
 def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.random.Generator) -> Cells:
@@ -185,33 +215,40 @@ def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.ran
             grid = feature.grid if isinstance(feature.grid, NumericGrid) else feature.grid.lengths
             # The cells of single values too: where all move by less than their spacing, nothing else shows it.
             steps = grid.steps[::2]
-            single = np.intersect1d(np.nextafter(steps, np.inf), grid.edges)
-            edges = np.unique(np.concatenate([steps, single, grid.bins, grid.ends]))
-            counts = _numeric_cells(profiles, grid, edges)
-            starts = np.concatenate(([0], np.searchsorted(edges, grid.bins) + 1))
+            alone = np.intersect1d(following(steps), grid.edges)
+            edges = np.unique(np.concatenate([steps, alone, grid.bins, grid.ends]))
+            numbers = [_numbers(one) for one in profiles]
+            counts = numeric_cells(numbers, grid, edges)
+            starts = np.concatenate(([0, 1], np.searchsorted(edges, grid.bins) + 2, [len(edges) + 2]))
+            infinite = any(one.infinities for one in numbers)
+            if not infinite:  # draws go on as they always did: verdicts can be computed again
+                counts, starts = [one[1:-1] for one in counts], starts[1:-1] - 1
             taken = {
                 "ks": _values(measures.ks),
                 "js": _values(_js, starts),
-                "out_of_range_rate": _outside(edges, grid.ends, random),
+                "out_of_range_rate": _outside(edges, grid.ends, infinite, random),
             }
         case CategoricalGrid():
             counts = by_identity([one.values for one in profiles if isinstance(one.values, CategoricalProfile)])
             taken = {"js": _values(_js), "new_category_rate": _values(_new_rate)}
         case _:
             counts = [np.array([one.values.values]) for one in profiles]
+    if is_empty(feature.profile):
+        taken = {}  # there is nothing to compare with, but values where there were none
+        counts = [np.array([rows_of(one) - lacking(feature, one)]) for one in profiles]
     taken["null_rate"] = _null_difference
-    filled = [np.concatenate(([one.unusable], count)) for one, count in zip(profiles, counts, strict=True)]
+    filled = [
+        np.concatenate(([lacking(feature, one)], count)) for one, count in zip(profiles, counts, strict=True)
+    ]
     return Cells(filled[0], filled[1:], taken)
 
 
-def _numeric_cells(profiles: Sequence[FeatureProfile], grid: NumericGrid, edges: Floats) -> list[Integers]:
-    found = []
-    numbers = [one for profile in profiles if (one := _numbers(profile)) is not None]
-    for one in numbers:
-        counts = coarser(one.counts, grid.edges, edges)
-        counts[-1] += 0 if numbers[0].infinities else one.infinities
-        found.append(counts)
-    return found
+def numeric_cells(profiles: Sequence[NumericProfile], grid: NumericGrid, edges: Numbers) -> list[Integers]:
+    """Return the counts in the cells between `edges`, some of the grid's, and of infinities at either end."""
+    return [
+        np.concatenate([one[:1], coarser(one[1:-1], grid.edges, edges), one[-1:]])
+        for one in with_infinities(profiles)
+    ]
 
 
 def by_identity(profiles: Sequence[CategoricalProfile]) -> list[Integers]:
@@ -223,7 +260,7 @@ def by_identity(profiles: Sequence[CategoricalProfile]) -> list[Integers]:
     ]
 
 
-def coarser(counts: Integers, edges: Floats, wanted: Floats) -> Integers:
+def coarser(counts: Integers, edges: Numbers, wanted: Numbers) -> Integers:
     """Return the counts in the cells between `wanted`, which are some of `edges`."""
     return np.add.reduceat(counts, np.concatenate(([0], np.searchsorted(edges, wanted) + 1)))
 
@@ -235,7 +272,7 @@ def _values(measure: Measure, starts: Integers | None = None) -> Measure:
         a, b = reference[..., 1:], current[..., 1:]
         if starts is not None:
             a, b = np.add.reduceat(a, starts, axis=-1), np.add.reduceat(b, starts, axis=-1)
-        return measure(a, b)
+        return np.nan_to_num(measure(a, b))  # among draws, no value at all is no distance
 
     return take
 
@@ -257,18 +294,19 @@ def _new_rate(reference: Integers, current: Integers) -> Floats:
     return np.asarray(new / np.maximum(current.sum(axis=-1), 1), np.float64)
 
 
-def _outside(edges: Floats, ends: Floats, random: np.random.Generator) -> Measure:
+def _outside(edges: Numbers, ends: Numbers, infinite: bool, random: np.random.Generator) -> Measure:
     """Return the measure of the share of values beyond both ends of the reference.
 
     From either end cell after cell is gone through until the reference has something in it. In a cell of one value
-    that is a tie, and ends it; in another those before the first of the reference are still outside.
+    that is a tie, and ends it; in another those before the first of the reference are still outside. So are
+    infinities where the reference has none of their sign.
     """
-    single = np.append(np.nextafter(edges[:-1], np.inf) == edges[1:], False)
+    alone = np.append(single(edges), False)
     places = np.searchsorted(edges, ends)
     half = len(places) // 2
     upper = len(edges)
-    up = [(0, False), *((at + 1, bool(single[at])) for at in range(places[half - 1] + 1 if half else 0))]
-    down = [(at + 1, bool(single[at])) for at in range(upper - 1, places[half] - 1 if half else upper - 1, -1)]
+    up = [(0, False), *((at + 1, bool(alone[at])) for at in range(places[half - 1] + 1 if half else 0))]
+    down = [(at + 1, bool(alone[at])) for at in range(upper - 1, places[half] - 1 if half else upper - 1, -1)]
 
     def walk(reference: Integers, current: Integers, order: list[tuple[int, bool]]) -> Integers:
         found = np.zeros(len(reference), np.int64)
@@ -285,10 +323,12 @@ def _outside(edges: Floats, ends: Floats, random: np.random.Generator) -> Measur
         return found
 
     def take(reference: Integers, current: Integers) -> Floats:
-        a, b = reference[:, 1:], current[:, 1:]
-        outside = walk(a, b, up) + walk(a, b, down)
-        total = b.sum(axis=1)
-        return np.asarray(np.minimum(outside, total) / np.maximum(total, 1), np.float64)
+        finite = slice(2, -1) if infinite else slice(1, None)
+        a, b = reference[:, finite], current[:, finite]
+        outside = np.minimum(walk(a, b, up) + walk(a, b, down), b.sum(axis=1))
+        for end in (1, -1) if infinite else ():
+            outside = outside + current[:, end] * (reference[:, end] == 0)
+        return np.asarray(outside / np.maximum(current[:, 1:].sum(axis=1), 1), np.float64)
 
     return take
 
@@ -298,7 +338,7 @@ def _null_difference(reference: Integers, current: Integers) -> Floats:
     return np.asarray(np.abs(a - b), np.float64)
 
 
-def _numbers(profile: FeatureProfile) -> NumericProfile | None:
-    if isinstance(profile.values, TextProfile):
-        return profile.values.lengths
-    return profile.values if isinstance(profile.values, NumericProfile) else None
+def _numbers(profile: FeatureProfile) -> NumericProfile:
+    values = profile.values.lengths if isinstance(profile.values, TextProfile) else profile.values
+    assert isinstance(values, NumericProfile)
+    return values

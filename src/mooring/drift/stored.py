@@ -24,18 +24,21 @@ def dump(value: object, kind: str, version: int) -> bytes:
     return f"mooring-{kind} {version}\n".encode() + zlib.compress(encode(value), 1)
 
 
-def load(data: bytes, wanted: type[Stored], kind: str, version: int) -> Stored:
+def load(data: bytes, wanted: type[Stored], kind: str, version: int, since: int | None = None) -> Stored:
     """Return what was dumped. Raises FormatError for bytes of another kind, another version, or cut short.
+
+    With `since` earlier versions are read too, from that one on.
 
     >>> load(b"mooring-x 2\\n", list[int], "x", 1)
     Traceback (most recent call last):
     mooring.drift.stored.FormatError: this x is of format 2 and this Mooring reads 1: upgrade it, or make it anew
     """
+    since = version if since is None else since
     head, _, body = data.partition(b"\n")
     name, _, number = head.decode("latin-1").partition(" ")
     if name != f"mooring-{kind}":
         raise FormatError(f"this is no {kind} of Mooring's: it begins with {data[:24]!r}")
-    if number != str(version):
+    if not number.isdecimal() or not since <= int(number) <= version:
         what = "upgrade it, or make it anew" if number > str(version) else "make it anew"
         raise FormatError(f"this {kind} is of format {number} and this Mooring reads {version}: {what}")
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.grid import CategoricalGrid
-from mooring.drift.profile import Profile, profile
+from mooring.drift.profile import Profile, cells_of, profile
 from mooring.engine.sources import batches
 
 
@@ -35,5 +35,6 @@ def profile_of(
     categories = [
         name for name, grid in grids.items() if isinstance(grid, CategoricalGrid) and grid.numbers is None
     ]
-    rows = batches(data, columns, categories=categories)
+    loose = [name for name, grid in grids.items() if cells_of(grid) not in (None, "texts")]
+    rows = batches(data, columns, categories=categories, loose=loose)
     return profile(rows, grids, request_rows=request_rows, misfits=misfits)

@@ -24,7 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from mooring.engine.files import Files, SourceError
+from mooring.drift.columns import is_text
+from mooring.drift.loose import is_mixed, loosened
+from mooring.engine.files import Files, SourceError, distinct
 
 __all__ = ["BATCH_ROWS", "SourceError", "batches", "columns", "from_values"]
 
@@ -32,7 +34,11 @@ BATCH_ROWS = 65_536
 
 
 def batches(
-    data: Any, wanted: Collection[str] | None = None, *, categories: Collection[str] = ()
+    data: Any,
+    wanted: Collection[str] | None = None,
+    *,
+    categories: Collection[str] = (),
+    loose: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of any data, in batches; few of them are in memory at a time.
 
@@ -44,6 +50,9 @@ def batches(
         Names of columns; those that the data lack are left out.
     categories
         Columns of text that are read as dictionaries from Parquet, which is faster where values repeat.
+    loose
+        Columns that should hold no text: where odd cells have made them text, each cell is to be looked at. Of CSV
+        that is any column of text; of what is in memory, one of which some cells would fit, and some would not.
 
     Raises SourceError for what is no table, and for a file that can't be read.
 
@@ -51,9 +60,9 @@ def batches(
     [3]
     """
     if isinstance(data, str | os.PathLike):
-        yield from Files(Path(data)).batches(wanted, categories, BATCH_ROWS)
+        yield from Files(Path(data)).batches(wanted, categories, loose, BATCH_ROWS)
     elif isinstance(data, ds.Dataset):
-        names = _chosen(data.schema.names, wanted)
+        names = _chosen(distinct(data.schema.names), wanted)
         scanner = data.scanner(
             columns=names,
             batch_size=BATCH_ROWS,
@@ -63,13 +72,20 @@ def batches(
         )
         yield from scanner.to_batches()
     elif _is_of(data, "pandas"):
-        yield from _pandas_batches(_pandas_frame(data), wanted)
+        yield from _pandas_batches(_pandas_frame(data), wanted, loose)
     elif (table := _table(data)) is not None:
-        yield from table.select(_chosen(table.column_names, wanted)).to_batches(BATCH_ROWS)
+        table = _loosened(table.select(_chosen(distinct(table.column_names), wanted)), loose)
+        yield from table.to_batches(BATCH_ROWS)
     else:
-        for batch in pa.RecordBatchReader.from_stream(_streaming(data)):
+        reader = pa.RecordBatchReader.from_stream(_streaming(data))
+        names = distinct(reader.schema.names)
+        mixed = []
+        if hasattr(data, "get_column"):  # of polars, which is in memory
+            mixed = [one for one in names if one in loose and is_mixed(pa.chunked_array(data.get_column(one)))]
+        for batch in reader:
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.select(_chosen(batch.schema.names, wanted)).slice(start, BATCH_ROWS)
+                part = batch.select(_chosen(batch.schema.names, wanted)).slice(start, BATCH_ROWS)
+                yield _marked(part, [name for name in mixed if name in part.schema.names])
 
 
 def columns(data: Any, wanted: Sequence[str] | None = None) -> Iterator[tuple[str, pa.ChunkedArray]]:
@@ -83,22 +99,23 @@ def columns(data: Any, wanted: Sequence[str] | None = None) -> Iterator[tuple[st
     if isinstance(data, str | os.PathLike):
         yield from Files(Path(data)).columns(wanted)
     elif isinstance(data, ds.Dataset):
-        for name in _chosen(data.schema.names, wanted, all_there=True):
+        for name in _chosen(distinct(data.schema.names), wanted, all_there=True):
             yield name, data.to_table(columns=[name]).column(0)
     elif _is_of(data, "pandas"):
         frame = _pandas_frame(data)
         for name in _chosen(list(frame), wanted, all_there=True):
-            yield name, pa.chunked_array([from_values(frame[name])])
+            column = pa.chunked_array([from_values(frame[name])])
+            yield name, loosened(column) if is_mixed(column) else column
     else:
         table = _table(data)
         if table is None:
             table = pa.RecordBatchReader.from_stream(_streaming(data)).read_all()
-        for name in _chosen(table.column_names, wanted, all_there=True):
+        for name in _chosen(distinct(table.column_names), wanted, all_there=True):
             yield name, table.column(name)
 
 
 def from_values(values: Any) -> pa.Array:
-    """Return values as an Arrow array. What Arrow has no type for, or is mixed, becomes text.
+    """Return values as an Arrow array. What Arrow has no type for, or is mixed, becomes text, cell by cell.
 
     >>> from_values([1, "high", None]).to_pylist()
     ['1', 'high', None]
@@ -115,7 +132,11 @@ def from_values(values: Any) -> pa.Array:
     try:
         array = pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        array = pa.array([_text(value) for value in values], pa.string())
+        if hasattr(values, "cat"):  # of a type that no Arrow dictionary has, such as intervals
+            names = pa.array([_text(value) for value in values.cat.categories], pa.string())
+            codes = np.asarray(values.cat.codes)
+            return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), names)
+        array = loosened(pa.array([_text(value) for value in values], pa.string()))
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
@@ -136,6 +157,8 @@ def _table(data: Any) -> pa.Table | None:
         return _from_matrix(np.asarray(data, dtype=object if _ragged(data) else None))
     if isinstance(data, pa.Array | pa.ChunkedArray):
         return pa.table({"value": data})
+    if _is_of(data, "polars") and hasattr(data, "to_frame"):  # one column
+        return pa.table({data.name or "value": data.to_arrow()})
     if _is_of(data, "polars") and not hasattr(data, "__arrow_c_stream__") and hasattr(data, "collect"):
         collected: pa.Table = pa.table(data.collect())
         return collected
@@ -143,6 +166,7 @@ def _table(data: Any) -> pa.Table | None:
 
 
 def _from_arrays(arrays: Mapping[Any, Any]) -> pa.Table:
+    distinct([str(name) for name in arrays])
     made = {str(name): from_values(values) for name, values in arrays.items()}
     lengths = {len(array) for array in made.values()}
     if len(lengths) > 1:
@@ -180,17 +204,32 @@ def _streaming(data: Any) -> Any:
 def _pandas_frame(data: Any) -> Any:
     """Return a pandas DataFrame whose columns are named by text."""
     frame = data.to_frame(name=data.name if data.name is not None else "value") if data.ndim == 1 else data
-    names = [str(name) for name in frame.columns]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(f"columns have the same name: {', '.join(doubled)}")
-    return frame.set_axis(names, axis=1)
+    return frame.set_axis(distinct([str(name) for name in frame.columns]), axis=1)
 
 
-def _pandas_batches(frame: Any, wanted: Collection[str] | None) -> Iterator[pa.RecordBatch]:
+def _pandas_batches(
+    frame: Any, wanted: Collection[str] | None, loose: Collection[str]
+) -> Iterator[pa.RecordBatch]:
     names = _chosen(list(frame), wanted)
+    mixed = [name for name in names if name in loose and is_mixed(from_values(frame[name]))]
     for start in range(0, max(len(frame), 1), BATCH_ROWS):
         part = frame.iloc[start : start + BATCH_ROWS]
-        yield pa.RecordBatch.from_arrays([from_values(part[name]) for name in names], names)
+        arrays = [from_values(part[name]) for name in names]
+        batch = pa.RecordBatch.from_arrays(arrays, names)
+        yield batch if not mixed else _marked(batch, mixed)
+
+
+def _loosened(table: pa.Table, loose: Collection[str]) -> pa.Table:
+    """Return a table whose columns of text are looked at cell by cell where odd cells have made them text."""
+    return _marked(table, [name for name in table.column_names if name in loose and is_mixed(table[name])])
+
+
+def _marked(table: Any, names: Collection[str]) -> Any:
+    for name in names:
+        place = table.schema.get_field_index(name)
+        if is_text(table.column(place).type):
+            table = table.set_column(place, name, loosened(table.column(place)))
+    return table
 
 
 def _scan_options(dataset: ds.Dataset) -> ds.FragmentScanOptions | None:

@@ -11,7 +11,7 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.monitor.tracking import TrackingError
-from mooring.registry import log_baseline_artifact
+from mooring.registry import log_baseline_artifact, single_floats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -196,7 +196,13 @@ def log_baseline(
     made: Baseline = data
     if not isinstance(data, Baseline):
         made = baseline(
-            data, predictions=predictions, labels=labels, kinds=kinds, importance=importance, segments=segments
+            data,
+            predictions=predictions,
+            labels=labels,
+            kinds=kinds,
+            importance=importance,
+            segments=segments,
+            singles=single_floats(run_id=run_id, model_id=model_id),
         )
     if evaluation is not None:
         made = evaluated(made, evaluation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -229,9 +230,13 @@ def unlike_the_monitors(
 
 
 def _statistics(name: str, feature: Feature, window: FeatureProfile, scale: int) -> dict[str, float]:
-    """Return how far a window lies from the baseline by the measures that alarm."""
+    """Return how far a window lies from the baseline by the measures that alarm, 0 of nothing."""
     return {
-        one.measure: abs(one.value - (one.reference or 0.0)) if one.measure == "null_rate" else one.value
+        one.measure: 0.0
+        if math.isnan(one.value)
+        else abs(one.value - (one.reference or 0.0))
+        if one.measure == "null_rate"
+        else one.value
         for one in values_of(name, feature, window, scale)
         if one.measure in FLOORS
     }

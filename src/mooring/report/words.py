@@ -12,7 +12,13 @@ from mooring.drift.baseline import Baseline, Feature
 from mooring.drift.grid import CategoricalGrid, NumericGrid, TextGrid
 from mooring.drift.judge import FLOORS, Result
 from mooring.drift.measures import shares
-from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile
+from mooring.drift.profile import (
+    CategoricalProfile,
+    FeatureProfile,
+    NumericProfile,
+    TextProfile,
+    with_infinities,
+)
 from mooring.drift.statistics import by_identity
 from mooring.report.reading import FeatureReading
 
@@ -51,7 +57,7 @@ def number(value: float, digits: int = 4) -> str:
     ('1235', '0.01235', '0.012', '3', '2.5 × 10⁶')
     """
     if not math.isfinite(value):
-        return "none" if math.isnan(value) else "∞" if value > 0 else "−∞"
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
     if 1e-4 <= abs(value) < 1e5:
@@ -69,6 +75,8 @@ def percent(share: float) -> str:
     >>> [percent(share).replace(_NBSP, " ") for share in (0.0, 0.0001, 0.0312, 0.456, 0.9999, 1.0)]
     ['0 %', '<0.1 %', '3.1 %', '46 %', '>99.9 %', '100 %']
     """
+    if math.isnan(share):
+        return "–"
     if share <= 0:
         return f"0{_NBSP}%"
     if share < 0.0005:
@@ -263,12 +271,12 @@ def _moments(grid: NumericGrid, before: NumericProfile, after: NumericProfile, w
     text = f"{what} {number(means[0])} → {number(means[1])}"
     if grid.scale <= 0:
         return text
-    shift = (means[1] - means[0]) / grid.scale
+    shift = (after.offset() - before.offset()) * (grid.unit / grid.scale)
     if abs(shift) >= 0.05:
         text += f" ({shift:+.1f}{_NBSP}sd)".replace("-", "−")
-    spread = after.deviation() / grid.scale
+    spread = after.deviation(grid) / grid.scale
     if not 0.8 < spread < 1.25:
-        text += f", spread {number(grid.scale)} → {number(after.deviation())}"
+        text += f", spread {number(grid.scale)} → {number(after.deviation(grid))}"
     return text
 
 
@@ -309,6 +317,7 @@ def _out_of_range(feature: FeatureReading) -> str:
         for amount, word, bound in ((below, "below", before.minimum), (above, "above", before.maximum))
         if amount
     ]
-    if after.infinities and not before.infinities:
-        parts.append(f"{percent(after.infinities / total)} infinite")
+    own, others = with_infinities([after, before])
+    if infinite := sum(int(own[at]) for at in (0, -1) if not others[at]):
+        parts.append(f"{percent(infinite / total)} infinite")
     return f"{' and '.join(parts)}, the end of the baseline" if parts else ""

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mooring.drift.columns import plain
 from mooring.engine import sources
 from mooring.log.schema import TIME
 
@@ -45,6 +46,7 @@ def draw(path: str, schema: pa.Schema, label: str, rows: int, seed: int) -> tupl
 
 def _fitting(path: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """Return a column of the original data as the log has it."""
+    values = plain(values)
     kind, wanted = values.type, field.type
     if pa.types.is_dictionary(kind):
         values, kind = values.cast(kind.value_type), kind.value_type
