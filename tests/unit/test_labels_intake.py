@@ -126,6 +126,14 @@ def test_an_id_is_found_on_the_day_that_it_tells_however_old(tmp_path):
     )
 
 
+def test_a_client_s_id_may_look_like_ours_and_be_older_than_its_request(tmp_path):
+    now = datetime.now(UTC)
+    order = new_request_id(int((now - 9 * DAY).timestamp() * 1e9))
+    infer(tmp_path, at=now - 2 * DAY, client=order)
+    labels = {"request_id": [order, new_request_id()], "label": [1, 1]}
+    assert mooring.add_labels(labels, model="m", log=tmp_path) == Added(added=2, unknown=1)
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [

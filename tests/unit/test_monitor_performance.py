@@ -22,6 +22,7 @@ from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic
 from mooring.cli import main
 from mooring.comparison import evaluated
+from mooring.ids import new_request_id
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import open_log, read_log
 from mooring.monitor.alerts import Command
@@ -110,6 +111,20 @@ def test_labels_may_name_the_clients_ids_and_unknown_ones_are_told(tmp_path: Pat
     [one] = it.look()
     assert values(one) == pytest.approx(by_hand(labelled))
     assert any("2 of 32 requests that labels name are not in the log" in line for line in it.monitoring.said)
+
+
+def test_a_label_is_of_every_request_that_has_its_id_on_whatever_day(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    old = new_request_id(int((START - 9 * 24 * HOUR).timestamp() * 1e9))  # an order's, long before it was scored
+    ids = [old, *(f"order {at}" for at in range(1, 100))]
+    for hour in (0, 30):
+        sent = zip(it.traffic.exchanges(100, START + hour * HOUR, 1.0, per_request=1), ids, strict=True)
+        it.traffic.write([msgspec.structs.replace(one, client_request_id=id_) for one, id_ in sent])
+    it.label(it.rows().iloc[:50], ids="client_request_id")
+    assert [one.labelled for one in it.look()] == [50, 50]
+    # Labels that come later touch both windows, too.
+    it.label(it.rows().iloc[:60], ids="client_request_id", late=2 * HOUR)
+    assert [one.labelled for one in it.look()] == [60, 60]
 
 
 def test_only_new_labels_are_read_and_only_their_windows_are_assessed(tmp_path: Path) -> None:
