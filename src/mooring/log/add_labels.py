@@ -190,8 +190,10 @@ def _earliest(ids: pa.ChunkedArray, lookback: timedelta) -> datetime:
 def _unknown(table: pa.Table, opened: ObjectStore, uri: str, model: str, lookback: timedelta) -> int:
     """Return how many labels name a row that the log does not have.
 
-    Ids of Mooring's form are looked for in their own days, and those that are not there as a client's.
+    Ids of Mooring's form are looked for in their own days, and those that are not there as a client's: of that form
+    too, they are older than their requests.
     """
+    since = datetime.now(UTC) - lookback
     prefix = f"inferences/model={folder_name(model)}"
     own = table.filter(_own(table["request_id"]))
     left = table.filter(pc.invert(_own(table["request_id"])))
@@ -202,7 +204,9 @@ def _unknown(table: pa.Table, opened: ObjectStore, uri: str, model: str, lookbac
         listed = [one for one in reader.list_objects(opened, uri, prefix, begin, end) if one.day in days]
         left = pa.concat_tables([left, _not_in(own, opened, uri, model, listed)])
     if len(left):
-        listed = reader.list_objects(opened, uri, prefix, datetime.now(UTC) - lookback)
+        if pc.all(_own(left["request_id"])).as_py():
+            since = max(since, reader.midnight(min(_days(left["request_id"]), default=since.date())))
+        listed = reader.list_objects(opened, uri, prefix, since)
         left = _not_in(left, opened, uri, model, listed[::-1])
     return len(table.select(_KEY).join(left.select(_KEY), _KEY, join_type="left semi")) if len(left) else 0
 

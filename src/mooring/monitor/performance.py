@@ -190,14 +190,11 @@ class Performance:
     ) -> Iterator[tuple[Stream, NDArray[np.int64], int]]:
         """Yield when requests were received, by stream, and how many ids were found then.
 
-        Ids of Mooring's form tell their day, and are looked for there; all others, and those that are not there,
-        in every day since `since`: a client's id names all requests that have it.
+        Ids of Mooring's form tell their day, and are looked for there, those that are not there in the days after
+        it, and all others in every day since `since`: a client's id names all requests that have it.
         """
         own = pc.match_substring_regex(ids, OWN)
-        days: set[date] = set()
-        for text in pc.unique(pc.utf8_slice_codeunits(ids.filter(own), 0, 8)).to_pylist():
-            at = min((int(text, 16) << 16) / 1000, _LATEST)  # to about a minute
-            days |= {(datetime.fromtimestamp(at, UTC) + near).date() for near in (-_NEAR, _NEAR)}
+        days = _days_of(ids.filter(own))
         prefix = f"inferences/model={folder_name(model)}"
         listed = reader.list_objects(opened, self._settings.log, prefix, since)
         found = pa.array([], pa.string())
@@ -205,6 +202,10 @@ class Performance:
             wanted = some.filter(pc.invert(pc.is_in(some, value_set=found)))
             if not len(wanted):
                 continue
+            if pc.all(pc.match_substring_regex(wanted, OWN)).as_py():
+                # A client's id of that form is older than its requests.
+                first = min(_days_of(wanted))
+                places = [one for one in places if one.day >= first]
             for _, of_day in groupby(reversed(places), key=lambda one: one.day):
                 table = self._of_requests(opened, model, list(of_day), wanted)
                 if not table.num_rows:
@@ -502,6 +503,15 @@ def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
         rows += window.rows
     if batch:
         yield batch
+
+
+def _days_of(ids: pa.Array) -> set[date]:
+    """Return the days on which ids of Mooring's form can have been made: they tell it to about a minute."""
+    days = set()
+    for text in pc.unique(pc.utf8_slice_codeunits(ids, 0, 8)).to_pylist():
+        at = min((int(text, 16) << 16) / 1000, _LATEST)
+        days |= {(datetime.fromtimestamp(at, UTC) + near).date() for near in (-_NEAR, _NEAR)}
+    return days
 
 
 def _of_requests(table: pa.Table, ids: pa.Array) -> pa.Table:
