@@ -190,8 +190,8 @@ def _earliest(ids: pa.ChunkedArray, lookback: timedelta) -> datetime:
 def _unknown(table: pa.Table, opened: ObjectStore, uri: str, model: str, lookback: timedelta) -> int:
     """Return how many labels name a row that the log does not have.
 
-    Ids of Mooring's form are looked for in their own days, those that are not there as a client's in later ones: its
-    ids of that form are older than their requests.
+    Ids of Mooring's form are looked for in their own days, those that are not there as a client's in later ones:
+    its ids of that form are older than their requests.
     """
     since = datetime.now(UTC) - lookback
     prefix = f"inferences/model={folder_name(model)}"
