@@ -214,6 +214,16 @@ def test_files_of_each_format_may_name_their_columns_and_come_on_stdin(tmp_path)
     )
 
 
+def test_texts_of_parquet_are_kept_with_what_they_read_as(tmp_path):
+    id_ = infer(tmp_path, 3)
+    labels = {"request_id": [id_] * 3, "row": pa.array([0, 1, 2], pa.int32()), "label": ["01", "red", "true"]}
+    pq.write_table(pa.table(labels), tmp_path / "truth.parquet")
+    assert add(tmp_path, tmp_path / "truth.parquet")[1]["added"] == 3
+    found = read_labels(str(tmp_path), "m").sort_by("row")
+    assert found["label_text"].to_pylist() == labels["label"]
+    assert found["label"].to_pylist() == [1.0, None, 1.0]
+
+
 def test_bad_lines_of_json_and_rows_of_parquet_are_told(tmp_path):
     id_ = infer(tmp_path)
     file = tmp_path / "truth.jsonl"

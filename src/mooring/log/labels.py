@@ -288,9 +288,9 @@ def _values(labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     if number or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return pc.cast(labels, pa.float64(), safe=False), pa.nulls(len(labels), pa.string())
     texts = _cast(labels, pa.string(), "label")
-    encoded = texts.combine_chunks().dictionary_encode()
-    read = [None if one is None else number_of(one) for one in encoded.dictionary.to_pylist()]
-    return pa.chunked_array([pa.array(read, pa.float64()).take(encoded.indices)]), texts
+    distinct = pc.unique(texts)
+    read = [None if one is None else number_of(one) for one in distinct.to_pylist()]
+    return pa.array(read, pa.float64()).take(pc.index_in(texts, value_set=distinct)), texts
 
 
 def _as_times(times: pa.ChunkedArray) -> pa.ChunkedArray:
