@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,10 @@ import msgspec
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ROWS = 2**31
+BOOLEANS = {"true": 1.0, "false": 0.0}
+"""What a boolean reads as, in any case."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DIGITS = 1e16
 FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Between these a label becomes known: what says that it never ends, such as 9999-12-31, is no time."""
 
@@ -97,6 +102,28 @@ def time_us(time: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         why = "no time from 1970 to 2199: take 2026-03-01 or 2026-03-01T12:00Z, UTC where no zone is named"
         raise ValueError(f"time is {_named(time)}, {why}") from None
+
+
+def number_of(text: str) -> float | None:
+    """Return what a text reads as: a number, or a boolean as 1 or 0; None for another.
+
+    >>> number_of("01"), number_of(" 2.50 "), number_of("TRUE"), number_of("1e999"), number_of("red")
+    (1.0, 2.5, 1.0, None, None)
+    """
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        return number if math.isfinite(number) else None
+    return BOOLEANS.get(text.lower())
+
+
+def number_text(number: float) -> str:
+    """Return a number as the name of a class.
+
+    >>> number_text(5.0), number_text(-0.0), number_text(0.1), number_text(1e300)
+    ('5', '0', '0.1', '1e+300')
+    """
+    return str(int(number)) if number.is_integer() and abs(number) < _DIGITS else repr(number)
 
 
 def _unicode(text: str, name: str) -> str:

@@ -366,6 +366,15 @@ def test_the_monitored_model_writes_parquet_under_its_registered_name(monitored,
     }
 
 
+def test_flush_waits_for_what_a_wrapped_model_was_asked_too(monitored, model_uri, monkeypatch):
+    monkeypatch.setenv("MOORING_SEGMENT_SECONDS", "3600")
+    model = mlflow.pyfunc.load_model(model_uri)
+    for _ in range(2):
+        model.predict(pd.DataFrame({"a": [1.0], "b": [3.0]}))
+        assert mooring.flush()
+    assert rows_in(monitored) == 2
+
+
 def test_a_wrong_setting_is_said_when_the_monitored_model_is_loaded(monitored, model_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_MONITORING_DIR", "s3://bucket/log")
     monkeypatch.setenv("MLFLOW_MONITORING_FORMAT", "csv")

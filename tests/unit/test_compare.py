@@ -344,3 +344,12 @@ def test_hundreds_of_columns_make_a_page_that_can_be_read():
     columns = {f"x{number}": random.normal(size=50) for number in range(300)}
     page = compare(columns, columns)._repr_html_()
     assert page.count("<svg") == 8
+
+
+def test_a_baseline_is_shown_in_a_line_and_its_names_are_text() -> None:
+    made = baseline({f"<b>{at}\n" if at == 1 else f"f{at}": np.arange(50.0) for at in range(30)})
+    assert repr(made) == "Baseline(50 rows, 30 features: f0, <b>1, f2, f3, f4, …)"
+    shown = made._repr_html_()
+    assert "&lt;b&gt;1" in shown
+    assert "<b>" not in shown
+    assert shown.count("<tr>") == 31

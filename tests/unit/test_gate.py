@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
+from mooring.drift.baseline import make
+from mooring.drift.segments import segments_of
+from mooring.monitor.state import State
 from mooring.performance.scored import Scored
 from mooring.retrain.difference import difference
+from mooring.retrain.evaluating import _segments
+from mooring.retrain.gate import _parts
 from mooring.retrain.proof import better, requests
 from mooring.retrain.signatures import as_input, differences
 
@@ -106,3 +113,30 @@ def test_rows_of_one_request_count_for_one():
     together = better(Scored(labels, old, groups), Scored(labels, new, groups), "rmse", 0.95)
     assert together.low < alone.low
     assert requests(Scored(labels, old, groups)) == 40
+
+
+def test_segments_are_cut_as_the_baseline_is_not_as_the_holdout(tmp_path):
+    random = np.random.default_rng(0)
+    trained = {"alcohol": pa.array(random.normal(10, 1, 2000)), "colour": pa.array(["red", "white"] * 1000)}
+    baseline = make(trained)
+    state = f"sqlite:///{tmp_path}/state.db"
+    with State(state) as opened, opened.begin() as tx:
+        tx.put_baseline("wine", "3", baseline.to_bytes(), "test")
+    # The holdout lies above nearly all of the training data.
+    holdout = pa.table({"alcohol": random.normal(12, 1, 300), "colour": ["red"] * 299 + ["rosé"]})
+    given = Namespace(model="wine", champion="3", state=state, segment=["alcohol", "colour"])
+    found = _segments(given, holdout)
+    assert found["alcohol"].to_pylist() == segments_of(holdout["alcohol"], baseline.features["alcohol"]).tolist()
+    assert pc.mean(pc.starts_with(found["alcohol"], "from ")).as_py() > 0.8
+    assert [(one, int(rows.sum())) for one, rows in _parts(found["colour"], 30)] == [("red", 299)]
+
+
+def test_without_the_baseline_s_column_the_holdout_s_own_quartiles_are_taken(tmp_path):
+    state = f"sqlite:///{tmp_path}/state.db"
+    with State(state) as opened, opened.begin() as tx:
+        tx.put_baseline("wine", "3", make({"sugar": pa.array(np.arange(200.0))}).to_bytes(), "test")
+    holdout = pa.table({"alcohol": np.arange(400) / 7})
+    found = _segments(Namespace(model="wine", champion="3", state=state, segment=["alcohol"]), holdout)
+    parts = [int(rows.sum()) for _, rows in _parts(found["alcohol"], 30)]
+    assert len(parts) == 4
+    assert min(parts) > 80

@@ -126,6 +126,14 @@ def test_an_id_is_found_on_the_day_that_it_tells_however_old(tmp_path):
     )
 
 
+def test_a_client_s_id_may_look_like_ours_and_be_older_than_its_request(tmp_path):
+    now = datetime.now(UTC)
+    order = new_request_id(int((now - 9 * DAY).timestamp() * 1e9))
+    infer(tmp_path, at=now - 2 * DAY, client=order)
+    labels = {"request_id": [order, new_request_id()], "label": [1, 1]}
+    assert mooring.add_labels(labels, model="m", log=tmp_path) == Added(added=2, unknown=1)
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -206,6 +214,16 @@ def test_files_of_each_format_may_name_their_columns_and_come_on_stdin(tmp_path)
     )
 
 
+def test_texts_of_parquet_are_kept_with_what_they_read_as(tmp_path):
+    id_ = infer(tmp_path, 3)
+    labels = {"request_id": [id_] * 3, "row": pa.array([0, 1, 2], pa.int32()), "label": ["01", "red", "true"]}
+    pq.write_table(pa.table(labels), tmp_path / "truth.parquet")
+    assert add(tmp_path, tmp_path / "truth.parquet")[1]["added"] == 3
+    found = read_labels(str(tmp_path), "m").sort_by("row")
+    assert found["label_text"].to_pylist() == labels["label"]
+    assert found["label"].to_pylist() == [1.0, None, 1.0]
+
+
 def test_bad_lines_of_json_and_rows_of_parquet_are_told(tmp_path):
     id_ = infer(tmp_path)
     file = tmp_path / "truth.jsonl"
@@ -224,16 +242,20 @@ def test_bad_lines_of_json_and_rows_of_parquet_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("auto", {0: 7.0, 1: 1.0, 2: "good", 3: -0.05}),
-        ("number", {0: 7.0, 1: 1.0, 3: -0.05}),
-        ("text", {0: "007", 1: "true", 2: "good", 3: "-5e-2"}),
+        ("auto", {0: "007", 1: "true", 2: "good", 3: "-5e-2", 4: 7.5, 5: 7.0}),
+        ("number", {0: 7.0, 1: 1.0, 3: -0.05, 4: 7.5, 5: 7.0}),
+        ("text", {0: "007", 1: "true", 2: "good", 3: "-5e-2", 4: "7.5", 5: "7.0"}),
     ],
 )
 def test_csv_does_not_say_what_is_a_number(tmp_path, kind, expected):
-    id_ = infer(tmp_path, 4)
-    texts = "".join(f"{id_},{row},{text}\n" for row, text in enumerate(["007", "true", "good", "-5e-2"]))
+    id_ = infer(tmp_path, 6)
+    written = ["007", "true", "good", "-5e-2", "7.5", "7.0"]
+    texts = "".join(f"{id_},{row},{text}\n" for row, text in enumerate(written))
     add(tmp_path, "-", "--format", "csv", "--label-type", kind, stdin=f"request_id,row,label\n{texts}".encode())
     assert values(tmp_path) == {(id_, row): value for row, value in expected.items()}
+    if kind != "number":  # what a text reads as is there for whoever wants numbers
+        numbers = read_labels(str(tmp_path), "m").sort_by("row")["label"].to_pylist()
+        assert numbers == [7.0, 1.0, None, -0.05, 7.5, 7.0]
 
 
 def test_the_lookback_bounds_the_days_in_which_a_client_s_id_is_looked_for(tmp_path):

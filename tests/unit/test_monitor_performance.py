@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic
 from mooring.cli import main
 from mooring.comparison import evaluated
+from mooring.ids import new_request_id
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import open_log, read_log
 from mooring.monitor.alerts import Command
@@ -28,6 +30,9 @@ from mooring.monitor.performance_results import as_dicts as performance_dicts
 from mooring.monitor.results import as_dicts
 from mooring.monitor.run import run
 from mooring.report.from_state import small_report, whole_report
+from mooring.ui.pages.model import ModelQuery
+from mooring.ui.pages.model import told as page_of_model
+from mooring.ui.sources import Sources
 
 
 def test_performance_of_a_window_is_that_of_its_labelled_rows(tmp_path: Path) -> None:
@@ -106,6 +111,20 @@ def test_labels_may_name_the_clients_ids_and_unknown_ones_are_told(tmp_path: Pat
     [one] = it.look()
     assert values(one) == pytest.approx(by_hand(labelled))
     assert any("2 of 32 requests that labels name are not in the log" in line for line in it.monitoring.said)
+
+
+def test_a_label_is_of_every_request_that_has_its_id_on_whatever_day(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    old = new_request_id(int((START - 9 * 24 * HOUR).timestamp() * 1e9))  # an order's, long before it was scored
+    ids = [old, *(f"order {at}" for at in range(1, 100))]
+    for hour in (0, 30):
+        sent = zip(it.traffic.exchanges(100, START + hour * HOUR, 1.0, per_request=1), ids, strict=True)
+        it.traffic.write([msgspec.structs.replace(one, client_request_id=id_) for one, id_ in sent])
+    it.label(it.rows().iloc[:50], ids="client_request_id")
+    assert [one.labelled for one in it.look()] == [50, 50]
+    # Labels that come later touch both windows, too.
+    it.label(it.rows().iloc[:60], ids="client_request_id", late=2 * HOUR)
+    assert [one.labelled for one in it.look()] == [60, 60]
 
 
 def test_only_new_labels_are_read_and_only_their_windows_are_assessed(tmp_path: Path) -> None:
@@ -502,3 +521,59 @@ def test_the_first_labels_do_not_make_the_whole_log_be_read(
     # Of the others labels may come yet.
     it.label(it.rows().iloc[:100])
     assert [one.labelled for one in it.look()] == [100, 0, 100, 0, 0]
+
+
+def flagged(it: Labelling, answer: Callable[[float], object], hour: int = 0) -> list[bool]:
+    """Let the model answer whether there is much alcohol, and return what it said."""
+    sent = it.traffic.exchanges(400, START + hour * HOUR, 1.0, per_request=1)
+    said = [json.loads(one.request)["dataframe_split"]["data"][0][0] > 10 for one in sent]
+    it.traffic.write(
+        [
+            msgspec.structs.replace(one, response=json.dumps({"predictions": [answer(each)]}).encode())
+            for one, each in zip(sent, said, strict=True)
+        ]
+    )
+    return [each for _, each in sorted(zip(((one.time_ns, one.request_id) for one in sent), said, strict=True))]
+
+
+def truth_of(it: Labelling, said: list[bool], spelled: Callable[[bool], str]) -> None:
+    """Add labels of which nine in ten are what the model said, as a CSV file."""
+    ids = it.rows()["request_id"].iloc[-len(said) :]
+    lines = [
+        f"{id_},{spelled(each if at % 10 else not each)},{(START + 2 * HOUR).isoformat()}\n"
+        for at, (id_, each) in enumerate(zip(ids, said, strict=True))
+    ]
+    file = it.log.parent / "truth.csv"
+    file.write_text("request_id,label,time\n" + "".join(lines))
+    result = CliRunner().invoke(main, ["labels", "add", str(file), "--log", str(it.log), "--model", "wine"])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "spelled"), [(str, lambda one: str(one).lower()), (bool, lambda one: f"{one:d}.0")]
+)
+def test_labels_take_the_kind_of_what_the_model_predicts(tmp_path: Path, answer, spelled) -> None:
+    it = Labelling(tmp_path)
+    held = np.arange(200) % 2 == 0, [answer(one % 2 == 0 or one < 20) for one in range(200)]
+    it.monitoring.keep(evaluated(it.traffic.baseline(), held))
+    truth_of(it, flagged(it, answer), spelled)
+    [one] = it.look()
+    assert (one.task, one.look, one.measures["accuracy"].value) == ("classification", 1, 0.9)
+
+
+def test_where_labels_and_predictions_have_no_class_in_common_all_say_so(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    held = np.arange(200) % 2 == 0, [str(one % 2 == 0 or one < 20) for one in range(200)]
+    it.monitoring.keep(evaluated(it.traffic.baseline(), held))
+    truth_of(it, flagged(it, str), lambda one: "yes" if one else "no")
+    [one] = it.look()
+    assert (one.status, one.labelled, one.measures) == ("no_baseline", 400, {})
+    said = (
+        "labels and predictions have no class in common: labels are no, yes, the classes of the model False, True"
+    )
+    assert said in one.message
+    shown = CliRunner().invoke(main, ["performance", "--state", it.monitoring.settings.state, "--json"])
+    assert said in json.loads(shown.output)[0]["message"]
+    assert said in whole_report(it.monitoring.state, "wine")
+    sources = Sources(it.monitoring.state, str(it.log), tmp_path / "spool", "")
+    assert said in page_of_model(sources, ModelQuery(), "wine").unmeasured

@@ -24,9 +24,11 @@ from hypothesis import strategies as st
 
 import mooring
 from mooring.cli import main
+from mooring.exchange import Ledger, encode
 from mooring.log.reader import LogError, LogWarning, find
 from mooring.log.schema import INFERENCES, PAYLOADS
 from mooring.log.store import StoreError
+from mooring.spool import SpoolWriter
 from written_logs import DAY, DOCS, NOON, ROWS, exchange, in_order, log_of_days, write
 
 
@@ -211,8 +213,15 @@ def test_no_log_and_an_empty_one(tmp_path):
     with pytest.raises(LogError, match="there is no log at"):
         mooring.read_log(tmp_path / "log")
     assert not (tmp_path / "log").exists()
-    with pytest.raises(LogError, match="nothing in the log"):
+    with pytest.raises(
+        LogError, match=r"nothing in the log \S+ yet: .* by itself within --segment-seconds \(60 s by"
+    ):
         mooring.read_log(tmp_path)
+    writer = SpoolWriter(tmp_path / ".spool")
+    writer.append([encode(Ledger(seen=3, stored=3))])
+    with pytest.raises(LogError, match=r"; 3 requests are in the spool now$"):
+        mooring.read_log(tmp_path)
+    writer.close()
     with pytest.raises(StoreError, match="no place for a log"):
         mooring.read_log("ftp://host/log")
 

@@ -164,10 +164,11 @@ def test_labels_by_the_clients_id_the_later_of_two_and_a_request_that_came_twice
     label(traffic.log, [(exchanges[6].request_id, 0, 3.0)], seconds=9_500)
     label(traffic.log, [("order-7", 0, 4.0), ("order-8", 1, 5.0), ("unknown", 0, 6.0)], seconds=9_600)
     manifest = make(traffic.log, tmp_path / "data")
-    assert (manifest.labelled, manifest.unlabelled, manifest.holdout_rows) == (30, 1, 6)
+    assert (manifest.labelled, manifest.unlabelled, manifest.holdout_rows) == (31, 0, 6)
     rows = training(manifest).to_pylist()
-    assert [row["alcohol"] for row in rows] == list(range(24))
-    expected = [1.0] * 24
+    # The request that came again has the same label, and is not held out: it is known in training.
+    assert [row["alcohol"] for row in rows] == [*range(24), 3]
+    expected = [1.0] * 25
     expected[6], expected[7] = 3.0, 4.0
     assert [row["quality"] for row in rows] == expected
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mooring.capture.in_process import Captures, as_json, as_request, as_response, as_text, check
+from mooring.capture.in_process import Captures, as_json, as_request, as_response, as_text, check, close_all
 from mooring.config import CaptureSettings, SettingError, load
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
@@ -97,8 +97,11 @@ def log(
 
 
 def flush(timeout: float = 30.0) -> bool:
-    """Wait until what `mooring.log` was given in this process is in the log; return whether it is."""
-    end, captures = monotonic() + timeout, _captures.close()
+    """Wait until all that was captured in this process is in the log; return whether it is.
+
+    That is what `mooring.log` was given, and what models that `mooring.log_model` wrapped were asked here.
+    """
+    end, captures = monotonic() + timeout, close_all()
     return sum(capture.finish(max(0.0, end - monotonic())) for capture in captures) == len(captures)
 
 

@@ -106,11 +106,15 @@ class Capture:
                     self._drainer.ensure()
 
 
+_all: list[Captures] = []
+
+
 class Captures:
     """The captures of this process by a key of the caller's. Those inherited over a fork belong to the parent."""
 
     def __init__(self) -> None:
         self._forget()
+        _all.append(self)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
@@ -132,6 +136,11 @@ class Captures:
         for capture in captures:
             capture.close()
         return captures
+
+
+def close_all() -> list[Capture]:
+    """Close the captures of this process, those of wrapped models too, and return them."""
+    return [capture for captures in _all for capture in captures.close()]
 
 
 def encoded(encode: Callable[[Any], Any], value: Any) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import Literal
 
 import msgspec
@@ -98,6 +99,8 @@ class Baseline(msgspec.Struct):
     >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
     >>> made.rows, {name: feature.kind for name, feature in made.features.items()}
     (3, {'x': 'numeric', 'c': 'categorical'})
+    >>> made
+    Baseline(3 rows, 2 features: x, c)
     >>> Baseline.from_bytes(made.to_bytes()).digest == made.digest
     True
     """
@@ -109,6 +112,24 @@ class Baseline(msgspec.Struct):
     digest: str = ""
     performance: HeldOut | None = None
     segments: dict[str, dict[str, Baseline]] = {}
+
+    def __repr__(self) -> str:
+        """Return it in a line: its features' own are of hundreds."""
+        names = [*self.features]
+        shown = ", ".join([*(" ".join(one.split()) for one in names[:5]), *(["…"] if len(names) > 5 else [])])
+        made = f", made {self.about['created']}" if self.about.get("created") else ""
+        return f"Baseline({self.rows} rows, {len(names)} features: {shown}{made})"
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it: a line, and a table of the features."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{one.role}</td><td>{one.kind}</td></tr>"
+            for name, one in self.features.items()
+        )
+        return (
+            f"<details><summary>{escape(repr(self))}</summary><table><thead><tr><th>feature</th><th>role</th>"
+            f"<th>kind</th></tr></thead><tbody>{rows}</tbody></table></details>"
+        )
 
     @property
     def grids(self) -> dict[str, Grid]:

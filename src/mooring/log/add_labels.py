@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mooring.config import LogPlace, load
-from mooring.log import reader
+from mooring.ids import OWN, made_at
+from mooring.log import label_join, reader
+from mooring.log.label_join import LabelIndex
 from mooring.log.labels import (
     LabelError,
     labels_table,
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 LOOKBACK = timedelta(days=90)
-_OURS = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 _MARGIN = timedelta(hours=1)
 """How far the clock may be off of a client that makes ids such as ours."""
 _FIRST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -158,7 +159,8 @@ def _compare(table: pa.Table, uri: str, model: str, lookback: timedelta) -> tupl
 def _equal(a: pa.Table, b: pa.Table) -> pa.ChunkedArray:
     """Whether labels are the same, whenever they became known."""
     numbers, texts = (pc.fill_null(pc.equal(a[name], b[name]), False) for name in ("label", "label_text"))
-    return pc.or_(numbers, texts)
+    no_texts = pc.and_(pc.is_null(a["label_text"]), pc.is_null(b["label_text"]))
+    return pc.or_(texts, pc.and_(no_texts, numbers))
 
 
 def _count(mask: pa.ChunkedArray) -> int:
@@ -166,13 +168,13 @@ def _count(mask: pa.ChunkedArray) -> int:
 
 
 def _moments(ids: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return when Mooring's own ids were made, in milliseconds since the epoch."""
-    return np.array([int(one[:8] + one[9:13], 16) for one in ids.to_pylist()], np.int64)
+    """Return when ids of Mooring's form were made, in milliseconds since the epoch."""
+    return np.array([made_at(one) for one in ids.to_pylist()], np.int64)
 
 
 def _own(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether ids are such as Mooring makes, of a time that can be."""
-    return pc.match_substring_regex(ids, _OURS)
+    """Whether ids are such as Mooring makes."""
+    return pc.match_substring_regex(ids, OWN)
 
 
 def _earliest(ids: pa.ChunkedArray, lookback: timedelta) -> datetime:
@@ -186,27 +188,27 @@ def _earliest(ids: pa.ChunkedArray, lookback: timedelta) -> datetime:
 
 
 def _unknown(table: pa.Table, opened: ObjectStore, uri: str, model: str, lookback: timedelta) -> int:
-    """Return how many labels name a row that the log does not have."""
-    total = table.select(_KEY)
-    left = total.group_by(_KEY).aggregate([])
-    own = left.filter(_own(left["request_id"]))
-    others = left.filter(pc.invert(_own(left["request_id"])))
-    missing = []
+    """Return how many labels name a row that the log does not have.
+
+    Ids of Mooring's form are looked for in their own days, those that are not there as a client's in later ones:
+    its ids of that form are older than their requests.
+    """
+    since = datetime.now(UTC) - lookback
     prefix = f"inferences/model={folder_name(model)}"
+    own = table.filter(_own(table["request_id"]))
+    left = table.filter(pc.invert(_own(table["request_id"])))
     if len(own):
         days = _days(own["request_id"])
-        listed = (
-            []
-            if not days
-            else reader.list_objects(
-                opened, uri, prefix, reader.midnight(min(days)), reader.midnight(max(days)) + timedelta(days=1)
-            )
-        )
-        missing.append(_not_in(own, opened, uri, model, [one for one in listed if one.day in days]))
-    if len(others):
-        listed = reader.list_objects(opened, uri, prefix, datetime.now(UTC) - lookback)
-        missing.append(_not_in(others, opened, uri, model, listed[::-1]))
-    return sum(len(total.join(one, _KEY, join_type="left semi")) for one in missing if len(one))
+        first, last = (min(days), max(days)) if days else (_FIRST.date(), _FIRST.date())
+        begin, end = reader.midnight(first), reader.midnight(last) + timedelta(days=1)
+        listed = [one for one in reader.list_objects(opened, uri, prefix, begin, end) if one.day in days]
+        left = pa.concat_tables([left, _not_in(own, opened, uri, model, listed)])
+    if len(left):
+        if pc.all(_own(left["request_id"])).as_py():
+            since = max(since, reader.midnight(min(_days(left["request_id"]), default=since.date())))
+        listed = reader.list_objects(opened, uri, prefix, since)
+        left = _not_in(left, opened, uri, model, listed[::-1])
+    return len(table.select(_KEY).join(left.select(_KEY), _KEY, join_type="left semi")) if len(left) else 0
 
 
 def _days(ids: pa.ChunkedArray) -> set[date]:
@@ -218,21 +220,19 @@ def _days(ids: pa.ChunkedArray) -> set[date]:
     return {date(1970, 1, 1) + timedelta(days=int(day)) for day in days}
 
 
-def _not_in(left: pa.Table, opened: ObjectStore, uri: str, model: str, listed: list[reader.Object]) -> pa.Table:
-    """Return what of `left`, ids and rows, is in none of these objects, under our id or the client's."""
-    columns = {name: (name,) for name in ("request_id", "client_request_id", "row")}
+def _not_in(labels: pa.Table, opened: ObjectStore, uri: str, model: str, listed: list[reader.Object]) -> pa.Table:
+    """Return what of labels names a row in none of these objects."""
+    index = LabelIndex(labels)
+    found = np.zeros(len(index), np.bool_)
+    columns = {name: (name,) for name in label_join.COLUMNS}
 
     def parts() -> Iterator[pa.Table]:
         for start in range(0, len(listed), _OBJECTS_AT_ONCE):
-            found = reader.found_in(opened, uri, model, listed[start : start + _OBJECTS_AT_ONCE], INFERENCES)
-            yield from (part for _, part in reader.tables(found, columns))
+            some = reader.found_in(opened, uri, model, listed[start : start + _OBJECTS_AT_ONCE], INFERENCES)
+            yield from (part for _, part in reader.tables(some, columns))
 
-    for part in together(parts(), rows_a_look(len(left))):
-        for name in ("request_id", "client_request_id"):
-            there = part.filter(pc.is_in(part[name], value_set=left["request_id"]))
-            if len(there):
-                there = pa.table({"request_id": there[name], "row": there["row"]})
-                left = left.join(there, _KEY, join_type="left anti")
-        if not len(left):
-            return left
-    return left
+    for part in together(parts(), rows_a_look(len(index))):
+        found |= index.naming(part)
+        if found.all():
+            break
+    return index.table.filter(pa.array(~found))

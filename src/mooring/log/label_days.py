@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from mooring.log import reader
+from mooring.log import label_join, reader
+from mooring.log.label_join import LabelIndex
 from mooring.log.labels import read_labels, rows_a_look, together
 from mooring.log.parquet import folder_name
 from mooring.log.schema import INFERENCES
-
-_KEY = ["request_id", "row"]
 
 
 class Day(msgspec.Struct, frozen=True):
@@ -38,10 +38,9 @@ def label_days(uri: str, model: str, since: datetime) -> list[Day]:
     Raises LogError where there is no log, StoreError where it refuses.
     """
     opened = reader.open_log(uri)
-    labels = read_labels(uri, model, start=since - timedelta(days=1)).select([*_KEY, "time"])
-    labels = labels.rename_columns([*_KEY, "known"])
+    labels = LabelIndex(read_labels(uri, model, start=since - timedelta(days=1)))
     listed = reader.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
-    columns = {name: (name,) for name in ("request_id", "client_request_id", "row", "time")}
+    columns = {name: (name,) for name in (*label_join.COLUMNS, "time")}
     days = []
     for day, objects in groupby(listed, key=lambda one: one.day):
         found = reader.found_in(opened, uri, model, list(objects), INFERENCES)
@@ -55,12 +54,7 @@ def label_days(uri: str, model: str, since: datetime) -> list[Day]:
     return days
 
 
-def _delays(table: pa.Table, labels: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return of the rows that have a label how long it took, in microseconds; it may be under the client's id."""
-    both = table.join(labels, _KEY, join_type="left outer")
-    by_client = labels.rename_columns(["client_request_id", "row", "known_too"])
-    both = both.join(by_client, ["client_request_id", "row"], join_type="left outer")
-    known, known_too, time = (pc.cast(both[name], pa.int64()) for name in ("known", "known_too", "time"))
-    delays = pc.subtract(pc.max_element_wise(known, known_too), time)
-    found: np.ndarray[tuple[int], np.dtype[np.int64]] = np.asarray(pc.drop_null(delays))
-    return found
+def _delays(table: pa.Table, labels: LabelIndex) -> NDArray[np.int64]:
+    """Return of the rows that have a label how long it took, in microseconds."""
+    joined = labels.join(table)
+    return np.asarray(labels.times[joined.labels] - pc.cast(table["time"], pa.int64()).to_numpy()[joined.rows])

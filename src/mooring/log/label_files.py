@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mooring.label import Label, as_label
+from mooring.label import Label, as_label, number_of, number_text
 from mooring.log.labels import LabelError, as_table, sort_out
 
 FileFormat = Literal["csv", "jsonl", "parquet"]
@@ -28,8 +27,6 @@ _SUFFIXES: dict[str, FileFormat] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
 class NotALine(ValueError):
@@ -72,7 +69,8 @@ def read_file(
 ) -> Iterator[Piece]:
     """Yield what a file holds, piece by piece. `name` is what messages call it.
 
-    With `kind` auto a label is what the file says; in CSV, which does not, it is a number where it reads as one.
+    With `kind` auto a label is what the file says. CSV does not say: there it is a number where it is spelled as
+    one is, else text, such as 01, 6.50 and true, so that it can be compared with texts as well as with numbers.
     Raises LabelError for a file that is no such file, or has no such columns.
     """
     if form == "parquet":
@@ -107,15 +105,14 @@ def _value(label: Any, kind: Kind, form: FileFormat) -> Any:
     if kind == "text" or (kind == "auto" and form != "csv"):
         return label
     text = label.strip()
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if text.lower() in _BOOLEANS:
-        return _BOOLEANS[text.lower()]
     if text.lower() in ("", "nan"):
         return None
-    if kind == "number":
-        raise ValueError(f"label is {ascii(text)[:40]}, not a number")
-    return label
+    number = number_of(text)
+    if number is None:
+        if kind == "number":
+            raise ValueError(f"label is {ascii(text)[:40]}, not a number")
+        return label
+    return number if kind == "number" or text in (number_text(number), repr(number)) else text
 
 
 def _csv(file: IO[bytes], name: str, columns: Columns) -> Iterator[tuple[int, list[Any] | NotALine]]:

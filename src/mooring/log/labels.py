@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mooring.label import FIRST, LAST, Label, Labels, time_us
+from mooring.label import FIRST, LAST, Label, Labels, number_of, time_us
 from mooring.log import reader, store
 from mooring.log.parquet import NO_MODEL, folder_name
 from mooring.log.schema import TIME
@@ -30,7 +30,8 @@ LABELS = pa.schema(
     ]
 )
 """One row a label. `request_id` is ours or the client's, `row` the place of the scored row in its request, from 0.
-A number or boolean is in `label`, anything else in `label_text`; `time` is when it became known."""
+A text is in `label_text` as it was given, and what it reads as, if that is a number or boolean, in `label`; a
+number or boolean is in `label` alone. `time` is when it became known."""
 ROWS_AN_OBJECT = 1_000_000
 _ROWS_A_LOOK = 262_144
 _ROWS_A_TABLE = 65_536
@@ -106,7 +107,7 @@ def as_table(labels: Sequence[Label]) -> pa.Table:
     columns = [
         pa.array([label.request_id for label in labels], pa.string()),
         pa.array([label.row for label in labels], pa.int32()),
-        pa.array([None if isinstance(value, str) else value for value in values], pa.float64()),
+        pa.array([number_of(value) if isinstance(value, str) else value for value in values], pa.float64()),
         pa.array([value if isinstance(value, str) else None for value in values], pa.string()),
         pa.array([label.time_us for label in labels], pa.int64()).cast(TIME),
     ]
@@ -281,12 +282,15 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _values(labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Return labels as numbers and as text, each null where they are the other."""
+    """Return labels as numbers and as texts, each null where they are none."""
     kind = labels.type
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if number or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return pc.cast(labels, pa.float64(), safe=False), pa.nulls(len(labels), pa.string())
-    return pa.nulls(len(labels), pa.float64()), _cast(labels, pa.string(), "label")
+    texts = _cast(labels, pa.string(), "label")
+    distinct = pc.unique(texts)
+    read = [None if one is None else number_of(one) for one in distinct.to_pylist()]
+    return pa.array(read, pa.float64()).take(pc.index_in(texts, value_set=distinct)), texts
 
 
 def _as_times(times: pa.ChunkedArray) -> pa.ChunkedArray:

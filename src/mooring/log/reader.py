@@ -21,6 +21,8 @@ import pyarrow.dataset as ds
 from obstore.exceptions import BaseError
 from pyarrow.fs import LocalFileSystem
 
+from mooring import spool
+from mooring.config import CaptureSettings
 from mooring.log import store
 from mooring.log.parquet import folder_name
 from mooring.log.schema import INFERENCES, PAYLOADS, TIME, Recorded
@@ -248,9 +250,15 @@ def only_model(opened: ObjectStore, uri: str, model: str | None) -> str:
     if model is not None and folder_name(model) in map(folder_name, there):
         return model
     if not there:
+        settings = CaptureSettings(log=uri)
+        try:
+            found = spool.look(settings.spool_path)
+        except OSError:
+            found = None  # it may be its owner's alone
+        waiting = "" if found is None else f"; {found.ledger.stored} requests are in the spool now"
         raise LogError(
-            f"there is nothing in the log {uri} yet: what is captured gets there after --segment-seconds, by "
-            "`mooring drain`. (A log of CSV files is read as such: this one would be Parquet.)"
+            f"there is nothing in the log {uri} yet: what is captured gets there by itself within "
+            f"--segment-seconds ({settings.segment_seconds:g} s by default){waiting}"
         )
     if model is None and len(there) == 1:
         return there[0]

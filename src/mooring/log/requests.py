@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import BaseError
 
+from mooring.ids import made_at
 from mooring.log import labels, reader, store
 from mooring.log.parquet import folder_name
 from mooring.log.schema import PAYLOADS
@@ -37,7 +37,6 @@ SUMMARY = (
 MOST_ROWS = 100
 MOST_EXCHANGES = 20
 LOOKBACK_DAYS = 7
-_OURS = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 2**47
 """In the year 6429; a time must have a day before and one after it."""
@@ -156,10 +155,10 @@ def time_of(request_id: str) -> datetime | None:
     >>> time_of("01890a5d-ac96-774b-bcce-b302099a8057"), time_of("order-1")
     (datetime.datetime(2023, 6, 30, 3, 34, 18, 518000, tzinfo=datetime.timezone.utc), None)
     """
-    if not _OURS.fullmatch(request_id):
+    milliseconds = made_at(request_id)
+    if milliseconds is None or milliseconds >= _LAST_MS:
         return None
-    milliseconds = int(request_id[:8] + request_id[9:13], 16)
-    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds < _LAST_MS else None
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def csv_records(uri: str, request_id: str) -> list[tuple[str, str]]:
@@ -167,7 +166,7 @@ def csv_records(uri: str, request_id: str) -> list[tuple[str, str]]:
 
     Kinds are `csv`, `errors` and `payloads`; what a shadow answered comes last, as `shadow/csv` and so on.
     """
-    if not store.is_local(uri) or not _OURS.fullmatch(request_id):
+    if not store.is_local(uri) or made_at(request_id) is None:
         return []
     directory = Path(uri.removeprefix("file://"))
     found = []

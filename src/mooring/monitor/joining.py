@@ -11,26 +11,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mooring.log import label_join, reader
 from mooring.log import labels as label_log
-from mooring.log import reader
+from mooring.log.label_join import LabelIndex
 from mooring.monitor import incoming
 from mooring.monitor.schema import Window
 from mooring.monitor.windows import micros
+from mooring.performance.kinds import is_text
 from mooring.performance.measures import Scored, Task, scored_of
+from mooring.performance.scored import prediction_in
 
 _SMALL_LABELS = 64_000_000
+_MOST_TEXTS = 1000
 
 
 class Labelled(NamedTuple):
-    """Labels of rows: the rows' places, ascending, what the labels are, and when they became known."""
+    """Labels of rows: the rows' places, ascending, what they are, when they became known, and their own places."""
 
     places: NDArray[np.int64]
     labels: pa.Array
     known: NDArray[np.int64]
+    which: NDArray[np.int64]
 
     def only(self, chosen: NDArray[np.bool_]) -> Labelled:
         """Return some of them."""
-        return Labelled(self.places[chosen], self.labels.filter(pa.array(chosen)), self.known[chosen])
+        labels = self.labels.filter(pa.array(chosen))
+        return Labelled(self.places[chosen], labels, self.known[chosen], self.which[chosen])
 
     def of(self, rows: NDArray[np.bool_]) -> Labelled:
         """Return those of some of the rows."""
@@ -42,13 +48,14 @@ class Labelled(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of the log: who asked, when, and what the model said."""
+    """Rows of the log: who asked, when, and what the model said; `predicted` are the texts that it predicts."""
 
     table: pa.Table
     times: NDArray[np.int64]
     groups: NDArray[np.int64]
     outputs: dict[str, pa.ChunkedArray]
     segments: dict[str, pa.ChunkedArray]
+    predicted: frozenset[str]
 
     @classmethod
     def read(cls, found: reader.Found, segments: Sequence[str]) -> Rows:
@@ -73,6 +80,7 @@ class Rows(NamedTuple):
             ids.indices.to_numpy().astype(np.int64),
             {name: table[f"output {name}"] for name in outputs},
             {name: table[f"input {name}"] for name in inputs},
+            _texts_in({name: table[f"output {name}"] for name in outputs}),
         )
 
     def of(self, window: Window) -> NDArray[np.bool_]:
@@ -88,9 +96,10 @@ class Rows(NamedTuple):
         return scored_of(
             labelled.labels,
             {name: column.take(places) for name, column in self.outputs.items()},
-            self.groups[labelled.places],
+            label_join.dependent(self.groups[labelled.places], labelled.which),
             task=task,
             classes=classes,
+            seen=self.predicted,
         )
 
 
@@ -105,48 +114,33 @@ class Truth:
         self._since = since
         self._say = say
         self._few = sum(one.size for one in listed) <= _SMALL_LABELS
-        self._all: pa.Table | None = None
+        self._all: LabelIndex | None = None
 
     def of(self, rows: Rows) -> Labelled:
-        """Return the labels of rows, by our id of their request or the client's: the latest of each."""
-        keys = rows.table.select(["\0request_id", "\0client_request_id", "\0row"])
-        keys = keys.rename_columns(["request_id", "client", "row"])
-        keys = keys.append_column("place", pa.array(np.arange(keys.num_rows)))
-        labels = self._read(keys)
-        labels = labels.append_column("label_place", pa.array(np.arange(labels.num_rows)))
-        wanted = labels.select(["request_id", "row", "label_place"])
-        by_client = keys.filter(pc.is_valid(keys["client"])).select(["client", "row", "place"])
-        pairs = pa.concat_tables(
-            [
-                part.rename_columns(["request_id", "row", "place"])
-                .join(wanted, ["request_id", "row"], join_type="inner")
-                .select(["place", "label_place"])
-                for part in (keys.select(["request_id", "row", "place"]), by_client)
-            ]
-        )
-        known = labels["time"].cast(pa.int64()).to_numpy()
-        places, of_label = (pairs[name].to_numpy() for name in ("place", "label_place"))
-        order = np.lexsort((of_label, known[of_label], places))
-        places, of_label = places[order], of_label[order]
-        last = np.append(places[1:] != places[:-1], True)[: len(places)]
-        places, of_label = places[last], of_label[last]
-        return Labelled(places, _values(labels, of_label), known[of_label])
+        """Return the labels of rows."""
+        keys = rows.table.select([f"\0{name}" for name in label_join.COLUMNS])
+        keys = keys.rename_columns(list(label_join.COLUMNS))
+        index = self._index(keys)
+        joined = index.join(keys)
+        return Labelled(joined.rows, index.values(joined.labels), index.times[joined.labels], joined.labels)
 
-    def _read(self, keys: pa.Table) -> pa.Table:
+    def _index(self, keys: pa.Table) -> LabelIndex:
+        if self._all is not None:
+            return self._all
+        ids = None
+        if not self._few:
+            ids = pc.unique(pa.concat_arrays([keys[name].combine_chunks() for name in label_join.COLUMNS[:2]]))
         with incoming.telling(self._say):
-            if self._few:
-                if self._all is None:
-                    self._all = label_log.read_labels(self._uri, self._model, start=self._since)
-                return self._all
-            ids = pa.concat_arrays([keys[name].combine_chunks() for name in ("request_id", "client")])
-            return label_log.read_labels(self._uri, self._model, start=self._since, ids=pc.unique(ids.drop_null()))
+            index = LabelIndex(label_log.read_labels(self._uri, self._model, start=self._since, ids=ids))
+        if self._few:
+            self._all = index
+        return index
 
 
-def _values(labels: pa.Table, places: NDArray[np.int64]) -> pa.Array:
-    """Return labels as numbers, or as texts where any is one."""
-    chosen = labels.select(["label", "label_text"]).take(pa.array(places)).combine_chunks()
-    numbers, texts = (chosen[name].combine_chunks() for name in ("label", "label_text"))
-    if texts.null_count == len(texts):
-        return numbers
-    said = [None if one is None else f"{one:.15g}" for one in numbers.to_pylist()]
-    return pc.coalesce(texts, pa.array(said, pa.string()))
+def _texts_in(outputs: dict[str, pa.ChunkedArray]) -> frozenset[str]:
+    """Return the texts that a model predicts, if they are few enough to be classes."""
+    name = prediction_in(outputs)
+    if name is None or not is_text(outputs[name].type):
+        return frozenset()
+    texts = pc.unique(outputs[name]).drop_null()
+    return frozenset(texts.to_pylist()) if len(texts) <= _MOST_TEXTS else frozenset()

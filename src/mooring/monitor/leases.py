@@ -15,6 +15,9 @@ from sqlalchemy import ColumnElement, Connection, Interval, delete, func, litera
 from mooring.monitor.database import Database, StateError, insert
 from mooring.monitor.schema import Utc, leases
 
+_FORM = "%Y%m%dT%H%M%SZ"
+_STARTED = datetime.now(UTC)
+
 
 class LeaseLost(StateError):
     """Another process has the lease now: what this one was about to write is not written."""
@@ -25,10 +28,20 @@ class LeaseHeld(StateError):
 
 
 class Holder(NamedTuple):
-    """Who has a lease, as `HOST:PROCESS:…`, and until when, unless it is renewed."""
+    """Who has a lease, as `HOST:PROCESS:…:STARTED`, and until when, unless it is renewed."""
 
     holder: str
     expires: datetime
+
+    @property
+    def in_words(self) -> str:
+        """Where that process runs, and since when."""
+        host, process, *_, last = f"{self.holder}:".split(":")[:4]
+        try:
+            since = f" since {datetime.strptime(last, _FORM).replace(tzinfo=UTC):%Y-%m-%d %H:%M:%S} UTC"
+        except ValueError:
+            since = ""  # an older version's
+        return f"process {process} on {host}{since}"
 
 
 class Lease:
@@ -52,7 +65,8 @@ class Lease:
     def __init__(self, database: Database, name: str, seconds: float = 60.0) -> None:
         self.name = name
         self.seconds = seconds
-        self.me = f"{socket.gethostname()}:{os.getpid()}:{random.getrandbits(48):012x}"
+        own = f"{random.getrandbits(48):012x}"
+        self.me = f"{socket.gethostname()}:{os.getpid()}:{own}:{_STARTED.strftime(_FORM)}"
         self._database = database
         self._ended = threading.Event()
         self._keeper: threading.Thread | None = None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, HeldOut
 from mooring.drift.segments import MOST, largest, segments_of
+from mooring.ids import OWN
 from mooring.log import labels as label_log
 from mooring.log import reader
 from mooring.log.parquet import folder_name
@@ -43,11 +44,12 @@ _AT_ONCE = 200
 _LOOK_UP_ROWS = 262_144
 _MANY_ROWS = 50_000
 _NEAR = timedelta(minutes=2)
+_DAY = timedelta(days=1)
 _STANDING = 100
 _LATEST = 9e10
 _NO_LABELS = "no labels yet"
+_IDS = ("\0request_id", "\0client_request_id")
 _BADNESS = ("ok", "warning", "critical")
-_OURS = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 
 class Performance:
@@ -108,7 +110,8 @@ class Performance:
             return 0
         keep = timedelta(seconds=self._settings.keep + self._settings.grace)
         since = min(newest[0].window.end, datetime.now(UTC)) - keep
-        listed = label_log.list_label_objects(opened, uri, model, since)
+        # A label may be known by its day alone, which began before its row came.
+        listed = label_log.list_label_objects(opened, uri, model, since - _DAY)
         if not listed:
             return 0
         seen = self._state.seen(model, self._key, [one.path for one in listed])
@@ -119,7 +122,7 @@ class Performance:
             *self._with_a_baseline_now(model, since),
         ]
         chosen = {one.id: one for one in (*waiting, *touched) if provisional or one.status == "closed"}
-        truth = Truth(uri, model, since, listed, self._say_once)
+        truth = Truth(uri, model, since - _DAY, listed, self._say_once)
         written: list[Assessment] = []
         if not seen:
             # These are the first labels: windows that they are not of have none, and need not be read.
@@ -187,43 +190,45 @@ class Performance:
     ) -> Iterator[tuple[Stream, NDArray[np.int64], int]]:
         """Yield when requests were received, by stream, and how many ids were found then.
 
-        Our own ids tell their day. Others, the clients', are looked for from the newest day back to `since`.
+        Ids of Mooring's form tell their day, and are looked for there, those that are not there in the days after
+        it, and all others in every day since `since`: a client's id names all requests that have it.
         """
-        own = pc.match_substring_regex(ids, _OURS)
-        days: set[date] = set()
-        for text in pc.unique(pc.utf8_slice_codeunits(ids.filter(own), 0, 8)).to_pylist():
-            at = min((int(text, 16) << 16) / 1000, _LATEST)  # to about a minute
-            days |= {(datetime.fromtimestamp(at, UTC) + near).date() for near in (-_NEAR, _NEAR)}
-        left = ids.filter(pc.invert(own))
+        own = pc.match_substring_regex(ids, OWN)
+        days = _days_of(ids.filter(own))
         prefix = f"inferences/model={folder_name(model)}"
         listed = reader.list_objects(opened, self._settings.log, prefix, since)
-        columns = {name: (name[1:],) for name in ("\0request_id", "\0client_request_id", *incoming.OWN[:3])}
-        for day, of_day in groupby(reversed(listed), key=lambda one: one.day):
-            if day not in days and not len(left):
+        found = pa.array([], pa.string())
+        for some, places in ((ids.filter(own), [one for one in listed if one.day in days]), (ids, listed)):
+            wanted = some.filter(pc.invert(pc.is_in(some, value_set=found)))
+            if not len(wanted):
                 continue
-            with incoming.telling(self._say_once):
-                found = reader.found_in(opened, self._settings.log, model, list(of_day))
-                wanted = ids if day in days else left
-                parts = [
-                    part
-                    for table in label_log.together(
-                        (table for _, table in reader.tables(found, columns)), _LOOK_UP_ROWS
-                    )
-                    if (part := _of_requests(table, wanted)).num_rows
-                ]
-            if not parts:
-                continue
-            table = pa.concat_tables(parts)
-            named = pa.concat_arrays(
-                [table[name].combine_chunks() for name in ("\0request_id", "\0client_request_id")]
-            )
-            named = pc.unique(named.filter(pc.is_in(named, value_set=wanted)))
-            left = left.filter(pc.invert(pc.is_in(left, value_set=named)))
-            count = len(named)
-            for stream in incoming.streams_in(table):
-                times = incoming.of_stream(table, stream)["\0time"].cast(pa.int64()).to_numpy()
-                yield stream, times, count
-                count = 0
+            if pc.all(pc.match_substring_regex(wanted, OWN)).as_py():
+                # A client's id of that form is older than its requests.
+                first = min(_days_of(wanted))
+                places = [one for one in places if one.day >= first]
+            for _, of_day in groupby(reversed(places), key=lambda one: one.day):
+                table = self._of_requests(opened, model, list(of_day), wanted)
+                if not table.num_rows:
+                    continue
+                named = pa.concat_arrays([table[name].combine_chunks() for name in _IDS])
+                named = pc.unique(named.filter(pc.is_in(named, value_set=wanted)))
+                count = len(named) - (pc.sum(pc.is_in(named, value_set=found)).as_py() or 0)
+                found = pc.unique(pa.concat_arrays([found, named]))
+                for stream in incoming.streams_in(table):
+                    times = incoming.of_stream(table, stream)["\0time"].cast(pa.int64()).to_numpy()
+                    yield stream, times, count
+                    count = 0
+
+    def _of_requests(
+        self, opened: ObjectStore, model: str, objects: Sequence[reader.Object], ids: pa.Array
+    ) -> pa.Table:
+        """Return the rows of the requests that ids name, each with whose it is and when it was received."""
+        columns = {name: (name[1:],) for name in (*_IDS, *incoming.OWN[:3])}
+        with incoming.telling(self._say_once):
+            found = reader.found_in(opened, self._settings.log, model, objects)
+            tables = (table for _, table in reader.tables(found, columns))
+            parts = [_of_requests(table, ids) for table in label_log.together(tables, _LOOK_UP_ROWS)]
+        return pa.concat_tables(parts) if parts else pa.table({})
 
     # What they say of them
 
@@ -500,7 +505,16 @@ def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield batch
 
 
+def _days_of(ids: pa.Array) -> set[date]:
+    """Return the days on which ids of Mooring's form can have been made: they tell it to about a minute."""
+    days = set()
+    for text in pc.unique(pc.utf8_slice_codeunits(ids, 0, 8)).to_pylist():
+        at = min((int(text, 16) << 16) / 1000, _LATEST)
+        days |= {(datetime.fromtimestamp(at, UTC) + near).date() for near in (-_NEAR, _NEAR)}
+    return days
+
+
 def _of_requests(table: pa.Table, ids: pa.Array) -> pa.Table:
-    found = [pc.is_in(table[name], value_set=ids) for name in ("\0request_id", "\0client_request_id")]
+    found = [pc.is_in(table[name], value_set=ids) for name in _IDS]
     there = pc.and_(pc.is_valid(table["\0time"]), pc.is_valid(table["\0variant"]))
     return table.filter(pc.and_(there, pc.or_(*found)))

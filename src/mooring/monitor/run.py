@@ -46,10 +46,11 @@ def run(
     """Watch a model's log until SIGTERM or SIGINT, or once; return whether all that was tried worked.
 
     Once, the windows that are still open are judged as they are, and what fails is not tried again. A log that has
-    nothing yet is said, and is no failure: traffic may be still to come. `small` makes the report that goes to
-    MLflow, `page` the one that `--report` names. `retrain` takes a model's retraining as far as it goes now, and
-    says whether it goes on soon. Raises ValueError for invalid settings, StateError where the state
-    can't be opened, CantServe where the metrics can't be, and, once, LogError, StoreError and LeaseHeld.
+    nothing yet is said, and is no failure: traffic may be still to come. So is a monitor that runs already.
+    `small` makes the report that goes to MLflow, `page` the one that `--report` names. `retrain` takes a model's
+    retraining as far as it goes now, and says whether it goes on soon. Raises ValueError for invalid settings,
+    StateError where the state can't be opened, CantServe where the metrics can't be, and, once, LogError and
+    StoreError.
     """
     _check(settings)
     channels = channels_of(settings)
@@ -115,13 +116,19 @@ class _Watching:
             return True
         model = self._model()
         watch = self._watching(model)
-        with self._state.lease(f"monitor/{model}") as lease:
-            self._write_report(model, watch.look(lease, provisional=True, stopping=stop.is_set))
-            told = self._tell(model, lease)
-            tracked = self._track(model, stop)
-            if self._retrain is not None:
-                self._retrain(self._state, model, self._complain)
-            return tracked and told and not stop.is_set()
+        try:
+            with self._state.lease(f"monitor/{model}") as lease:
+                self._write_report(model, watch.look(lease, provisional=True, stopping=stop.is_set))
+                told = self._tell(model, lease)
+                tracked = self._track(model, stop)
+                if self._retrain is not None:
+                    self._retrain(self._state, model, self._complain)
+                return tracked and told and not stop.is_set()
+        except LeaseHeld:
+            other = self._state.holder(f"monitor/{model}")
+            where = other.in_words if other is not None else "another process"
+            say(f"a monitor of {model} is running already, {where}: it goes on by itself, nothing was done here")
+            return True
 
     def until(self, stop: threading.Event) -> bool:
         say(f"watching {self._settings.model or 'the model'} in {self._settings.log}, state in {self._state.name}")

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mooring.label import number_text
+from mooring.performance.kinds import as_predicted, is_number
+
 Task = Literal["regression", "classification"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _MOST_CLASSES = 20
 _MOST_CELLS = 50_000_000
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _PREDICTIONS = ("prediction", "predictions", "predicted", "predicted_label", "predicted_class", "label", "class")
 _PROBABILITIES = ("probabilities", "probability", "predict_proba", "proba", "prob", "scores", "score")
 
@@ -66,7 +68,7 @@ def task_of(labels: Any, predictions: Any) -> Task:
     ('regression', 'classification', 'classification')
     """
     columns = [_column(one) for one in (labels, predictions)]
-    if not all(_is_number(one.type) for one in columns):
+    if not all(is_number(one.type) for one in columns):
         return "classification"
     values = np.unique(np.concatenate([_floats(one) for one in columns]))
     values = values[np.isfinite(values)]
@@ -81,13 +83,15 @@ def scored_of(
     *,
     task: Task | None = None,
     classes: Sequence[str] | None = None,
+    seen: Collection[str] = (),
 ) -> Scored:
     """Return labelled rows as what measures are computed from; rows without a label or a prediction are left out.
 
     Parameters
     ----------
     labels
-        The ground truth: numbers, booleans or texts; a column of Arrow, numpy or pandas, or a list.
+        The ground truth: numbers, booleans or texts; a column of Arrow, numpy or pandas, or a list. They take the
+        kind of what the model predicts, as `as_predicted` says.
     output
         What the model said of the same rows: the struct `output` of the log, what a pyfunc model returned (a
         column, an array, a DataFrame), or columns by name. One column is the prediction, or where it holds lists,
@@ -97,9 +101,11 @@ def scored_of(
         Of each row a number that names its request; by default each row came in one of its own.
     task, classes
         What is known of the model, where that is not to be found out from these rows: classes in their order.
+    seen
+        Texts that the model predicted of other rows.
 
     Labels of 0 and 1 with predictions between are a classification whose predictions are probabilities of 1.
-    Raises UnscorableError where labels and output can't be compared.
+    Raises UnscorableError where labels and output can't be compared, as where they have no class in common.
 
     >>> scored_of([0, 1], {"0": [0.9, 0.2], "1": [0.1, 0.8]}).predictions.tolist()
     [0, 1]
@@ -109,6 +115,10 @@ def scored_of(
     if any(len(one) != len(truth) for one in columns.values()):
         raise UnscorableError(f"there are {len(truth)} labels, and the output has another number of rows")
     said = _said(columns)
+    names = {*(classes or ()), *seen, *_named(said)}
+    if classes is not None and said.prediction is not None and pa.types.is_boolean(said.prediction.type):
+        said = said._replace(prediction=as_predicted(said.prediction, None, classes))
+    truth = as_predicted(truth, said.prediction, names)
     codes = np.arange(len(truth)) if groups is None else np.asarray(groups)
     there = _present(truth)
     for one in [*([] if said.prediction is None else [said.prediction]), *said.probabilities.values()]:
@@ -125,7 +135,13 @@ def scored_of(
         task = _task(truth, said)
     if task == "regression":
         return _regression(truth, said, codes)
-    return _classification(truth, said, codes, classes)
+    return _classification(truth, said, codes, classes, names)
+
+
+def _named(said: Said) -> set[str]:
+    """Return the classes that probabilities name, if they do not just count them."""
+    names = tuple(name for name in said.probabilities if name)
+    return set() if _are_places(names) else set(names)
 
 
 class Said(NamedTuple):
@@ -145,7 +161,7 @@ def _task(labels: pa.Array, said: Said) -> Task:
 
 def _is_share(labels: pa.Array, predictions: pa.Array) -> bool:
     """Return whether labels are 0 or 1, and predictions the probability of 1."""
-    if not (_is_number(predictions.type) and (_is_number(labels.type) or pa.types.is_boolean(labels.type))):
+    if not (is_number(predictions.type) and (is_number(labels.type) or pa.types.is_boolean(labels.type))):
         return False
     truth, values = _floats(labels), _floats(predictions)
     whole = bool((values == np.floor(values)).all())
@@ -158,9 +174,8 @@ def _regression(labels: pa.Array, said: Said, groups: Integers) -> Scored:
             f"the output has several columns of numbers ({', '.join(said.probabilities)}), and it is not known "
             "which is the prediction: call that one prediction"
         )
-    labels = _read_as_numbers(labels)
     for name, column in (("labels", labels), ("predictions", said.prediction)):
-        if not _is_number(column.type) and not pa.types.is_boolean(column.type):
+        if not is_number(column.type) and not pa.types.is_boolean(column.type):
             raise UnscorableError(f"the model predicts numbers, and its {name} are {column.type}")
     truth, values = _floats(labels), _floats(said.prediction)
     fine = np.isfinite(truth) & np.isfinite(values)
@@ -168,33 +183,26 @@ def _regression(labels: pa.Array, said: Said, groups: Integers) -> Scored:
     return scored if fine.all() else scored.only(fine)
 
 
-def _read_as_numbers(labels: pa.Array) -> pa.Array:
-    """Return labels that were given as text as numbers, if most of them read as some; the others are null then.
-
-    One entry such as "unknown" among thousands must not keep all of them from being judged.
-    """
-    if not pa.types.is_string(labels.type):
-        return labels
-    there = pc.match_substring_regex(labels, _NUMBER)
-    if 2 * (pc.sum(there).as_py() or 0) <= len(labels):
-        return labels
-    return pc.cast(pc.utf8_trim_whitespace(pc.if_else(there, labels, None)), pa.float64())
-
-
-def _classification(labels: pa.Array, said: Said, groups: Integers, classes: Sequence[str] | None) -> Scored:
+def _classification(
+    labels: pa.Array, said: Said, groups: Integers, classes: Sequence[str] | None, known: Collection[str]
+) -> Scored:
     truth = _texts(labels)
     probabilities = {name: _floats(one) for name, one in said.probabilities.items()}
     predicted = None
     if said.prediction is not None:
-        shares = _floats(said.prediction) if _is_number(said.prediction.type) else np.empty(0)
+        shares = _floats(said.prediction) if is_number(said.prediction.type) else np.empty(0)
         if not probabilities and _two(truth, classes) and _is_share_of(shares):
             probabilities[""] = shares
         else:
             predicted = _texts(said.prediction)
-    if classes is not None and truth and not set(truth) & set(classes):
+    known = {*known, *(predicted or ())}
+    alike = said.prediction is not None and any(
+        kind(labels.type) and kind(said.prediction.type) for kind in (is_number, pa.types.is_boolean)
+    )
+    if truth and known and not known & set(truth) and (classes is not None or not alike):
         raise UnscorableError(
-            f"none of the labels is a class that the baseline has: they are {_shown(set(truth))}, and the classes "
-            f"{_shown(classes)}; add them as the training data has them"
+            f"labels and predictions have no class in common: labels are {_shown(set(truth))}, the classes of the "
+            f"model {_shown(known)}; add labels as the model names its classes"
         )
     found = set(truth) | (set(predicted) if predicted is not None else set())
     names = _class_names(found, tuple(probabilities), classes)
@@ -281,9 +289,8 @@ def _said(columns: dict[str, pa.Array]) -> Said:
     columns = _expanded(columns)
     if len(columns) == 1:
         return Said(next(iter(columns.values())), {})
-    by_name = {name.lower(): name for name in columns}
-    own = next((by_name[name] for name in _PREDICTIONS if name in by_name), None)
-    others = {name: one for name, one in columns.items() if name != own and _is_number(one.type)}
+    own = prediction_in(columns)
+    others = {name: one for name, one in columns.items() if name != own and is_number(one.type)}
     named = {name: _class_of(name) for name in others}
     chosen = {name: text for name, text in named.items() if text is not None}
     if own is not None:
@@ -304,6 +311,18 @@ def _said(columns: dict[str, pa.Array]) -> Said:
         f"the output has the columns {', '.join(columns)}, and it is not known which is the prediction: call that "
         "one prediction"
     )
+
+
+def prediction_in(names: Collection[str]) -> str | None:
+    """Return which of a model's outputs is its prediction, by their names; None where these do not tell.
+
+    >>> prediction_in(["prediction.label", "prediction.score"]), prediction_in(["a", "b"])
+    ('prediction.label', None)
+    """
+    if len(names) == 1:
+        return next(iter(names))
+    by_name = {name.removeprefix("prediction.").lower(): name for name in names}
+    return next((by_name[name] for name in _PREDICTIONS if name in by_name), None)
 
 
 def _without_empty(found: dict[str, pa.Array]) -> dict[str, pa.Array]:
@@ -328,7 +347,7 @@ def _class_of(name: str) -> str | None:
 
 def _add_up(columns: Mapping[str, pa.Array]) -> bool:
     """Return whether columns are probabilities: between 0 and 1, together 1 in each row."""
-    if len(columns) < 2 or not all(_is_number(one.type) for one in columns.values()):
+    if len(columns) < 2 or not all(is_number(one.type) for one in columns.values()):
         return False
     values = np.stack([_floats(one) for one in columns.values()])
     values = values[:, np.isfinite(values).all(axis=0)]
@@ -423,10 +442,6 @@ def _present(column: pa.Array) -> NDArray[np.bool_]:
     return found
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
 def _floats(column: pa.Array) -> Floats:
     values: Floats = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values
@@ -438,8 +453,8 @@ def _texts(column: pa.Array) -> list[str]:
     >>> _texts(pa.array([5.0, 0.5])), _texts(pa.array([True])), _texts(pa.array(["red"]))
     (['5', '0.5'], ['1'], ['red'])
     """
-    if _is_number(column.type) or pa.types.is_boolean(column.type):
-        return [str(int(one)) if one.is_integer() else str(one) for one in _floats(column).tolist()]
+    if is_number(column.type) or pa.types.is_boolean(column.type):
+        return [number_text(one) for one in _floats(column).tolist()]
     try:
         texts: list[str] = pc.cast(column, pa.string()).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

@@ -87,6 +87,7 @@ def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dic
         "verdict": performance.with_performance(verdict(report, reading), section, report.model),
         "newest": reading.newest,
         "performance": section,
+        "unmeasured": performance.unmeasured(report.performance),
         "judgement": reading.newest.judgement if reading.newest else None,
         "timeline": figures.timeline([window.severity for window in reading.windows], reading.versions),
         "lines": lines,

@@ -58,6 +58,12 @@ def section(found: Sequence[Assessment]) -> Section | None:
     )
 
 
+def unmeasured(found: Sequence[Assessment]) -> str:
+    """Return why nothing could be measured in the newest window with labels; nothing where something was."""
+    newest = next((one for one in reversed(found) if one.labelled), None)
+    return newest.message if newest is not None and not newest.measures else ""
+
+
 def with_performance(said: Verdict, found: Section | None, model: str) -> Verdict:
     """Return what is said first, with what labels say where the model does worse in its newest judged window."""
     judged = [one for one in found.shown if one.look] if found is not None else []

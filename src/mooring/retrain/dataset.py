@@ -91,8 +91,8 @@ def make(
     The training data have the features as the log has them and the label, and no other columns. The holdout has
     the request id, row and time of each row too, and what the champion answered then as `logged.NAME`, where it
     was the champion that answered. A request that several variants answered counts once, those that a shadow
-    answered do not. Where a row has labels under our request id and the client's, the later one counts; a label
-    that names several requests, as a client's id can, counts for the first.
+    answered do not. Which label a row has, `mooring.log.label_join` says; requests that share one are held out
+    together.
 
     Parameters
     ----------

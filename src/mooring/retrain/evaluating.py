@@ -16,8 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mooring.drift.baseline import Baseline, make
+from mooring.drift.segments import segments_of
+from mooring.drift.stored import FormatError
 from mooring.engine.sources import SourceError, batches
 from mooring.log.store import StoreError
+from mooring.monitor.database import StateError
+from mooring.monitor.state import State
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.performance.measures import evaluate, primary
 from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
@@ -86,7 +91,7 @@ def evaluate_versions(given: Namespace, scratch: Path) -> None:
     )
     columns: dict[str, Any] = {"label": holdout[given.label], "group": pa.array(_groups(holdout))}
     columns |= {who: output.to_struct_array() for who, output in outputs.items()}
-    columns |= {f"segment.{name}": holdout[name] for name in given.segment}
+    columns |= {f"segment.{name}": names for name, names in _segments(given, holdout).items()}
     pq.write_table(pa.table(columns), _made(given.output).with_suffix(".parquet"))
     _write(found, given.output)
 
@@ -119,6 +124,38 @@ def _holdout(path: Path, label: str, segments: list[str]) -> pa.Table:
     if not table.num_rows:
         raise EvaluationError(f"the holdout {path} has no rows with a label")
     return table.slice(max(0, table.num_rows - _MOST_ROWS)).unify_dictionaries().combine_chunks()
+
+
+def _segments(given: Namespace, holdout: pa.Table) -> dict[str, pa.Array]:
+    """Return by column which segment each row is of: those of the champion's baseline, as the monitor has them.
+
+    A column that the baseline lacks is cut as if the holdout were its baseline.
+    """
+    baseline = _baseline(given) if given.segment and given.champion else None
+    found = {}
+    for name in given.segment:
+        feature = baseline.features.get(name) if baseline is not None else None
+        names = segments_of(holdout[name], feature or make({name: holdout[name]}).features[name])
+        found[name] = pa.array(names, pa.string())
+    return found
+
+
+def _baseline(given: Namespace) -> Baseline | None:
+    """Return the champion's baseline: the state's, else what was logged with the version, if there is any."""
+    data = None
+    try:
+        with State(given.state) as state:
+            kept = state.baseline(given.model, given.champion)
+        data = kept.data if kept is not None else None
+    except StateError:
+        pass  # no monitor has run yet
+    try:
+        data = data or Tracking().find_baseline(given.model, given.champion)
+        return Baseline.from_bytes(data) if data is not None else None
+    except TrackingError as error:
+        raise EvaluationError(str(error), temporary=True) from error
+    except FormatError as error:
+        raise EvaluationError(f"the baseline of {given.model} {given.champion} can't be read: {error}") from error
 
 
 def _frame(table: pa.Table, label: str) -> pd.DataFrame:

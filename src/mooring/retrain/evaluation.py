@@ -100,7 +100,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluated(NamedTuple):
-    """An evaluation, both versions' predictions of the same rows, and the segments' columns of these rows.
+    """An evaluation, both versions' predictions of the same rows, and by column the segment that each row is of.
 
     The predictions are there where both versions have one for each row.
     """
@@ -140,7 +140,7 @@ def command(
     """
     arguments = ["--model", model, "--champion", champion or "", "--candidate", candidate]
     arguments += ["--holdout", str(holdout.absolute()), "--label", label, "--output", str(output.absolute())]
-    arguments += ["--log", settings.log, "--metric", settings.gate_metric or ""]
+    arguments += ["--log", settings.log, "--state", settings.state, "--metric", settings.gate_metric or ""]
     arguments += ["--better-by", str(settings.gate_better_by)]
     for segment in settings.gate_segment:
         arguments += ["--segment", segment]
@@ -208,7 +208,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog=f"python -m {_MODULE}")
     for name in ("model", "candidate", "holdout", "label", "output"):
         parser.add_argument(f"--{name}", required=True)
-    for name in ("champion", "log", "metric"):
+    for name in ("champion", "log", "state", "metric"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--segment", action="append", default=[])
     parser.add_argument("--better-by", type=float, default=0.0)

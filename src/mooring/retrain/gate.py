@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mooring.config import GateSettings
+from mooring.drift.segments import largest
 from mooring.retrain.difference import Difference
 from mooring.retrain.evaluation import Evaluated, Evaluation
 from mooring.retrain.proof import Better, better, requests
@@ -23,8 +23,6 @@ SLACK_SECONDS = 0.001
 """So much longer a prediction may take in any case: less is nothing that a client sees."""
 SLACK_BYTES = 2**20
 """So large a model may be in any case."""
-MOST_SEGMENTS = 50
-"""How many values of a column are looked at, the most frequent ones; numbers are taken by quarters."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -248,27 +246,11 @@ def _segment(name: str, found: list[_Segment], metric: str, worse: float, least:
     return Check(f"segment {name}", not refused, message, _number(worst.better.improvement), -worse)
 
 
-def _parts(column: pa.Array, least: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield each value of a column that is frequent enough, and which rows have it; of numbers each quarter."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        values = np.asarray(column.cast(pa.float64()).fill_null(math.nan))
-        known = np.unique(values[np.isfinite(values)])
-        if len(known) > 10:
-            edges = np.unique(np.quantile(values[np.isfinite(values)], [0, 0.25, 0.5, 0.75, 1]))
-            for at, (low, high) in enumerate(pairwise(edges)):
-                rows = (values >= low) & ((values <= high) if at == len(edges) - 2 else (values < high))
-                if rows.sum() >= least:
-                    yield f"{low:g} to {high:g}", rows
-            return
-        texts = np.array([f"{value:g}" for value in values])
-    else:
-        texts = np.array([f"{value}" for value in column.to_pylist()])
-    names, counts = np.unique(texts, return_counts=True)
-    for place in np.argsort(-counts, kind="stable")[:MOST_SEGMENTS]:
-        if counts[place] >= least:
-            yield str(names[place]), texts == names[place]
+def _parts(segments: pa.Array, least: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield each segment that has enough rows, and which they are."""
+    names = np.array(segments.to_pylist(), object)
+    for value in largest(names, least):
+        yield value, names == value
 
 
 # The others

@@ -12,16 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mooring.log import reader
+from mooring.log import label_join, reader
+from mooring.log.label_join import LabelIndex
 from mooring.log.labels import read_labels
 from mooring.log.schema import TIME
 from mooring.log.store import StoreError
+from mooring.performance.kinds import as_predicted, is_text
+from mooring.performance.scored import prediction_in
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Windows = Sequence[tuple[datetime, datetime]]
 _ROWS_A_LOOK = 262_144
-_COLUMNS = ("request_id", "client_request_id", "row", "time", "model_version", "variant")
+_MOST_TEXTS = 1000
+_COLUMNS = (*label_join.COLUMNS, "time", "model_version", "variant")
 
 
 class _Part(NamedTuple):
@@ -73,7 +77,8 @@ class Labelled:
     ) -> None:
         self.found = reader.find(log, model=model, start=start, end=end)
         self.paths = list(self.found.fragments)
-        self._labels = read_labels(log, model)
+        self._labels = LabelIndex(read_labels(log, model))
+        self._values = self._as_predicted()
         self._windows = None if windows is None else [(_micros(begin), _micros(stop)) for begin, stop in windows]
         self._rows = 0
         self._first = 2**62
@@ -81,8 +86,26 @@ class Labelled:
         self.first = datetime.fromtimestamp(min(self._first, _micros(end)) / 1e6, UTC)
         self._choose(parts)
 
+    def _as_predicted(self) -> pa.Array:
+        """Return all labels, of the kind of what the model predicts."""
+        values = self._labels.values(np.arange(len(self._labels)))
+        if "output" not in self.found.schema.names:
+            return values
+        outputs = self.found.schema.field("output").type
+        name = prediction_in([field.name for field in outputs])
+        if name is None:
+            return values
+        kind = outputs.field(name).type
+        if not is_text(kind):
+            return as_predicted(values, pa.array([], kind))
+        texts = pa.array([], kind)
+        for _, table in reader.tables(self.found, {"prediction": ("output", name)}):
+            texts = pc.unique(pa.concat_arrays([texts, *table["prediction"].chunks]))
+            if len(texts) > _MOST_TEXTS:
+                return values
+        return as_predicted(values, texts)
+
     def _parts(self) -> Iterator[_Part]:
-        known = _Known(self._labels)
         places = {path: place for place, path in enumerate(self.paths)}
         waiting: list[pa.Table] = []
         for path, table in reader.tables(self.found, {name: (name,) for name in _COLUMNS}):
@@ -92,10 +115,10 @@ class Labelled:
             waiting.append(self._counted(table))
             # Each look-up makes a hash table of all ids: not for a handful of rows.
             if sum(map(len, waiting)) >= _ROWS_A_LOOK:
-                yield self._labelled(pa.concat_tables(waiting), known)
+                yield self._labelled(pa.concat_tables(waiting))
                 waiting = []
         if waiting:
-            yield self._labelled(pa.concat_tables(waiting), known)
+            yield self._labelled(pa.concat_tables(waiting))
 
     def _counted(self, table: pa.Table) -> pa.Table:
         if table.num_rows:
@@ -112,16 +135,17 @@ class Labelled:
             within |= (times >= begin) & (times < end)
         return within
 
-    def _labelled(self, table: pa.Table, known: _Known) -> _Part:
-        rows = _numbers(table["row"])
-        labels = known.latest(known.find(table["request_id"], rows), known.find(table["client_request_id"], rows))
-        there = np.flatnonzero(labels >= 0)
-        table = table.take(there)
+    def _labelled(self, table: pa.Table) -> _Part:
+        joined = self._labels.join(table)
+        # A label that can't be what the model predicts, such as "unknown" beside numbers, is none.
+        there = pc.is_valid(self._values.take(pa.array(joined.labels))).to_numpy(zero_copy_only=False)
+        joined = label_join.Joined(joined.rows[there], joined.labels[there])
+        table = table.take(joined.rows)
         return _Part(
             _numbers(table["object"]),
             _numbers(table["position"]),
-            labels[there],
-            rows[there],
+            joined.labels,
+            _numbers(table["row"]),
             _numbers(table["time"]),
             np.asarray(pc.equal(table["variant"], "champion")),
             table["request_id"].combine_chunks(),
@@ -129,7 +153,7 @@ class Labelled:
         )
 
     def _choose(self, parts: list[_Part]) -> None:
-        """Keep of each row one, and of each label."""
+        """Keep each row once."""
         empty = np.empty(0, np.int64)
         nothing = pa.array([], pa.string())
         parts.append(_Part(*(empty,) * 5, empty.astype(bool), nothing, nothing))
@@ -142,10 +166,10 @@ class Labelled:
         # The champion's answer before others', the first request before those that came again.
         order = np.lexsort((position, of, codes, times, ~champion))
         order = order[_firsts(codes[order] << 32 | rows[order])]
-        order = order[_firsts(labels[order])]
         kept = order[np.lexsort((position[order], of[order]))]
         self.object, self.position, self._label = of[kept], position[kept], labels[kept]
-        self.times, self.champion, self._codes = times[kept], champion[kept], codes[kept]
+        self.times, self.champion = times[kept], champion[kept]
+        self._groups = label_join.dependent(codes[kept], labels[kept])
         self._requests = requests.take(kept)
         self.in_windows = self._within(self.times)
         self.labelled = int(self.in_windows.sum())
@@ -154,25 +178,24 @@ class Labelled:
         self.versions = sorted(found, key=lambda one: (len(one), one))
 
     def newest(self, share: float) -> Flags:
-        """Return which rows are of the newest requests that together have about `share` of all rows."""
-        codes, first, inverse, counts = np.unique(
-            self._codes, return_index=True, return_inverse=True, return_counts=True
-        )
-        if not len(codes):
+        """Return which rows are of the newest requests that together have about `share` of all rows.
+
+        Requests that share a label stay together, else what is held out were known in training.
+        """
+        if not len(self._groups):
             return np.zeros(0, np.bool_)
-        order = np.lexsort((codes, self.times[first]))[::-1]
-        distances = np.abs(np.cumsum(counts[order]) - share * len(self._codes))
-        newest = np.zeros(len(codes), np.bool_)
+        counts = np.bincount(self._groups)
+        began = np.full(len(counts), 2**62)
+        np.minimum.at(began, self._groups, self.times)
+        order = np.lexsort((np.arange(len(counts)), began))[::-1]
+        distances = np.abs(np.cumsum(counts[order]) - share * len(self._groups))
+        newest = np.zeros(len(counts), np.bool_)
         newest[order[: int(distances.argmin()) + 1]] = True
-        return np.asarray(newest[inverse.ravel()], np.bool_)
+        return np.asarray(newest[self._groups], np.bool_)
 
     def label_values(self) -> pa.Array:
-        """Return the labels of the rows: numbers, or texts where one of them is."""
-        chosen = self._labels.select(["label", "label_text"]).take(self._label).combine_chunks()
-        numbers, texts = (one.combine_chunks() for one in chosen.columns)
-        if texts.null_count == len(texts):
-            return numbers
-        return pc.coalesce(texts, pc.cast(numbers, pa.string()))
+        """Return the labels of the rows, of the kind of what the model predicts."""
+        return self._values.take(pa.array(self._label))
 
     def tables(self, wanted: Flags, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[Integers, pa.Table]]:
         """Yield the wanted rows' places among all, and their columns, object by object.
@@ -204,36 +227,6 @@ class Labelled:
         if not table["\0request_id"].combine_chunks().equals(self._requests.take(places)):
             raise StoreError(f"{path} changed while it was read: try again")
         return table.drop_columns("\0request_id")
-
-
-class _Known:
-    """Labels, to be found by request id and row."""
-
-    def __init__(self, labels: pa.Table) -> None:
-        encoded = labels["request_id"].combine_chunks().dictionary_encode()
-        self._ids = encoded.dictionary
-        keys = _numbers(encoded.indices) << 32 | _numbers(labels["row"])
-        self._order = np.argsort(keys)
-        self._keys = keys[self._order]
-        self._times = _numbers(labels["time"])
-
-    def find(self, ids: pa.ChunkedArray, rows: Integers) -> Integers:
-        """Return the place of each row's label, -1 where it has none."""
-        codes = pc.fill_null(pc.index_in(ids, value_set=self._ids), -1)
-        keys = _numbers(codes) << 32 | rows
-        places = np.full(len(keys), -1)
-        if len(self._keys):
-            at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            there = self._keys[at] == keys
-            places[there] = self._order[at[there]]
-        return places
-
-    def latest(self, ours: Integers, theirs: Integers) -> Integers:
-        """Return of two labels of a row the one that became known later, ours where that is the same time."""
-        if not len(self._times):
-            return ours
-        later = (ours < 0) | ((theirs >= 0) & (self._times[theirs] > self._times[ours]))
-        return np.where(later, theirs, ours)
 
 
 def _firsts(keys: Integers) -> Integers:

@@ -187,6 +187,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     cell: FeatureInWindow | None
     cell_page: str | None
     performance: Performance | None
+    unmeasured: str
     cell_address: str
     log: str
 
@@ -315,6 +316,7 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         cell=feature_in(state, found, picked, judgement, feature) if picked is not None and feature else None,
         cell_page=windows.feature_address(model, feature, query) if feature else None,
         performance=_performance(assessed, query, here),
+        unmeasured=performing.unmeasured(assessed),
         cell_address=_cell_address(here),
         log=sources.log,
     )
