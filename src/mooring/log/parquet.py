@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from mooring.exchange import Exchange
 from mooring.log import store
-from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Recorded, infer
+from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Named, Recorded, infer
 from mooring.payload import Frame, RowsDiffer, Undecodable, decode, decompressed
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _TOO_MANY = "too_large: The requests of the segment have too many different colu
 
 Integers = npt.NDArray[np.int64]
 Signature = Callable[[str], Fields | None]
+Waiting = Callable[[], AbstractContextManager[None]]
 
 
 class ParquetLog:
@@ -52,20 +54,35 @@ class ParquetLog:
         self._signature = signature
         self._schemas: dict[str, Recorded] = {}
 
-    def write(self, name: str, exchanges: Iterable[Exchange]) -> None:
-        """Write a segment's exchanges: an object for each kind, model and day, all named by the segment."""
+    def write(self, name: str, exchanges: Iterable[Exchange], waiting: Waiting = nullcontext) -> None:
+        """Write a segment's exchanges: an object for each kind, model and day, all named by the segment.
+
+        `waiting` is entered while a store or a registry is asked, which may take long.
+        """
+        named = {model: schema.named for model, schema in self._schemas.items()}
+        try:
+            self._write(name, exchanges, waiting)
+        except BaseException:  # the segment comes again, and its names are counted then
+            for model, schema in self._schemas.items():
+                schema.named = named.get(model, (Named(), Named()))
+            raise
+
+    def _write(self, name: str, exchanges: Iterable[Exchange], waiting: Waiting) -> None:
         partitions: dict[tuple[str, int], Partition] = {}
         for exchange in exchanges:
             key = exchange.model or NO_MODEL, exchange.time_ns // _DAY_NS
             partition = partitions.get(key)
             if partition is None:
-                partition = partitions[key] = Partition(self._schema(key[0]))
+                with waiting():
+                    schema = self._schema(key[0])
+                partition = partitions[key] = Partition(schema, waiting)
             partition.add(exchange)
         for (model, day), partition in partitions.items():
             folder = f"model={folder_name(model)}/date={_date(day)}"
             for kind, data in partition.finish():
                 path = f"{kind}/{folder}/{name}.parquet"
-                store.put_if_absent(self._store, path, data, self._uri)
+                with waiting():
+                    store.put_if_absent(self._store, path, data, self._uri)
                 # The name is this segment's alone, and nobody else drains it.
                 store.remove_parts(self._uri, path)
 
@@ -82,8 +99,9 @@ class ParquetLog:
 class Partition:
     """The objects that one segment makes for one model and day. Memory is bounded by a chunk, and the files."""
 
-    def __init__(self, schema: Recorded) -> None:
+    def __init__(self, schema: Recorded, waiting: Waiting) -> None:
         self._schema = schema
+        self._waiting = waiting
         self._fields = schema.fields
         self._exchanges: list[Exchange] = []
         self._unpacked: list[Exchange] = []

@@ -127,24 +127,23 @@ class Named:
     Of more than MAX_NAMED names the rarest are dropped, and the others counted down by as much (Misra and Gries
     1982, as Agarwal et al. 2013 merge their summaries): what more than one in MAX_NAMED requests names stays.
 
-    >>> named = Named()
-    >>> named.add({"a": 3, "b": 1}); named.add({"a": 1})
-    >>> named.counts
+    >>> Named().with_more({"a": 3, "b": 1}).with_more({"a": 1}).counts
     {'a': 4, 'b': 1}
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         self.counts: dict[str, int] = dict(counts or {})
 
-    def add(self, more: Mapping[str, int]) -> None:
-        """Count names, each with how many requests had it."""
-        counts = self.counts
+    def with_more(self, more: Mapping[str, int]) -> Named:
+        """Return these counts and those of further requests: of each name, how many had it."""
+        counts = dict(self.counts)
         for name, times in more.items():
             if len(name) <= _LONGEST_NAME:
                 counts[name] = counts.get(name, 0) + times
         if len(counts) > MAX_NAMED:
             less = sorted(counts.values(), reverse=True)[MAX_NAMED]
-            self.counts = {name: times - less for name, times in counts.items() if times > less}
+            counts = {name: times - less for name, times in counts.items() if times > less}
+        return Named(counts)
 
 
 def taken(known: Mapping[str, str], named: Mapping[str, int], found: Mapping[str, str]) -> Kinds:
@@ -204,6 +203,7 @@ class Recorded:
         `taken`. So one request can't fill the schema with names that no other has.
         """
         new = Fields({}, {})
+        counted = []
         for part, named in enumerate(self.named):
             known = self.fields[part]
             kinds: Kinds = {}
@@ -217,10 +217,12 @@ class Recorded:
                 else:
                     for name in fresh:
                         times[name] = times.get(name, 0) + requests
-            named.add(times)
+            named = named.with_more(times)
+            counted.append(named)
             rest = {name: kind for name, kind in kinds.items() if name not in new[part]}
             new[part].update(taken({**known, **new[part]}, named.counts, rest))
             new[part].update({name: kinds[name] for name in new[part]})
+        self.named = (counted[0], counted[1])
         return self.extend(new)
 
     def _follow(self) -> None:
