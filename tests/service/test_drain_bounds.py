@@ -64,26 +64,26 @@ def deep(text: bytes) -> bytes:
 PARQUET = {"request_type": "application/vnd.apache.parquet"}
 CSV = {"request_type": "text/csv"}
 SENT = {
-    "wide and tall": [exchange(split(5000)), exchange(csv(500_000), 500_000, **CSV)] * 2,
-    "equal texts": [exchange(equal_texts(), 1900, **PARQUET)] * 3,
-    "a million columns": [exchange(split(1_000_000))] * 2,
-    "columns of each its own": [exchange(split(300, prefix=f"p{at}_")) for at in range(3000)],
-    "wide known, tall known": [
+    "wide and tall": lambda: [exchange(split(5000)), exchange(csv(500_000), 500_000, **CSV)] * 2,
+    "equal texts": lambda: [exchange(equal_texts(), 1900, **PARQUET)] * 3,
+    "a million columns": lambda: [exchange(split(1_000_000))] * 2,
+    "columns of each its own": lambda: [exchange(split(300, prefix=f"p{at}_")) for at in range(3000)],
+    "wide known, tall known": lambda: [
         *[exchange(split(900)) for _ in range(3)],
         *[exchange(csv(8000), 8000, **CSV) for _ in range(300)],
     ],
-    "nested": [
+    "nested": lambda: [
         exchange(deep(b'{"a":[[[[[1]]]]]}')),
         exchange(b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     ],
-    "empty lists": [exchange(deep(b"[]")), exchange(deep(b"[0]")), exchange(deep(b"{}"))],
-    "records with a name each": [exchange(records_of_their_own(20_000), 20_000)] * 2,
-    "a ragged table": [
+    "empty lists": lambda: [exchange(deep(b"[]")), exchange(deep(b"[0]")), exchange(deep(b"{}"))],
+    "records with a name each": lambda: [exchange(records_of_their_own(20_000), 20_000)] * 2,
+    "a ragged table": lambda: [
         exchange(json.dumps({"dataframe_split": {"data": [[1] * 100_000, *[[1]] * 100_000]}}).encode(), 100_001),
         exchange((",".join(f"c{at}" for at in range(50_000)) + "\n").encode() + b"1\n" * 200_000, 200_000, **CSV),
     ],
-    "huge texts": [exchange(json.dumps({"inputs": ["x" * 15_000_000]}).encode()) for _ in range(3)],
-    "bombs": [
+    "huge texts": lambda: [exchange(json.dumps({"inputs": ["x" * 15_000_000]}).encode()) for _ in range(3)],
+    "bombs": lambda: [
         exchange(gzip.compress(body), rows, request_encoding="gzip", **more)
         for body, rows, more in (
             (csv(3_900_000), 3_900_000, CSV),
@@ -124,7 +124,7 @@ def drained(tmp_path: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("kind", list(SENT))
 def test_memory_is_bounded_whatever_is_sent(tmp_path, kind):
-    sent = [*SENT[kind], exchange(split(3))]
+    sent = [*SENT[kind](), exchange(split(3))]
     fill(tmp_path / "spool", *sent)
     memory, said = drained(tmp_path)
     assert said == ""

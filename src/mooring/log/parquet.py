@@ -273,11 +273,11 @@ class ParquetBuffer:
         """Return a file with these rows whose structs have more fields, null in all of them."""
         written = pq.ParquetFile(pa.BufferReader(pa.py_buffer(self.finish())))
         wider = ParquetBuffer(schema)
-        firsts = {_leaves(field)[0] for field in written.schema_arrow}  # of a struct: it says which are null
+        own = set(INFERENCES.names)
         for number in range(written.num_row_groups):
             group = written.metadata.row_group(number)
             chunks = map(group.column, range(group.num_columns))
-            paths = [one.path_in_schema for one in chunks if one.path_in_schema in firsts or not _is_null(one)]
+            paths = [one.path_in_schema for one in chunks if one.path_in_schema in own or not _is_null(one)]
             for batch in written.read_row_group(number, columns=paths).combine_chunks().to_batches():
                 wider.write(_with_nulls(batch, schema))
         return wider
@@ -301,12 +301,12 @@ def _with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     for part in Fields._fields:
         if part not in schema.names:
             continue
-        kind, known, mask = schema.field(part).type, {}, None
+        kind, known = schema.field(part).type, {}
         if part in columns:
             names = [field.name for field in columns[part].type]
             known = dict(zip(names, columns[part].flatten(), strict=True))
-            mask = columns[part].is_null()
         arrays = [known[field.name] if field.name in known else nulls(field.type) for field in kind]
+        mask = columns["unanswered"].is_valid() if part == "output" else None
         columns[part] = pa.StructArray.from_arrays(arrays, fields=list(kind), mask=mask)
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 

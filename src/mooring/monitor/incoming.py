@@ -183,7 +183,7 @@ def named(table: pa.Table) -> pa.Table:
 
 
 def profile_of(parts: Iterable[pa.Table], baseline: Baseline) -> Profile:
-    """Return the profile of rows on a baseline's grids. Of those without an output of their own, of their inputs."""
+    """Return the profile of rows on a baseline's grids; of rows without an output, of their inputs alone."""
     unanswered = empty(baseline.grids)
 
     def answered() -> Iterator[pa.Table]:
