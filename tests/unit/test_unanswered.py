@@ -17,11 +17,8 @@ from mooring.log.parquet import ParquetLog
 from mooring.log.queries import stats
 from mooring.monitor.building import from_log
 
-ANSWERS = {
-    "three for each": lambda rows: [1.5] * 3 * rows,
-    "one for all": lambda rows: [2.5],
-    "none": lambda rows: [],
-}
+ANSWERS: dict[str, list[float]] = {"three for each": [1.5] * 30, "one for all": [2.5], "none": []}
+"""To requests of ten rows."""
 
 
 @pytest.fixture

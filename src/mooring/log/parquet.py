@@ -214,20 +214,21 @@ def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[lis
     """
     lot: list[Rows] = []
     names: set[tuple[int, str]] = set()
-    count = odd = 0
+    count = others = 0
     for group in groups:
         columns = group[0].inputs.columns, group[0].outputs.columns
         new = {(part, name) for part in (0, 1) for name in columns[part] if name in fields[part]}
-        others = sum(map(len, columns)) - len(new)
+        width = max(1, sum(map(len, columns)))
+        names = names | new
         for rows in group:
-            for part in _parts(rows, max(1, CHUNK_CELLS // max(1, len(new) + others))):
+            for part in _parts(rows, max(1, CHUNK_CELLS // width)):
                 length = part.last - part.first
-                wide = names | new if new != names else names
-                if lot and (count + length) * len(wide) + odd + length * others > CHUNK_CELLS:
+                misfits = length * (width - len(new))
+                if lot and (count + length) * len(names) + others + misfits > CHUNK_CELLS:
                     yield lot
-                    lot, wide, count, odd = [], new, 0, 0
+                    lot, names, count, others = [], new, 0, 0
                 lot.append(part)
-                names, count, odd = wide, count + length, odd + length * others
+                count, others = count + length, others + misfits
     if lot:
         yield lot
 

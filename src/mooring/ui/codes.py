@@ -17,7 +17,7 @@ _CODES = {
     "unreadable": "The drain could not make them a part of the log, and has set them aside.",
     "content_type": "The format of a body is none that Mooring reads.",
     "malformed": "A body is not what its format says.",
-    "rows_differ": "The answer has another number of rows than the request.",
+    "rows_differ": "The answer has another number of rows than the request: only the inputs are in the log.",
     "chat": "The request is a conversation, not rows.",
     "disk_full": "The disk of the spool was full.",
     "spool_full": "The spool held --spool-max-bytes.",
