@@ -152,9 +152,11 @@ class Partition:
 
     def _write_inferences(self, groups: Sequence[Sequence[Rows]]) -> bool:
         """Write rows, and return whether the file had room for them; those of a group have the same columns."""
-        fields = self._schema.take(
-            [new for group in groups if any((new := _new_fields(group, self._schema.fields))[1])]
-        )
+        fields = self._schema.fields
+        new = [_new_fields(group, fields) for group in groups]
+        if found := [one for one in new if any(one[1])]:
+            with self._waiting():
+                fields = self._schema.take(found)
         batches = list(row_groups(groups, fields))
         self._column_chunks += len(batches) * (len(INFERENCES) + len(fields.input) + len(fields.output))
         if self._column_chunks > MAX_COLUMN_CHUNKS:
