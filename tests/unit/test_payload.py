@@ -505,7 +505,7 @@ TOO_MUCH: dict[str, tuple[str, Any, dict[str, Any]]] = {
         {"request_type": PARQUET},
     ),
     "empty lists": ("too_large", b'{"inputs": [' + b"[]," * 1_500_000 + b"[]]}", {}),
-    "empty dicts": ("too_large", b'{"inputs": [' + b"{}," * 900_000 + b"{}]}", {}),
+    "empty dicts": ("too_large", b'{"inputs": [' + b"{}," * 1_200_000 + b"{}]}", {}),
 }
 
 

@@ -223,7 +223,9 @@ def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[lis
         width = max(1, sum(map(len, columns)))
         names = names | new
         for rows in group:
-            for part in _parts(rows, max(1, CHUNK_CELLS // width)):
+            for part in (
+                (rows,) if rows.last * width <= CHUNK_CELLS else _parts(rows, max(1, CHUNK_CELLS // width))
+            ):
                 length = part.last - part.first
                 misfits = length * (width - len(new))
                 if lot and (count + length) * len(names) + others + misfits > CHUNK_CELLS:
@@ -236,9 +238,6 @@ def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[lis
 
 
 def _parts(rows: Rows, most: int) -> Iterator[Rows]:
-    if rows.last <= most:
-        yield rows
-        return
     for first in range(0, rows.last, most):
         yield rows._replace(first=first, last=min(first + most, rows.last))
 
