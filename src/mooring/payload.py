@@ -7,6 +7,7 @@ read in plain Python; what is rare or odd goes through pandas, which is imported
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 MAX_DECOMPRESSED = 16 * 2**20
 """Bytes up to which a body is unpacked: as many as `--max-payload` keeps of one that is not compressed."""
+
+MAX_OBJECTS = 256 * 2**20
+"""Bytes that the objects made of an exchange's bodies may take, by an estimate before there are any."""
+MAX_CELLS = 4 * 2**20
+"""Rows times columns that one table may have. Missing cells count, and each row has four: it takes as much."""
+MAX_COLUMNS = 2**16
+_LEAST_WIDTH = 4
+_SMALL = 2**20
+"""Bytes of bodies up to which nothing is estimated: their objects take some 30 times as much at most."""
 
 _JSON = "application/json"
 _CHAT_KEYS = {"messages", "prompt", "input"}
@@ -47,7 +57,7 @@ class Undecodable(ValueError):
 
     The codes: `failed` (the server answered no prediction), `unencodable`, `unredactable`,
     `truncated` (only a part of a body was captured),
-    `encoding`, `too_large`, `content_type`, `malformed` and `rows_differ`.
+    `encoding`, `too_large`, `too_wide`, `content_type`, `malformed` and `rows_differ`.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,6 +66,18 @@ class Undecodable(ValueError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+class RowsDiffer(Undecodable):
+    """An answer has another number of rows than its request, whose rows are `inputs`; `kind` is its format."""
+
+    def __init__(self, message: str, kind: str, inputs: Frame) -> None:
+        super().__init__("rows_differ", message)
+        self.kind = kind
+        self.inputs = inputs
+
+    def __reduce__(self) -> tuple[type[RowsDiffer], tuple[str, str, Frame]]:
+        return RowsDiffer, (str(self), self.kind, self.inputs)
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -93,6 +115,8 @@ class Scored(msgspec.Struct, frozen=True):
 def decode(exchange: Exchange) -> Scored:
     """Return the rows that a server was asked to score together with its predictions.
 
+    Raises Undecodable where there are none, RowsDiffer where the answer has another number of them.
+
     >>> request = b'{"dataframe_split": {"columns": ["pH", "alcohol"], "data": [[3.1, 9.4], [3.3, 11]]}}'
     >>> answer = b'{"predictions": [5, 7]}'
     >>> scored = decode(Exchange(request_id="1", time_ns=0, request=request, response=answer))
@@ -108,16 +132,20 @@ def decode(exchange: Exchange) -> Scored:
             if code in exchange.errors:
                 raise Undecodable(code, message)
     exchange = decompressed(exchange)
+    _check_objects(exchange.request, exchange.response)
     if (usual := _decode_usual(exchange)) is not None:
         return usual
     kind, inputs, params = decode_inputs(exchange.request, exchange.request_type)
     outputs = decode_outputs(exchange.response, exchange.response_type, chat=kind == "chat")
+    for frame in (*inputs, *outputs):
+        _check_shape(len(frame.rows), len(frame.columns))
     for asked in inputs:
         for answered in outputs:
             if len(asked.rows) == len(answered.rows):
                 return Scored(kind, _with_text_names(asked), _with_text_names(answered), params)
     rows, predictions = len(inputs[0].rows), len(outputs[0].rows)
-    raise Undecodable("rows_differ", f"Rows in the request: {rows}. Predictions in its answer: {predictions}.")
+    message = f"Rows in the request: {rows}. Predictions in its answer: {predictions}."
+    raise RowsDiffer(message, kind, _with_text_names(inputs[0]))
 
 
 def decompressed(exchange: Exchange) -> Exchange:
@@ -169,6 +197,7 @@ def _decode_usual(exchange: Exchange) -> Scored | None:
     if columns is None:
         return None
     rows, width = table.data, len(columns)
+    _check_shape(len(rows), width)
     if len(rows) != len(predictions) or not rows or set(map(len, rows)) != {width}:
         return None
     return Scored(
@@ -202,6 +231,7 @@ def decode_inputs(body: bytes, content_type: str = _JSON, encoding: str = "") ->
     body = _decompress(body, encoding)
     mime = _mime(content_type)
     if mime == "text/csv":
+        _check_csv(body)
         frame = _through_pandas(lambda pandas: pandas.read_csv(StringIO(body.decode())))
         return Inputs("csv", (frame,))
     if mime == "application/vnd.apache.parquet":
@@ -308,19 +338,99 @@ def _inflate(body: bytes, wbits: int) -> bytes:
     return whole
 
 
+def _check_shape(rows: int, columns: int) -> None:
+    """Raise Undecodable for a table that is too wide or too large to be made."""
+    if columns > MAX_COLUMNS:
+        raise Undecodable("too_wide", f"The table has {columns} columns, which is more than {MAX_COLUMNS}.")
+    if rows * max(columns, _LEAST_WIDTH) > MAX_CELLS:
+        raise Undecodable(
+            "too_large", f"The table has {rows} rows of {columns} columns: more than {MAX_CELLS} cells."
+        )
+
+
+def _check_objects(*bodies: bytes) -> None:
+    """Raise Undecodable for bodies whose values take too much memory, as far as their punctuation tells.
+
+    A comma stands for a number, a quote for half a text, a bracket for a list, a brace for a dict.
+    """
+    if sum(map(len, bodies)) <= _SMALL:
+        return
+    weights = {b",": 32, b'"': 32, b"[": 88, b"{": 248}
+    size = sum(
+        2 * len(body) + sum(weight * body.count(sign) for sign, weight in weights.items()) for body in bodies
+    )
+    if size > MAX_OBJECTS:
+        raise Undecodable("too_large", f"The values in the bodies would take more than {MAX_OBJECTS} bytes.")
+
+
+def _check_csv(body: bytes) -> None:
+    """Raise Undecodable for CSV of too many cells: pandas fills each line up to the width of the first."""
+    lines = body.count(b"\n") + body.count(b"\r") - body.count(b"\r\n") + 1
+    commas = body.count(b",")
+    try:
+        head = csv.reader(StringIO(body.decode(errors="replace"), newline=""))
+        width = next((len(line) for line in head if line), 1)
+    except csv.Error:  # a name of more than 128 KiB
+        width = commas + 1
+    if width > MAX_COLUMNS:
+        _check_shape(1, width)
+    if lines * max(width, _LEAST_WIDTH) > MAX_CELLS or commas > MAX_CELLS:
+        raise Undecodable("too_large", f"The table has {lines} lines of {width} cells: more than {MAX_CELLS}.")
+
+
 def _check_size(parquet: bytes) -> None:
-    """Raise Undecodable for a Parquet file that says of itself that it unpacks to more than MAX_DECOMPRESSED."""
+    """Raise Undecodable for a Parquet file that unpacks to more than MAX_DECOMPRESSED.
+
+    A value that comes again and again takes no room in the file, but in memory it does.
+    """
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_metadata
+    from pyarrow.parquet import ParquetFile
 
     try:
-        about = read_metadata(BytesIO(parquet))
+        file = ParquetFile(BytesIO(parquet))
+        about, schema = file.metadata, file.schema
+        packed = values = 0
+        repeated = []
+        for at in range(about.num_columns):
+            chunks = [about.row_group(group).column(at) for group in range(about.num_row_groups)]
+            packed += sum(chunk.total_uncompressed_size for chunk in chunks)
+            width = schema.column(at).length if schema.column(at).physical_type == "FIXED_LEN_BYTE_ARRAY" else 8
+            values += max(width, 8) * max(about.num_rows, sum(chunk.num_values for chunk in chunks))
+            if schema.column(at).physical_type == "BYTE_ARRAY":
+                repeated.append(schema.column(at).path)
+        _check_shape(about.num_rows, about.num_columns)
+        if max(packed, values) <= MAX_DECOMPRESSED and repeated:
+            values += _text_bytes(BytesIO(parquet), repeated)
     except (ArrowException, OSError) as error:
         raise Undecodable("malformed", f"The body is no Parquet file ({type(error).__name__}).") from error
-    packed = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
-    # A value that comes again and again takes no room in the file, but in memory it does.
-    if max(packed, 8 * about.num_rows * about.num_columns) > MAX_DECOMPRESSED:
+    if max(packed, values) > MAX_DECOMPRESSED:
         raise Undecodable("too_large", f"The body unpacks to more than {MAX_DECOMPRESSED} bytes.")
+
+
+def _text_bytes(parquet: BytesIO, columns: list[str]) -> int:
+    """Return how many bytes the texts of a Parquet file's columns take, each as often as it comes.
+
+    They are read as dictionaries, so that each is there once.
+    """
+    import pyarrow
+    import pyarrow.compute as pc
+    from pyarrow.parquet import ParquetFile
+
+    def size(array: pyarrow.Array) -> int:
+        kind = array.type
+        if pyarrow.types.is_dictionary(kind):
+            lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
+            return int(pc.sum(lengths.cast(pyarrow.int64())).as_py() or 0)
+        if pyarrow.types.is_struct(kind):
+            return sum(map(size, array.flatten()))
+        if isinstance(array, pyarrow.MapArray):
+            return size(array.keys) + size(array.items)
+        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+            return size(array.flatten())
+        return int(array.nbytes)
+
+    file = ParquetFile(parquet, read_dictionary=columns)
+    return sum(size(column) for batch in file.iter_batches() for column in batch.columns)
 
 
 # Each reader takes what stands under its key and returns the ways in which it may be meant.
@@ -330,6 +440,8 @@ def _read_split(table: Any) -> tuple[Frame, ...]:
     if type(table) is not dict or "data" not in table or not table.keys() <= {"columns", "data", "index"}:
         raise Undecodable("malformed", "A split table must have data, may have columns and index, and no more.")
     data, columns, index = table["data"], table.get("columns"), table.get("index")
+    length, width = (_longest(data), _length(data)) if type(data) is dict else (_length(data), _longest(data))
+    _check_shape(max(length, _length(index)), max(width, _length(columns)))
     if (
         type(columns) is list
         and set(map(type, columns)) in ({str}, {int})
@@ -346,6 +458,7 @@ def _read_records(records: Any) -> tuple[Frame, ...]:
         raise Undecodable("malformed", "Records must be a list.")
     if set(map(type, records)) <= {dict}:
         return (_from_records(records),)
+    _check_shape(len(records), _longest(records))
     return (_through_pandas(lambda pandas: pandas.DataFrame(records, dtype=object)),)
 
 
@@ -402,7 +515,18 @@ def _from_records(records: list[dict[str, Any]]) -> Frame:
     if all(list(record) == names for record in records):
         return Frame(tuple(names), [list(record.values()) for record in records])
     names = list(dict.fromkeys(chain.from_iterable(records)))
+    _check_shape(len(records), len(names))
     return Frame(tuple(names), [[record.get(name) for name in names] for record in records])
+
+
+def _length(value: Any) -> int:
+    return len(value) if type(value) in (list, dict) else 0
+
+
+def _longest(value: Any) -> int:
+    """Return the length of the longest list or dict in a list, or among the values of a dict."""
+    items = value.values() if type(value) is dict else value if type(value) is list else ()
+    return max(map(_length, items), default=0)
 
 
 def _are_lists(rows: Any, width: int) -> bool:

@@ -19,6 +19,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ SEGMENT_BYTES = 64 * 2**20
 SEGMENT_SECONDS = 60.0
 UNREADABLE = "unreadable"
 """The directory of a spool with what the drain could not make a part of the log."""
+_WHY = ".why.json"
 _REMEMBERED = 64
 _LEDGER = b"\xa6ledger"
 """The tag of a ledger's frame, behind the byte that begins its array."""
@@ -403,7 +405,7 @@ def keep_account(segment: Segment, account: Account) -> None:
         return
     ledger = account.ledger(kept.ledger if kept else None)
     if ledger is not None:
-        _replace(directory / "ledger.json", msgspec.json.encode(Kept(ledger, name)))
+        replace(directory / "ledger.json", msgspec.json.encode(Kept(ledger, name)))
 
 
 def last_ledger(directory: Path) -> Ledger | None:
@@ -448,7 +450,8 @@ def _directories(root: Path) -> list[Path]:
         return []
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Write a file, which is there whole, as it was or as it is now, whenever the process ends."""
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)
     os.replace(part, path)
@@ -511,7 +514,7 @@ def _retire(root: Path, writer: str, ledger: Ledger) -> None:
     last = list(past.writers)[-_REMEMBERED:]
     writers = {name: kept for name, kept in past.writers.items() if name in last or (root / name).is_dir()}
     ended = ledger.ended()
-    _replace(root / "ledger.json", msgspec.json.encode(Past(past.ledger + ended, writers | {writer: ended})))
+    replace(root / "ledger.json", msgspec.json.encode(Past(past.ledger + ended, writers | {writer: ended})))
 
 
 class Writer(NamedTuple):
@@ -526,15 +529,15 @@ class Look(NamedTuple):
     """What a spool holds at a moment, for those who only look.
 
     `ledger` is the account of all that ever wrote to it. `waiting` are its segments with their sizes and the times
-    of their last writes, `drained` says whether a drain lives (None where nobody knows), `unreadable` the files
-    that a drain has set aside.
+    of their last writes, `drained` says whether a drain lives (None where nobody knows), `unreadable` what a drain
+    has set aside.
     """
 
     ledger: Ledger
     writers: tuple[Writer, ...]
     waiting: tuple[tuple[Segment, int, float], ...]
     drained: bool | None
-    unreadable: tuple[tuple[Path, int], ...]
+    unreadable: tuple[Unreadable, ...]
 
 
 def look(root: Path) -> Look | None:
@@ -560,7 +563,7 @@ def look(root: Path) -> Look | None:
         alive,
         tuple(_with_sizes(segments(root))),
         _is_held(root / "drain.lock"),
-        tuple(_set_aside(root)),
+        tuple(unreadable(root)),
     )
 
 
@@ -632,7 +635,61 @@ def _with_sizes(waiting: Sequence[Segment]) -> Iterator[tuple[Segment, int, floa
             yield segment, stat.st_size, stat.st_mtime
 
 
-def _set_aside(root: Path) -> Iterator[tuple[Path, int]]:
+class Why(msgspec.Struct):
+    """Why a file was set aside, when (ISO 8601, UTC), and how many exchanges are in it."""
+
+    reason: str
+    exchanges: int
+    time: str
+
+
+class Unreadable(NamedTuple):
+    """A file that a drain could not make a part of the log; `why` is None where nothing says it."""
+
+    path: Path
+    bytes: int
+    why: Why | None
+
+
+def set_aside(root: Path, name: str, content: Path | bytes, reason: str, exchanges: int) -> Path:
+    """Put a segment, or a frame of one, where nothing empties, with the reason beside it, and return its place.
+
+    Its exchanges were stored, and count as dropped from then on, under `unreadable`. To be called by the drain.
+    Raises OSError where the spool can't be written.
+    """
+    directory = root / UNREADABLE
+    directory.mkdir(exist_ok=True)
+    path = directory / name
+    why = Why(reason, exchanges, datetime.now(UTC).isoformat(timespec="seconds"))
+    replace(path.with_name(name + _WHY), msgspec.json.format(msgspec.json.encode(why), indent=1))
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content.rename(path)
+    if exchanges:
+        past = _past(root)
+        lost = Ledger(stored=-exchanges, dropped={UNREADABLE: exchanges})
+        replace(root / "ledger.json", msgspec.json.encode(Past(past.ledger + lost, past.writers)))
+    return path
+
+
+def unreadable(root: Path) -> list[Unreadable]:
+    """Return what a drain has set aside.
+
+    >>> unreadable(Path("no-such-spool"))
+    []
+    """
+    found = []
     for path in sorted(_directories(root / UNREADABLE)):
+        if path.name.endswith((_WHY, ".part")):
+            continue
         with suppress(FileNotFoundError):
-            yield path, path.stat().st_size
+            found.append(Unreadable(path, path.stat().st_size, _why(path)))
+    return found
+
+
+def _why(path: Path) -> Why | None:
+    try:
+        return msgspec.json.decode(path.with_name(path.name + _WHY).read_bytes(), type=Why)
+    except (OSError, msgspec.MsgspecError):
+        return None

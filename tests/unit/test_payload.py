@@ -463,3 +463,61 @@ def test_random_json(request: Any, predictions: Any) -> None:
 @given(json_values, st.text(), st.text())
 def test_random_headers(value: Any, content_type: str, encoding: str) -> None:
     scored_or_undecodable(exchange({"inputs": value}, [1], request_type=content_type, response_encoding=encoding))
+
+
+def parquet_of(column: pa.Array) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"a": column}), file, compression="zstd", store_schema=False)
+    return file.getvalue()
+
+
+TEXTS = pa.DictionaryArray.from_arrays(pa.array([0] * 1900, pa.int32()), pa.array(["x" * 100_000]))
+TOO_MUCH: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "a million names": ("too_wide", {"inputs": dict.fromkeys(map(str, range(100_000)), 1)}, {}),
+    "ragged": ("too_large", {"dataframe_split": {"data": [[1] * 5000, *[[1]] * 5000]}}, {}),
+    "a long index": (
+        "too_large",
+        {"dataframe_split": {"data": [], "index": list(range(5000)), "columns": list(range(5000))}},
+        {},
+    ),
+    "names of each its own": ("too_large", {"dataframe_records": [{str(at): 1} for at in range(3000)]}, {}),
+    "instances of each its own": ("too_large", {"instances": [{str(at): 1} for at in range(3000)]}, {}),
+    "a wide head of CSV": (
+        "too_large",
+        ",".join(map(str, range(5000))).encode() + b"\n1" * 5000,
+        {"request_type": CSV},
+    ),
+    "a quoted head of CSV": (
+        "too_large",
+        b'"a\nb",' + ",".join(map(str, range(5000))).encode() + b"\n1" * 5000,
+        {"request_type": CSV},
+    ),
+    "very many lines": ("too_large", b"a" + b"\n1" * 1_100_000, {"request_type": CSV}),
+    "equal texts": ("too_large", parquet_of(TEXTS), {"request_type": PARQUET}),
+    "lists of equal texts": (
+        "too_large",
+        parquet_of(pa.ListArray.from_arrays(pa.array([0, 1900], pa.int32()), TEXTS.cast(pa.string()))),
+        {"request_type": PARQUET},
+    ),
+    "long lists": (
+        "too_large",
+        parquet_of(pa.array([[0] * 3_000_000], pa.list_(pa.int8()))),
+        {"request_type": PARQUET},
+    ),
+    "empty lists": ("too_large", b'{"inputs": [' + b"[]," * 1_500_000 + b"[]]}", {}),
+    "empty dicts": ("too_large", b'{"inputs": [' + b"{}," * 1_200_000 + b"{}]}", {}),
+}
+
+
+@pytest.mark.parametrize("kind", list(TOO_MUCH))
+def test_what_would_take_the_memory_is_not_read(kind: str) -> None:
+    code, request, fields = TOO_MUCH[kind]
+    assert refused(request, {"predictions": [1]}, **fields) == code
+
+
+def test_what_is_large_and_no_more_than_that_is_read() -> None:
+    rows = [[at, at / 7, "text, and more", None, True] for at in range(100_000)]
+    request = {"dataframe_split": {"columns": list("abcde"), "data": rows}}
+    assert decode(exchange(request, {"predictions": [1.5] * 100_000})).inputs.rows[99_999] == rows[99_999]
+    wide = {"inputs": {f"c{at}": [1, 2] for at in range(5000)}}
+    assert len(decode(exchange(wide, {"predictions": [1, 2]})).inputs.columns) == 5000

@@ -89,13 +89,21 @@ _as_csv_flag = click.option("--csv", "as_csv", is_flag=True, help="CSV")
 def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
     """Say what the log holds, for each model and day.
 
-    An exchange is a request and its answer; errors are those that have no rows, by reason.
+    An exchange is a request and its answer; errors are those that have no rows, or rows without an output
+    (`rows_differ`), by reason. What the drain has set aside is said on stderr, where the spool is on this host.
     """
     import msgspec
 
     from mooring.log.queries import stats
+    from mooring.spool import unreadable
 
     found = stats(uri, chosen)
+    for path, size, why in unreadable(load(LogSettings, {"log": uri}).spool_path):
+        click.echo(
+            f"Warning: {path} ({size} bytes, {why.exchanges if why else 'unknown'} exchanges) is not in the log"
+            f"{f': {why.reason}' if why else ''}",
+            err=True,
+        )
     if as_json:
         for day in found:
             click.echo(msgspec.json.encode(day))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
 from mooring.drift.baseline import Baseline
 from mooring.drift.grid import CategoricalGrid
-from mooring.drift.profile import Profile, cells_of, profile
+from mooring.drift.profile import Profile, cells_of, empty, profile
 from mooring.engine.sources import batches
 
 
@@ -38,3 +40,21 @@ def profile_of(
     loose = [name for name, grid in grids.items() if cells_of(grid) not in (None, "texts")]
     rows = batches(data, columns, categories=categories, loose=loose)
     return profile(rows, grids, request_rows=request_rows, misfits=misfits)
+
+
+def of_inputs_alone(found: Profile, baseline: Baseline) -> Profile:
+    """Return the profile of rows that have no output of their own: what they lack is no missing prediction.
+
+    >>> from mooring.drift.baseline import make
+    >>> import pyarrow as pa
+    >>> made = make({"x": pa.array([1.0, 2.0]), "y": pa.array([1.0, 2.0])}, roles={"y": "output"})
+    >>> found = of_inputs_alone(profile_of({"x": [1.0], "y": pa.nulls(1, pa.float64())}, made), made)
+    >>> found.rows, found.features["x"].nulls, found.features["y"].nulls
+    (1, 0, 0)
+    """
+    blank = empty(baseline.grids, found.digest)
+    kept = {
+        name: blank.features[name] if baseline.features[name].role == "output" else feature
+        for name, feature in found.features.items()
+    }
+    return msgspec.structs.replace(found, features=kept)

@@ -15,12 +15,14 @@ import pyarrow as pa
 
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
 from mooring.drift.profile import Profile, empty, profile
+from mooring.engine.local import of_inputs_alone
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 OWN = ("request_rows", "misfits")
 """Columns of the log that a profile heeds and that are no features."""
+UNANSWERED = "unanswered"
 
 
 def profile_of(
@@ -61,6 +63,14 @@ def profile_of_objects(
     of_version = frame["model_version"].isNull() if version is None else frame["model_version"] == version
     frame = frame.where((frame["time"] >= start) & (frame["time"] < end) & of_version)
     frame = frame.where(frame["variant"] == variant)
+    if UNANSWERED not in frame.columns:  # as older versions wrote them
+        return _profile_of_rows(frame, baseline)
+    answered = _profile_of_rows(frame.where(frame[UNANSWERED].isNull()), baseline)
+    others = _profile_of_rows(frame.where(frame[UNANSWERED].isNotNull()), baseline)
+    return answered + of_inputs_alone(others, baseline)
+
+
+def _profile_of_rows(frame: DataFrame, baseline: Baseline) -> Profile:
     return profile_of(_flat(frame), baseline, request_rows=_own(OWN[0]), misfits=_own(OWN[1]))
 
 

@@ -19,8 +19,8 @@ from mooring.config import LogSettings
 from mooring.exchange import Exchange, decode
 from mooring.label import Labels
 from mooring.log import csv_files
+from mooring.log.attempts import MOST, Attempts
 from mooring.spool import (
-    UNREADABLE,
     Account,
     Lock,
     Segment,
@@ -28,6 +28,7 @@ from mooring.spool import (
     live_writers,
     read_frames,
     segments,
+    set_aside,
     try_lock,
     writers,
 )
@@ -41,7 +42,6 @@ _BACKOFF_SECONDS = 0.2, 30.0
 _SAY_EVERY_SECONDS = 60.0
 _OUTAGE = 3
 """Segments that are refused one after the other before the log is taken to refuse all."""
-_UNWRITABLE = (ArithmeticError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
 
 
 class Frames:
@@ -82,8 +82,9 @@ class Frames:
         self._labels.add(record)
 
     def _set_aside(self, payload: bytes, error: Exception) -> None:
-        path = aside(self._segment, f"-{self.offset}")
-        path.write_bytes(payload)
+        # It may be one that a later version of Mooring wrote, which counted it.
+        root = self._segment.path.parents[1]
+        path = set_aside(root, f"{self._segment.name}-{self.offset}", payload, f"{error}", exchanges=0)
         say(f"an exchange in {self._segment.path} can't be read, and is set aside as {path}: {error}")
 
 
@@ -95,7 +96,16 @@ class CsvDrain:
         self._log = Path(log.removeprefix("file://"))
         self._frames: dict[str, Frames] = {}
 
-    def drain(self, segment: Segment) -> int:
+    def has_work(self, segment: Segment) -> bool:
+        """Whether a segment has anything that is not in the log yet."""
+        frames = self._frames.get(segment.name)
+        if segment.closed or frames is None:
+            return True
+        with suppress(FileNotFoundError):  # closed, and so renamed, since it was listed
+            return segment.path.stat().st_size > frames.offset
+        return False
+
+    def drain(self, segment: Segment, attempts: Attempts) -> int:
         """Put what is new in a segment into the log, and return how many exchanges that was."""
         frames = Frames(segment, self._frames.get(segment.name))
         self._frames[segment.name] = frames
@@ -120,16 +130,19 @@ class ParquetDrain:
         self._uri = log
         self._log = ParquetLog(log, fields_of)
 
-    def drain(self, segment: Segment) -> int:
-        """Put a closed segment into the log, and return 1 if it was closed."""
-        if not segment.closed:
-            return 0
+    def has_work(self, segment: Segment) -> bool:
+        """Whether a segment is closed, and so may be put into the log."""
+        return segment.closed
+
+    def drain(self, segment: Segment, attempts: Attempts) -> int:
+        """Put a closed segment into the log, and return 1."""
         frames = Frames(segment)
         # Rows come and go by the thousand, none of them in a cycle: looking for cycles doubles the time.
         gc.disable()
         try:
-            self._log.write(segment.name, frames)
-            frames.write_labels(self._uri)
+            self._log.write(segment.name, frames, lambda: attempts.waiting(segment.name))
+            with attempts.waiting(segment.name):
+                frames.write_labels(self._uri)
         finally:
             gc.enable()
         finish(segment, frames)
@@ -142,11 +155,17 @@ def finish(segment: Segment, frames: Frames) -> None:
     segment.path.unlink()
 
 
-def aside(segment: Segment, suffix: str = "") -> Path:
-    """Return where to put what of a segment can't be read: a directory of the spool that nothing empties."""
-    directory = segment.path.parents[1] / UNREADABLE
-    directory.mkdir(exist_ok=True)
-    return directory / f"{segment.name}{suffix}"
+def give_up(segment: Segment, reason: str) -> Path:
+    """Set a segment aside, keep the account that it held, and return where it is. Raises OSError where refused."""
+    account, exchanges = Account(), 0
+    with suppress(ValueError):  # no segment at all
+        for payload, _ in read_frames(segment.path):
+            with suppress(ValueError, msgspec.MsgspecError):
+                record = decode(payload)
+                account.add(record)
+                exchanges += type(record) is Exchange and record.variant != "shadow"
+    keep_account(segment, account)
+    return set_aside(segment.path.parents[1], segment.name, segment.path, reason, exchanges)
 
 
 class Backoff:
@@ -191,6 +210,7 @@ class Drain:
         self._sink: CsvDrain | ParquetDrain | None = None
         self._refused: dict[str, Refusal] = {}
         self._outage = False
+        self._attempts = Attempts(self._spool)
 
     @property
     def refusal(self) -> OSError | None:
@@ -200,7 +220,8 @@ class Drain:
     def once(self) -> int:
         """Put what is new into the log, and return how much that was.
 
-        A segment that the log refuses is tried again later; those behind it go on. Raises OSError where it refuses
+        A segment that the log refuses is tried again later; those behind it go on. One that fails otherwise, or
+        that the drain was killed at, is tried once more, and then set aside. Raises OSError where the log refuses
         several in a row and takes none, or can't be opened: that is an outage, and nothing else is tried.
         """
         if self._sink is None:  # made here, so that a log that can't be opened is tried again like any other
@@ -228,6 +249,7 @@ class Drain:
     def _due(self) -> list[Segment]:
         """Return the segments to try now: first those that were refused least often."""
         waiting = segments(self._spool)
+        self._attempts.keep({segment.name for segment in waiting})
         if not self._refused:
             return waiting
         names = {segment.name for segment in waiting}
@@ -236,18 +258,38 @@ class Drain:
         return sorted(due, key=lambda one: self._refused[one.name].times if one.name in self._refused else 0)
 
     def _take(self, sink: CsvDrain | ParquetDrain, segment: Segment) -> int:
+        attempts, name = self._attempts, segment.name
+        if attempts.hopeless(name):
+            return self._give_up(segment)
+        if not sink.has_work(segment):
+            return 0
+        attempts.begin(name)
         try:
-            return sink.drain(segment)
+            taken = sink.drain(segment, attempts)
         except FileNotFoundError:
+            attempts.refused(name)
             if segment.path.exists():
                 raise
             return 0  # closed, and so renamed, since it was listed
-        except _UNWRITABLE as error:
+        except OSError:
+            attempts.refused(name)
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, it is said, and the next segment goes on
             # Nothing that clients send should get here; if it does, the segments behind must not wait for it.
-            path = aside(segment)
-            say(f"{segment.path} can't be made a part of the log, and is set aside as {path}: {error!r}")
-            segment.path.rename(path)
-            return 0
+            attempts.failed(name, error)
+            say(f"{segment.path} can't be made a part of the log: {error!r}")
+            return self._give_up(segment) if attempts.hopeless(name) else 0
+        attempts.over(name)
+        return taken
+
+    def _give_up(self, segment: Segment) -> int:
+        if not segment.closed:
+            return 0  # whoever writes it goes on
+        reason = f"it failed {MOST} times: {self._attempts.reason(segment.name)}"
+        path = give_up(segment, reason)
+        say(f"{segment.path} is set aside as {path}: {reason}")
+        self._attempts.over(segment.name)
+        return 0
 
     def _end_outage(self) -> None:
         if self._outage:  # what was refused then was not to blame

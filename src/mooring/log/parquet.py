@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mooring.exchange import Exchange
 from mooring.log import store
-from mooring.log.schema import ARROW, PAYLOADS, TIME, Fields, Kinds, Recorded, infer_fields
-from mooring.payload import Frame, Scored, Undecodable, decode, decompressed
+from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Named, Recorded, infer
+from mooring.payload import Frame, RowsDiffer, Undecodable, decode, decompressed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -25,12 +29,20 @@ if TYPE_CHECKING:
 NO_MODEL = "default"
 CHUNK_EXCHANGES = 8192
 CHUNK_BYTES = 8 * 2**20
+CHUNK_CELLS = 2**19
+"""Rows times columns of a row group, of those columns that any of its rows has."""
+MAX_COLUMN_CHUNKS = 400_000
+"""Row groups times columns of an object: each is told of at its end, and takes memory until then."""
 _DAY_NS = 86_400 * 10**9
 _NEVER_TWICE = {"request_id", "client_request_id", "time", "duration_ns", "request", "response"}
 """Columns for which a dictionary of their values would be larger than they are."""
 _OLD_SECONDS = 3600.0
+_NO_OUTPUT = Frame((), ())
+_TOO_MANY = "too_large: The requests of the segment have too many different columns, or unpack to too much."
 
+Integers = npt.NDArray[np.int64]
 Signature = Callable[[str], Fields | None]
+Waiting = Callable[[], AbstractContextManager[None]]
 
 
 class ParquetLog:
@@ -42,20 +54,35 @@ class ParquetLog:
         self._signature = signature
         self._schemas: dict[str, Recorded] = {}
 
-    def write(self, name: str, exchanges: Iterable[Exchange]) -> None:
-        """Write a segment's exchanges: an object for each kind, model and day, all named by the segment."""
+    def write(self, name: str, exchanges: Iterable[Exchange], waiting: Waiting = nullcontext) -> None:
+        """Write a segment's exchanges: an object for each kind, model and day, all named by the segment.
+
+        `waiting` is entered while a store or a registry is asked, which may take long.
+        """
+        named = {model: schema.named for model, schema in self._schemas.items()}
+        try:
+            self._write(name, exchanges, waiting)
+        except BaseException:  # the segment comes again, and its names are counted then
+            for model, schema in self._schemas.items():
+                schema.named = named.get(model, (Named(), Named()))
+            raise
+
+    def _write(self, name: str, exchanges: Iterable[Exchange], waiting: Waiting) -> None:
         partitions: dict[tuple[str, int], Partition] = {}
         for exchange in exchanges:
             key = exchange.model or NO_MODEL, exchange.time_ns // _DAY_NS
             partition = partitions.get(key)
             if partition is None:
-                partition = partitions[key] = Partition(self._schema(key[0]))
+                with waiting():
+                    schema = self._schema(key[0])
+                partition = partitions[key] = Partition(schema, waiting)
             partition.add(exchange)
         for (model, day), partition in partitions.items():
             folder = f"model={folder_name(model)}/date={_date(day)}"
             for kind, data in partition.finish():
                 path = f"{kind}/{folder}/{name}.parquet"
-                store.put_if_absent(self._store, path, data, self._uri)
+                with waiting():
+                    store.put_if_absent(self._store, path, data, self._uri)
                 # The name is this segment's alone, and nobody else drains it.
                 store.remove_parts(self._uri, path)
 
@@ -72,12 +99,14 @@ class ParquetLog:
 class Partition:
     """The objects that one segment makes for one model and day. Memory is bounded by a chunk, and the files."""
 
-    def __init__(self, schema: Recorded) -> None:
+    def __init__(self, schema: Recorded, waiting: Waiting) -> None:
         self._schema = schema
+        self._waiting = waiting
         self._fields = schema.fields
         self._exchanges: list[Exchange] = []
         self._unpacked: list[Exchange] = []
         self._bytes = 0
+        self._column_chunks = 0
         self._payloads = ParquetBuffer(PAYLOADS)
         self._inferences: ParquetBuffer | None = None
 
@@ -88,15 +117,15 @@ class Partition:
         if exchange.request_encoding or exchange.response_encoding:
             unpacked = _unpacked(exchange)
             size += len(unpacked.request) + len(unpacked.response)
-            if self._bytes + size > CHUNK_BYTES:
-                self._flush()
+        if self._bytes + size > CHUNK_BYTES:
+            self._flush()
         self._exchanges.append(exchange)
         self._unpacked.append(unpacked)
         self._bytes += size
         if self._bytes >= CHUNK_BYTES or len(self._exchanges) >= CHUNK_EXCHANGES:
             self._flush()
 
-    def finish(self) -> list[tuple[str, bytes]]:
+    def finish(self) -> list[tuple[str, memoryview]]:
         """Return the kinds of objects and their bytes, that of the payloads last."""
         self._flush()
         files = [("payloads", self._payloads.finish())]
@@ -109,35 +138,108 @@ class Partition:
         unpacked, self._unpacked = self._unpacked, []
         if not exchanges:
             return
-        pairs: list[tuple[Exchange, Scored]] = []
         reasons: list[str | None] = []
-        for exchange in unpacked:
-            try:
-                scored = decode(exchange)
-            except Undecodable as error:
-                reasons.append(f"{error.code}: {error}")
-                continue
-            if scored.kind == "chat":
-                reasons.append("chat: The request is a conversation, not rows.")
-                continue
-            pairs.append((exchange, scored))
-            reasons.append(None)
+        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Rows]] = {}
+        unpacked.reverse()
+        while unpacked:  # one after the other, so that a body goes once its rows are there
+            rows, reason = _rows_of(unpacked.pop())
+            reasons.append(reason)
+            if rows is not None:
+                groups.setdefault((rows.inputs.columns, rows.outputs.columns), []).append(rows)
+        if groups and not self._write_inferences(list(groups.values())):
+            reasons = [reason or _TOO_MANY for reason in reasons]
         self._payloads.write(payload_batch(exchanges, reasons))
-        if pairs:
-            self._write_inferences(pairs)
 
-    def _write_inferences(self, pairs: Sequence[tuple[Exchange, Scored]]) -> None:
-        inputs = _columns([scored.inputs for _, scored in pairs])
-        outputs = _columns([scored.outputs for _, scored in pairs])
-        known = self._schema.fields
-        new = Fields(infer_fields(_without(inputs, known.input)), infer_fields(_without(outputs, known.output)))
-        fields = self._schema.extend(new)
+    def _write_inferences(self, groups: Sequence[Sequence[Rows]]) -> bool:
+        """Write rows, and return whether the file had room for them; those of a group have the same columns."""
+        fields = self._schema.fields
+        new = [_new_fields(group, fields) for group in groups]
+        if found := [one for one in new if any(one[1])]:
+            with self._waiting():
+                fields = self._schema.take(found)
+        batches = list(row_groups(groups, fields))
+        self._column_chunks += len(batches) * (len(INFERENCES) + len(fields.input) + len(fields.output))
+        if self._column_chunks > MAX_COLUMN_CHUNKS:
+            return False
         if self._inferences is None:
             self._inferences = ParquetBuffer(fields.arrow())
         elif fields != self._fields:
             self._inferences = self._inferences.widened(fields.arrow())
         self._fields = fields
-        self._inferences.write(inference_batch(pairs, inputs, outputs, fields))
+        for rows in batches:
+            self._inferences.write(inference_batch(rows, fields))
+        return True
+
+
+class Rows(NamedTuple):
+    """Rows of an exchange, from `first` to before `last` of its request. Where they have no output, why."""
+
+    exchange: Exchange
+    inputs: Frame
+    outputs: Frame
+    first: int
+    last: int
+    unanswered: str | None = None
+
+
+def _rows_of(exchange: Exchange) -> tuple[Rows | None, str | None]:
+    """Return the rows of an exchange, and why it has none, or none with an output."""
+    try:
+        scored = decode(exchange)
+    except RowsDiffer as error:
+        rows = Rows(exchange, error.inputs, _NO_OUTPUT, 0, len(error.inputs.rows), error.code)
+        return rows if error.inputs.rows else None, f"{error.code}: {error}"
+    except Undecodable as error:
+        return None, f"{error.code}: {error}"
+    if scored.kind == "chat":
+        return None, "chat: The request is a conversation, not rows."
+    return Rows(exchange, scored.inputs, scored.outputs, 0, len(scored.inputs.rows)), None
+
+
+def _new_fields(group: Sequence[Rows], known: Fields) -> tuple[int, Fields]:
+    """Return the fields of requests with the same columns that are new and have a value, and how many requests."""
+    kinds = Fields({}, {})
+    for part, frames in (("input", [one.inputs for one in group]), ("output", [one.outputs for one in group])):
+        for place, name in enumerate(frames[0].columns):
+            if name in getattr(known, part):
+                continue
+            kind = infer(row[place] for frame in frames for row in frame.rows)
+            if kind is not None:
+                getattr(kinds, part)[name] = kind
+    return len(group), kinds
+
+
+def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[list[Rows]]:
+    """Yield rows that are written together. Each lot has few cells: rows times all fields that any of them has.
+
+    Those in a group have the same columns, and so stay together where they can. A long request is cut in parts.
+    """
+    lot: list[Rows] = []
+    names: set[tuple[int, str]] = set()
+    count = others = 0
+    for group in groups:
+        columns = group[0].inputs.columns, group[0].outputs.columns
+        new = {(part, name) for part in (0, 1) for name in columns[part] if name in fields[part]}
+        width = max(1, sum(map(len, columns)))
+        names = names | new
+        for rows in group:
+            for part in (
+                (rows,) if rows.last * width <= CHUNK_CELLS else _parts(rows, max(1, CHUNK_CELLS // width))
+            ):
+                length = part.last - part.first
+                misfits = length * (width - len(new))
+                if lot and (count + length) * len(names) + others + misfits > CHUNK_CELLS:
+                    yield lot
+                    lot, names, count, others = [], new, 0, 0
+                lot.append(part)
+                count, others = count + length, others + misfits
+    if lot:
+        yield lot
+
+
+def _parts(rows: Rows, most: int) -> Iterator[Rows]:
+    for first in range(0, rows.last, most):
+        yield rows._replace(first=first, last=min(first + most, rows.last))
 
 
 def _unpacked(exchange: Exchange) -> Exchange:
@@ -149,7 +251,10 @@ def _unpacked(exchange: Exchange) -> Exchange:
 
 
 class ParquetBuffer:
-    """A Parquet file in memory, written batch by batch."""
+    """A Parquet file in memory, written batch by batch, each a row group.
+
+    So what is not yet encoded is no more than a column of a batch.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._sink = pa.BufferOutputStream()
@@ -159,25 +264,30 @@ class ParquetBuffer:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch, if it has any rows."""
         if batch.num_rows:
-            self._writer.write_batch(batch)
+            self._writer.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
 
-    def finish(self) -> bytes:
+    def finish(self) -> memoryview:
         """Return the file."""
-        data: bytes = self._finish().to_pybytes()
-        return data
+        self._writer.close()
+        return memoryview(self._sink.getvalue()).cast("B")
 
     def widened(self, schema: pa.Schema) -> ParquetBuffer:
         """Return a file with these rows whose structs have more fields, null in all of them."""
-        written = pq.ParquetFile(pa.BufferReader(self._finish()))
+        written = pq.ParquetFile(pa.BufferReader(pa.py_buffer(self.finish())))
         wider = ParquetBuffer(schema)
+        own = set(INFERENCES.names)
         for number in range(written.num_row_groups):
-            for batch in written.read_row_group(number).combine_chunks().to_batches():
+            group = written.metadata.row_group(number)
+            chunks = map(group.column, range(group.num_columns))
+            paths = [one.path_in_schema for one in chunks if one.path_in_schema in own or not _is_null(one)]
+            for batch in written.read_row_group(number, columns=paths).combine_chunks().to_batches():
                 wider.write(_with_nulls(batch, schema))
         return wider
 
-    def _finish(self) -> pa.Buffer:
-        self._writer.close()
-        return self._sink.getvalue()
+
+def _is_null(chunk: pq.ColumnChunkMetaData) -> bool:
+    told = chunk.statistics
+    return told is not None and told.has_null_count and told.null_count == chunk.num_values
 
 
 def _leaves(field: pa.Field) -> list[str]:
@@ -189,6 +299,7 @@ def _leaves(field: pa.Field) -> list[str]:
 def _with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return rows with the structs of `schema`, null in the fields that they lack."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    nulls = _nulls(batch.num_rows)
     for part in Fields._fields:
         if part not in schema.names:
             continue
@@ -196,9 +307,22 @@ def _with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         if part in columns:
             names = [field.name for field in columns[part].type]
             known = dict(zip(names, columns[part].flatten(), strict=True))
-        arrays = [known.get(field.name, pa.nulls(batch.num_rows, field.type)) for field in kind]
-        columns[part] = pa.StructArray.from_arrays(arrays, fields=list(kind))
+        arrays = [known[field.name] if field.name in known else nulls(field.type) for field in kind]
+        mask = columns["unanswered"].is_valid() if part == "output" else None
+        columns[part] = pa.StructArray.from_arrays(arrays, fields=list(kind), mask=mask)
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _nulls(rows: int) -> Callable[[pa.DataType], pa.Array]:
+    """Return what gives the null column of a type: the same one each time, however many fields it is for."""
+    made: dict[pa.DataType, pa.Array] = {}
+
+    def of(kind: pa.DataType) -> pa.Array:
+        if kind not in made:
+            made[kind] = pa.nulls(rows, kind)
+        return made[kind]
+
+    return of
 
 
 def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) -> pa.RecordBatch:
@@ -212,94 +336,126 @@ def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) 
     return pa.record_batch([_array(columns[field.name], field.type) for field in PAYLOADS], schema=PAYLOADS)
 
 
-def inference_batch(
-    pairs: Sequence[tuple[Exchange, Scored]],
-    inputs: dict[str, Sequence[Any]],
-    outputs: dict[str, Sequence[Any]],
-    fields: Fields,
-) -> pa.RecordBatch:
-    """Return the rows of exchanges, whose columns are `inputs` and `outputs`, as rows of a model's inferences."""
-    counts = [len(scored.inputs.rows) for _, scored in pairs]
+def inference_batch(pieces: Sequence[Rows], fields: Fields) -> pa.RecordBatch:
+    """Return rows of exchanges as rows of a model's inferences."""
+    counts = [one.last - one.first for one in pieces]
+    total = sum(counts)
     misfits: dict[int, dict[str, dict[str, Any]]] = {}
-    rows = sum(counts)
-    one_each = rows == len(counts) and min(counts, default=1) == 1
-    arrays: dict[str, pa.Array] = {}
-    for part, columns in (("input", inputs), ("output", outputs)):
-        kinds: Kinds = getattr(fields, part)
-        if kinds:
-            arrays[part] = _struct(columns, kinds, rows, part, misfits)
-        for name in columns.keys() - kinds.keys():
-            for at, value in enumerate(columns[name]):
-                if value is not None:
-                    misfits.setdefault(at, {}).setdefault(part, {})[name] = value
+    unanswered = any(one.unanswered for one in pieces)
 
     def spread(values: Iterable[Any]) -> list[Any]:
-        if one_each:
+        if total == len(counts):
             return list(values)
         return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
-    exchanges = [exchange for exchange, _ in pairs]
+    why_not = pa.array(spread(one.unanswered for one in pieces), pa.string()) if unanswered else None
+    arrays: dict[str, pa.Array] = {}
+    for part in Fields._fields:
+        columns = _columns(pieces, part)
+        kinds: Kinds = getattr(fields, part)
+        if kinds:
+            mask = why_not.is_valid() if why_not is not None and part == "output" else None
+            arrays[part] = _struct(columns, kinds, total, part, misfits, mask)
+        for name in columns.keys() - kinds.keys():
+            column = columns[name]
+            for at, value in zip(column.places(total), column.values, strict=True):
+                if value is not None:
+                    misfits.setdefault(int(at), {}).setdefault(part, {})[name] = value
+
+    exchanges = [one.exchange for one in pieces]
     arrays |= {
         "request_id": pa.array(spread(exchange.request_id for exchange in exchanges), pa.string()),
         "client_request_id": _array(spread(exchange.client_request_id for exchange in exchanges), pa.string()),
-        "row": pa.array([row for count in counts for row in range(count)], pa.int32()),
-        "request_rows": pa.array(spread(counts), pa.int32()),
+        "row": pa.array([row for one in pieces for row in range(one.first, one.last)], pa.int32()),
+        "request_rows": pa.array(spread(len(one.inputs.rows) for one in pieces), pa.int32()),
         "time": pa.array(spread(exchange.time_ns // 1000 for exchange in exchanges), pa.int64()).cast(TIME),
         "model_version": _array(spread(exchange.version for exchange in exchanges), pa.string()),
         "variant": _array(spread(exchange.variant for exchange in exchanges), pa.string()),
         "sampling": pa.array(spread(exchange.sampling for exchange in exchanges), pa.float64()),
         "misfits": pa.array(
-            [json.dumps(misfits[at], default=str) if at in misfits else None for at in range(rows)], pa.string()
+            [json.dumps(misfits[at], default=str) if at in misfits else None for at in range(total)], pa.string()
         )
         if misfits
-        else pa.nulls(rows, pa.string()),
+        else pa.nulls(total, pa.string()),
+        "unanswered": pa.nulls(total, pa.string()) if why_not is None else why_not,
     }
     schema = fields.arrow()
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
-def _columns(frames: Sequence[Frame]) -> dict[str, Sequence[Any]]:
-    """Return the rows of all frames as columns; None where a frame has no such column."""
-    names = frames[0].columns
-    if any(frame.columns != names for frame in frames):
-        names = tuple(dict.fromkeys(name for frame in frames for name in frame.columns))
-        frames = [_widened(frame, names) for frame in frames]
-    rows = [row for frame in frames for row in frame.rows]
-    if not rows:
-        return dict.fromkeys(names, ())
-    return dict(zip(names, zip(*rows, strict=True), strict=True))
+class Column:
+    """The values of a column in those rows that have it; `spans` are where these begin and how many they are."""
+
+    def __init__(self) -> None:
+        self.values: Sequence[Any] = []
+        self.spans: list[tuple[int, int]] = []
+
+    def places(self, rows: int) -> Integers:
+        """Return in which of all rows the values are."""
+        if len(self.values) == rows:
+            return np.arange(rows)
+        return np.concatenate([np.arange(first, first + count) for first, count in self.spans])
+
+    def spread(self, array: pa.Array, rows: int) -> pa.Array:
+        """Return the values as an array of all rows, null in those that lack the column."""
+        if len(array) == rows:
+            return array
+        indices = np.zeros(rows, np.int64)
+        lacks = np.ones(rows, bool)
+        places = self.places(rows)
+        indices[places], lacks[places] = np.arange(len(array)), False
+        return array.take(pa.array(indices, mask=lacks))
 
 
-def _without(columns: dict[str, Sequence[Any]], known: Kinds) -> dict[str, Sequence[Any]]:
-    return {name: values for name, values in columns.items() if name not in known}
-
-
-def _widened(frame: Frame, names: tuple[str, ...]) -> Frame:
-    if frame.columns == names:
-        return frame
-    places = {name: place for place, name in enumerate(frame.columns)}
-    order = [places.get(name) for name in names]
-    return Frame(names, [[None if at is None else row[at] for at in order] for row in frame.rows])
+def _columns(pieces: Sequence[Rows], part: str) -> dict[str, Column]:
+    """Return the columns that any of the rows have. None is widened to what others have."""
+    columns: dict[str, Column] = {}
+    begin = 0
+    for names, same in groupby(pieces, lambda one: (one.inputs if part == "input" else one.outputs).columns):
+        rows: list[Sequence[Any]] = []
+        first = begin
+        for one in same:
+            frame = one.inputs if part == "input" else one.outputs
+            rows += frame.rows[one.first : one.last] if one.last - one.first < len(frame.rows) else frame.rows
+            begin += one.last - one.first
+        if not rows:
+            continue
+        for name, values in zip(names, zip(*rows, strict=True), strict=True):
+            column = columns.setdefault(name, Column())
+            if not column.spans:
+                column.values = values
+            elif isinstance(column.values, list):
+                column.values += values
+            else:
+                column.values = [*column.values, *values]
+            column.spans.append((first, len(values)))
+    return columns
 
 
 def _struct(
-    columns: dict[str, Sequence[Any]],
+    columns: dict[str, Column],
     kinds: Kinds,
     rows: int,
     part: str,
     misfits: dict[int, dict[str, dict[str, Any]]],
+    mask: pa.Array | None,
 ) -> pa.StructArray:
     arrays = []
+    nulls = _nulls(rows)
     for name, kind in kinds.items():
-        values = columns.get(name)
-        if values is None:
-            arrays.append(pa.nulls(rows, ARROW[kind]))
+        column = columns.get(name)
+        if column is None:
+            arrays.append(nulls(ARROW[kind]))
             continue
-        array, odd = fit(values, kind)
-        arrays.append(array)
-        for at in odd:
-            misfits.setdefault(at, {}).setdefault(part, {})[name] = values[at]
-    return pa.StructArray.from_arrays(arrays, names=list(kinds))
+        array, odd = fit(column.values, kind)
+        arrays.append(column.spread(array, rows))
+        if odd:
+            places = column.places(rows)
+            for at in odd:
+                misfits.setdefault(int(places[at]), {}).setdefault(part, {})[name] = column.values[at]
+    return pa.StructArray.from_arrays(
+        arrays, fields=[pa.field(name, ARROW[kinds[name]]) for name in kinds], mask=mask
+    )
 
 
 _ONLY = {

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 TIME = pa.timestamp("us", tz="UTC")
 MAX_FIELDS = 5000
 """How many fields a model's inputs or outputs may have in columns of their own; others are kept as JSON."""
+AT_ONCE = 1000
+"""Up to how many fields one request may add by itself."""
+_TIMES_AS_OFTEN = 4
+MAX_NAMED = 20_000
+"""How many names that are no fields yet are counted, of inputs and of outputs each."""
+_LONGEST_NAME = 512
 
 PAYLOADS = pa.schema(
     [
@@ -54,11 +60,13 @@ INFERENCES = pa.schema(
         pa.field("variant", pa.string(), nullable=False),
         pa.field("sampling", pa.float64(), nullable=False),
         pa.field("misfits", pa.string()),
+        pa.field("unanswered", pa.string()),
     ]
 )
 """One row a scored row, followed by the structs `input` and `output`.
 
-`misfits` is JSON, `{"input": {…}, "output": {…}}`, of the values that have no place in those.
+`unanswered` is the code for why a row has no output of its own, null where it has one. `misfits` is JSON,
+`{"input": {…}, "output": {…}}`, of the values that have no place in those.
 """
 
 
@@ -113,10 +121,47 @@ def infer(values: Iterable[Any]) -> str | None:
     return "json"
 
 
-def infer_fields(columns: Mapping[str, Sequence[Any]]) -> Kinds:
-    """Return the kinds of the columns that have a value."""
-    kinds = {name: infer(values) for name, values in columns.items()}
-    return {name: kind for name, kind in kinds.items() if kind is not None}
+class Named:
+    """How many requests named each field that is not in a schema yet; bounded, so counts may be too low.
+
+    Of more than MAX_NAMED names the rarest are dropped, and the others counted down by as much (Misra and Gries
+    1982, as Agarwal et al. 2013 merge their summaries): what more than one in MAX_NAMED requests names stays.
+
+    >>> Named().with_more({"a": 3, "b": 1}).with_more({"a": 1}).counts
+    {'a': 4, 'b': 1}
+    """
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        self.counts: dict[str, int] = dict(counts or {})
+
+    def with_more(self, more: Mapping[str, int]) -> Named:
+        """Return these counts and those of further requests: of each name, how many had it."""
+        counts = dict(self.counts)
+        for name, times in more.items():
+            if len(name) <= _LONGEST_NAME:
+                counts[name] = counts.get(name, 0) + times
+        if len(counts) > MAX_NAMED:
+            less = sorted(counts.values(), reverse=True)[MAX_NAMED]
+            counts = {name: times - less for name, times in counts.items() if times > less}
+        return Named(counts)
+
+
+def taken(known: Mapping[str, str], named: Mapping[str, int], found: Mapping[str, str]) -> Kinds:
+    """Return the fields in `found` that enough requests have named, those of most requests first.
+
+    While a model has fewer than AT_ONCE fields, those are enough that four requests name; each further AT_ONCE
+    fields take four times as many.
+
+    >>> taken({}, {"a": 4, "b": 3, "c": 9}, {"a": "double", "b": "double", "c": "string"})
+    {'c': 'string', 'a': 'double'}
+    """
+    fields: Kinds = {}
+    for name in sorted(found, key=lambda one: -named.get(one, 0)):
+        size = len(known) + len(fields)
+        if size >= MAX_FIELDS or named.get(name, 0) < _TIMES_AS_OFTEN ** max(1, size // AT_ONCE):
+            break
+        fields[name] = found[name]
+    return fields
 
 
 class Recorded:
@@ -132,6 +177,7 @@ class Recorded:
         self._prefix = f"schemas/model={model}"
         self._number = 0
         self.fields = Fields({}, {})
+        self.named = Named(), Named()
         self._follow()
 
     @property
@@ -148,6 +194,36 @@ class Recorded:
             else:
                 self._follow()
         return self.fields
+
+    def take(self, found: Sequence[tuple[int, Fields]]) -> Fields:
+        """Record new fields that may be, and return all. Raises StoreError where the log refuses.
+
+        `found` are the fields that are new, and how many requests had just these. Those of a request are taken at
+        once while the model has AT_ONCE with them at most, others once enough requests have named them: see
+        `taken`. So one request can't fill the schema with names that no other has.
+        """
+        new = Fields({}, {})
+        counted = []
+        for part, named in enumerate(self.named):
+            known = self.fields[part]
+            kinds: Kinds = {}
+            times: dict[str, int] = {}
+            for requests, fields in found:
+                fresh = {name: kind for name, kind in fields[part].items() if name not in known}
+                for name, kind in fresh.items():
+                    kinds[name] = kind if kinds.get(name, kind) == kind else "json"
+                if len(known) + len(new[part].keys() | fresh.keys()) <= AT_ONCE:
+                    new[part].update(fresh)
+                else:
+                    for name in fresh:
+                        times[name] = times.get(name, 0) + requests
+            named = named.with_more(times)
+            counted.append(named)
+            rest = {name: kind for name, kind in kinds.items() if name not in new[part]}
+            new[part].update(taken({**known, **new[part]}, named.counts, rest))
+            new[part].update({name: kinds[name] for name in new[part]})
+        self.named = (counted[0], counted[1])
+        return self.extend(new)
 
     def _follow(self) -> None:
         while (content := store.get(self._log, self._path(), self._uri)) is not None:

@@ -80,7 +80,7 @@ def open_store(uri: str) -> ObjectStore:
         raise StoreError(explain(error, uri)) from error
 
 
-def put_if_absent(store: ObjectStore, path: str, data: bytes, uri: str) -> bool:
+def put_if_absent(store: ObjectStore, path: str, data: bytes | memoryview, uri: str) -> bool:
     """Write an object unless there is one of that name, and say whether it was written.
 
     Raises StoreError where the store refuses.
@@ -96,7 +96,7 @@ def put_if_absent(store: ObjectStore, path: str, data: bytes, uri: str) -> bool:
     return True
 
 
-def _link_if_absent(path: Path, data: bytes) -> bool:
+def _link_if_absent(path: Path, data: bytes | memoryview) -> bool:
     """Make a file that is whole and on the disk once it is there.
 
     Where obstore is killed it leaves a `NAME#1`, which engines take for a part of the log.

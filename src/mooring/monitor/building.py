@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mooring.drift.baseline import Baseline, Feature, Past, Role, make
 from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
 from mooring.drift.judge import FLOORS, SCALES, values_of
-from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty, profile
+from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty
 from mooring.log import reader
 from mooring.log.parquet import folder_name
 from mooring.log.signature import integers_of
-from mooring.monitor.incoming import Stream, chunks, of_stream
+from mooring.monitor.incoming import Stream, chunks, of_stream, profile_of
 from mooring.monitor.judging import lengths_of
 from mooring.monitor.schema import Window
 from mooring.monitor.windows import cut, micros
@@ -111,10 +112,14 @@ def from_log(
 
     def columns() -> Iterator[tuple[str, pa.ChunkedArray]]:
         for name, path in outputs.items():
-            chosen = {"values": path, "\0model_version": ("model_version",), "\0variant": ("variant",)}
-            parts = [of_stream(table, stream)["values"] for _, table in reader.tables(found, chosen)]
+            own = {f"\0{one}": (one,) for one in ("model_version", "variant", "unanswered")}
+            tables = [of_stream(table, stream) for _, table in reader.tables(found, {"values": path, **own})]
+            if path[0] == "output":  # a row that has none of its own lacks no prediction
+                tables = [table.filter(pc.is_null(table["\0unanswered"])) for table in tables]
             kind = reader.type_at(found.schema, path)
-            yield name, pa.chunked_array([one for part in parts for one in part.chunks], kind)
+            column = pa.chunked_array([one for table in tables for one in table["values"].chunks], kind)
+            if path[0] == "input" or len(column):
+                yield name, column
 
     made = make(
         columns(),
@@ -267,7 +272,7 @@ def _past_windows(
                     counted = empty(baseline.grids)
                 window = piece.window
                 part = rows.part(first + piece.first, first + piece.last)
-                counted += profile([part], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+                counted += profile_of([part], baseline)
     if counted.rows:
         yield counted
 

@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from mooring.drift.baseline import Baseline
 from mooring.drift.grid import Integers
+from mooring.drift.profile import Profile, empty, profile
+from mooring.engine.local import of_inputs_alone
 from mooring.log import reader
 from mooring.log.schema import TIME
 from mooring.log.store import StoreError, is_local
@@ -27,8 +30,9 @@ CHUNK_ROWS = 250_000
 CHUNK_VALUES = 6_000_000
 LATEST = timedelta(days=7)
 """How far behind the newest day objects are looked for, beside the grace."""
-OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits")
+OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits", "\0unanswered")
 """The log's own columns, by names that no feature of a baseline has."""
+_HEEDED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
 _NEVER = 2**62
 
 Tell = Callable[[str], None]
@@ -176,6 +180,24 @@ def of_stream(table: pa.Table, stream: Stream) -> pa.Table:
 def named(table: pa.Table) -> pa.Table:
     """Return a table without the log's own columns that a profile has no use for."""
     return table.drop_columns(["\0time", "\0model_version", "\0variant"])
+
+
+def profile_of(parts: Iterable[pa.Table], baseline: Baseline) -> Profile:
+    """Return the profile of rows on a baseline's grids; of rows without an output, of their inputs alone."""
+    unanswered = empty(baseline.grids)
+
+    def answered() -> Iterator[pa.Table]:
+        nonlocal unanswered
+        for table in parts:
+            alone = pc.is_valid(table["\0unanswered"])
+            table = table.drop_columns(["\0unanswered"])
+            if pc.any(alone).as_py():
+                others = profile([table.filter(alone)], baseline.grids, **_HEEDED)
+                unanswered += of_inputs_alone(others, baseline)
+                table = table.filter(pc.invert(alone))
+            yield table
+
+    return profile(answered(), baseline.grids, **_HEEDED) + unanswered
 
 
 def part_of(found: reader.Found, paths: Iterable[str]) -> reader.Found:

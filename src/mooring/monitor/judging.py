@@ -11,7 +11,7 @@ import msgspec
 from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
 from mooring.drift.judge import Judgement, Rules, judge
-from mooring.drift.profile import Profile
+from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, TextProfile
 from mooring.drift.stored import FormatError, dump, load
 from mooring.monitor.cells import cells_of, encode, strongest_alarm
 from mooring.monitor.schema import JUDGED, Finding, Verdict, Window
@@ -158,6 +158,7 @@ def conclude(
         message = (
             f"{window.rows} rows, worth {worth:.0f} independent ones: fewer than the {settings.min_rows:g} wanted"
         )
+        message = "; ".join(filter(None, [message, _said_of_unanswered(baseline, profiles[0])]))
         return Concluded(msgspec.structs.replace(told, status="too_few", message=message), found)
     found.segments = {
         name: judge(sub, [profile], Rules(share, settings.floors), seed=seed)
@@ -174,10 +175,31 @@ def conclude(
             status=next(one for one in ("critical", "warning", "ok") if one in severities),
             alarms=len(found.alarms) + sum(len(one.alarms) for one in moved.values()),
             summary=tuple(findings(found)),
-            message="; ".join(filter(None, said)),
+            message="; ".join(filter(None, [*said, _said_of_unanswered(baseline, profiles[0])])),
         ),
         found,
     )
+
+
+def _said_of_unanswered(baseline: Baseline, window: Profile) -> str:
+    """Say how many rows have no output of their own, '' where all have, or the baseline has no output."""
+    counted = [
+        window.features[name].unusable + _usable(window.features[name])
+        for name, feature in baseline.features.items()
+        if feature.role == "output"
+    ]
+    without = window.rows - max(counted, default=window.rows)
+    if not without:
+        return ""
+    return (
+        f"{without} of {window.rows} rows have no prediction of their own, and are judged by their inputs alone "
+        "(rows_differ: the answer had another number of rows than the request)"
+    )
+
+
+def _usable(feature: FeatureProfile) -> int:
+    values = feature.values.lengths if isinstance(feature.values, TextProfile) else feature.values
+    return values.values + (values.infinities if isinstance(values, NumericProfile) else 0)
 
 
 def findings(judgement: Judgement) -> list[Finding]:

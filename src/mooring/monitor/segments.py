@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.profile import Profile, empty, profile
+from mooring.drift.profile import Profile, empty
 from mooring.drift.segments import segments_of
+from mooring.monitor.incoming import profile_of
 
 
 def profiles_of(
@@ -26,6 +27,5 @@ def profiles_of(
                 rows = names == value
                 if rows.any():
                     some = table.filter(pa.array(rows))
-                    counted = profile([some], sub.grids, request_rows="\0request_rows", misfits="\0misfits")
-                    found[column, value] += counted
+                    found[column, value] += profile_of([some], sub)
     return {f"{column}={value}": (one, found[column, value]) for (column, value), one in subs.items()}

@@ -15,7 +15,7 @@ import numpy as np
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
 from mooring.drift.judge import FLOORS, SCALES, values_of
-from mooring.drift.profile import Profile, profile
+from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.log import reader
 from mooring.log.parquet import folder_name
@@ -272,7 +272,7 @@ class Watch:
                     found = self._objects_of(model, window)
                 assert found is not None
                 parts = incoming.between(found, stream, window.start, window.end)
-                counted = profile(parts, baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+                counted = incoming.profile_of(parts, baseline)
                 again = msgspec.structs.replace(window, revision=window.revision + 1)
                 judged += self._write([self._concluded(Kept(again, counted), {})], lease)
             self._caught_up[stream] = digest
@@ -436,7 +436,7 @@ class Watch:
         """Return the profile of some of a stream's rows, which are by their time."""
         if self._spark is None:
             part = rows.part(piece.first, piece.last)
-            return profile([part], baseline.grids, request_rows="\0request_rows", misfits="\0misfits")
+            return incoming.profile_of([part], baseline)
         from mooring.engine.spark import profile_of_objects
 
         return profile_of_objects(

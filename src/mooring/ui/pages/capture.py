@@ -105,10 +105,12 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file that the drain could not make a part of the log."""
+    """A file that the drain could not make a part of the log, why, and how many exchanges are in it."""
 
     name: str
     bytes: int
+    exchanges: int
+    reason: str
 
 
 class SpoolNow(msgspec.Struct, frozen=True):
@@ -272,7 +274,10 @@ def _spool(found: Look) -> SpoolNow:
         open=len(found.waiting) - len(closed),
         oldest=datetime.fromtimestamp(min(closed), UTC) if closed else None,
         drained=found.drained,
-        unreadable=tuple(File(path.name, size) for path, size in found.unreadable[:_FILES_SHOWN]),
+        unreadable=tuple(
+            File(path.name, size, why.exchanges if why else 0, why.reason if why else "")
+            for path, size, why in found.unreadable[:_FILES_SHOWN]
+        ),
         unreadable_files=len(found.unreadable),
     )
 
