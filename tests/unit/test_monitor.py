@@ -211,14 +211,14 @@ def test_rows_from_the_future_are_said(traffic, state):
 
 def test_a_baseline_of_another_format_is_said_and_windows_wait(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state))
-    newer = traffic.baseline().to_bytes().replace(b"mooring-baseline 1", b"mooring-baseline 2", 1)
+    newer = traffic.baseline().to_bytes().replace(b"mooring-baseline 2", b"mooring-baseline 3", 1)
     with monitoring.state.begin() as tx:
         tx.put_baseline("wine", None, newer, "test")
     traffic.write(traffic.exchanges(1000))
     monitoring.watch.look()
     [(_, verdict)] = monitoring.state.history("wine")
     assert verdict.status == "no_baseline"
-    assert "format 2 and this Mooring reads 1" in verdict.message
+    assert "format 3 and this Mooring reads 2" in verdict.message
     assert "mooring baseline build --model wine" in verdict.message
 
 

@@ -277,11 +277,11 @@ def test_stats_count_what_the_log_holds_by_model_and_day(log, tmp_path):
     )
     found = lines(run("stats", "--log", log, "--json"))
     assert [(day["model"], day["date"], day["exchanges"], day["rows"], day["errors"]) for day in found] == [
-        ("b", "2026-03-01", 3, 0, {"failed": 2, "rows_differ": 1}),
+        ("b", "2026-03-01", 3, 1, {"failed": 2, "rows_differ": 1}),
         *(("wine", f"2026-03-0{day}", 1, 2, {}) for day in (1, 2, 3)),
     ]
     assert (found[0]["first"], found[0]["last"]) == ("2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z")
-    assert [day["objects"] for day in found] == [1, 2, 2, 2]
+    assert [day["objects"] for day in found] == [2, 2, 2, 2]
     sizes = sum(path.stat().st_size for path in log.glob("*/*/*/*.parquet"))
     assert sum(day["bytes"] for day in found) == sizes
     assert len(lines(run("stats", "--log", log, "--model", "wine", "--start", "2026-03-02", "--json"))) == 2

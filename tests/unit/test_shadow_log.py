@@ -34,7 +34,7 @@ from mooring.retrain.logged import traffic
 from mooring.spool import last_ledger, live_writers
 
 HOUR = timedelta(hours=1)
-START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 48 * HOUR
+START = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - 48 * HOUR
 LIVE_ROWS, CANARY_ROWS = 40, 20
 
 

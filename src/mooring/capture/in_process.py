@@ -166,7 +166,7 @@ def as_request(model_input: Any) -> Any:
     if isinstance(model_input, pd.Series):
         model_input = model_input.to_frame()
     if isinstance(model_input, pd.DataFrame):
-        split = model_input.to_dict(orient="split")
+        split = model_input.to_dict(orient="tight")  # as "split", without a warning where names come twice
         # To pandas NaN is what is missing, and the server has made it of null.
         rows = [
             [None if isinstance(cell, float) and cell != cell else cell for cell in row] for row in split["data"]
@@ -182,7 +182,7 @@ def as_response(predictions: Any) -> Any:
     if isinstance(predictions, pd.Series):
         predictions = predictions.to_frame()
     if isinstance(predictions, pd.DataFrame):
-        split = predictions.to_dict(orient="split")
+        split = predictions.to_dict(orient="tight")
         # Of names that are the same a record has the last; with orient="records" pandas would warn of it, too.
         return {"predictions": [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]}
     return {"predictions": predictions}
