@@ -222,10 +222,9 @@ def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[lis
         new = {(part, name) for part in (0, 1) for name in columns[part] if name in fields[part]}
         width = max(1, sum(map(len, columns)))
         names = names | new
+        most = max(1, CHUNK_CELLS // width)
         for rows in group:
-            for part in (
-                (rows,) if rows.last * width <= CHUNK_CELLS else _parts(rows, max(1, CHUNK_CELLS // width))
-            ):
+            for part in (rows,) if rows.last <= most else _parts(rows, most):
                 length = part.last - part.first
                 misfits = length * (width - len(new))
                 if lot and (count + length) * len(names) + others + misfits > CHUNK_CELLS:
