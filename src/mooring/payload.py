@@ -1,7 +1,7 @@
 """MLflow's payload formats <-> rows: what a model server was asked, and what it answered, row by row.
 
-The formats are read as MLflow's scoring server reads them for a model without a signature. Regular shapes are
-read in plain Python; what is rare or odd goes through pandas, which is imported only then.
+The formats are read as MLflow's scoring server reads them: by the casts of the model's signature, where there is
+one. Regular shapes are read in plain Python; what is rare or odd goes through pandas, which is imported only then.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from mooring.casts import Casts, Refused, Split, was_cast
 from mooring.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _CHAT_KEYS = {"messages", "prompt", "input"}
 _ANY_HEADER = 32  # zlib: take gzip's header or its own
 
 _PREDICTION = ("prediction",)
+_NAT = b'"NaT"'
 
 _UNUSABLE = {
     "unencodable": "The model's input or output has no form in JSON.",
@@ -103,19 +105,23 @@ class Scored(msgspec.Struct, frozen=True):
     """A request with its answer, row for row.
 
     `kind` is the request's format: one of MLflow's own four names, `csv`, `parquet`, `chat`, or `split`, which
-    is MLflow 1's. A single output is called `prediction`, of several each `prediction.<name>`.
+    is MLflow 1's. A single output is called `prediction`, of several each `prediction.<name>`. `misfits` are, by
+    row and column, the inputs that did not come as the signature says, as they came: `inputs` has what the model
+    was given instead.
     """
 
     kind: str
     inputs: Frame
     outputs: Frame
     params: dict[str, Any] | None
+    misfits: dict[int, dict[str, Any]] = {}
 
 
-def decode(exchange: Exchange) -> Scored:
+def decode(exchange: Exchange, casts: Casts | None = None) -> Scored:
     """Return the rows that a server was asked to score together with its predictions.
 
-    Raises Undecodable where there are none, RowsDiffer where the answer has another number of them.
+    With the casts of the model's signature the inputs are what the model was given. Raises Undecodable where there
+    are no rows, RowsDiffer where the answer has another number of them.
 
     >>> request = b'{"dataframe_split": {"columns": ["pH", "alcohol"], "data": [[3.1, 9.4], [3.3, 11]]}}'
     >>> answer = b'{"predictions": [5, 7]}'
@@ -130,22 +136,34 @@ def decode(exchange: Exchange) -> Scored:
     if exchange.errors:
         for code, message in _UNUSABLE.items():
             if code in exchange.errors:
-                raise Undecodable(code, message)
+                raise Undecodable(code, message + _said(exchange))
     exchange = decompressed(exchange)
     _check_objects(exchange.request, exchange.response)
-    if (usual := _decode_usual(exchange)) is not None:
+    if (usual := _decode_usual(exchange, casts)) is not None:
         return usual
     kind, inputs, params = decode_inputs(exchange.request, exchange.request_type)
     outputs = decode_outputs(exchange.response, exchange.response_type, chat=kind == "chat")
     for frame in (*inputs, *outputs):
         _check_shape(len(frame.rows), len(frame.columns))
-    for asked in inputs:
+    readings: list[tuple[Frame, dict[int, dict[str, Any]]]] = [(_with_text_names(one), {}) for one in inputs]
+    if casts is not None and kind in _CAST:
+        readings = [*_given(casts, exchange, kind, [one for one, _ in readings]), *readings]
+    for asked, misfits in readings:
         for answered in outputs:
             if len(asked.rows) == len(answered.rows):
-                return Scored(kind, _with_text_names(asked), _with_text_names(answered), params)
-    rows, predictions = len(inputs[0].rows), len(outputs[0].rows)
+                return Scored(kind, asked, _with_text_names(answered), params, misfits)
+    asked = readings[0][0]
+    rows, predictions = len(asked.rows), len(outputs[0].rows)
     message = f"Rows in the request: {rows}. Predictions in its answer: {predictions}."
-    raise RowsDiffer(message, kind, _with_text_names(inputs[0]))
+    raise RowsDiffer(message, kind, asked)
+
+
+def _said(exchange: Exchange) -> str:
+    """Return what capture says of bodies that have no form in JSON: it stands in their place, as text."""
+    bodies = (exchange.request, exchange.request_type), (exchange.response, exchange.response_type)
+    return "".join(
+        f" {body.decode('utf-8', 'replace')}." for body, kind in bodies if kind == "text/plain" and body
+    )
 
 
 def decompressed(exchange: Exchange) -> Exchange:
@@ -165,44 +183,42 @@ def decompressed(exchange: Exchange) -> Exchange:
     )
 
 
-class _Table(msgspec.Struct, forbid_unknown_fields=True):
-    columns: msgspec.Raw
-    data: list[list[Any]]
-
-
-class _Split(msgspec.Struct, forbid_unknown_fields=True):
-    dataframe_split: _Table
-
-
 class _Predictions(msgspec.Struct, forbid_unknown_fields=True):
     predictions: list[float | int | str | bool | None]
 
 
 _known_names: dict[bytes, tuple[str, ...]] = {}
-_decode_table = msgspec.json.Decoder(_Split).decode
+_decode_table = msgspec.json.Decoder(Split[list[list[Any]]]).decode
 _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_predictions = msgspec.json.Decoder(_Predictions).decode
 
 
-def _decode_usual(exchange: Exchange) -> Scored | None:
+def _decode_usual(exchange: Exchange, casts: Casts | None) -> Scored | None:
     """Decode what is by far the most frequent, in a tenth of the time; None if it is anything else."""
     if exchange.request_type != _JSON or exchange.response_type != _JSON:
         return None
     try:
-        table = _decode_table(exchange.request).dataframe_split
+        inputs = _usual_table(exchange.request) if casts is None else casts.decode_split(exchange.request)
+        if inputs is None:
+            return None
         predictions = _decode_predictions(exchange.response).predictions
-        columns = _distinct_names(bytes(table.columns))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    if len(inputs[1]) != len(predictions) or not predictions or _NAT in exchange.response:
+        return None
+    _check_shape(len(inputs[1]), len(inputs[0]))
+    return Scored("dataframe_split", Frame(*inputs), Frame(_PREDICTION, [(one,) for one in predictions]), None)
+
+
+def _usual_table(body: bytes) -> tuple[tuple[str, ...], Sequence[Sequence[Any]]] | None:
+    table = _decode_table(body).dataframe_split
+    columns = _distinct_names(bytes(table.columns))
     if columns is None:
         return None
-    rows, width = table.data, len(columns)
-    _check_shape(len(rows), width)
-    if len(rows) != len(predictions) or not rows or set(map(len, rows)) != {width}:
+    _check_shape(len(table.data), len(columns))
+    if set(map(len, table.data)) != {len(columns)}:
         return None
-    return Scored(
-        "dataframe_split", Frame(columns, rows), Frame(_PREDICTION, [(one,) for one in predictions]), None
-    )
+    return columns, table.data
 
 
 def _distinct_names(text: bytes) -> tuple[str, ...] | None:
@@ -273,7 +289,91 @@ def decode_outputs(
         answer = answer["predictions"]
     elif type(answer) is not list:  # as MLflow 1 answered
         raise Undecodable("malformed", "The answer holds no predictions.")
-    return tuple(map(_as_outputs, _read_inputs(answer)))
+    return tuple(_as_outputs(_without_nat(frame)) for frame in _read_inputs(answer))
+
+
+def _without_nat(frame: Frame) -> Frame:
+    """Return predictions with None for "NaT", which MLflow writes for a time that is missing.
+
+    Beside texts that are no times it is a text as well.
+    """
+    if not any("NaT" in row for row in frame.rows):
+        return frame
+    columns = [
+        [None if value == "NaT" else value for value in column] if all(map(_may_be_time, column)) else column
+        for column in zip(*frame.rows, strict=True)
+    ]
+    return Frame(frame.columns, list(zip(*columns, strict=True)))
+
+
+def _may_be_time(value: Any) -> bool:
+    if value is None or value == "NaT":
+        return True
+    try:
+        return type(value) is str and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
+
+
+# What the model was given, where its signature says it.
+
+_TEXT = ("string", "binary")
+_CAST = {"dataframe_split", "dataframe_records", "instances", "inputs", "csv", "parquet"}
+
+
+def _given(
+    casts: Casts, exchange: Exchange, kind: str, readings: Sequence[Frame]
+) -> list[tuple[Frame, dict[int, dict[str, Any]]]]:
+    """Return what MLflow made of a request, with what did not come so; nothing if it refuses.
+
+    `readings` are those without the signature.
+    """
+    sent = readings[0]
+    if kind != "csv" and (rows := casts.plain(kind, sent.columns, sent.rows)) is not None:
+        return [(Frame(sent.columns, rows), {})]
+    if casts.too_wide(sent.columns):
+        return []
+    try:
+        given = casts.given(exchange.request, _mime(exchange.request_type))
+    except Refused:
+        return []
+    if hasattr(given, "columns"):
+        return [_beside(casts, _through_pandas(lambda _: given), readings, compared=kind != "csv")]
+    frames = _read_inputs(_plain(given))
+    return [_beside(casts, frame, readings, by_place=not isinstance(given, dict)) for frame in frames]
+
+
+def _beside(
+    casts: Casts, given: Frame, readings: Sequence[Frame], *, by_place: bool = False, compared: bool = True
+) -> tuple[Frame, dict[int, dict[str, Any]]]:
+    """Return what was given beside the columns that the model did not get, and what of it did not come so.
+
+    An array has no names, and so keeps those that were sent (`by_place`). In CSV nothing has a type to compare.
+    """
+    sent = next((one for one in readings if len(one.rows) == len(given.rows)), None)
+    if sent is None or not given.rows:
+        return given, {}
+    columns = sent.columns if by_place and len(sent.columns) == len(given.columns) else given.columns
+    places = {name: place for place, name in enumerate(sent.columns)}
+    if len(columns) == len(places) == 1:  # a list, of which MLflow has made the one column that there is
+        places = {columns[0]: 0}
+    both = [
+        (at, places[name], name, kind)
+        for at, (name, kind) in enumerate(zip(columns, casts.types(columns), strict=True))
+        if compared and name in places
+    ]
+    others = [place for name, place in places.items() if name not in columns]
+    rows: list[list[Any]] = []
+    misfits: dict[int, dict[str, Any]] = {}
+    for number, (values, originals) in enumerate(zip(given.rows, sent.rows, strict=True)):
+        row = [*values, *(originals[place] for place in others)]
+        for at, place, name, kind in both:
+            if was_cast(originals[place], row[at], kind):
+                misfits.setdefault(number, {})[name] = originals[place]
+            if kind in _TEXT and row[at] is not None and type(row[at]) is not str:  # MLflow lets it through
+                row[at] = json.dumps(row[at], default=str)
+        rows.append(row)
+    return Frame((*columns, *(sent.columns[place] for place in others)), rows), misfits
 
 
 def _with_text_names(frame: Frame) -> Frame:
@@ -446,7 +546,7 @@ def _read_split(table: Any) -> tuple[Frame, ...]:
         type(columns) is list
         and set(map(type, columns)) in ({str}, {int})
         and _are_lists(data, len(columns))
-        and (index is None or (type(index) is list and len(index) == len(data)))
+        and (index is None or (type(index) is list and len(index) == len(data) and not _has_nested(index)))
     ):
         return (Frame(_names(columns), data),)
     # dtype=object keeps every value as it is; the shape comes out as MLflow's.
@@ -505,7 +605,7 @@ def _from_list(items: list[Any]) -> Frame:
         return _from_records(items)
     width = len(items[0]) if types == {list} else 0
     is_matrix = width and _are_lists(items, width)
-    if is_matrix and {list, dict}.isdisjoint(map(type, chain.from_iterable(items))):
+    if is_matrix and not any(map(_has_nested, items)):
         return Frame(tuple(map(str, range(width))), items)
     return Frame(("0",), [(item,) for item in items])
 
@@ -527,6 +627,10 @@ def _longest(value: Any) -> int:
     """Return the length of the longest list or dict in a list, or among the values of a dict."""
     items = value.values() if type(value) is dict else value if type(value) is list else ()
     return max(map(_length, items), default=0)
+
+
+def _has_nested(items: list[Any]) -> bool:
+    return not {list, dict}.isdisjoint(map(type, items))
 
 
 def _are_lists(rows: Any, width: int) -> bool:

@@ -103,7 +103,7 @@ def exchanges(segment: int) -> list[Exchange]:
 @pytest.fixture(scope="module")
 def log(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("log")
-    log = ParquetLog(str(directory), lambda model: None)
+    log = ParquetLog(str(directory), lambda *_: None)
     for segment in range(4):
         log.write(f"segment-{segment}", exchanges(segment))
     return directory

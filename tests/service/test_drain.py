@@ -154,7 +154,7 @@ def test_what_a_kill_left_of_an_object_is_removed_but_nothing_of_others(tmp_path
 
 
 def write(log: Path, *exchanges: Exchange) -> None:
-    ParquetLog(str(log), lambda model: None).write("segment", exchanges)
+    ParquetLog(str(log), lambda *_: None).write("segment", exchanges)
 
 
 def test_a_field_that_comes_late_in_a_segment_has_its_column_in_all_of_it(tmp_path):
@@ -190,7 +190,7 @@ exchanges = (
              response=b'{"predictions": [1]}')
     for _ in range(count)
 )
-ParquetLog(log, lambda model: None).write("segment", exchanges)
+ParquetLog(log, lambda *_: None).write("segment", exchanges)
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

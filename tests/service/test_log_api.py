@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -98,6 +99,21 @@ TWO = [{"prediction": 1.0, "a": 1.0, "b": "x"}, {"prediction": 2.0, "a": 2.0, "b
             ],
             id="kinds",
         ),
+        pytest.param(
+            pd.DataFrame([[1.5, 60], [None, 2]], columns=pd.MultiIndex.from_tuples([("b", 1), ("a", 2)])),
+            pd.DataFrame({("q", 0): ["x", None], ("p", 0): [1, 2]}),
+            [
+                {"prediction.('q', 0)": "x", "prediction.('p', 0)": 1.0, "('b', 1)": 1.5, "('a', 2)": 60.0},
+                {"prediction.('q', 0)": None, "prediction.('p', 0)": 2.0, "('b', 1)": None, "('a', 2)": 2.0},
+            ],
+            id="MultiIndex",
+        ),
+        pytest.param(
+            [{("a", 1): timedelta(minutes=1), "t": pd.NaT}, {("a", 1): np.timedelta64("NaT"), "t": "x"}],
+            [None, math.nan],
+            [{"('a', 1)": 60.0, "t": None}, {"('a', 1)": None, "t": "x"}],
+            id="durations",
+        ),
     ],
 )
 def test_whatever_holds_rows_is_logged(shared, request, inputs, predictions, rows):
@@ -107,6 +123,51 @@ def test_whatever_holds_rows_is_logged(shared, request, inputs, predictions, row
     assert mooring.flush()
     assert mooring.read_log(shared, model=model, flat=True).to_pylist() == rows
     assert set(mooring.read_log(shared, model=model)["request_id"].to_pylist()) == set(ids)
+
+
+MISSING = {
+    ("x", None, "y"): [
+        ["x", None, "y"],
+        ["x", math.nan, "y"],
+        ["x", np.float32("nan"), "y"],
+        ["x", pd.NA, "y"],
+        ["x", pd.NaT, "y"],
+        np.array(["x", math.nan, "y"], dtype=object),
+        pd.Series(["x", None, "y"]),
+        pd.Series(["x", None, "y"], dtype="category"),
+        pd.Series(["x", None, "y"], dtype="string"),
+        pd.Series(["x", math.nan, "y"], dtype=object),
+        pa.array(["x", None, "y"]),
+        pl.Series(["x", None, "y"]),
+    ],
+    (None, True): [
+        [math.nan, True],
+        [None, np.True_],
+        pd.Series([None, True], dtype="boolean"),
+        pd.Series([pd.NA, True]),
+    ],
+    (None, "2026-03-01T00:00:00"): [
+        [math.nan, datetime(2026, 3, 1)],
+        pd.Series(pd.to_datetime(["NaT", "2026-03-01"])),
+        np.array(["NaT", "2026-03-01T00:00:00"], dtype="datetime64[s]"),
+    ],
+}
+
+
+def test_what_is_missing_is_null_and_never_changes_a_kind(shared):
+    logged = {}
+    for cells, forms in MISSING.items():
+        for form in forms:
+            model = f"missing {len(logged)}"
+            mooring.log([math.nan] * 2, [None, math.nan], model=model, log=shared)
+            mooring.log({"a": form}, form, model=model, log=shared)
+            logged[model] = cells
+    assert mooring.flush()
+    for model, cells in logged.items():
+        table = mooring.read_log(shared, model=model).slice(2)
+        assert table["misfits"].null_count == len(table)
+        assert [row["prediction"] for row in table["output"].to_pylist()] == list(cells)
+        assert [row["a"] for row in table["input"].to_pylist()] == list(cells)
 
 
 def test_the_callers_data_is_left_as_it_was(shared):
@@ -122,7 +183,14 @@ def test_the_callers_data_is_left_as_it_was(shared):
         ({"a": [1, 2], "b": [1]}, [1], {}, "the columns of inputs differ in their rows: a: 2, b: 1"),
         (iter([1]), [1], {}, "inputs is a list_iterator: give a DataFrame"),
         (pl.LazyFrame({"a": [1]}), [1], {}, "inputs is a LazyFrame: give a DataFrame"),
-        ([object()], [1], {}, "object has no JSON form"),
+        ([object()], [1], {}, "inputs: column 0: object has no JSON form"),
+        ({"a": [1], "b": [1j]}, [1], {}, "inputs: column b: complex has no JSON form"),
+        (
+            [1],
+            pd.DataFrame({"p": pd.interval_range(0, 1)}),
+            {},
+            "predictions: column p: Interval has no JSON form",
+        ),
         ([1], [1], {"request_ids": ["a", "b"]}, "request_ids has 2 values, and inputs 1 rows"),
         ([1], [1], {"time": "soon"}, "time has a value that is no time: 'soon'"),
         ([1], [1], {"time": [None]}, "time has a value that is no time: None"),

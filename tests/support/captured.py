@@ -28,7 +28,7 @@ def told(address: str, path: str) -> dict:
 
 
 def write(log: Path | str, *exchanges: Exchange, name: str = "w-00000001") -> None:
-    ParquetLog(str(log), lambda _: None).write(name, exchanges)
+    ParquetLog(str(log), lambda *_: None).write(name, exchanges)
 
 
 def exchange(at: datetime = START, **changed) -> Exchange:

@@ -88,7 +88,7 @@ class Traffic:
         """Write exchanges as one object, and return its name."""
         self._objects += 1
         name = name or f"writer-{self._objects:08d}"
-        ParquetLog(str(self.log), lambda _: None).write(name, exchanges)
+        ParquetLog(str(self.log), lambda *_: None).write(name, exchanges)
         return name
 
 

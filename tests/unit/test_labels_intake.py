@@ -52,7 +52,7 @@ def infer(log: Path, rows: int = 1, *, at: datetime = NOW, client: str | None = 
         request=json.dumps({"dataframe_split": {"columns": ["x"], "data": data}}).encode(),
         response=json.dumps({"predictions": [0.5] * rows}).encode(),
     )
-    ParquetLog(str(log), lambda _: None).write(f"w-{next(segment):08d}", [exchange])
+    ParquetLog(str(log), lambda *_: None).write(f"w-{next(segment):08d}", [exchange])
     return exchange.request_id
 
 

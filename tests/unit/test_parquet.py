@@ -22,7 +22,7 @@ def exchange(request: object, predictions: object, **more) -> Exchange:
 
 
 def write(directory, *exchanges: Exchange) -> pa.Table:
-    ParquetLog(str(directory), lambda model: None).write("segment", exchanges)
+    ParquetLog(str(directory), lambda *_: None).write("segment", exchanges)
     [path] = directory.glob("inferences/*/*/segment.parquet")
     return pq.ParquetFile(path).read()
 
@@ -96,10 +96,10 @@ def test_a_model_of_any_name_has_a_folder(tmp_path):
 
 
 def test_writing_again_changes_nothing_and_the_schema_only_grows(tmp_path):
-    log = ParquetLog(str(tmp_path), lambda model: None)
+    log = ParquetLog(str(tmp_path), lambda *_: None)
     log.write("first", [exchange(records({"a": 1}), [1])])
     log.write("first", [exchange(records({"a": 2}), [1])])
-    ParquetLog(str(tmp_path), lambda model: None).write("second", [exchange(records({"a": "x", "b": True}), [1])])
+    ParquetLog(str(tmp_path), lambda *_: None).write("second", [exchange(records({"a": "x", "b": True}), [1])])
     tables = {path.stem: pq.ParquetFile(path).read() for path in tmp_path.glob("inferences/*/*/*.parquet")}
     assert tables["first"]["input"].to_pylist() == [{"a": 1.0}]
     assert tables["second"]["input"].to_pylist() == [{"a": None, "b": True}]

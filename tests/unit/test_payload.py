@@ -521,3 +521,17 @@ def test_what_is_large_and_no_more_than_that_is_read() -> None:
     assert decode(exchange(request, {"predictions": [1.5] * 100_000})).inputs.rows[99_999] == rows[99_999]
     wide = {"inputs": {f"c{at}": [1, 2] for at in range(5000)}}
     assert len(decode(exchange(wide, {"predictions": [1, 2]})).inputs.columns) == 5000
+
+
+def test_which_column_has_no_form_in_json_is_the_reason():
+    said = Exchange(
+        request_id="1",
+        time_ns=0,
+        request_type="text/plain",
+        request=b"column z: complex has no JSON form",
+        response=b'{"predictions": [1]}',
+        errors=["unencodable"],
+    )
+    with pytest.raises(Undecodable, match=r"has no form in JSON. column z: complex has no JSON form.$") as raised:
+        decode(said)
+    assert raised.value.code == "unencodable"

@@ -208,6 +208,9 @@ def test_tensors(shape: list[int], key: str, named: bool, data: st.DataObject) -
 @example({"a": {"x": 1, "y": 2}, "b": {"y": 3}}, {"index": ["y", "x"]})
 @example(5, {"columns": ["a", "b"], "index": [0, 1]})
 @example([[], []], {"columns": [], "index": [[], []]})
+@example([[None]], {"columns": ["a"], "index": [[]]})
+@example([[1], [2]], {"columns": ["a"], "index": [[1], [2]]})
+@example([[1], [2]], {"columns": ["a"], "index": [{}, {}]})
 def test_odd_splits(data: Any, more: dict[str, Any]) -> None:
     assert_agrees_if_taken(json.dumps({"dataframe_split": {"data": data, **more}}).encode())
 

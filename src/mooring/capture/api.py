@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mooring.capture.in_process import Captures, as_json, as_request, as_response, as_text, check, close_all
+from mooring.capture.in_process import Captures, as_request, as_response, as_text, body_of, check, close_all, label
 from mooring.config import CaptureSettings, SettingError, load
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
@@ -145,8 +145,9 @@ def _bodies(
         split = request["dataframe_split"]
         part = {"dataframe_split": {**split, "data": split["data"][start:stop]}}
     else:
-        part = {"inputs": request["inputs"][start:stop]}
-    body, answer = as_json(part), as_json({"predictions": response["predictions"][start:stop]})
+        part = {key: rows[start:stop] for key, rows in request.items()}
+    body = _encoded(part, "inputs")
+    answer = _encoded({"predictions": response["predictions"][start:stop]}, "predictions")
     longest = max(len(body), len(answer))
     if longest > most and span.id is None and stop - start > 1:
         middle = (span.start + span.stop) // 2
@@ -154,6 +155,13 @@ def _bodies(
             yield from _bodies(request, response, half, first, most)
         return
     yield span, body[:most], answer[:most], longest > most
+
+
+def _encoded(part: dict[str, Any], name: str) -> bytes:
+    try:
+        return body_of(part)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
 
 
 def _settings(model: str, log: str | os.PathLike[str] | None) -> CaptureSettings:
@@ -186,7 +194,9 @@ def _table(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         return _columns(value, name)
     if isinstance(value, list | tuple):
-        return list(value)
+        return [
+            {label(key): one for key, one in row.items()} if isinstance(row, Mapping) else row for row in value
+        ]
     if value is None or isinstance(value, str | bytes | bool | int | float | np.generic):
         return [value]
     raise TypeError(f"{name} is a {type(value).__name__}: give a DataFrame, a table, an array, a list or a dict")
@@ -195,12 +205,16 @@ def _table(value: Any, name: str) -> Any:
 def _columns(columns: Mapping[Any, Any], name: str) -> Any:
     """Return a dict of columns as a table; one of single values is a row."""
     if not any(_is_column(values) for values in columns.values()):
-        return [dict(columns)]
-    lists = {key: list(values) if _is_column(values) else [values] for key, values in columns.items()}
+        return [{label(key): value for key, value in columns.items()}]
+    lists = {key: _listed(values) if _is_column(values) else [values] for key, values in columns.items()}
     if len({len(values) for values in lists.values()}) > 1:
         lengths = ", ".join(f"{key}: {len(values)}" for key, values in lists.items())
         raise ValueError(f"the columns of {name} differ in their rows: {lengths}")
     return pd.DataFrame({key: pd.Series(values, dtype=object) for key, values in lists.items()})
+
+
+def _listed(values: Any) -> list[Any]:
+    return values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
 
 
 def _is_column(values: Any) -> bool:
@@ -211,7 +225,10 @@ def _request(table: Any, start: int, stop: int) -> dict[str, Any]:
     if isinstance(table, pa.Table):
         rows = _rows(table, start, stop)
         return {"dataframe_split": {"columns": table.column_names, "data": rows}}
-    asked: dict[str, Any] = as_request(_cut(table, start, stop))
+    rows = _cut(table, start, stop)
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        return {"dataframe_records": rows}  # of which MLflow's rules take None for what is missing
+    asked: dict[str, Any] = as_request(rows)
     return asked
 
 

@@ -8,10 +8,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from mooring.capture.recorder import Recorder
 from mooring.config import REMOTE, CaptureSettings
 from mooring.exchange import Exchange
 
+JSON = "application/json"
+TEXT = "text/plain"
 _TICK_SECONDS = 1.0
 
 
@@ -143,17 +146,59 @@ def close_all() -> list[Capture]:
     return [capture for captures in _all for capture in captures.close()]
 
 
-def encoded(encode: Callable[[Any], Any], value: Any) -> bytes | None:
-    """Return `value` as JSON, or None where it has no such form."""
+class Body(NamedTuple):
+    """A body and its type: JSON, or text that says why it is not."""
+
+    content: bytes
+    type: str
+
+
+def encoded(encode: Callable[[Any], Any], value: Any) -> Body:
+    """Return `value` as JSON, or say which column has no such form."""
     try:
-        return as_json(encode(value))
-    except (TypeError, ValueError, RecursionError):
-        return None
+        return Body(body_of(encode(value)), JSON)
+    except (TypeError, ValueError, RecursionError) as error:
+        return Body(str(error).encode("utf-8", "replace"), TEXT)
 
 
-def as_json(value: Any) -> bytes:
-    """Return `value` as JSON. Raises TypeError or ValueError where it has no such form."""
+def body_of(payload: dict[str, Any]) -> bytes:
+    """Return a payload as JSON. Raises TypeError that names the column of a value without such a form.
+
+    >>> body_of({"dataframe_split": {"columns": ["a", "b"], "data": [[1.5, timedelta(minutes=2)]]}})
+    b'{"dataframe_split": {"columns": ["a", "b"], "data": [[1.5, 120.0]]}}'
+    >>> body_of({"predictions": [{"a": 1, "z": 1j}]})
+    Traceback (most recent call last):
+    TypeError: column z: complex has no JSON form
+    """
+    try:
+        return _as_json(payload)
+    except (TypeError, ValueError, RecursionError) as error:
+        for name, value in _cells(payload):
+            try:
+                _as_json(value)
+            except (TypeError, ValueError, RecursionError) as its:
+                raise TypeError(f"column {name}: {its}") from None
+        raise TypeError(str(error)) from error
+
+
+def _as_json(value: Any) -> bytes:
     return json.dumps(value, default=_plain).encode()
+
+
+def _cells(payload: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield all values of a payload, each with the name of its column."""
+    for key, table in payload.items():
+        if key == "dataframe_split":
+            names, rows = table["columns"], table["data"]
+        else:
+            names, rows = None, table.tolist() if hasattr(table, "tolist") else table
+        for row in [rows] if isinstance(rows, dict) else rows if isinstance(rows, list) else [[rows]]:
+            if isinstance(row, dict):
+                yield from row.items()
+            elif isinstance(row, list | tuple):
+                yield from zip(names or range(len(row)), row, strict=False)
+            else:
+                yield 0, row
 
 
 def as_text(value: Any) -> str | None:
@@ -166,7 +211,7 @@ def as_request(model_input: Any) -> Any:
     if isinstance(model_input, pd.Series):
         model_input = model_input.to_frame()
     if isinstance(model_input, pd.DataFrame):
-        split = model_input.to_dict(orient="tight")  # as "split", without a warning where names come twice
+        split = _named(model_input).to_dict(orient="tight")  # as "split", without a warning where names come twice
         # To pandas NaN is what is missing, and the server has made it of null.
         rows = [
             [None if isinstance(cell, float) and cell != cell else cell for cell in row] for row in split["data"]
@@ -182,20 +227,45 @@ def as_response(predictions: Any) -> Any:
     if isinstance(predictions, pd.Series):
         predictions = predictions.to_frame()
     if isinstance(predictions, pd.DataFrame):
-        split = predictions.to_dict(orient="tight")
+        split = _named(predictions).to_dict(orient="tight")
         # Of names that are the same a record has the last; with orient="records" pandas would warn of it, too.
         return {"predictions": [dict(zip(split["columns"], row, strict=True)) for row in split["data"]]}
     return {"predictions": predictions}
 
 
+def label(name: Any) -> Any:
+    """Return a column's label as a payload has it: `mooring.baseline` names a column of such a label the same.
+
+    >>> label("pH"), label(0), label(("pH", 0))
+    ('pH', 0, "('pH', 0)")
+    """
+    return name if isinstance(name, str | int) and not isinstance(name, bool) else str(name)
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    names = [label(name) for name in frame.columns]
+    return frame if names == list(frame.columns) else frame.set_axis(names, axis=1)
+
+
+def _listed(array: Any) -> Any:
+    """Return an array of NumPy, or a value of one, as lists: times as ISO 8601, durations in seconds."""
+    if array.dtype.kind not in "mM":
+        return array.tolist()
+    values = np.datetime_as_string(array) if array.dtype.kind == "M" else array / np.timedelta64(1, "s")
+    found: Any = np.where(np.isnat(array), None, values.astype(object))
+    return found.tolist()
+
+
 def _plain(value: Any) -> Any:
     """Return what JSON has for a value that it does not know."""
     if isinstance(value, np.ndarray | np.generic):
-        return np.datetime_as_string(cast("Any", value)).tolist() if value.dtype.kind == "M" else value.tolist()
+        return _listed(value)
     if value is pd.NA or value is pd.NaT:
         return None
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime | date | time_of_day):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Decimal):

@@ -25,7 +25,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import DataType, ParamSchema, ParamSpec
 
-from mooring.capture.in_process import Captures, as_request, as_response, as_text, check, encoded
+from mooring.capture.in_process import JSON, TEXT, Body, Captures, as_request, as_response, as_text, check, encoded
 from mooring.config import CaptureSettings, resolve
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
@@ -121,20 +121,22 @@ class MonitoredModel(PythonModel):
             return self._model.predict(model_input, params=params or None)
         request = encoded(as_request, model_input)  # before the model can change its input
 
-        def record(status: int, response: bytes | None) -> None:
+        def record(status: int, response: Body) -> None:
             capture.record(
                 Exchange(
                     request_id=request_id,
                     time_ns=time_ns,
                     duration_ns=time.perf_counter_ns() - started,
                     status=status,
-                    request=request or b"",
-                    response=response or b"",
+                    request_type=request.type,
+                    response_type=response.type,
+                    request=request.content,
+                    response=response.content,
                     client_request_id=client_request_id,
                     model=os.environ.get("MOORING_MODEL") or self._name,
                     version=os.environ.get("MOORING_MODEL_VERSION") or None,
                     sampling=capture.settings.sample,
-                    errors=["unencodable"] if request is None or response is None else [],
+                    errors=["unencodable"] if TEXT in (request.type, response.type) else [],
                 )
             )
 
@@ -142,7 +144,7 @@ class MonitoredModel(PythonModel):
             predictions = self._model.predict(model_input, params=params or None)
         except Exception as error:
             message = {"error_code": "BAD_REQUEST", "message": str(error)}
-            record(400, json.dumps(message).encode())
+            record(400, Body(json.dumps(message).encode(), JSON))
             raise
         record(200, encoded(as_response, predictions))
         return predictions

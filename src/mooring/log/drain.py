@@ -125,10 +125,10 @@ class ParquetDrain:
 
     def __init__(self, log: str) -> None:
         from mooring.log.parquet import ParquetLog
-        from mooring.log.signature import fields_of
+        from mooring.log.signature import ask_mlflow
 
         self._uri = log
-        self._log = ParquetLog(log, fields_of)
+        self._log = ParquetLog(log, ask_mlflow)
 
     def has_work(self, segment: Segment) -> bool:
         """Whether a segment is closed, and so may be put into the log."""

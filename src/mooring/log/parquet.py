@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -18,9 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mooring.casts import Casts
 from mooring.exchange import Exchange
 from mooring.log import store
 from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Named, Recorded, infer
+from mooring.log.signature import Ask, Signatures
 from mooring.payload import Frame, RowsDiffer, Undecodable, decode, decompressed
 
 if TYPE_CHECKING:
@@ -41,17 +44,19 @@ _NO_OUTPUT = Frame((), ())
 _TOO_MANY = "too_large: The requests of the segment have too many different columns, or unpack to too much."
 
 Integers = npt.NDArray[np.int64]
-Signature = Callable[[str], Fields | None]
 Waiting = Callable[[], AbstractContextManager[None]]
 
 
 class ParquetLog:
-    """A log that segments are written to. Raises StoreError, from any method, where the store refuses."""
+    """A log that segments are written to. Raises StoreError, from any method, where the store refuses.
 
-    def __init__(self, uri: str, signature: Signature) -> None:
+    `ask` returns the signature of a model's version, as `signature.ask_mlflow` does.
+    """
+
+    def __init__(self, uri: str, ask: Ask) -> None:
         self._uri = uri
         self._store: ObjectStore = store.open_store(uri)
-        self._signature = signature
+        self._signatures = Signatures(self._store, uri, ask)
         self._schemas: dict[str, Recorded] = {}
 
     def write(self, name: str, exchanges: Iterable[Exchange], waiting: Waiting = nullcontext) -> None:
@@ -75,7 +80,8 @@ class ParquetLog:
             if partition is None:
                 with waiting():
                     schema = self._schema(key[0])
-                partition = partitions[key] = Partition(schema, waiting)
+                casts = partial(self._casts, key[0], schema)
+                partition = partitions[key] = Partition(schema, casts, waiting)
             partition.add(exchange)
         for (model, day), partition in partitions.items():
             folder = f"model={folder_name(model)}/date={_date(day)}"
@@ -90,17 +96,26 @@ class ParquetLog:
         if model not in self._schemas:
             recorded = Recorded(self._store, self._uri, folder_name(model))
             store.remove_parts(self._uri, f"schemas/model={folder_name(model)}/*", older_than=_OLD_SECONDS)
-            if recorded.is_new and (fields := self._signature(model)) is not None:
-                recorded.extend(fields)
             self._schemas[model] = recorded
         return self._schemas[model]
+
+    def _casts(self, model: str, schema: Recorded, version: str | None) -> Casts | None:
+        """Return the casts of a version's signature, whose fields are the schema's from then on."""
+        signature = None if model == NO_MODEL else self._signatures.of(model, folder_name(model), version)
+        if signature is None:
+            return None
+        schema.extend(signature.fields)
+        return signature.casts
 
 
 class Partition:
     """The objects that one segment makes for one model and day. Memory is bounded by a chunk, and the files."""
 
-    def __init__(self, schema: Recorded, waiting: Waiting) -> None:
+    def __init__(
+        self, schema: Recorded, casts: Callable[[str | None], Casts | None], waiting: Waiting = nullcontext
+    ) -> None:
         self._schema = schema
+        self._casts = casts
         self._waiting = waiting
         self._fields = schema.fields
         self._exchanges: list[Exchange] = []
@@ -140,9 +155,12 @@ class Partition:
             return
         reasons: list[str | None] = []
         groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Rows]] = {}
+        with self._waiting():
+            casts = {version: self._casts(version) for version in {exchange.version for exchange in unpacked}}
         unpacked.reverse()
         while unpacked:  # one after the other, so that a body goes once its rows are there
-            rows, reason = _rows_of(unpacked.pop())
+            exchange = unpacked.pop()
+            rows, reason = _rows_of(exchange, casts[exchange.version])
             reasons.append(reason)
             if rows is not None:
                 groups.setdefault((rows.inputs.columns, rows.outputs.columns), []).append(rows)
@@ -172,7 +190,10 @@ class Partition:
 
 
 class Rows(NamedTuple):
-    """Rows of an exchange, from `first` to before `last` of its request. Where they have no output, why."""
+    """Rows of an exchange, from `first` to before `last` of its request. Where they have no output, why.
+
+    `misfits` are those of `payload.Scored`, by the place in the request.
+    """
 
     exchange: Exchange
     inputs: Frame
@@ -180,12 +201,13 @@ class Rows(NamedTuple):
     first: int
     last: int
     unanswered: str | None = None
+    misfits: Mapping[int, dict[str, Any]] = {}
 
 
-def _rows_of(exchange: Exchange) -> tuple[Rows | None, str | None]:
+def _rows_of(exchange: Exchange, casts: Casts | None) -> tuple[Rows | None, str | None]:
     """Return the rows of an exchange, and why it has none, or none with an output."""
     try:
-        scored = decode(exchange)
+        scored = decode(exchange, casts)
     except RowsDiffer as error:
         rows = Rows(exchange, error.inputs, _NO_OUTPUT, 0, len(error.inputs.rows), error.code)
         return rows if error.inputs.rows else None, f"{error.code}: {error}"
@@ -193,7 +215,8 @@ def _rows_of(exchange: Exchange) -> tuple[Rows | None, str | None]:
         return None, f"{error.code}: {error}"
     if scored.kind == "chat":
         return None, "chat: The request is a conversation, not rows."
-    return Rows(exchange, scored.inputs, scored.outputs, 0, len(scored.inputs.rows)), None
+    rows = Rows(exchange, scored.inputs, scored.outputs, 0, len(scored.inputs.rows), misfits=scored.misfits)
+    return rows, None
 
 
 def _new_fields(group: Sequence[Rows], known: Fields) -> tuple[int, Fields]:
@@ -358,8 +381,15 @@ def inference_batch(pieces: Sequence[Rows], fields: Fields) -> pa.RecordBatch:
         for name in columns.keys() - kinds.keys():
             column = columns[name]
             for at, value in zip(column.places(total), column.values, strict=True):
-                if value is not None:
+                if value is not None and value == value:
                     misfits.setdefault(int(at), {}).setdefault(part, {})[name] = value
+
+    start = 0
+    for one, count in zip(pieces, counts, strict=True):
+        for at, values in one.misfits.items():  # what MLflow has cast, beside what the model was given
+            if one.first <= at < one.last:
+                misfits.setdefault(start + at - one.first, {}).setdefault("input", {}).update(values)
+        start += count
 
     exchanges = [one.exchange for one in pieces]
     arrays |= {
@@ -446,12 +476,15 @@ def _struct(
         if column is None:
             arrays.append(nulls(ARROW[kind]))
             continue
-        array, odd = fit(column.values, kind)
+        values = column.values
+        if part == "output" and kind == "timestamp":
+            values = [_from_nanoseconds(value) for value in values]
+        array, odd = fit(values, kind)
         arrays.append(column.spread(array, rows))
         if odd:
             places = column.places(rows)
             for at in odd:
-                misfits.setdefault(int(places[at]), {}).setdefault(part, {})[name] = column.values[at]
+                misfits.setdefault(int(places[at]), {}).setdefault(part, {})[name] = values[at]
     return pa.StructArray.from_arrays(
         arrays, fields=[pa.field(name, ARROW[kinds[name]]) for name in kinds], mask=mask
     )
@@ -467,8 +500,12 @@ _ONLY = {
 def fit(values: Sequence[Any], kind: str) -> tuple[pa.Array, list[int]]:
     """Return values as an array of a kind, and the places of those that do not fit: null there, or rounded.
 
+    NaN among other than numbers is what is missing.
+
     >>> fit([1, None, "high", 2**53 + 1], "double")[1]
     [2, 3]
+    >>> fit(["a", float("nan")], "string")[1]
+    []
     """
     if _ONLY.get(kind, frozenset()).issuperset(map(type, values)):
         try:
@@ -477,9 +514,10 @@ def fit(values: Sequence[Any], kind: str) -> tuple[pa.Array, list[int]]:
             pass  # one of them does not fit: which?
     fitted, odd = [], []
     for at, value in enumerate(values):
+        if kind != "double" and value != value:
+            value = None
         new = None if value is None else _fit_one(value, kind)
         fitted.append(new)
-        # NaN is a number like others here, and not equal to itself.
         if (new is None and value is not None) or (kind == "double" and isinstance(value, int) and new != value):
             odd.append(at)
     return pa.array(fitted, ARROW[kind]), odd
@@ -514,6 +552,16 @@ def _as_time(value: Any) -> datetime | None:
         return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
     except OverflowError:  # beyond the years that there are, in UTC
         return None
+
+
+def _from_nanoseconds(value: Any) -> Any:
+    """Return the time for an integer: so MLflow writes an array of NumPy's datetime64[ns]."""
+    if type(value) is not int:
+        return value
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value // 1000)
+    except OverflowError:
+        return value
 
 
 def _has_surrogates(value: str) -> bool:

@@ -104,10 +104,17 @@ class Fields(NamedTuple):
 def infer(values: Iterable[Any]) -> str | None:
     """Return the kind of a field from its values, None where they are all missing.
 
+    NaN is what pandas and NumPy write for anything that is missing, and so makes no number of a field.
+
     >>> infer([None, 1, 2.5]), infer([True]), infer(["a"]), infer([[1], 2]), infer([None])
     ('double', 'boolean', 'string', 'json', None)
+    >>> infer([float("nan"), "a"]), infer([float("nan")])
+    ('string', None)
     """
+    values = list(values)
     types = {type(value) for value in values} - {type(None)}
+    if float in types and int not in types and all(value != value for value in values if type(value) is float):
+        types.remove(float)
     if not types:
         return None
     if types <= {int, float}:

@@ -1,9 +1,21 @@
-"""The fields of a registered model from its signature, as MLflow knows it."""
+"""The signatures of registered models, as MLflow knows them: asked once for each version, and kept in the log."""
 
 from __future__ import annotations
 
-from mooring.log.schema import Fields
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from mooring.casts import Casts
+from mooring.log import store
+from mooring.log.schema import Fields, Kinds
 from mooring.registry import RegistryError, ask
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 _KINDS = {
     **dict.fromkeys(("integer", "long", "float", "double"), "double"),
@@ -15,47 +27,148 @@ _KINDS = {
 _ASK = """
 import json, sys
 import mlflow
+from mlflow.exceptions import MlflowException
+name, version = sys.argv[1:]
 client = mlflow.MlflowClient()
-name = sys.argv[1]
-versions = client.search_model_versions(f"name='{name}'", order_by=["version_number DESC"], max_results=1)
-signature = versions and mlflow.models.get_model_info(f"models:/{name}/{versions[0].version}").signature
-print(json.dumps([
-    [[column.name, getattr(column.type, "name", str(column.type))] for column in (schema or [])]
-    if schema is not None and schema.has_input_names() else []
-    for schema in ((signature.inputs, signature.outputs) if signature else (None, None))
-]))
+try:
+    if version:
+        client.get_model_version(name, version)
+    elif found := client.search_model_versions(f"name='{name}'", order_by=["version_number DESC"], max_results=1):
+        version = found[0].version
+except MlflowException as error:
+    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        raise
+    version = None
+signature = mlflow.models.get_model_info(f"models:/{name}/{version}").signature if version else None
+columns = lambda schema: None if schema is None else schema.to_dict()
+print(json.dumps({
+    "inputs": columns(signature and signature.inputs),
+    "outputs": columns(signature and signature.outputs),
+    "from_type_hints": bool(getattr(signature, "_is_signature_from_type_hint", False)),
+} if version else None))
 """
+_MOST_KNOWN = 256
+_ASK_AGAIN_SECONDS = 60.0, 3600.0
 
 
-def fields_of(model: str) -> Fields | None:
-    """Return the fields of the newest version of a registered model; None if MLflow knows none.
+class Signature(msgspec.Struct, frozen=True):
+    """What a version takes and returns, as `mlflow.types.Schema.to_dict` has it; None for nothing.
 
-    A single output is called `prediction` in the log, whatever the signature calls it.
+    What is made of type hints checks requests only, and casts nothing.
     """
-    if model == "default" or "'" in model:
+
+    inputs: list[dict[str, Any]] | None
+    outputs: list[dict[str, Any]] | None
+    from_type_hints: bool = False
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of the log. A single output is called `prediction` there, whatever the signature calls it.
+
+        >>> Signature([{"name": "x", "type": "long"}], [{"name": "y", "type": "string"}]).fields
+        Fields(input={'x': 'double'}, output={'prediction': 'string'})
+        """
+        outputs = _kinds(self.outputs)
+        if len(outputs) == 1:
+            return Fields(_kinds(self.inputs), {"prediction": next(iter(outputs.values()))})
+        return Fields(_kinds(self.inputs), {f"prediction.{name}": kind for name, kind in outputs.items()})
+
+    @property
+    def casts(self) -> Casts | None:
+        """What MLflow makes of requests by this signature, None where it takes them as they come."""
+        return Casts(self.inputs) if self.inputs and not self.from_type_hints else None
+
+
+Ask = Callable[[str, str | None], Signature | None]
+
+
+class _Known(NamedTuple):
+    fields: Fields
+    casts: Casts | None
+
+
+class Signatures:
+    """The signatures of models' versions, in a log.
+
+    A version's lies in `schemas/model=NAME/version-3.json`: it never changes. For requests that name no version of
+    MLflow's it is that of the newest, asked once a day: `newest-2026-03-01.json`. Where MLflow does not answer it
+    is asked again after a minute, later after up to an hour.
+    """
+
+    def __init__(self, log: ObjectStore, uri: str, ask: Ask) -> None:
+        self._log = log
+        self._uri = uri
+        self._ask = ask
+        self._known: dict[tuple[str, str], _Known] = {}
+        self._unknown: dict[tuple[str, str], float] = {}
+        self._silent_until = 0.0
+        self._silence = _ASK_AGAIN_SECONDS[0]
+
+    def of(self, model: str, folder: str, version: str | None) -> _Known | None:
+        """Return the fields and casts of a version, None where MLflow knows none. Raises StoreError."""
+        number = version if version and version.isascii() and version.isdecimal() else None
+        name = f"version-{number}" if number else f"newest-{datetime.now(UTC).date().isoformat()}"
+        known = self._known.get((model, name))
+        if known is None and (signature := self._find(model, f"schemas/model={folder}/{name}.json", number)):
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[model, name] = _Known(signature.fields, signature.casts)
+        return known
+
+    def _find(self, model: str, path: str, number: str | None) -> Signature | None:
+        now = time.monotonic()
+        if now < self._unknown.get((model, path), 0.0):
+            return None
+        if (content := store.get(self._log, path, self._uri)) is not None:
+            return msgspec.json.decode(content, type=Signature)
+        if now < self._silent_until:
+            return None
+        try:
+            signature = self._ask(model, number)
+        except RegistryError:
+            self._silent_until = time.monotonic() + self._silence
+            self._silence = min(2 * self._silence, _ASK_AGAIN_SECONDS[1])
+            return None
+        self._silence = _ASK_AGAIN_SECONDS[0]
+        if signature is None:
+            if len(self._unknown) >= _MOST_KNOWN:
+                self._unknown.clear()
+            self._unknown[model, path] = time.monotonic() + _ASK_AGAIN_SECONDS[1]
+            return None
+        store.put_if_absent(self._log, path, msgspec.json.encode(signature), self._uri)
+        return signature
+
+
+def ask_mlflow(model: str, version: str | None) -> Signature | None:
+    """Return the signature of a version of a registered model, or of its newest; None if MLflow knows none.
+
+    Raises RegistryError where MLflow does not answer.
+    """
+    if "'" in model:
         return None
-    try:
-        inputs, outputs = ask(_ASK, model)
-    except RegistryError:
-        return None
-    fields = Fields(_kinds(inputs), _kinds(outputs))
-    if len(outputs) == 1:
-        return Fields(fields.input, dict.fromkeys(["prediction"], next(iter(fields.output.values()))))
-    return Fields(fields.input, {f"prediction.{name}": kind for name, kind in fields.output.items()})
+    answer = ask(_ASK, model, version or "")
+    return None if answer is None else msgspec.convert(answer, Signature)
 
 
 def integers_of(model: str) -> list[str]:
     """Return which inputs and outputs of a registered model are integers; none where MLflow does not know it."""
-    if model == "default" or "'" in model:
+    if model == "default":
         return []
     try:
-        inputs, outputs = ask(_ASK, model)
+        signature = ask_mlflow(model, None)
     except RegistryError:
         return []
+    if signature is None:
+        return []
+    inputs, outputs = _named(signature.inputs), _named(signature.outputs)
     if len(outputs) == 1:
-        outputs = [["prediction", outputs[0][1]]]
-    return [name for name, kind in (*inputs, *outputs) if kind.lower() in ("integer", "long")]
+        outputs = [{**outputs[0], "name": "prediction"}]
+    return [column["name"] for column in (*inputs, *outputs) if column["type"] in ("integer", "long")]
 
 
-def _kinds(columns: list[list[str]]) -> dict[str, str]:
-    return {name: _KINDS.get(kind.lower(), "json") for name, kind in columns}
+def _named(columns: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return columns if columns and all("name" in column for column in columns) else []
+
+
+def _kinds(columns: list[dict[str, Any]] | None) -> Kinds:
+    return {column["name"]: _KINDS.get(column["type"], "json") for column in _named(columns)}

@@ -254,7 +254,11 @@ def _row(row: dict[str, Any]) -> ScoredRow:
     values: list[dict[str, Cell]] = []
     for part in ("input", "output"):
         fields = {field: _cell(value) for field, value in (row.get(part) or {}).items()}
-        values.append(fields | {field: _cell(value) for field, value in odd.get(part, {}).items()})
+        for field, value in odd.get(part, {}).items():
+            # Where there is a value beside it, that is what the model was given, except for digits that it lacks.
+            if fields.get(field) is None or (isinstance(value, int) and abs(value) > 2**53):
+                fields[field] = _cell(value)
+        values.append(fields)
     names = tuple(field for part in odd.values() for field in part)
     return ScoredRow(row["row"], values[0], values[1], names)
 
