@@ -371,3 +371,12 @@ def test_predictions_of_the_same_name_are_logged_as_the_server_answers_them_with
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert repr(as_response(frame)) == repr({"predictions": answered})
+
+
+def test_nulls_are_counted_in_any_encoding() -> None:
+    made = make({"x": pa.array([1.5, 2.5, 3.5])})
+    ends = pa.RunEndEncodedArray.from_arrays(pa.array([3, 5], pa.int32()), pa.array([1.5, None]))
+    words = pa.array([1.5, None, 1.5]).dictionary_encode()
+    for column, nulls in ((ends, 2), (words, 1)):
+        found = profile([pa.table({"x": column})], made.grids).features["x"]
+        assert (found.nulls, found.misfits, found.values.values) == (nulls, 0, len(column) - nulls)
