@@ -380,3 +380,13 @@ def test_nulls_are_counted_in_any_encoding() -> None:
     for column, nulls in ((ends, 2), (words, 1)):
         found = profile([pa.table({"x": column})], made.grids).features["x"]
         assert (found.nulls, found.misfits, found.values.values) == (nulls, 0, len(column) - nulls)
+
+
+def test_a_segment_may_have_nothing_but_odd_cells() -> None:
+    rows = [("a", 1.5), ("a", 2.5), ("b", "?")] * 120
+    made = baseline(pd.DataFrame({"c": [one for one, _ in rows], "x": [two for _, two in rows]}), segments=["c"])
+    assert {value: one.features["x"].kind for value, one in made.segments["c"].items()} == {
+        "a": "numeric",
+        "b": "numeric",
+    }
+    assert made.features["x"].profile.misfits == 120
