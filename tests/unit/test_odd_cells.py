@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.capture.in_process import as_response
+from mooring.capture.in_process import as_request, as_response
 from mooring.cli import main
 from mooring.comparison import Comparison, baseline, compare
 from mooring.drift.baseline import Baseline, make, profile_from_bytes
@@ -371,6 +371,10 @@ def test_predictions_of_the_same_name_are_logged_as_the_server_answers_them_with
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert repr(as_response(frame)) == repr({"predictions": answered})
+        assert as_request(frame)["dataframe_split"] == {
+            "columns": ["p", "p", "q"],
+            "data": [[1, 2.5, "a"], [3, None, "b"]],
+        }
 
 
 def test_nulls_are_counted_in_any_encoding() -> None:
