@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.capture.in_process import as_response
+from mooring.capture.in_process import as_request, as_response
 from mooring.cli import main
 from mooring.comparison import Comparison, baseline, compare
 from mooring.drift.baseline import Baseline, make, profile_from_bytes
@@ -371,3 +371,26 @@ def test_predictions_of_the_same_name_are_logged_as_the_server_answers_them_with
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert repr(as_response(frame)) == repr({"predictions": answered})
+        assert as_request(frame)["dataframe_split"] == {
+            "columns": ["p", "p", "q"],
+            "data": [[1, 2.5, "a"], [3, None, "b"]],
+        }
+
+
+def test_nulls_are_counted_in_any_encoding() -> None:
+    made = make({"x": pa.array([1.5, 2.5, 3.5])})
+    ends = pa.RunEndEncodedArray.from_arrays(pa.array([3, 5], pa.int32()), pa.array([1.5, None]))
+    words = pa.array([1.5, None, 1.5]).dictionary_encode()
+    for column, nulls in ((ends, 2), (words, 1)):
+        found = profile([pa.table({"x": column})], made.grids).features["x"]
+        assert (found.nulls, found.misfits, found.values.values) == (nulls, 0, len(column) - nulls)
+
+
+def test_a_segment_may_have_nothing_but_odd_cells() -> None:
+    rows = [("a", 1.5), ("a", 2.5), ("b", "?")] * 120
+    made = baseline(pd.DataFrame({"c": [one for one, _ in rows], "x": [two for _, two in rows]}), segments=["c"])
+    assert {value: one.features["x"].kind for value, one in made.segments["c"].items()} == {
+        "a": "numeric",
+        "b": "numeric",
+    }
+    assert made.features["x"].profile.misfits == 120

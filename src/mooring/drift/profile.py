@@ -353,9 +353,8 @@ def _add(
             feature.nulls += rows
             feature.absent += rows
             continue
-        column = batch.column(places[name])
+        column, odd = _fitting(batch.column(places[name]), grid)
         feature.nulls += column.null_count
-        column, odd = _fitting(column, grid)
         feature.misfits += odd
         counter = counters.get(name)
         if counter is not None and misfits in places and _has_integers(grid) and is_number(column.type):

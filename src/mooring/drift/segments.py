@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mooring.drift.baseline import Baseline, Feature, make
 from mooring.drift.columns import Column, as_texts, plain
 from mooring.drift.grid import Floats, NumericGrid, category_text, is_single
-from mooring.drift.profile import NumericProfile
+from mooring.drift.loose import fitted, is_loose
+from mooring.drift.profile import NumericProfile, cells_of
 
 MOST = 20
 """How many segments of a feature are looked at: those with the most rows."""
@@ -83,7 +84,7 @@ def baselines_of(
         for value in largest(names, LEAST_ROWS):
             rows = pa.array(names == value)
             found[feature][value] = make(
-                {name: column.filter(rows) for name, column in columns.items()},
+                {name: _part(column, rows, whole.features[name]) for name, column in columns.items()},
                 roles={name: one.role for name, one in whole.features.items()},
                 kinds={name: one.kind for name, one in whole.features.items()},
                 singles=[name for name, one in whole.features.items() if is_single(one.grid)],
@@ -92,6 +93,16 @@ def baselines_of(
                 },
             )
     return found
+
+
+def _part(column: Column, rows: pa.Array, feature: Feature) -> Column:
+    """Return some rows of a column: nulls where all of them are odd cells, of which there is no grid."""
+    part = column.filter(rows)
+    wanted = cells_of(feature.grid)
+    if not is_loose(part) or wanted is None:
+        return part
+    fit, _ = fitted(part, wanted)
+    return pa.nulls(len(part), fit.type) if len(fit) == fit.null_count else part
 
 
 def quartiles(feature: Feature) -> Floats | None:
