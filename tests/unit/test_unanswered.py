@@ -61,7 +61,7 @@ def test_a_field_that_comes_later_leaves_an_output_that_is_null_so(tmp_path, tra
     big = json.dumps({"dataframe_split": {"columns": ["text"], "data": [["x" * 9_000_000]]}}).encode()
     first = differing(traffic.exchanges(10))
     flush = msgspec.structs.replace(late, request=big, response=b"[1]")
-    ParquetLog(str(tmp_path / "log"), lambda _: None).write("segment", [*first, flush, late])
+    ParquetLog(str(tmp_path / "log"), lambda *_: None).write("segment", [*first, flush, late])
     table = read_log(tmp_path / "log")
     assert table["output"].null_count == 10
     assert table.filter(pa.compute.is_null(table["output"]))["unanswered"].to_pylist() == ["rows_differ"] * 10
