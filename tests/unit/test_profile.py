@@ -218,6 +218,16 @@ def test_rows_of_one_request_weigh_as_many():
     assert found.unknown == {}
 
 
+def test_values_that_were_cast_are_values_and_counted():
+    baseline = make({"x": pa.array([1.0, 2.0])})
+    told = [{"x": "10.5"}, {"x": None}, {}, {"x": "a"}]
+    table = pa.table({"x": [10.5, 0.0, 1.0, None], "misfits": [json.dumps({"input": one}) for one in told]})
+    found = profile([table], baseline.grids, misfits="misfits")
+    feature = found.features["x"]
+    assert (feature.cast, feature.misfits, feature.nulls, feature.unusable) == (2, 1, 0, 1)
+    assert (found + found).features["x"].cast == 4
+
+
 def test_values_of_another_type_are_no_nulls():
     baseline = make({"x": pa.array([1.0, 2.0]), "c": pa.array(["a", "b"])})
     told = [{"x": "high", "c": 5, "other": 1}, {"x": True}, {"x": 2**60 + 1}]

@@ -306,8 +306,8 @@ def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 
     if is_empty(feature.profile):
         found = dict.fromkeys(found, math.nan)
     found["null_rate"] = measures.null_rate(lacking(feature, window), rows_of(window))
-    if window.misfits:
-        found["type_change_rate"] = window.misfits / rows_of(window)
+    if window.misfits or window.cast:
+        found["type_change_rate"] = (window.misfits + window.cast) / rows_of(window)
     return [
         Result(name, feature.role, feature.kind, measure, value, scale, references.get(measure))
         for measure, value in found.items()

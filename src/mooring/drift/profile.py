@@ -220,13 +220,15 @@ def _sum(one: Values, other: Values) -> Values:
 class FeatureProfile(msgspec.Struct):
     """A feature in a window: its values, and the rows that have none or one of another type (`misfits`).
 
-    `absent` are the rows of batches that have no such column at all; they are among `nulls`.
+    `absent` are the rows of batches that have no such column at all; they are among `nulls`. `cast` are the rows
+    whose value came as another type, and was made one of this type before the model got it: it is among `values`.
     """
 
     values: Values
     nulls: int = 0
     misfits: int = 0
     absent: int = 0
+    cast: int = 0
 
     def __add__(self, other: FeatureProfile) -> FeatureProfile:
         """Return the profile of both samples."""
@@ -235,6 +237,7 @@ class FeatureProfile(msgspec.Struct):
             self.nulls + other.nulls,
             self.misfits + other.misfits,
             self.absent + other.absent,
+            self.cast + other.cast,
         )
 
     @property
@@ -439,7 +442,7 @@ def _note_misfits(
     """Note the values that did not fit. Where the row has one all the same, it was cast or rounded, and counts."""
     there: dict[str, NDArray[np.bool_]] = {}
     names = set(batch.schema.names)
-    for row, known, _ in _misfits_in(batch.column(misfits), grids):
+    for row, known, value in _misfits_in(batch.column(misfits), grids):
         feature = found.features.get(known)
         if feature is None:
             if known in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS:
@@ -450,6 +453,8 @@ def _note_misfits(
         if known not in there or not there[known][row]:
             feature.nulls -= 1
             feature.misfits += 1
+        elif type(value) is not int or abs(value) <= 2**53:
+            feature.cast += 1
 
 
 def _misfits_in(texts: pa.Array | pa.ChunkedArray, grids: Mapping[str, Grid]) -> Iterator[tuple[int, str, Any]]:
