@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Literal
 
@@ -37,6 +37,7 @@ from mooring.drift.grid import (
 from mooring.drift.loose import Cells, fitted, is_loose, majority
 from mooring.drift.profile import FeatureProfile, Profile, grids_digest, profile
 from mooring.drift.stored import dump, load, part
+from mooring.drift.tensors import is_tensor, summaries
 
 Role = Literal["input", "output", "label"]
 FORMAT, SINCE = 2, 1
@@ -224,19 +225,30 @@ def make(
     importance
         How much the model heeds a feature, in any unit.
 
-    An integer with few values is a category, and so are texts unless nearly each is another. Raises ValueError
-    for a kind that does not suit its column.
+    An integer with few values is a category, and so are texts unless nearly each is another. Of tensors their
+    summaries are the features (see `mooring.drift.tensors`), unless their kind is given. Raises ValueError for a
+    kind that does not suit its column.
     """
     roles, kinds, importance = roles or {}, kinds or {}, importance or {}
     integers, singles = set(integers), set(singles)
     features, rows = {}, 0
     for name, column in columns.items() if isinstance(columns, Mapping) else columns:
-        grid = grid_of(column, kinds.get(name), name, name in integers, name in singles)
-        [found] = profile([pa.table({"x": column})], {"x": grid}).features.values()
-        features[name] = Feature(grid, found, roles.get(name, "input"), importance.get(name))
+        for feature, values in _features(name, column, kinds.get(name)):
+            grid = grid_of(values, kinds.get(feature), feature, feature in integers, feature in singles)
+            [found] = profile([pa.table({"x": values})], {"x": grid}).features.values()
+            features[feature] = Feature(grid, found, roles.get(name, "input"), importance.get(name))
         rows = len(column)
     digest = grids_digest({name: feature.grid for name, feature in features.items()})
     return Baseline(features, rows, dict(about or {}), digest=digest)
+
+
+def _features(
+    name: str, column: pa.Array | pa.ChunkedArray, kind: Kind | None
+) -> Iterator[tuple[str, pa.Array | pa.ChunkedArray]]:
+    if kind is None and is_tensor(column.type):
+        yield from summaries(name, column).items()
+    else:
+        yield name, column
 
 
 def kind_of(grid: Grid) -> Kind:

@@ -41,6 +41,7 @@ from mooring.drift.grid import (
 )
 from mooring.drift.loose import Cells, fitted, is_loose
 from mooring.drift.stored import encode
+from mooring.drift.tensors import expanded
 
 _UNKNOWN_COLUMNS = 1000
 _CHUNK = 65_536
@@ -325,7 +326,8 @@ def profile(
             counters[name] = CategoryCounter(grid)
     for batch in batches:
         for start in range(0, batch.num_rows, _CHUNK):
-            _add(found, batch.slice(start, _CHUNK), grids, counters, request_rows, misfits)
+            part = expanded(batch.slice(start, _CHUNK), grids.keys())
+            _add(found, part, grids, counters, request_rows, misfits)
     for name, counter in counters.items():
         found.features[name].values = (
             _numbers_of(counter)

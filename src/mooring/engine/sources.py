@@ -124,6 +124,8 @@ def from_values(values: Any) -> pa.Array:
         return values
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return _tensors(values)
     zone = getattr(getattr(values, "dtype", None), "tz", None)
     if zone is not None and _is_of(values, "pandas"):  # what Arrow would do with it, pandas 3 warns of
         plain = values.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -140,6 +142,14 @@ def from_values(values: Any) -> pa.Array:
             return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), names)
         array = loosened(pa.array([_text(value) for value in values], pa.string()))
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _tensors(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return an array of more dimensions than one as lists of a fixed size, one a row."""
+    array = from_values(values.ravel())
+    for size in reversed(values.shape[1:]):
+        array = pa.FixedSizeListArray.from_arrays(array, size)
+    return array
 
 
 def _table(data: Any) -> pa.Table | None:
@@ -180,9 +190,11 @@ def _from_arrays(arrays: Mapping[Any, Any]) -> pa.Table:
 def _from_matrix(values: np.ndarray[Any, Any]) -> pa.Table:
     if values.ndim == 1:
         return _from_arrays({"value": values})
-    if values.ndim != 2:
-        raise SourceError(f"an array of {values.ndim} dimensions is no table: give one of two, or named columns")
+    if values.ndim == 0:
+        raise SourceError("a single value is no table: give an array of rows, or named columns")
     # Without names a model server's clients send the same, and the log names them so.
+    if values.ndim > 2:
+        return _from_arrays({"0": values})
     return _from_arrays({str(place): values[:, place] for place in range(values.shape[1])})
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mooring.casts import Casts
 from mooring.exchange import Exchange
 from mooring.log import store
-from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Named, Recorded, infer
+from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Named, Recorded, as_tensor, infer
 from mooring.log.signature import Ask, Signatures
 from mooring.payload import Frame, RowsDiffer, Undecodable, decode, decompressed
 
@@ -512,6 +512,8 @@ def fit(values: Sequence[Any], kind: str) -> tuple[pa.Array, list[int]]:
             return pa.array(values, ARROW[kind]), []
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             pass  # one of them does not fit: which?
+    if kind == "tensor":
+        return _fit_tensors(values)
     fitted, odd = [], []
     for at, value in enumerate(values):
         if kind != "double" and value != value:
@@ -521,6 +523,23 @@ def fit(values: Sequence[Any], kind: str) -> tuple[pa.Array, list[int]]:
         if (new is None and value is not None) or (kind == "double" and isinstance(value, int) and new != value):
             odd.append(at)
     return pa.array(fitted, ARROW[kind]), odd
+
+
+def _fit_tensors(values: Sequence[Any]) -> tuple[pa.Array, list[int]]:
+    tensors = [as_tensor(value) for value in values]
+    parts = [
+        pa.ListArray.from_arrays(np.cumsum([0, *map(len, lists)], dtype=np.int32), np.concatenate([[], *lists]))
+        for lists in (
+            [np.empty(0) if one is None else one.ravel() for one in tensors],
+            [np.empty(0) if one is None else np.array(one.shape, np.float64) for one in tensors],
+        )
+    ]
+    missing = pa.array([one is None for one in tensors])
+    fields = list(ARROW["tensor"])
+    array = pa.StructArray.from_arrays(
+        [part.cast(field.type) for part, field in zip(parts, fields, strict=True)], fields=fields, mask=missing
+    )
+    return array, [at for at, one in enumerate(tensors) if one is None and values[at] is not None]
 
 
 def _fit_one(value: Any, kind: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import warnings
@@ -34,6 +35,7 @@ from mooring.log.reader import (
     scan_log,
     tables,
 )
+from mooring.log.schema import ARROW, as_lists
 
 if TYPE_CHECKING:
     import duckdb
@@ -133,15 +135,19 @@ def export(uri: str, chosen: Range, path: Path, *, columns: list[str] | None = N
     if path.suffix not in (".csv", ".parquet"):
         raise LogError(f"{path} ends in neither .csv nor .parquet")
     reader = scan_log(uri, **chosen, columns=columns, flat=flat)
-    nested = [field.name for field in reader.schema if pa.types.is_struct(field.type)]
-    if path.suffix == ".csv" and nested:
-        raise LogError(f"CSV has no structs, such as {nested[0]}: leave --structs out, or name fields")
+    schema = reader.schema
+    if path.suffix == ".csv":
+        for place, field in enumerate(schema):
+            if field.type == ARROW["tensor"]:
+                schema = schema.set(place, field.with_type(pa.string()))
+            elif pa.types.is_struct(field.type):
+                raise LogError(f"CSV has no structs, such as {field.name}: leave --structs out, or name fields")
     part = path.with_name(f".{path.name}.part")
     rows = 0
     try:
-        with part.open("wb") as file, _writer(path.suffix, file, reader.schema) as writer:
+        with part.open("wb") as file, _writer(path.suffix, file, schema) as writer:
             for batch in reader:
-                writer.write_batch(batch)
+                writer.write_batch(_with_texts(batch, schema))
                 rows += batch.num_rows
         os.replace(part, path)
     finally:
@@ -229,6 +235,17 @@ def as_csv(table: pa.Table) -> Iterator[str]:
     for batch in table.to_batches(max_chunksize=1000):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield csv_line([_cell(value) for value in row])
+
+
+def _with_texts(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch whose tensors are JSON where the schema has texts for them."""
+    arrays = [
+        pa.array([None if one is None else json.dumps(one) for one in as_lists(column)], pa.string())
+        if column.type == ARROW["tensor"] and pa.types.is_string(field.type)
+        else column
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def as_json(table: pa.Table) -> Iterator[str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mooring.log import store
@@ -76,10 +78,12 @@ ARROW = {
     "boolean": pa.bool_(),
     "string": pa.string(),
     "timestamp": TIME,
+    "tensor": pa.struct([pa.field("values", pa.list_(pa.float64())), pa.field("shape", pa.list_(pa.int32()))]),
     "json": pa.string(),
 }
-"""The kinds of fields. `json` is for what is nested, as text; every number is a double, since no reader widens an
-int to a double later."""
+"""The kinds of fields. Every number is a double, since no reader widens an int to a double later; a `tensor` is a
+list of numbers, or one of such lists, all of one length, flat in row-major order beside its shape; `json` is for
+whatever else is nested, as text."""
 
 
 class Fields(NamedTuple):
@@ -108,8 +112,8 @@ def infer(values: Iterable[Any]) -> str | None:
 
     >>> infer([None, 1, 2.5]), infer([True]), infer(["a"]), infer([[1], 2]), infer([None])
     ('double', 'boolean', 'string', 'json', None)
-    >>> infer([float("nan"), "a"]), infer([float("nan")])
-    ('string', None)
+    >>> infer([float("nan"), "a"]), infer([float("nan")]), infer([[[1, 2], [3, 4]], None])
+    ('string', None, 'tensor')
     """
     values = list(values)
     types = {type(value) for value in values} - {type(None)}
@@ -125,7 +129,24 @@ def infer(values: Iterable[Any]) -> str | None:
         return "string"
     if all(issubclass(one, datetime) for one in types):
         return "timestamp"
+    if types == {list} and all(value is None or as_tensor(value) is not None for value in values):
+        return "tensor"
     return "json"
+
+
+def as_tensor(value: Any) -> npt.NDArray[np.float64] | None:
+    """Return nested lists of numbers as an array; None for what is none, or has no number.
+
+    >>> as_tensor([[1, 2.5], [3, float("nan")]]).shape, as_tensor([[1], [2, 3]]), as_tensor(["1"])
+    ((2, 2), None, None)
+    """
+    if type(value) is not list:
+        return None
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):  # lists of several lengths
+        return None
+    return array.astype(np.float64) if array.size and array.dtype.kind in "iuf" else None
 
 
 class Named:
@@ -169,6 +190,17 @@ def taken(known: Mapping[str, str], named: Mapping[str, int], found: Mapping[str
             break
         fields[name] = found[name]
     return fields
+
+
+def as_lists(tensors: pa.Array) -> list[Any]:
+    """Return tensors of the log as nested lists.
+
+    >>> as_lists(pa.array([{"values": [1.0, 2.0], "shape": [1, 2]}, None], ARROW["tensor"]))
+    [[[1.0, 2.0]], None]
+    """
+    return [
+        None if one is None else np.reshape(one["values"], one["shape"]).tolist() for one in tensors.to_pylist()
+    ]
 
 
 class Recorded:

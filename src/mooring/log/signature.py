@@ -171,4 +171,18 @@ def _named(columns: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
 
 
 def _kinds(columns: list[dict[str, Any]] | None) -> Kinds:
-    return {column["name"]: _KINDS.get(column["type"], "json") for column in _named(columns)}
+    return {column["name"]: _kind(column) for column in _named(columns)}
+
+
+def _kind(column: dict[str, Any]) -> str:
+    """Return the kind of a field. Of a tensor the first dimension is that of rows."""
+    if column["type"] == "tensor":
+        dtype, shape = column["tensor-spec"]["dtype"], column["tensor-spec"]["shape"]
+        numbers = dtype.startswith(("int", "uint", "float"))
+        return ("tensor" if len(shape) > 1 else "double") if numbers else "json"
+    items = column
+    while items["type"] == "array":
+        items = items["items"]
+    if items is not column and _KINDS.get(items["type"]) == "double":
+        return "tensor"
+    return _KINDS.get(column["type"], "json")

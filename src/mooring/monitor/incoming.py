@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from mooring.drift.grid import Integers
 from mooring.drift.profile import Profile, empty, profile
 from mooring.engine.local import of_inputs_alone
 from mooring.log import reader
-from mooring.log.schema import TIME
+from mooring.log.schema import ARROW, TIME
 from mooring.log.store import StoreError, is_local
 from mooring.monitor.windows import micros
 
@@ -72,12 +73,12 @@ def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Objec
         with telling(tell):
             found = reader.found_in(opened, uri, model, list(of_day))
         order = sorted(found.fragments, key=lambda path: (_first_time(found.fragments[path]), path))
-        columns = len(_columns(found.schema))
+        width = _width(found)
         paths: list[str] = []
         rows = 0
         for path in order:
             more = found.fragments[path].metadata.num_rows
-            if paths and (rows >= CHUNK_ROWS or (rows + more) * columns > CHUNK_VALUES):
+            if paths and (rows >= CHUNK_ROWS or (rows + more) * width > CHUNK_VALUES):
                 yield Chunk(found, paths, tell)
                 paths, rows = [], 0
             paths.append(path)
@@ -107,7 +108,7 @@ class Chunk:
         """Yield the rows of each stream; without `features` only the log's own columns are read."""
         columns = _columns(self._found.schema)
         rows = sum(fragment.metadata.num_rows for fragment in self._found.fragments.values())
-        whole = features and rows * len(columns) <= CHUNK_VALUES
+        whole = features and rows * _width(self._found) <= CHUNK_VALUES
         wanted = columns if whole else {name: path for name, path in columns.items() if name in OWN}
         parts = []
         with telling(self._tell):
@@ -146,7 +147,7 @@ class Rows:
     def _read(self, first: int, last: int) -> None:
         assert self._again is not None
         columns = _columns(self._again.schema)
-        enough = max(last, min(first + CHUNK_VALUES // len(columns), len(self.times))) - 1
+        enough = max(last, min(first + CHUNK_VALUES // _width(self._again), len(self.times))) - 1
         enough = int(self.times.searchsorted(self.times[enough], side="right"))
         time = pc.field("time")
         start, end = (pa.scalar(int(self.times[at]), pa.int64()).cast(TIME) for at in (first, enough - 1))
@@ -213,6 +214,19 @@ def _columns(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     """Return the features as a flat table has them, and the log's own columns by names that begin with NUL."""
     own = {name: (name[1:],) for name in OWN}
     return {**reader.choose(schema, None, flat=True), **own}
+
+
+def _width(found: reader.Found) -> int:
+    """Return how many values a row has in all: one in each column, but many in a tensor."""
+    columns = len(_columns(found.schema))
+    parts = [found.schema.field(part).type for part in ("input", "output") if part in found.schema.names]
+    if not any(field.type == ARROW["tensor"] for part in parts for field in part):
+        return columns
+    metadata = [fragment.metadata for fragment in found.fragments.values()]
+    groups = [one.row_group(number) for one in metadata for number in range(one.num_row_groups)]
+    values: int = sum(group.column(place).num_values for group in groups for place in range(group.num_columns))
+    rows: int = sum(one.num_rows for one in metadata)
+    return max(columns, math.ceil(values / max(1, rows)))
 
 
 def _usable(path: str, table: pa.Table, tell: Tell) -> pa.Table:
