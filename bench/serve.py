@@ -127,7 +127,7 @@ def all_running(
     found, logs = [], []
     with ExitStack() as stack:
         for (name, workers), port in zip(kinds, free_ports(len(kinds)), strict=True):
-            own = directory / f"{name.replace(', ', '-')}-{workers}"
+            own = directory / f"{name.replace(' ', '-')}-{workers}"
             own.mkdir()
             options = ["--port", str(port), "--workers", str(workers)]
             if name == MOORING:

@@ -21,6 +21,7 @@ from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.config import COMMANDS, CaptureSettings
 from mooring.exchange import Ledger
+from mooring.log.parquet import fit
 from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
 from mooring.monitor.schema import Finding, Verdict, Window
@@ -137,6 +138,15 @@ def test_every_command_of_the_documentation_has_the_flags_that_it_is_given():
             assert flags <= flags_of(command), (page.name, line)
             seen.add(command.name)
     assert len(seen) > 15
+
+
+def test_the_log_keeps_large_integers_as_it_is_documented():
+    told = (ROOT / "docs" / "log.md").read_text()
+    assert "such as 2^53 + 1, is rounded in\nthe struct, and stands with all its digits in `misfits`" in told
+    values = [2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, 2**60, 2**60 + 1, -(2**53) - 1]
+    array, misfits = fit(values, "double")
+    assert array.to_pylist() == [float(value) for value in values]
+    assert misfits == [2, 5, 6]
 
 
 def test_every_reason_for_a_drop_is_documented():

@@ -35,8 +35,8 @@ class _Wines(NamedTuple):
 class Traffic:
     """Clients that send random wines at a steady rate, each on a connection that it keeps, from start to end.
 
-    The labels of what was answered follow within seconds, on the admin port, or are kept in `labels`. A request that
-    fails is counted and not sent again.
+    The labels of what was answered follow within seconds, on the admin port, or are kept in `labels`. A request
+    that fails is counted and not sent again.
 
     Parameters
     ----------
