@@ -13,7 +13,7 @@ import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
@@ -39,6 +39,8 @@ STATE = "sqlite:///./.mooring/state.db"
 
 class LogPlace(msgspec.Struct, kw_only=True, frozen=True):
     """Where the log lies."""
+
+    group: ClassVar = "Log"
 
     log: Annotated[str, Meta(description="the log: a directory, or s3://, gs:// or az:// and a bucket")] = (
         "./mooring-log"
@@ -75,6 +77,8 @@ class LogSettings(SpoolPlace, kw_only=True, frozen=True):
 class CaptureSettings(LogSettings, kw_only=True, frozen=True):
     """What is captured, and how safely it is kept until it is in the log."""
 
+    group: ClassVar = "Capture"
+
     durability: Annotated[
         Literal["process", "power", "none"],
         Meta(description="an answered request survives kill -9; or loss of power; or is stored after the answer"),
@@ -97,51 +101,14 @@ class CaptureSettings(LogSettings, kw_only=True, frozen=True):
     max_payload: Annotated[
         int, Meta(ge=0, description="bytes of each body that are logged; longer ones are cut, in the log only")
     ] = 16 * 2**20
-
-
-class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
-    """How the proxy deals with clients and servers, in `mooring proxy` and in `mooring serve`."""
-
-    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
-    port: Annotated[Port, Meta(description="port to listen on; 0 takes a free one")] = 5001
-    model: ModelName = None
-    legacy_split: Annotated[
-        bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
-    ] = True
-    legacy_max_bytes: Annotated[
-        int,
-        Meta(ge=0, description="bytes of an MLflow 1 body that is rewrapped; a longer one passes as it is"),
-    ] = 8 * 2**20
-    admin_host: Annotated[str, Meta(description="address of the admin port")] = "127.0.0.1"
-    admin_port: Annotated[
-        int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
-    ] = 0
-    tls_cert: Annotated[
-        str | None, Meta(description="certificate, in PEM, with which this port and the admin port speak https")
-    ] = None
-    tls_key: Annotated[str | None, Meta(description="private key of that certificate [in the same file]")] = None
-    tls_client_ca: Annotated[
-        str | None,
-        Meta(description="certificates, in PEM, of the authorities one of which has signed every client's"),
-    ] = None
-    api_key_file: Annotated[
-        str | None, Meta(description="file of bearer keys, one a line; without one of them a request gets 401")
-    ] = None
-    admin_key_file: Annotated[
-        str | None,
-        Meta(description="file of bearer keys for the admin port, one a line [those of --api-key-file, if any]"),
-    ] = None
-    admin_allowed_host: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="name under which the admin port is reached, as by Prometheus or behind a reverse proxy; "
-            "repeat it for more"
-        ),
-    ] = ()
-    labels_token: Annotated[
-        str | None, Meta(description="bearer token of POST /labels on the admin port; without one it is closed")
-    ] = None
     header: Annotated[tuple[str, ...], Meta(description="request header to log; repeat it for more")] = ()
+
+
+class LimitSettings(CaptureSettings, kw_only=True, frozen=True):
+    """How much the proxy takes at a time."""
+
+    group: ClassVar = "Limits"
+
     max_body: Annotated[int, Meta(ge=0, description="bytes of a request's body; a longer one gets 413")] = 2**30
     max_held: Annotated[
         int,
@@ -167,9 +134,13 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
     max_target: Annotated[int, Meta(ge=1, description="bytes of a request's target; a longer one gets 414")] = (
         16384
     )
-    trust_forwarded: Annotated[
-        bool, Meta(description="believe the X-Forwarded fields of clients, and add to them")
-    ] = False
+
+
+class TimeoutSettings(LimitSettings, kw_only=True, frozen=True):
+    """How long the proxy waits."""
+
+    group: ClassVar = "Timeouts"
+
     connect_timeout: Annotated[float, Meta(gt=0, description="seconds to connect to the model server")] = 5.0
     receive_timeout: Annotated[
         float, Meta(gt=0, description="seconds for a request's head, and between pieces of its body")
@@ -186,6 +157,69 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
             gt=0, description="seconds that an idle connection to the server is kept; less than it keeps it itself"
         ),
     ] = 4.0
+
+
+class AccessSettings(TimeoutSettings, kw_only=True, frozen=True):
+    """Who may ask, and how that is encrypted."""
+
+    group: ClassVar = "TLS and keys"
+
+    tls_cert: Annotated[
+        str | None, Meta(description="certificate, in PEM, with which this port and the admin port speak https")
+    ] = None
+    tls_key: Annotated[str | None, Meta(description="private key of that certificate [in the same file]")] = None
+    tls_client_ca: Annotated[
+        str | None,
+        Meta(description="certificates, in PEM, of the authorities one of which has signed every client's"),
+    ] = None
+    api_key_file: Annotated[
+        str | None, Meta(description="file of bearer keys, one a line; without one of them a request gets 401")
+    ] = None
+    trust_forwarded: Annotated[
+        bool, Meta(description="believe the X-Forwarded fields of clients, and add to them")
+    ] = False
+
+
+class AdminSettings(AccessSettings, kw_only=True, frozen=True):
+    """The admin port."""
+
+    group: ClassVar = "Admin port"
+
+    admin_host: Annotated[str, Meta(description="address of the admin port")] = "127.0.0.1"
+    admin_port: Annotated[
+        int, Meta(ge=-1, le=65535, description="port of /metrics, /healthz, /readyz and /stats; -1 for none")
+    ] = 0
+    admin_key_file: Annotated[
+        str | None,
+        Meta(description="file of bearer keys for the admin port, one a line [those of --api-key-file, if any]"),
+    ] = None
+    admin_allowed_host: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="name under which the admin port is reached, as by Prometheus or behind a reverse proxy; "
+            "repeat it for more"
+        ),
+    ] = ()
+    labels_token: Annotated[
+        str | None, Meta(description="bearer token of POST /labels on the admin port; without one it is closed")
+    ] = None
+
+
+class FrontSettings(AdminSettings, kw_only=True, frozen=True):
+    """How the proxy deals with clients and servers, in `mooring proxy` and in `mooring serve`."""
+
+    group: ClassVar = "Requests"
+
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="port to listen on; 0 takes a free one")] = 5001
+    model: ModelName = None
+    legacy_split: Annotated[
+        bool, Meta(description="rewrap MLflow 1 bodies {columns, data} as dataframe_split")
+    ] = True
+    legacy_max_bytes: Annotated[
+        int,
+        Meta(ge=0, description="bytes of an MLflow 1 body that is rewrapped; a longer one passes as it is"),
+    ] = 8 * 2**20
     sticky: Annotated[
         str | None,
         Meta(description="request header whose value decides which version answers; else each request's own id"),
@@ -194,6 +228,8 @@ class FrontSettings(CaptureSettings, kw_only=True, frozen=True):
 
 class ProxySettings(FrontSettings, kw_only=True, frozen=True):
     """Settings of `mooring proxy`."""
+
+    group: ClassVar = "Model server"
 
     upstream: Annotated[
         tuple[str, ...],
@@ -207,34 +243,11 @@ class ProxySettings(FrontSettings, kw_only=True, frozen=True):
     workers: Annotated[int, Meta(ge=1, description="processes that share the port")] = 1
 
 
-class ServeSettings(FrontSettings, kw_only=True, frozen=True):
-    """Settings of `mooring serve`."""
+class RolloutSettings(FrontSettings, kw_only=True, frozen=True):
+    """How a new version is put into service, and what it must keep to."""
 
-    state: StateUrl = STATE
-    env_manager: Annotated[
-        Literal["local", "virtualenv", "uv", "conda"],
-        Meta(
-            description="environment of the model servers, as in MLflow: this one, or the one the model asks for"
-        ),
-    ] = "local"
-    workers: Annotated[int, Meta(ge=1, description="model server processes for each version")] = 1
-    timeout: Annotated[float, Meta(gt=0, description="seconds that a prediction may take before 504")] = 60.0
-    concurrency: Annotated[int, Meta(ge=1, description="requests that a model server process has at a time")] = 1
-    queue: Annotated[
-        int,
-        Meta(ge=0, description="requests that may wait for each process; those beyond get 503 and Retry-After"),
-    ] = 64
-    start_timeout: Annotated[
-        float, Meta(gt=0, extra=_DURATION, description="how long a model server may take to load its model")
-    ] = 600.0
-    worker_memory: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="bytes of memory at which a model server process is ended and replaced"),
-    ] = None
-    serve_directory: Annotated[
-        str, Meta(description="directory of the versions' files, so that a restart needs no registry")
-    ] = "./.mooring/serve"
-    poll: Annotated[float, Meta(gt=0, extra=_DURATION, description="how often to look into the registry")] = 5.0
+    group: ClassVar = "Rollout"
+
     rollout_step: Annotated[
         tuple[str, ...],
         Meta(
@@ -263,6 +276,38 @@ class ServeSettings(FrontSettings, kw_only=True, frozen=True):
     ] = 0.01
 
 
+class ServeSettings(RolloutSettings, kw_only=True, frozen=True):
+    """Settings of `mooring serve`."""
+
+    group: ClassVar = "Model servers"
+
+    state: StateUrl = STATE
+    env_manager: Annotated[
+        Literal["local", "virtualenv", "uv", "conda"],
+        Meta(
+            description="environment of the model servers, as in MLflow: this one, or the one the model asks for"
+        ),
+    ] = "local"
+    workers: Annotated[int, Meta(ge=1, description="model server processes for each version")] = 1
+    timeout: Annotated[float, Meta(gt=0, description="seconds that a prediction may take before 504")] = 60.0
+    concurrency: Annotated[int, Meta(ge=1, description="requests that a model server process has at a time")] = 1
+    queue: Annotated[
+        int,
+        Meta(ge=0, description="requests that may wait for each process; those beyond get 503 and Retry-After"),
+    ] = 64
+    start_timeout: Annotated[
+        float, Meta(gt=0, extra=_DURATION, description="how long a model server may take to load its model")
+    ] = 600.0
+    worker_memory: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="bytes of memory at which a model server process is ended and replaced"),
+    ] = None
+    serve_directory: Annotated[
+        str, Meta(description="directory of the versions' files, so that a restart needs no registry")
+    ] = "./.mooring/serve"
+    poll: Annotated[float, Meta(gt=0, extra=_DURATION, description="how often to look into the registry")] = 5.0
+
+
 class DrainSettings(LogSettings, kw_only=True, frozen=True):
     """Settings of `mooring drain`."""
 
@@ -281,12 +326,16 @@ class LabelSettings(LogPlace, kw_only=True, frozen=True):
 class StatePlace(LogPlace, kw_only=True, frozen=True):
     """Where the log and the monitor's state lie, and of which model."""
 
+    group: ClassVar = "Model and state"
+
     model: ModelName = None
     state: StateUrl = STATE
 
 
 class JudgeSettings(StatePlace, kw_only=True, frozen=True):
     """What windows are, and what alarms."""
+
+    group: ClassVar = "Windows and alarms"
 
     window: Annotated[float, Meta(gt=0, extra=_DURATION, description="a window ends after this time")] = 3600.0
     window_rows: Annotated[int, Meta(ge=1, description="or after so many rows, whichever comes first")] = 1000
@@ -305,8 +354,28 @@ class JudgeSettings(StatePlace, kw_only=True, frozen=True):
     ] = ()
 
 
-class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
+class AlertSettings(JudgeSettings, kw_only=True, frozen=True):
+    """Who is told of drift."""
+
+    group: ClassVar = "Alerts"
+
+    alert_webhook: Annotated[
+        tuple[str, ...], Meta(description="URL that alerts are POSTed to; repeat it for more")
+    ] = ()
+    alert_secret: Annotated[str | None, Meta(description="key that signs what is sent to webhooks")] = None
+    alert_command: Annotated[
+        tuple[str, ...], Meta(description="program, with its arguments, that gets alerts on stdin")
+    ] = ()
+    alert_windows: Annotated[
+        str,
+        Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="alert when N of the last M windows drift: N/M"),
+    ] = "1/1"
+
+
+class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
     """Settings of `mooring monitor`."""
+
+    group: ClassVar = "Monitor"
 
     engine: Annotated[
         Literal["local", "spark"],
@@ -326,17 +395,6 @@ class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
     keep: Annotated[
         float, Meta(ge=0, extra=_DURATION, description="how long profiles of windows are kept; verdicts stay")
     ] = 90 * 86_400.0
-    alert_webhook: Annotated[
-        tuple[str, ...], Meta(description="URL that alerts are POSTed to; repeat it for more")
-    ] = ()
-    alert_secret: Annotated[str | None, Meta(description="key that signs what is sent to webhooks")] = None
-    alert_command: Annotated[
-        tuple[str, ...], Meta(description="program, with its arguments, that gets alerts on stdin")
-    ] = ()
-    alert_windows: Annotated[
-        str,
-        Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="alert when N of the last M windows drift: N/M"),
-    ] = "1/1"
     report: Annotated[
         str | None, Meta(description="HTML file that is written anew after each verdict; alerts name it")
     ] = None
@@ -348,6 +406,8 @@ class MonitorSettings(JudgeSettings, kw_only=True, frozen=True):
 
 class GateSettings(StatePlace, kw_only=True, frozen=True):
     """What a new version must show before it is promoted."""
+
+    group: ClassVar = "Gate"
 
     gate_metric: Annotated[
         str | None,
@@ -379,8 +439,37 @@ class GateSettings(StatePlace, kw_only=True, frozen=True):
     ] = 0.5
 
 
-class RetrainSettings(GateSettings, kw_only=True, frozen=True):
-    """When a model is trained anew, how, and on what."""
+class TrainingDataSettings(GateSettings, kw_only=True, frozen=True):
+    """Which rows a model is trained on, and which are held out."""
+
+    group: ClassVar = "Training data"
+
+    retrain_range: Annotated[
+        str,
+        Meta(
+            pattern=r"^(drifted|all|[0-9.]+ *[smhd]?)$",
+            description="which rows to train on: drifted (those windows, and since), all, or of the last 30d, say",
+        ),
+    ] = "90d"
+    retrain_original: Annotated[
+        str | None, Meta(description="CSV or Parquet file of the original training data, to be mixed in")
+    ] = None
+    retrain_original_share: Annotated[
+        float, Meta(ge=0, lt=1, description="share of the training data that is to come from that file")
+    ] = 0.5
+    retrain_holdout: Annotated[
+        float, Meta(gt=0, lt=1, description="share of the labelled rows, the newest, that training never sees")
+    ] = 0.2
+    retrain_min_labels: Annotated[int, Meta(ge=1, description="labelled rows that training needs at least")] = 200
+    retrain_label: Annotated[
+        str | None, Meta(description="name of the label's column in the training data [the baseline's, or label]")
+    ] = None
+
+
+class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
+    """When a model is trained anew, and how."""
+
+    group: ClassVar = "Retraining"
 
     retrain_command: Annotated[
         str | None,
@@ -405,26 +494,6 @@ class RetrainSettings(GateSettings, kw_only=True, frozen=True):
     retrain_approval: Annotated[
         Literal["automatic", "manual"], Meta(description="whether somebody has to approve it first")
     ] = "automatic"
-    retrain_range: Annotated[
-        str,
-        Meta(
-            pattern=r"^(drifted|all|[0-9.]+ *[smhd]?)$",
-            description="which rows to train on: drifted (those windows, and since), all, or of the last 30d, say",
-        ),
-    ] = "90d"
-    retrain_original: Annotated[
-        str | None, Meta(description="CSV or Parquet file of the original training data, to be mixed in")
-    ] = None
-    retrain_original_share: Annotated[
-        float, Meta(ge=0, lt=1, description="share of the training data that is to come from that file")
-    ] = 0.5
-    retrain_holdout: Annotated[
-        float, Meta(gt=0, lt=1, description="share of the labelled rows, the newest, that training never sees")
-    ] = 0.2
-    retrain_min_labels: Annotated[int, Meta(ge=1, description="labelled rows that training needs at least")] = 200
-    retrain_label: Annotated[
-        str | None, Meta(description="name of the label's column in the training data [the baseline's, or label]")
-    ] = None
     retrain_timeout: Annotated[float, Meta(gt=0, extra=_DURATION, description="how long training may take")] = (
         7200.0
     )
@@ -481,6 +550,14 @@ _GROUPS = ("retrain", "gate", "rollout", "ui")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 Command = Callable[..., Any]
+
+
+class Flag(click.Option):
+    """The flag of a setting, which is shown in the group of the class that defines the setting."""
+
+    def __init__(self, *args: Any, group: str | None, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.group = group
 
 
 class SettingError(click.ClickException):
@@ -645,7 +722,11 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]:
     hints = get_type_hints(settings, include_extras=True)
     flags: list[Callable[[Command], Command]] = []
-    for field in sorted(msgspec.structs.fields(settings), key=lambda field: not field.required):
+    # Those of a command itself come first, then those of each class that it extends.
+    classes = [one for one in settings.__mro__ if issubclass(one, msgspec.Struct) and one is not msgspec.Struct]
+    owners = {name: one for one in classes for name in one.__struct_fields__}
+    fields = msgspec.structs.fields(settings)
+    for field in sorted(fields, key=lambda one: (not one.required, classes.index(owners[one.name]))):
         plain, help_text = _plain(hints[field.name])
         flag = _flag(field.name)
         extra: dict[str, Any] = {"default": None}
@@ -665,7 +746,9 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
             shown = duration_text(float(shown)) if _is_duration(hints[field.name]) else shown
             shown = ", ".join(shown) if isinstance(shown, tuple) else shown
             help_text = f"{help_text}  [default: {shown}]"
-        flags.append(click.option(flag, *_aliases(hints[field.name]), field.name, help=help_text, **extra))
+        extra["group"] = getattr(owners[field.name], "group", None)
+        names = [flag, *_aliases(hints[field.name]), field.name]
+        flags.append(click.option(*names, cls=Flag, help=help_text, **extra))
     return flags
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,11 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import pytest
 
 from mooring.demo.processes import pings, running
-from mooring.demo.train import SAMPLE
 from ports import reserved_port
 from waiting import wait_for
 
@@ -40,10 +39,19 @@ def blocks(text: str) -> list[Block]:
     return result
 
 
+def verdicts(directory: Path) -> list[str]:
+    """Return what the monitor says of the windows that have ended."""
+    found = subprocess.run(
+        ["mooring", "drift", "--json"], cwd=directory, capture_output=True, text=True, check=False
+    ).stdout
+    return [one["status"] for one in json.loads(found or "[]") if not one.get("provisional")]
+
+
 @pytest.fixture
 def directory(tmp_path) -> Path:
     for name in ("custom_model_train.py", "proxy_server.py"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     return tmp_path
 
 
@@ -62,9 +70,14 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
                 if not commands:
                     continue
             ran.append(commands)
-            if "train.parquet" in commands:
-                for name in ("train", "today"):
-                    pd.read_csv(SAMPLE).to_parquet(directory / f"{name}.parquet")
+            if commands.startswith("mooring init"):
+                monkeypatch.delenv("MLFLOW_MONITORING_DIR")  # "in a terminal of its own"
+            if "--low --write" in commands:
+                servers.close()  # "Stop that server too"
+            if "--requests" in commands:
+                commands = commands.replace("--labels", f"--port {ports['5001']} --labels")
+            if "mooring drift" in commands:
+                wait_for(lambda: verdicts(directory)[-1:] == ["critical"], "no drift")
             if "models serve" in commands or commands.startswith("python proxy_server.py"):
                 if commands.startswith("export"):
                     servers.close()  # "Stop both"
@@ -80,8 +93,23 @@ def test_the_commands_print_what_the_readme_says(directory, monkeypatch):
                 folder = directory / re.search(r"(\w+)/\*\.csv", commands)[1]
                 wait_for(lambda folder=folder: list(folder.glob("*.csv")), f"no file in {folder}")
             done = subprocess.run(
-                ["bash", "-ec", commands], cwd=directory, capture_output=True, text=True, check=True
+                ["bash", "-ec", commands], cwd=directory, capture_output=True, text=True, check=False
             )
+            drifted = {2} if re.search("mooring (drift|compare)", commands) else {0}
+            assert done.returncode in drifted, (commands, done.stdout, done.stderr)
+            if commands.startswith("mooring init"):
+                monkeypatch.setenv("MOORING_SEGMENT_SECONDS", "1")  # "within a minute"
+                monkeypatch.setenv("MOORING_EVERY", "1s")
+                for command in re.findall("^    (m.*)$", done.stdout, re.MULTILINE)[:3]:
+                    command = re.sub("|".join(ports), lambda port: ports[port[0]], command)
+                    log = directory / f"{command.split()[1]}.log"
+                    servers.enter_context(running(["bash", "-c", f"exec {command}"], directory, log))
+                    if found := re.search(r"--port (\d+)", command):
+                        wait_for(lambda port=int(found[1]): pings(port), f"no answer: see {log}")
+            if "mooring drift" in commands:
+                assert verdicts(directory)[:2] == ["ok", "ok"]
+            if "mooring history" in commands:
+                assert "promoted: " in done.stdout
             if block.prints is not None:
                 assert UUID.sub("ID", done.stdout).strip() == UUID.sub("ID", block.prints).strip()
-    assert len(ran) == 10, "the README has other blocks than this test knows"
+    assert len(ran) == 14, "the README has other blocks than this test knows"

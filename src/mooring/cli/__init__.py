@@ -10,6 +10,7 @@ from mooring.cli.baseline import baseline, calibrate
 from mooring.cli.capture import drain, proxy
 from mooring.cli.compare import compare
 from mooring.cli.gate import gate
+from mooring.cli.help import Group
 from mooring.cli.labels import labels_group
 from mooring.cli.log import log_group
 from mooring.cli.monitor import drift, monitor, report
@@ -22,33 +23,13 @@ from mooring.cli.start import demo, init
 from mooring.cli.ui import ui
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 @click.version_option(__version__, message=f"%(prog)s %(version)s ({form()})")
 def main() -> None:
     """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
 
 
-for _command in (
-    init,
-    demo,
-    proxy,
-    serve,
-    drain,
-    log_group,
-    labels_group,
-    monitor,
-    drift,
-    performance,
-    report,
-    baseline,
-    calibrate,
-    compare,
-    retrain,
-    gate,
-    promote,
-    rollback,
-    rollout,
-    history,
-    ui,
-):
-    main.add_command(_command)
+main.add_section("Getting started", init, demo)
+main.add_section("Serving and logging", proxy, serve, drain, log_group, labels_group)
+main.add_section("Watching", monitor, drift, performance, report, baseline, calibrate, compare, ui)
+main.add_section("Retraining and rolling out", retrain, gate, promote, rollback, rollout, history)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show, warned
 from mooring.config import SettingError, StatePlace
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def baseline() -> None:
     """What a model was trained on, which windows are compared with: build it, show it."""
 

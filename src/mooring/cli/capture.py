@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT
 from mooring.config import DrainSettings, ProxySettings, options
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mooring.capture.proxy.version_finder import Question
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @options(ProxySettings)
 def proxy(settings: ProxySettings) -> None:
     """Pass requests on to a model server, and log what it is asked and answers.

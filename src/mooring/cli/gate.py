@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mooring.cli.help import Command
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, show, with_name
 from mooring.config import GateSettings, RetrainSettings, SettingError, load, options
@@ -20,7 +21,7 @@ REFUSED = 3
 """The exit code for a candidate that broke a rule."""
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @options(GateSettings)
 @click.option(
     "--candidate", metavar="VERSION", required=True, help="the version that is to prove itself  [required]"

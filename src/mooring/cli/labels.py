@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli.help import Group
 from mooring.cli.output import CONTEXT, show
 from mooring.config import LabelSettings, options
 
@@ -23,7 +24,7 @@ _SHOWN = 20
 _KEPT = 1000
 
 
-@click.group("labels", context_settings=CONTEXT)
+@click.group("labels", cls=Group, context_settings=CONTEXT)
 def labels_group() -> None:
     """Add ground truth to the log, and see how much of it there is."""
 

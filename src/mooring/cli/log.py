@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli.help import Group
 from mooring.cli.output import CONTEXT, show
 from mooring.config import LogSettings, SettingError, load
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mooring.log.queries import Range
 
 
-@click.group("log", context_settings=CONTEXT)
+@click.group("log", cls=Group, context_settings=CONTEXT)
 def log_group() -> None:
     """Read the log of Parquet files: what it holds, its rows, an extract, answers to SQL."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT, placed, show, with_name
 from mooring.config import MonitorSettings, RetrainSettings, SettingError, StatePlace, load, options
 
@@ -40,7 +41,7 @@ def explained() -> Iterator[None]:
         raise click.ClickException(f"a time is out of range: {error}") from None
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @options(MonitorSettings)
 @click.option("--once", is_flag=True, help="judge what is new, and open windows as they are now; then end")
 def monitor(settings: MonitorSettings, *, once: bool) -> None:

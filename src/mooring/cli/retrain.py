@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show, with_name
 from mooring.config import RetrainSettings, SettingError, StatePlace, options
@@ -52,7 +53,7 @@ def _of_state(command: Any) -> Any:
     return command
 
 
-@click.group(context_settings=CONTEXT, invoke_without_command=True)
+@click.group(cls=Group, context_settings=CONTEXT, invoke_without_command=True)
 @options(RetrainSettings)
 @click.option("--now", is_flag=True, help="retrain whatever the verdicts say, and wait for what comes of it")
 @click.option("--dry-run", is_flag=True, help="gather the training data, say what would be run, and end")

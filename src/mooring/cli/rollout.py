@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show
 from mooring.config import StatePlace
@@ -46,7 +47,7 @@ def _of_state(command: Any) -> Any:
     return command
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def rollout() -> None:
     """Show how mooring serve puts a new version into service, and step in.
 

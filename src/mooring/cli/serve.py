@@ -7,11 +7,12 @@ import sys
 import click
 import msgspec
 
+from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT
 from mooring.config import ServeSettings, options
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @options(ServeSettings, argument="model")
 def serve(settings: ServeSettings) -> None:
     """Serve a registered model, log what it is asked and answers, and put its new versions into service.

@@ -35,20 +35,20 @@ class _Wines(NamedTuple):
 class Traffic:
     """Clients that send random wines at a steady rate, each on a connection that it keeps, from start to end.
 
-    The labels of what was answered follow within seconds, on the admin port. A request that fails is counted and
-    not sent again.
+    The labels of what was answered follow within seconds, on the admin port, or are kept in `labels`. A request
+    that fails is counted and not sent again.
 
     Parameters
     ----------
     port, admin_port
         Of `mooring serve` or `mooring proxy`, on this machine.
     token
-        That its admin port wants for labels.
+        That its admin port wants for labels; with None they are not sent.
     wines
         What is sent first; see `send`.
     """
 
-    def __init__(self, port: int, admin_port: int, token: str, wines: pd.DataFrame) -> None:
+    def __init__(self, port: int, admin_port: int, token: str | None, wines: pd.DataFrame) -> None:
         self._port = port
         self._admin_port = admin_port
         self._token = token
@@ -64,7 +64,8 @@ class Traffic:
         self.send(wines)
         targets = [(self._client, (number,)) for number in range(CLIENTS)]
         self._threads = [threading.Thread(target=run, args=given, daemon=True) for run, given in targets]
-        self._threads.append(threading.Thread(target=self._tell_labels, daemon=True))
+        if token is not None:
+            self._threads.append(threading.Thread(target=self._tell_labels, daemon=True))
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -81,6 +82,12 @@ class Traffic:
         """How many requests have come to their end."""
         with self._lock:
             return self.answered.total() + self.failed.total()
+
+    @property
+    def labels(self) -> list[dict[str, object]]:
+        """The labels of what was answered that were not sent."""
+        with self._lock:
+            return list(self._labels)
 
     def send(self, wines: pd.DataFrame) -> datetime:
         """Send these wines from now on; return when that is."""
