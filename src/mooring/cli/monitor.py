@@ -13,10 +13,11 @@ import click
 
 from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT, placed, show, with_name
-from mooring.config import MonitorSettings, RetrainSettings, SettingError, StatePlace, load, options
+from mooring.config import MonitorSettings, RetrainSettings, SettingError, load, options
 
 if TYPE_CHECKING:
     from mooring.monitor.run import Retrain
+    from mooring.monitor.state import State
 
 _STYLES = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 _UNITS = "smhd"
@@ -93,6 +94,15 @@ def _note_short_times(settings: MonitorSettings) -> None:
         click.echo(f"Note: --window is {settings.window:g} seconds; write {minutes} for minutes", err=True)
 
 
+def tell_unread(state: State, settings: MonitorSettings) -> None:
+    """Say on stderr how much of the log the monitor has not read yet."""
+    from mooring.monitor.results import model_in
+    from mooring.monitor.unread import told
+
+    if text := told(state, settings, model_in(state, settings.model)):
+        click.echo(text, err=True)
+
+
 def of_model(command: Any) -> Any:
     """Give a command the flags that say which windows of which model are meant."""
     for flag in reversed(
@@ -135,8 +145,9 @@ def drift(
     from mooring.monitor.results import STATUSES, as_dicts, drifted, history
     from mooring.monitor.state import State
 
-    settings = placed(StatePlace, {"model": model, "state": state})
+    settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
+        tell_unread(opened, settings)
         found = history(
             opened,
             settings.model,
@@ -195,8 +206,9 @@ def report(
     from mooring.report.from_state import of_state
     from mooring.report.page import html
 
-    settings = placed(StatePlace, {"model": model, "state": state})
+    settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
+        tell_unread(opened, settings)
         text = html(
             of_state(
                 opened,

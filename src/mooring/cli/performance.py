@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from mooring.cli.monitor import explained, of_model
+from mooring.cli.monitor import explained, of_model, tell_unread
 from mooring.cli.output import CONTEXT, placed, show
-from mooring.config import StatePlace
+from mooring.config import MonitorSettings
 
 _MARKS = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 _SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
@@ -39,8 +39,9 @@ def performance(
     from mooring.monitor.performance_results import as_dicts, assessments, worse
     from mooring.monitor.state import State
 
-    settings = placed(StatePlace, {"model": model, "state": state})
+    settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
+        tell_unread(opened, settings)
         found = assessments(
             opened,
             settings.model,

@@ -28,7 +28,7 @@ class LeaseHeld(StateError):
 
 
 class Holder(NamedTuple):
-    """Who has a lease, as `HOST:PROCESS:…:STARTED`, and until when, unless it is renewed."""
+    """Who has a lease, as `HOST:PROCESS:…:STARTED:EVERY`, and until when, unless it is renewed."""
 
     holder: str
     expires: datetime
@@ -36,12 +36,21 @@ class Holder(NamedTuple):
     @property
     def in_words(self) -> str:
         """Where that process runs, and since when."""
-        host, process, *_, last = f"{self.holder}:".split(":")[:4]
+        host, process, _, started, _ = self._parts
         try:
-            since = f" since {datetime.strptime(last, _FORM).replace(tzinfo=UTC):%Y-%m-%d %H:%M:%S} UTC"
+            since = f" since {datetime.strptime(started, _FORM).replace(tzinfo=UTC):%Y-%m-%d %H:%M:%S} UTC"
         except ValueError:
             since = ""  # an older version's
         return f"process {process} on {host}{since}"
+
+    @property
+    def every(self) -> str:
+        """How often it does its job, such as `1m`; '' where it does it once, or never said."""
+        return self._parts[4]
+
+    @property
+    def _parts(self) -> list[str]:
+        return [*self.holder.split(":"), "", "", "", "", ""][:5]
 
 
 class Lease:
@@ -62,11 +71,11 @@ class Lease:
     >>> database.close(); directory.cleanup()
     """
 
-    def __init__(self, database: Database, name: str, seconds: float = 60.0) -> None:
+    def __init__(self, database: Database, name: str, seconds: float = 60.0, every: str = "") -> None:
         self.name = name
         self.seconds = seconds
         own = f"{random.getrandbits(48):012x}"
-        self.me = f"{socket.gethostname()}:{os.getpid()}:{own}:{_STARTED.strftime(_FORM)}"
+        self.me = f"{socket.gethostname()}:{os.getpid()}:{own}:{_STARTED.strftime(_FORM)}:{every}"
         self._database = database
         self._ended = threading.Event()
         self._keeper: threading.Thread | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mooring.config import MonitorSettings
+from mooring.config import MonitorSettings, duration_text
 from mooring.log import reader
 from mooring.log.store import StoreError, is_local
 from mooring.monitor import alerts
@@ -143,7 +143,8 @@ class _Watching:
                     continue
                 waits = False
                 model = self._model()
-                with self._state.lease(f"monitor/{model}") as lease:
+                every = duration_text(self._settings.every)
+                with self._state.lease(f"monitor/{model}", every=every) as lease:
                     watch = self._watching(model)  # anew: another may have worked on the state meanwhile
                     while not stop.is_set():
                         self._write_report(model, watch.look(lease, stopping=stop.is_set))

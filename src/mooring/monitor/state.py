@@ -166,9 +166,9 @@ class State:
                 lease.check(connection)
             yield Transaction(connection)
 
-    def lease(self, name: str, seconds: float = 60.0) -> Lease:
-        """Return the lease of a job, such as `monitor/NAME`; it is not acquired yet."""
-        return Lease(self.database, name, seconds)
+    def lease(self, name: str, seconds: float = 60.0, every: str = "") -> Lease:
+        """Return the lease of a job, such as `monitor/NAME`, done `every` so often; it is not acquired yet."""
+        return Lease(self.database, name, seconds, every)
 
     def holder(self, name: str) -> Holder | None:
         """Return who has a lease, or None where nobody has."""

@@ -1,0 +1,59 @@
+"""How much of a log the monitor has not read yet, for whoever looks at its verdicts meanwhile."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from mooring.config import MonitorSettings, duration_text
+from mooring.log import reader
+from mooring.log.parquet import folder_name
+from mooring.monitor.incoming import log_key, since
+from mooring.monitor.state import State
+
+_COUNTED = 500
+"""Objects whose rows are counted; of more, it is said that they are only some."""
+
+
+class Unread(NamedTuple):
+    """Objects that the monitor has not read: how many, how many rows the first ones have, the oldest's time."""
+
+    objects: int
+    rows: int
+    oldest: datetime | None
+
+
+def unread(state: State, log: str, model: str, grace: float) -> Unread:
+    """Return what of a model's log no look of the monitor has read. Raises LogError and StoreError."""
+    opened = reader.open_log(log)
+    start = since(state.newest_day(model, log_key(log)), timedelta(seconds=grace))
+    listed = reader.list_objects(opened, log, f"inferences/model={folder_name(model)}", start)
+    done = state.seen(model, log_key(log), [one.path for one in listed])
+    new = sorted((one for one in listed if one.path not in done), key=lambda one: one.written)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", reader.LogWarning)  # the monitor tells of what can't be read
+        found = reader.found_in(opened, log, model, new[:_COUNTED])
+    rows = sum(fragment.metadata.num_rows for fragment in found.fragments.values())
+    return Unread(len(new), rows, new[0].written if new else None)
+
+
+def told(state: State, settings: MonitorSettings, model: str) -> str:
+    """Say how much of the log is not read yet, and when it will be; '' where the log can't be asked."""
+    try:
+        waiting = unread(state, settings.log, model, settings.grace)
+    except (OSError, reader.LogError):
+        return ""
+    holder = state.holder(f"monitor/{model}")
+    if waiting.oldest is None:
+        what = f"all rows of {model} in the log are read"
+    else:
+        rows = f"{'over ' * (waiting.objects > _COUNTED)}{waiting.rows:,}"
+        age = max(0, round((datetime.now(UTC) - waiting.oldest).total_seconds()))
+        what = f"{rows} rows of {model} in the log are not read yet, the first written {duration_text(age)} ago"
+    if holder is not None:
+        again = f", and looks every {holder.every}" if holder.every else ""
+        return f"{what}; a monitor runs ({holder.in_words}){again}"
+    if waiting.oldest is None:
+        return what
+    return f"{what}, and no monitor runs: start `mooring monitor`, or judge them now with `mooring monitor --once`"
