@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mooring import read_log
+from mooring.casts import Casts
 from mooring.config import LogSettings
 from mooring.exchange import Exchange, Ledger, encode
 from mooring.ids import new_request_id
@@ -180,10 +181,10 @@ def test_a_segment_that_fails_twice_is_set_aside_and_the_next_goes_on(tmp_path, 
     decode = parquet.decode
     fails: list[Exception] = []
 
-    def odd(exchange: Exchange):
+    def odd(exchange: Exchange, casts: Casts | None):
         if exchange.request == b"odd":
             raise fails[-1]
-        return decode(exchange)
+        return decode(exchange, casts)
 
     monkeypatch.setattr(parquet, "decode", odd)
     for number, error in enumerate((RuntimeError("odd"), MemoryError(), AssertionError("no"), KeyError("a"))):
@@ -218,10 +219,10 @@ import os, signal, sys
 from mooring.log import parquet
 decode = parquet.decode
 
-def odd(exchange):
+def odd(exchange, casts):
     if exchange.request == b"odd":
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode(exchange)
+    return decode(exchange, casts)
 
 parquet.decode = odd
 import runpy

@@ -48,7 +48,7 @@ def test_each_version_has_its_own(registry):
     assert first.fields.input == {"zip": "double", "x": "double"}
     assert first.fields.output == {"prediction": "double"}
     assert second is not None
-    assert second.fields.input == {"zip": "string", "x": "json"}
+    assert second.fields.input == {"zip": "string", "x": "tensor"}
     assert second.casts is not None
 
 

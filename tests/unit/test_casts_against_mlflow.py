@@ -102,8 +102,11 @@ def written(exchange: Exchange, signature: Signature) -> pa.Table:
 
 
 def is_list_without_place(value: Any, cell: Any, table: pa.Table) -> bool:
-    """Whether MLflow made lists of a column of single values, as of `{"inputs": [[true]]}`: those are misfits."""
-    return isinstance(value, list) and cell is None and table["misfits"].null_count == 0
+    """Whether lists have no place in their column, and so are misfits.
+
+    MLflow made them of single values, as of `{"inputs": [[true]]}`, or those within them are of several lengths.
+    """
+    return isinstance(value, list) and cell is None and table["misfits"].null_count < table.num_rows
 
 
 def missing(value: Any) -> bool:
@@ -120,6 +123,8 @@ def same(cell: Any, value: Any) -> bool:
         return bool(cell == pd.Timestamp(value).floor("us").tz_localize("UTC"))
     if isinstance(value, bytes):
         return base64.b64decode(cell) == value
+    if isinstance(cell, dict):  # a tensor
+        return nested_same(np.reshape(cell["values"], cell["shape"]).tolist(), value)
     if isinstance(value, list | dict) or (isinstance(cell, str) and not isinstance(value, str)):
         return cell is not None and nested_same(json.loads(cell), value)
     if isinstance(value, bool) or isinstance(cell, bool):

@@ -132,7 +132,7 @@ def test_timestamps_of_pandas_keep_their_zone():
         (5, "int is no table"),
         ("nowhere.parquet", "there is no file nowhere.parquet"),
         ({"a": [1], "b": [1, 2]}, "not of one length: a: 1, b: 2"),
-        (np.zeros((2, 2, 2)), "an array of 3 dimensions"),
+        (np.array(5), "a single value is no table"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "the same name: a"),
     ],
 )

@@ -183,7 +183,7 @@ COLUMNS = {
     "interval": pa.array([(1, 2, 3)] * ROWS, pa.month_day_nano_interval()),
     "texts": pa.array([f"a text {one}" for one in range(ROWS)]),
 }
-KINDS = {"texts": "text"}
+KINDS = {"texts": "text", "list": "other"}
 
 
 @pytest.mark.parametrize("trained", COLUMNS)

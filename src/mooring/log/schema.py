@@ -129,13 +129,15 @@ def infer(values: Iterable[Any]) -> str | None:
         return "string"
     if all(issubclass(one, datetime) for one in types):
         return "timestamp"
-    if types == {list} and all(value is None or as_tensor(value) is not None for value in values):
-        return "tensor"
+    if types == {list}:
+        tensors = [as_tensor(value) for value in values if value is not None]
+        if all(one is not None for one in tensors) and any(one is not None and one.size for one in tensors):
+            return "tensor"
     return "json"
 
 
 def as_tensor(value: Any) -> npt.NDArray[np.float64] | None:
-    """Return nested lists of numbers as an array; None for what is none, or has no number.
+    """Return nested lists of numbers as an array; None for what is none.
 
     >>> as_tensor([[1, 2.5], [3, float("nan")]]).shape, as_tensor([[1], [2, 3]]), as_tensor(["1"])
     ((2, 2), None, None)
@@ -146,7 +148,7 @@ def as_tensor(value: Any) -> npt.NDArray[np.float64] | None:
         array = np.asarray(value)
     except (ValueError, OverflowError):  # lists of several lengths
         return None
-    return array.astype(np.float64) if array.size and array.dtype.kind in "iuf" else None
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else None
 
 
 class Named:
