@@ -127,8 +127,9 @@ def test_20_bodies_of_mlflow_1_of_62_mb(server, tmp_path, shape, flags):
     with attacked(tmp_path, server.url, allowed, *flags) as front, crowd(front.port, 20) as clients:
         push(clients, once(post(shapes(62 * MB)[shape])))
         found = statuses(clients)
-        # By default each passes once it is known to be too long. What there is no room for until then is refused.
-        assert set(found) <= {"200", "503", ""}
+        # By default each passes once it is known to be too long. What there is no room for until then is refused,
+        # and so, on a slow machine, is what does not come within --receive-timeout.
+        assert set(found) <= {"200", "503", "408", ""}
         assert found["200"] >= 1
         reset(clients)
 

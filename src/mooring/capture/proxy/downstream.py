@@ -281,9 +281,10 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             if self._fields.count > MOST_FIELDS:
                 raise Refused(431, "head_too_large", f"The request has over {MOST_FIELDS} fields.")
             return
-        if self._context.request_table.kind(name).passed:
+        kind = self._context.request_table.kind(name)
+        if kind.in_trailers:
             self._trailers.append((name, value))
-        else:
+        elif not kind.passed:
             self._parser_spent = True  # it heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
         if self._trailer_bytes > self._context.max_head or len(self._trailers) > MOST_FIELDS:

@@ -39,6 +39,24 @@ REQUEST_REWRITTEN: Final = (
 )
 READ: Final = (b"content-type", b"content-encoding")
 ANSWER_READ: Final = (*READ, b"content-length", b"date")
+NOT_IN_TRAILERS: Final = (
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"max-forwards",
+    b"set-cookie",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"www-authenticate",
+)
+"""Fields that say how a message is read, routed or allowed: behind the body it is too late (RFC 9110, 6.5.1)."""
 _OF_STATUS: Final = {
     401: b"WWW-Authenticate: Bearer\r\n",
     405: b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n",
@@ -51,22 +69,24 @@ MOST_FIELDS: Final = 1000
 
 
 class FieldKind:
-    """The name under which a field is read, empty where it is not, and whether it is passed on."""
+    """The name under which a field is read, empty where it is not, and whether it goes on, and in trailers."""
 
-    def __init__(self, name: bytes, passed: bool) -> None:
+    def __init__(self, name: bytes, passed: bool, in_trailers: bool) -> None:
         self.name = name
         self.passed = passed
+        self.in_trailers = in_trailers
 
 
-_UNKNOWN: Final = FieldKind(b"", True)
+_UNKNOWN: Final = FieldKind(b"", True, True)
 
 
 class FieldTable:
     """Which fields of a message are kept back, which are read, by name in whatever case."""
 
     def __init__(self, kept_back: Iterable[bytes], read: Iterable[bytes]) -> None:
-        kinds = {name: FieldKind(name, True) for name in read}
-        kinds |= {name: FieldKind(name, False) for name in kept_back}
+        kinds = {name: FieldKind(b"", True, False) for name in NOT_IN_TRAILERS}
+        kinds |= {name: FieldKind(name, True, name not in NOT_IN_TRAILERS) for name in read}
+        kinds |= {name: FieldKind(name, False, False) for name in kept_back}
         # As most clients spell them, so that these need not be made lower case. Other spellings are not
         # remembered: clients choose them.
         self._kinds = {name.title(): kind for name, kind in kinds.items()} | kinds

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ")
+_MOST_DIGITS: Final = 18
+"""Of a length: with one more it may be too large for what reads it."""
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9, \t]*[0-9])[ \t]*(?=\r\n)", re.IGNORECASE)
 _REASON: Final = re.compile(rb"[\t -~\x80-\xff]*")
 _TAB_AFTER_CODING: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\t\r\n", re.IGNORECASE)
@@ -227,9 +229,10 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
             if self._fields.count > MOST_FIELDS:
                 self._too_long()
             return
-        if self._context.answer_table.kind(name).passed:
+        kind = self._context.answer_table.kind(name)
+        if kind.in_trailers:
             self._trailers.append((name, value))
-        else:
+        elif not kind.passed:
             self._spent = True  # the parser heeds a Connection field even here
         self._trailer_bytes += len(name) + len(value)
         if self._trailer_bytes > self._context.max_head or len(self._trailers) > MOST_FIELDS:
@@ -260,8 +263,13 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
             self._parser_spent = not parser.should_keep_alive()
             return
         length = read.get(b"content-length", b"")
-        if length.startswith(b"0") and length != b"0":
-            self._fields.replace(b"content-length", length.lstrip(b"0") or b"0")
+        if length:
+            plain = length.lstrip(b"0") or b"0"
+            if len(plain) > _MOST_DIGITS:
+                self._fail("The model server's answer claims a length that no body has.")
+                return
+            if plain != length:
+                self._fields.replace(b"content-length", plain)
         self._head_done = True
         bodiless = status in (204, 304) or carried.method == b"HEAD"
         self._until_close = not bodiless and b"content-length" not in read and b"transfer-encoding" not in read
