@@ -35,7 +35,7 @@ MAX_CELLS = 4 * 2**20
 MAX_COLUMNS = 2**16
 _LEAST_WIDTH = 4
 _NEVER_LARGE = 2**17
-"""Bytes of a body up to which a table of lists is neither too wide nor too large: a cell takes two, a row three."""
+"""Bytes of a body up to which a table of lists is neither too wide nor too large: a cell takes two, a row three"""
 _SMALL = 2**20
 """Bytes of bodies up to which nothing is estimated: their objects take some 30 times as much at most."""
 
