@@ -34,6 +34,8 @@ MAX_CELLS = 4 * 2**20
 """Rows times columns that one table may have. Missing cells count, and each row has four: it takes as much."""
 MAX_COLUMNS = 2**16
 _LEAST_WIDTH = 4
+_NEVER_LARGE = 2**17
+"""Bytes of a body up to which a table of lists is neither too wide nor too large: a cell takes two, a row three"""
 _SMALL = 2**20
 """Bytes of bodies up to which nothing is estimated: their objects take some 30 times as much at most."""
 
@@ -137,22 +139,25 @@ def decode(exchange: Exchange, casts: Casts | None = None) -> Scored:
         for code, message in _UNUSABLE.items():
             if code in exchange.errors:
                 raise Undecodable(code, message + _said(exchange))
-    exchange = decompressed(exchange)
-    _check_objects(exchange.request, exchange.response)
+    if exchange.request_encoding or exchange.response_encoding:
+        exchange = decompressed(exchange)
+    if len(exchange.request) + len(exchange.response) > _SMALL:
+        _check_objects(exchange.request, exchange.response)
     if (usual := _decode_usual(exchange, casts)) is not None:
         return usual
     kind, inputs, params = decode_inputs(exchange.request, exchange.request_type)
     outputs = decode_outputs(exchange.response, exchange.response_type, chat=kind == "chat")
-    for frame in (*inputs, *outputs):
-        _check_shape(len(frame.rows), len(frame.columns))
-    readings: list[tuple[Frame, dict[int, dict[str, Any]]]] = [(_with_text_names(one), {}) for one in inputs]
+    if len(exchange.request) > _NEVER_LARGE or len(exchange.response) > _NEVER_LARGE:
+        for frame in (*inputs, *outputs):
+            _check_shape(len(frame.rows), len(frame.columns))
+    readings: list[tuple[Frame, dict[int, dict[str, Any]]]] = [(one, {}) for one in inputs]
     if casts is not None and kind in _CAST:
-        readings = [*_given(casts, exchange, kind, [one for one, _ in readings]), *readings]
+        readings = [*_given(casts, exchange, kind, [_with_text_names(one) for one in inputs]), *readings]
     for asked, misfits in readings:
         for answered in outputs:
             if len(asked.rows) == len(answered.rows):
-                return Scored(kind, asked, _with_text_names(answered), params, misfits)
-    asked = readings[0][0]
+                return Scored(kind, _with_text_names(asked), _with_text_names(answered), params, misfits)
+    asked = _with_text_names(readings[0][0])
     rows, predictions = len(asked.rows), len(outputs[0].rows)
     message = f"Rows in the request: {rows}. Predictions in its answer: {predictions}."
     raise RowsDiffer(message, kind, asked)
@@ -197,28 +202,27 @@ def _decode_usual(exchange: Exchange, casts: Casts | None) -> Scored | None:
     """Decode what is by far the most frequent, in a tenth of the time; None if it is anything else."""
     if exchange.request_type != _JSON or exchange.response_type != _JSON:
         return None
+    request, response = exchange.request, exchange.response
     try:
-        inputs = _usual_table(exchange.request) if casts is None else casts.decode_split(exchange.request)
-        if inputs is None:
+        if casts is None:
+            table = _decode_table(request).dataframe_split
+            columns, rows = _distinct_names(bytes(table.columns)), table.data
+        elif (found := casts.decode_split(request)) is not None:
+            columns, rows = found
+        else:
             return None
-        predictions = _decode_predictions(exchange.response).predictions
+        predictions = _decode_predictions(response).predictions
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if len(inputs[1]) != len(predictions) or not predictions or _NAT in exchange.response:
+    if columns is None or not rows or len(rows) != len(predictions) or _NAT in response:
         return None
-    _check_shape(len(inputs[1]), len(inputs[0]))
-    return Scored("dataframe_split", Frame(*inputs), Frame(_PREDICTION, [(one,) for one in predictions]), None)
-
-
-def _usual_table(body: bytes) -> tuple[tuple[str, ...], Sequence[Sequence[Any]]] | None:
-    table = _decode_table(body).dataframe_split
-    columns = _distinct_names(bytes(table.columns))
-    if columns is None:
+    if len(request) > _NEVER_LARGE:
+        _check_shape(len(rows), len(columns))
+    if casts is None and set(map(len, rows)) != {len(columns)}:
         return None
-    _check_shape(len(table.data), len(columns))
-    if set(map(len, table.data)) != {len(columns)}:
-        return None
-    return columns, table.data
+    return Scored(
+        "dataframe_split", Frame(columns, rows), Frame(_PREDICTION, [(one,) for one in predictions]), None
+    )
 
 
 def _distinct_names(text: bytes) -> tuple[str, ...] | None:
@@ -282,14 +286,18 @@ def decode_outputs(
     >>> decode_outputs(b'[0.5, NaN, null]')
     (Frame(columns=('prediction',), rows=[(0.5,), (nan,), (None,)]),)
     """
-    answer = _parse_json(_decompress(body, encoding), _mime(content_type))
+    body = _decompress(body, encoding)
+    answer = _parse_json(body, _mime(content_type))
     if chat:
         return (Frame(("prediction",), [(answer,)]),)
     if type(answer) is dict and "predictions" in answer:
         answer = answer["predictions"]
     elif type(answer) is not list:  # as MLflow 1 answered
         raise Undecodable("malformed", "The answer holds no predictions.")
-    return tuple(_as_outputs(_without_nat(frame)) for frame in _read_inputs(answer))
+    frames = _read_inputs(answer)
+    if _NAT in body:
+        frames = tuple(map(_without_nat, frames))
+    return tuple(map(_as_outputs, frames))
 
 
 def _without_nat(frame: Frame) -> Frame:
@@ -453,8 +461,6 @@ def _check_objects(*bodies: bytes) -> None:
 
     A comma stands for a number, a quote for half a text, a bracket for a list, a brace for a dict.
     """
-    if sum(map(len, bodies)) <= _SMALL:
-        return
     weights = {b",": 32, b'"': 32, b"[": 88, b"{": 248}
     size = sum(
         2 * len(body) + sum(weight * body.count(sign) for sign, weight in weights.items()) for body in bodies

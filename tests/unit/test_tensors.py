@@ -11,13 +11,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
+from mlflow.models import Model as MlflowModel
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PyFuncModel
+from mlflow.types import Schema
 from sklearn.datasets import load_digits
 
 import mooring
+from labelled_logs import label
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.drift.baseline import make
 from mooring.drift.profile import profile
@@ -26,7 +32,9 @@ from mooring.engine.sources import columns
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.log.queries import export
-from mooring.log.schema import ARROW
+from mooring.log.schema import ARROW, as_nested
+from mooring.retrain import dataset
+from mooring.retrain.signatures import as_frame, as_input
 
 DIGITS = np.random.default_rng(0).permutation(load_digits().images)
 TRAINING, TODAY = DIGITS[:900], DIGITS[900:]
@@ -195,3 +203,99 @@ def test_of_a_column_of_tensors_what_is_none_is_a_misfit(tmp_path) -> None:
     ]
     misfits = [json.loads(misfit)["input"]["v"] for _, misfit in values if misfit is not None]
     assert sorted(map(str, misfits)) == sorted(map(str, [[[1], [2, 3]], "text", [["1", "2"]], 7]))
+
+
+def test_a_list_without_numbers_is_a_tensor_beside_others(tmp_path) -> None:
+    traffic = Traffic(tmp_path / "log")
+    [template] = asked(TODAY[:1])
+    body = {"dataframe_split": {"columns": ["v", "w"], "data": [[[], []], [[1, 2], []], [None, []]]}}
+    template.request = json.dumps(body).encode()
+    template.response = b'{"predictions": [1, 2, 3]}'
+    traffic.write([template])
+    table = mooring.read_log(traffic.log)
+    assert [one["v"] for one in table["input"].to_pylist()] == [
+        {"values": [], "shape": [0]},
+        {"values": [1.0, 2.0], "shape": [2]},
+        None,
+    ]
+    assert [one["w"] for one in table["input"].to_pylist()] == ["[]"] * 3  # lists of what, nobody knows yet
+    assert table["misfits"].null_count == 3
+    flat = mooring.read_log(traffic.log, flat=True)
+    assert summaries("v", flat["v"])["v[mean]"].to_pylist() == [None, 1.5, None]
+    assert as_nested(flat["v"], pa.list_(pa.float64())).to_pylist() == [[], [1.0, 2.0], None]
+
+
+def retrained(tmp_path: Any, exchanges: list[Exchange], **settings: Any) -> Any:
+    traffic = Traffic(tmp_path / "log")
+    traffic.write(exchanges)
+    rows = (
+        (one.request_id, at) for one in exchanges for at in range(len(json.loads(one.response)["predictions"]))
+    )
+    label(traffic.log, [(request_id, row, 1.0) for request_id, row in rows])
+    return dataset.make(
+        str(traffic.log), "wine", tmp_path / "data", ticket="t", end=START + timedelta(days=1), holdout=0.2,
+        min_labels=1, label="digit", **settings,
+    )  # fmt: skip
+
+
+def test_a_training_function_gets_nested_lists_among_the_original_ones(tmp_path) -> None:
+    original = pa.table({"0": TRAINING[:50].astype(np.float32).tolist(), "digit": [2] * 50})
+    pq.write_table(original, tmp_path / "original.parquet")
+    manifest = retrained(
+        tmp_path, asked(TODAY[:30]), original=str(tmp_path / "original.parquet"), original_share=0.5
+    )
+    assert (manifest.rows, manifest.original_rows, manifest.holdout_rows, manifest.notes) == (48, 24, 6, [])
+    table = pq.read_table(manifest.training)
+    of_log = [row["0"] for row in table.to_pylist() if row["digit"] == 1]
+    assert of_log == TODAY[:24].tolist()
+    known = {str(image.tolist()) for image in TRAINING[:50]}
+    assert {str(row["0"]) for row in table.to_pylist() if row["digit"] == 2} <= known
+    assert pq.read_table(manifest.holdout)["0"].to_pylist() == TODAY[24:30].tolist()
+
+
+def test_tensors_of_other_ranks_stay_as_the_log_has_them_for_training(tmp_path) -> None:
+    flat, square = asked(TODAY[:3], 1)[:2], asked(TODAY[3:9], 1, START + timedelta(minutes=1))
+    for one in flat:
+        body = {"dataframe_split": {"columns": ["0"], "data": [[TODAY[0].ravel().tolist()]]}}
+        one.request = json.dumps(body).encode()
+    manifest = retrained(tmp_path, flat + square)
+    assert pq.read_table(manifest.training)["0"].type == ARROW["tensor"]
+    assert manifest.notes == ["0 has tensors of 1 or 2 dimensions: they are structs of values and shape"]
+
+
+@given(st.integers(1, 4), st.data())
+def test_tensors_of_the_log_are_nested_as_they_were(rank: int, data: st.DataObject) -> None:
+    of_rank = of_numpy.array_shapes(min_dims=rank, max_dims=rank, max_side=3)
+    made = of_rank.flatmap(lambda shape: of_numpy.arrays(np.float64, shape, elements=st.floats(-9, 9)))
+    found = data.draw(st.lists(st.none() | made, max_size=4))
+    kind = pa.float64()
+    for _ in range(rank):
+        kind = pa.list_(kind)
+    expected_lists = [None if one is None else one.tolist() for one in found]
+    stored = beside_shapes(found)
+    assert as_nested(stored, kind).to_pylist() == expected_lists
+    assert as_nested(stored.slice(1), kind).to_pylist() == expected_lists[1:]
+    assert as_nested(pa.chunked_array([stored, stored]), kind).to_pylist() == 2 * expected_lists
+
+
+TENSOR = [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 8, 8]}}]
+ARRAYS = [{"name": "0", "type": "array", "items": {"type": "array", "items": {"type": "long"}}, "required": True}]
+
+
+@pytest.mark.parametrize("form", ["struct", "lists"])
+@pytest.mark.parametrize("inputs", [TENSOR, [{"name": "0", **TENSOR[0]}], ARRAYS, None])
+def test_the_gate_hands_tensors_to_a_model_as_its_server_does(form: str, inputs: Any) -> None:
+    column = beside_shapes(list(TODAY[:5])) if form == "struct" else pa.array(TODAY[:5].tolist())
+    frame = as_frame(pa.table({"0": column}))
+    schema = None if inputs is None else Schema.from_json(json.dumps(inputs))
+
+    class Model:
+        def predict(self, data: Any) -> Any:
+            return data
+
+    signature = None if schema is None else ModelSignature(schema)
+    given_ = PyFuncModel(MlflowModel(signature=signature), Model()).predict(as_input(frame, schema))
+    if isinstance(given_, dict | pd.DataFrame):
+        given_ = given_["0"]
+    assert np.array(list(given_)).shape == (5, 8, 8)
+    assert (np.array(list(given_)) == TODAY[:5]).all()

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -155,6 +156,8 @@ class Partition:
             return
         reasons: list[str | None] = []
         groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Rows]] = {}
+        group: list[Rows] | None = None
+        before: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
         with self._waiting():
             casts = {version: self._casts(version) for version in {exchange.version for exchange in unpacked}}
         unpacked.reverse()
@@ -163,7 +166,11 @@ class Partition:
             rows, reason = _rows_of(exchange, casts[exchange.version])
             reasons.append(reason)
             if rows is not None:
-                groups.setdefault((rows.inputs.columns, rows.outputs.columns), []).append(rows)
+                names = rows.inputs.columns, rows.outputs.columns
+                # Requests with the same names come one after the other: hashing these each time would take longer.
+                if group is None or names[0] is not before[0] or names[1] is not before[1]:
+                    group, before = groups.setdefault(names, []), names
+                group.append(rows)
         if groups and not self._write_inferences(list(groups.values())):
             reasons = [reason or _TOO_MANY for reason in reasons]
         self._payloads.write(payload_batch(exchanges, reasons))
@@ -189,7 +196,7 @@ class Partition:
         return True
 
 
-class Rows(NamedTuple):
+class Rows(msgspec.Struct, frozen=True):
     """Rows of an exchange, from `first` to before `last` of its request. Where they have no output, why.
 
     `misfits` are those of `payload.Scored`, by the place in the request.
@@ -215,8 +222,8 @@ def _rows_of(exchange: Exchange, casts: Casts | None) -> tuple[Rows | None, str 
         return None, f"{error.code}: {error}"
     if scored.kind == "chat":
         return None, "chat: The request is a conversation, not rows."
-    rows = Rows(exchange, scored.inputs, scored.outputs, 0, len(scored.inputs.rows), misfits=scored.misfits)
-    return rows, None
+    inputs = scored.inputs
+    return Rows(exchange, inputs, scored.outputs, 0, len(inputs.rows), None, scored.misfits), None
 
 
 def _new_fields(group: Sequence[Rows], known: Fields) -> tuple[int, Fields]:
@@ -245,6 +252,12 @@ def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[lis
         new = {(part, name) for part in (0, 1) for name in columns[part] if name in fields[part]}
         width = max(1, sum(map(len, columns)))
         names = names | new
+        length = sum(rows.last for rows in group)
+        misfits = length * (width - len(new))
+        if (count + length) * len(names) + others + misfits <= CHUNK_CELLS:
+            lot += group
+            count, others = count + length, others + misfits
+            continue
         most = max(1, CHUNK_CELLS // width)
         for rows in group:
             for part in (rows,) if rows.last <= most else _parts(rows, most):
@@ -261,7 +274,7 @@ def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[lis
 
 def _parts(rows: Rows, most: int) -> Iterator[Rows]:
     for first in range(0, rows.last, most):
-        yield rows._replace(first=first, last=min(first + most, rows.last))
+        yield msgspec.structs.replace(rows, first=first, last=min(first + most, rows.last))
 
 
 def _unpacked(exchange: Exchange) -> Exchange:
@@ -440,15 +453,17 @@ def _columns(pieces: Sequence[Rows], part: str) -> dict[str, Column]:
     """Return the columns that any of the rows have. None is widened to what others have."""
     columns: dict[str, Column] = {}
     begin = 0
-    for names, same in groupby(pieces, lambda one: (one.inputs if part == "input" else one.outputs).columns):
-        rows: list[Sequence[Any]] = []
+    asked = part == "input"
+    for names, same in groupby(pieces, attrgetter("inputs.columns" if asked else "outputs.columns")):
         first = begin
-        for one in same:
-            frame = one.inputs if part == "input" else one.outputs
-            rows += frame.rows[one.first : one.last] if one.last - one.first < len(frame.rows) else frame.rows
-            begin += one.last - one.first
-        if not rows:
+        if not names:
+            begin += sum(one.last - one.first for one in same)
             continue
+        rows: list[Sequence[Any]] = []
+        for one in same:
+            found = one.inputs.rows if asked else one.outputs.rows
+            rows += found if one.last - one.first == len(found) else found[one.first : one.last]
+        begin += len(rows)
         for name, values in zip(names, zip(*rows, strict=True), strict=True):
             column = columns.setdefault(name, Column())
             if not column.spans:

@@ -205,6 +205,29 @@ def as_lists(tensors: pa.Array) -> list[Any]:
     ]
 
 
+def as_nested(tensors: pa.Array | pa.ChunkedArray, kind: pa.ListType) -> pa.Array:
+    """Return tensors of the log, all of as many dimensions as `kind` is deep, as lists in lists of that type.
+
+    >>> two = pa.array([{"values": [1.0, 2.0], "shape": [1, 2]}, None], ARROW["tensor"])
+    >>> as_nested(two, pa.list_(pa.list_(pa.float64()))).to_pylist()
+    [[[1.0, 2.0]], None]
+    """
+    if isinstance(tensors, pa.ChunkedArray):
+        return pa.chunked_array([as_nested(chunk, kind) for chunk in tensors.chunks], kind)
+    depth, there = 0, tensors.is_valid().to_numpy(zero_copy_only=False)
+    while pa.types.is_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    values, shapes = tensors.flatten()  # what is null in the struct is so in its parts
+    sizes = shapes.flatten().to_numpy().reshape(-1, depth).astype(np.int64)
+    lists: pa.Array = values.flatten()
+    for axis in range(depth - 1, 0, -1):
+        lengths = np.repeat(sizes[:, axis], sizes[:, :axis].prod(axis=1))
+        lists = pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), lists)
+    lengths = np.zeros(len(tensors), np.int64)
+    lengths[there] = sizes[:, 0]
+    return pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), lists, mask=pa.array(~there))
+
+
 class Recorded:
     """A model's schema as the log has recorded it: it grows by fields, and a field's kind never changes.
 

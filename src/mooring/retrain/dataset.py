@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mooring.log.schema import TIME
+from mooring.log.schema import ARROW, TIME, as_nested
 from mooring.retrain import original as originals
 from mooring.retrain.files import put, sync
 from mooring.retrain.labelled import Flags, Labelled, Windows
@@ -88,7 +88,9 @@ def make(
 ) -> Manifest:
     """Write a dataset into a directory, unless it is there already, and return its manifest.
 
-    The training data have the features as the log has them and the label, and no other columns. The holdout has
+    The training data have the features as the log has them and the label, and no other columns. Tensors are lists
+    in lists, as clients send them; where those of a feature differ in their number of dimensions, which no type of
+    lists can say, they stay as the log has them. The holdout has
     the request id, row and time of each row too, and what the champion answered then as `logged.NAME`, where it
     was the champion that answered. A request that several variants answered counts once, those that a shadow
     answered do not. Which label a row has, `mooring.log.label_join` says; requests that share one are held out
@@ -143,9 +145,10 @@ def make(
             _check_recent(rows, held, since)
         part = Path(tempfile.mkdtemp(prefix=_PART, dir=directory))
         labels = rows.label_values()
+        notes = names.nest(rows, trained | held)
         count = int(trained.sum())
         wanted = round(original_share / (1 - original_share) * count)
-        mixed, notes = names.training(labels.type).empty_table(), []
+        mixed = names.training(labels.type).empty_table()
         if original is not None and wanted:
             mixed, there = originals.draw(original, mixed.schema, label, wanted, seed)
             if there < wanted:
@@ -203,6 +206,26 @@ class _Names:
             raise ValueError(f"the label or a feature is called {LOGGED}…, as the logged predictions are")
         keys = [name if name not in taken else f"mooring.{name}" for name in KEYS]
         self.keys = (keys[0], keys[1], keys[2])
+
+    def nest(self, rows: Labelled, wanted: Flags) -> list[str]:
+        """Make features that are tensors lists in lists, and return what is to be said of those that can't be."""
+        tensors = [name for name, kind in self.features.items() if kind == ARROW["tensor"]]
+        depths: dict[str, set[int]] = {name: set() for name in tensors}
+        if tensors:
+            for _, table in rows.tables(wanted, {name: ("input", name) for name in tensors}):
+                for name in tensors:
+                    shapes = pc.struct_field(table[name], "shape")
+                    depths[name].update(pc.unique(pc.list_value_length(shapes)).drop_null().to_pylist())
+        notes = []
+        for name, found in depths.items():
+            if len(found) > 1:
+                told = " or ".join(map(str, sorted(found)))
+                notes.append(f"{name} has tensors of {told} dimensions: they are structs of values and shape")
+                continue
+            self.features[name] = pa.float64()
+            for _ in range(max(found, default=1)):
+                self.features[name] = pa.list_(self.features[name])
+        return notes
 
     def training(self, label: pa.DataType) -> pa.Schema:
         """Return the schema of the training data."""
@@ -276,6 +299,10 @@ class _Writer:
         self._limit = max(_VALUES_A_WRITE // len(schema), 1)
 
     def add(self, table: pa.Table) -> None:
+        for place, field in enumerate(table.schema):
+            wanted = self._schema.field(field.name).type
+            if field.type == ARROW["tensor"] != wanted:
+                table = table.set_column(place, field.name, as_nested(table[field.name], wanted))
         self._waiting.append(table.select(self._schema.names).cast(self._schema))
         if sum(map(len, self._waiting)) >= self._limit:
             self._flush()

@@ -31,7 +31,7 @@ from mooring.retrain.difference import Difference, difference
 from mooring.retrain.evaluation import Evaluation, EvaluationError, Sample, reason_of
 from mooring.retrain.logged import LabelRange, label_range, traffic
 from mooring.retrain.mlflow_evaluation import log_to_mlflow
-from mooring.retrain.signatures import differences
+from mooring.retrain.signatures import as_frame, differences
 from mooring.retrain.versions import LoadedModel, finite, latencies, size
 
 _MOST_ROWS = 100_000
@@ -162,8 +162,7 @@ def _frame(table: pa.Table, label: str) -> pd.DataFrame:
     """Return the features."""
     ours = {label, *_keys(table).values()}
     out = [name for name in table.column_names if name in ours or name.startswith(LOGGED)]
-    frame: pd.DataFrame = table.drop_columns(out).to_pandas()
-    return frame
+    return as_frame(table.drop_columns(out))
 
 
 def _keys(table: pa.Table) -> dict[str, str]:
@@ -250,7 +249,7 @@ def _sampled(
         raise EvaluationError(str(error), temporary=True) from error
     said, expected, failure = [outputs["candidate"]], [np.ones(len(labels), bool)], None
     if logged is not None:
-        frame = logged.to_pandas()
+        frame = as_frame(logged)
         known, refused = _tried(models.get("champion"), frame)
         answered, failure = _tried(models["candidate"], frame)
         if refused:

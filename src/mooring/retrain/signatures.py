@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from mooring.drift.tensors import is_tensor
+from mooring.log.schema import ARROW, as_lists
 
 _WIDER = {("integer", "long"), ("integer", "double"), ("float", "double")}
 """What MLflow takes for another type without a loss: (what was sent, what is declared)."""
@@ -92,6 +96,21 @@ def _told(outputs: list[tuple[str, str]]) -> str:
     return ", ".join(kind if name == "0" else f"{name} ({kind})" for name, kind in outputs) or "nothing"
 
 
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """Return rows as pandas has them, but tensors as lists in lists, as clients send them.
+
+    >>> as_frame(pa.table({"v": pa.array([{"values": [1.0, 2.0], "shape": [1, 2]}], ARROW["tensor"])}))["v"][0]
+    [[1.0, 2.0]]
+    """
+    frame: pd.DataFrame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.type == ARROW["tensor"]:
+            frame[name] = pd.Series(as_lists(column), dtype=object)
+        elif is_tensor(column.type):
+            frame[name] = pd.Series(column.to_pylist(), dtype=object)
+    return frame
+
+
 def as_input(frame: pd.DataFrame, schema: Any) -> Any:
     """Return rows in the types that a model's input schema declares, as its server would make them of JSON.
 
@@ -107,7 +126,10 @@ def as_input(frame: pd.DataFrame, schema: Any) -> Any:
     there = [spec for spec in schema.inputs if spec.name in frame.columns]
     chosen = frame[[spec.name for spec in there]].copy()
     for spec in there:
-        chosen[spec.name] = _as_type(chosen[spec.name], _type(spec))
+        if hasattr(spec.type, "dtype"):
+            chosen[spec.name] = pd.Series([_as_array(one, spec.type) for one in chosen[spec.name]], chosen.index)
+        else:
+            chosen[spec.name] = _as_type(chosen[spec.name], _type(spec))
     return chosen
 
 
@@ -127,10 +149,21 @@ def _as_type(values: pd.Series[Any], kind: str) -> pd.Series[Any]:
     return values
 
 
+def _as_array(value: Any, kind: Any) -> Any:
+    """Return numbers, or lists of them, as an array of MLflow's type has them."""
+    if isinstance(value, list) and hasattr(kind, "dtype"):
+        return [_as_array(one, kind.dtype) for one in value]
+    if isinstance(value, float) and getattr(kind, "name", "") in _WHOLE and value.is_integer():
+        return int(value)
+    return value
+
+
 def _as_tensors(frame: pd.DataFrame, schema: Any) -> Any:
     if schema.has_input_names():
         return {
             spec.name: np.stack([np.asarray(one, spec.type) for one in frame[spec.name]]) for spec in schema.inputs
         }
     [spec] = schema.inputs
+    if len(frame.columns) == 1 and len(spec.shape) > 2:
+        return np.stack([np.asarray(one, spec.type) for one in frame.iloc[:, 0]])
     return frame.to_numpy(dtype=spec.type).reshape(-1, *spec.shape[1:])

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from mooring.drift.judge import Judgement
+from mooring.drift.tensors import column_of
 from mooring.monitor.cells import Cell, strongest
 from mooring.monitor.judging import judgement_of
 from mooring.monitor.results import STATUSES, was_judged
@@ -182,7 +183,8 @@ def _said(one: FeaturePoint) -> str:
 
 def _command(sources: Sources, model: str, feature: str, picked: Judged | None) -> str:
     """Return the command that shows the rows of a window."""
-    quoted = '"' + feature.replace('"', '""') + '"'
+    column = column_of(feature) or feature
+    quoted = '"' + column.replace('"', '""') + '"'
     sql = f"SELECT {quoted}, * FROM flat LIMIT 100"  # noqa: S608  for a person to run, or not
     parts = ["mooring", "log", "query", sql, "--log", sources.log]
     parts += ["--model", model]
