@@ -203,6 +203,7 @@ def _decode_usual(exchange: Exchange, casts: Casts | None) -> Scored | None:
     if exchange.request_type != _JSON or exchange.response_type != _JSON:
         return None
     request, response = exchange.request, exchange.response
+    rows: Sequence[Sequence[Any]]
     try:
         if casts is None:
             table = _decode_table(request).dataframe_split
