@@ -52,7 +52,7 @@ class Deciding:
         """The front says something."""
         current = self._rolling.current
         if isinstance(message, Serving):
-            self._rolling.servers = message.servers
+            self._rolling.serving(message.servers)
             if current is not None:
                 current.serving(message.servers)
         elif current is not None:

@@ -26,6 +26,7 @@ from mooring.rollout.start import Start
 SELDOM_SECONDS = 60.0
 _BRING_TRIES = 2
 _AGAIN_SECONDS = 5.0
+_MEND_SECONDS = 20.0
 
 
 class Rolling:
@@ -55,6 +56,7 @@ class Rolling:
         self._unwritten = 0
         self._tries = 0
         self._held_back: str | None = None
+        self._suspect = False
 
     # What is served
 
@@ -65,6 +67,21 @@ class Rolling:
         self.want((self.served,), (Route(self.served.version, "champion"),))
         if self._keeper.state is not None and self.last != self.served.version:
             self._keep_served(self.served.version)
+
+    def serving(self, servers: dict[str, Server]) -> None:
+        """The servers are so now. Where one of what is served has crashed, its files may be damaged.
+
+        They are looked at, and downloaded again where they are; its servers are started anew all the time.
+        """
+        before, self.servers = self.servers, servers
+        if self.served is None or (now := servers.get(version := self.served.version)) is None:
+            return
+        was = before.get(version)
+        self._suspect = (self._suspect or now.crashed > (was.crashed if was else 0)) and now.ready < now.wanted
+        if self._suspect and self._chores.is_free("mend"):
+            self._suspect = False
+            self._chores.wait("mend", _MEND_SECONDS)
+            self.bring("mend", version, lambda _: None, lambda error: self._seldom(f"{error}"))
 
     def hold_back(self, why: str) -> None:
         """Say, and keep, why what an alias names is not served or rolled out; an empty text where it is."""
@@ -218,7 +235,6 @@ class Rolling:
 
         make = watching.promote if forward else watching.roll_back
         work = partial(make, state, self._keeper.lease, current.rollout)
-
 
         def made(named: bool | None) -> None:
             self._finished(current, named=named is True)
