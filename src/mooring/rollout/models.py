@@ -23,6 +23,7 @@ import msgspec
 import yaml
 
 from mooring.capture.say import say
+from mooring.files import make_directory
 from mooring.log.parquet import folder_name
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.rollout.environment import EnvironmentFailed, EnvManager, activation
@@ -131,7 +132,7 @@ def _files(name: str, version: str, directory: Path) -> Path:
     except TrackingError as error:
         away = error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder, Path(directory))
         with _locked(folder):
             brought = _read_brought(place)
             damage = _damage(place / _MODEL, brought.digests) if brought is not None else ""
