@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -231,6 +232,27 @@ def test_an_alias_that_is_moved_back_and_again_to_the_same_version_is_followed_e
             client.set_registered_model_alias("wine", "champion", "1")
             one.until(lambda: one.is_at("superseded"))
         assert one.version == "1"
+
+
+def test_of_two_promoted_by_hand_at_once_the_later_is_rolled_out_and_both_are_recorded(front, client):
+    one = serving(front, "canary 5% 0s 40")
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(promote_by_hand, version) for version in ("2", "3")]
+        assert [one.result() for one in asked] == [None, None]
+    last = aliases(client)["champion"]
+    one.until(lambda: one.rollout() and one.rollout().version == last and one.is_at("stepping"))
+    one.traffic(40, version=last)
+    one.until(lambda: one.is_at("promoted"))
+    assert one.version == aliases(client)["champion"] == last
+    with State(STATE) as state:
+        moves = [(move.version, move.status) for move in Tickets(state).promotions("wine")]
+        assert sorted(moves) == [("2", "done"), ("3", "done")]
+        assert all(rollout.ended is not None for rollout in Rollouts(state).newest("wine"))
+
+
+def promote_by_hand(version: str) -> None:
+    with State(STATE) as state:
+        byhand.promote(state, "wine", version, "by hand")
 
 
 def test_a_challenger_that_was_overtaken_may_overtake(front, client):
