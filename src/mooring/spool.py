@@ -27,6 +27,7 @@ import msgspec
 from crc32c import crc32c
 
 from mooring.exchange import Exchange, Ledger, decode
+from mooring.files import make_directory
 from mooring.label import Labels
 
 MAGIC = b"MOORING1"
@@ -87,7 +88,7 @@ def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
     One that is shared is no obstacle to others that are, and makes no file.
     """
     try:
-        fd = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o644)
+        fd = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o600)
     except FileNotFoundError:
         return None
     try:
@@ -215,7 +216,7 @@ class SpoolWriter:
     def _open(self) -> None:
         self._sequence += 1
         path = self._path("open")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             if os.write(fd, MAGIC) != len(MAGIC):
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -453,8 +454,13 @@ def _directories(root: Path) -> list[Path]:
 def replace(path: Path, content: bytes) -> None:
     """Write a file, which is there whole, as it was or as it is now, whenever the process ends."""
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
+    _write(part, content)
     os.replace(part, path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
 
 
 def sync_directory(directory: Path) -> None:
@@ -470,7 +476,7 @@ def _claim(root: Path) -> tuple[Path, Lock]:
     """Make a subdirectory of `root` that this process holds."""
     while True:
         directory = root / uuid.uuid4().hex[:12]
-        directory.mkdir(parents=True)
+        make_directory(directory, root)
         # Between mkdir and lock a drain may take it for one that a dead writer left, and remove it.
         with suppress(FileNotFoundError):
             lock = try_lock(directory / "lock")
@@ -658,12 +664,12 @@ def set_aside(root: Path, name: str, content: Path | bytes, reason: str, exchang
     Raises OSError where the spool can't be written.
     """
     directory = root / UNREADABLE
-    directory.mkdir(exist_ok=True)
+    make_directory(directory, root)
     path = directory / name
     why = Why(reason, exchanges, datetime.now(UTC).isoformat(timespec="seconds"))
     replace(path.with_name(name + _WHY), msgspec.json.format(msgspec.json.encode(why), indent=1))
     if isinstance(content, bytes):
-        path.write_bytes(content)
+        _write(path, content)
     else:
         content.rename(path)
     if exchanges:

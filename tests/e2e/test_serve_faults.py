@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,3 +58,14 @@ def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
             wait_for(lambda: it.stats()["ledger"]["stored"] > stored + 20, "it does not store again")
         assert load.failures == []
         assert load.versions() == {"1"}
+
+
+def test_files_of_the_champion_that_are_damaged_while_it_is_served_are_downloaded_again(store, tmp_path):
+    with supervised(tmp_path, store) as it:
+        [told] = (tmp_path / "serve").glob("*/1/model/**/*.py")
+        told.write_text("raise ImportError('damaged')")
+        [server] = it.servers()
+        os.kill(server, signal.SIGKILL)
+        wait_for(lambda: "was damaged here" in it.said, "nobody noticed")
+        wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 1, "it does not serve again")
+        assert it.ask()[:2] == (200, "1")

@@ -47,6 +47,50 @@ def test_files_are_brought_once_and_serve_without_a_registry(store, monkeypatch)
         bring(NAME, "2", directory, "local")
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda model: (model / "MLmodel").unlink(),
+        lambda model: cut(model / "MLmodel"),
+        lambda model: flip(next(model.glob("*.py"))),
+        shutil.rmtree,
+        lambda model: (model / "MLmodel").write_bytes(b""),
+        lambda model: cut(model.with_name("origin.json")),
+        lambda model: model.with_name("origin.json").unlink(),
+    ],
+    ids=["a file is gone", "cut", "a bit", "all are gone", "empty", "the account is cut", "the account is gone"],
+)
+def test_damaged_files_are_downloaded_again(store, damage, monkeypatch):
+    directory = store / "serve"
+    path = Path(bring(NAME, "1", directory, "local").path)
+    (path / "__pycache__").mkdir()
+    (path / "__pycache__" / "made.pyc").touch()
+    bring(NAME, "1", directory, "local")
+    assert (path / "__pycache__").exists()  # which is no damage
+    before = {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    del before[Path("__pycache__/made.pyc")]
+
+    damage(path)
+    with monkeypatch.context() as away:
+        away.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
+        with pytest.raises(
+            BringError, match=r"wine quality version 1 (is damaged here \(|was not brought here yet)"
+        ):
+            bring(NAME, "1", directory, "local")
+    assert bring(NAME, "1", directory, "local").path == str(path)
+    assert {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
 def test_a_version_of_the_same_number_in_another_registry_is_another(store, monkeypatch):
     directory = store / "serve"
     brought = bring(NAME, "1", directory, "local")

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -213,6 +214,77 @@ def test_a_moved_champion_that_fails_is_moved_back(front, client):
         assert (newest.kind, newest.version, newest.previous, newest.status) == ("restored", "1", "2", "done")
         assert [one.kind for one in history(state, "wine")] == ["promotion", "rollout", "restored"]
     assert one.version == "1"
+
+
+@pytest.mark.parametrize("at", ["loading", "stepping", "rolled back"])
+def test_an_alias_that_is_moved_back_and_again_to_the_same_version_is_followed_each_time(front, client, at):
+    one = serving(front, "canary 5% 1h 1")
+    if at == "loading":
+        one.servers["2"] = Server(1, 0)
+    for number in (1, 2, 3):
+        client.set_registered_model_alias("wine", "champion", "2")
+        one.until(lambda number=number: one.rollout() and one.rollout().number == number)
+        if at == "rolled back":
+            one.until(lambda: one.is_at("stepping"))
+            failing(one)  # which moves the alias back; nobody waits here until that was seen
+        else:
+            one.until(lambda: one.is_at(at))
+            client.set_registered_model_alias("wine", "champion", "1")
+            one.until(lambda: one.is_at("superseded"))
+        assert one.version == "1"
+
+
+def test_of_two_promoted_by_hand_at_once_the_later_is_rolled_out_and_both_are_recorded(front, client):
+    one = serving(front, "canary 5% 0s 40")
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(promote_by_hand, version) for version in ("2", "3")]
+        assert [one.result() for one in asked] == [None, None]
+    last = aliases(client)["champion"]
+    one.until(lambda: one.rollout() and one.rollout().version == last and one.is_at("stepping"))
+    one.traffic(40, version=last)
+    one.until(lambda: one.is_at("promoted"))
+    assert one.version == aliases(client)["champion"] == last
+    with State(STATE) as state:
+        moves = [(move.version, move.status) for move in Tickets(state).promotions("wine")]
+        assert sorted(moves) == [("2", "done"), ("3", "done")]
+        assert all(rollout.ended is not None for rollout in Rollouts(state).newest("wine"))
+
+
+def promote_by_hand(version: str) -> None:
+    with State(STATE) as state:
+        byhand.promote(state, "wine", version, "by hand")
+
+
+def test_a_challenger_that_was_overtaken_may_overtake(front, client):
+    one = stepping(front, client, *LONG)
+    for number, version in enumerate(["3", "2", "3"], 2):
+        challenge(client, version)
+        one.until(lambda number=number: one.rollout().number == number and one.is_at("stepping"))
+        assert one.rollout().version == version
+
+
+def test_an_alias_that_can_not_be_followed_is_told_with_what_to_do(front, client):
+    """The version that was rolled back keeps the alias, as there is nothing that it could be moved back to."""
+    one = serving(front)
+    one.replayed = Replayed("2", 1, 1, "status 500")
+    client.delete_model_version("wine", "1")
+    client.set_registered_model_alias("wine", "champion", "2")
+    one.until(lambda: one.is_at("rolled_back"))
+    told = "stays in service, although @champion names version 2, which was rolled back: it failed 1 of 1 requests"
+    with State(STATE) as state:
+
+        def held_back() -> str:
+            return Rollouts(state).serving("wine")[0].held_back
+
+        one.until(lambda: told in held_back())
+        assert told in mooring("rollout", "status", code=4)
+        assert told in json.loads(mooring("rollout", "status", "--json", code=4))["serving"][0]["held_back"]
+        challenge(client, "3")
+        one.until(lambda: "version 3, the challenger, waits for that" in held_back())
+        one.replayed = Replayed("2", 1, 0)
+        client.set_registered_model_alias("wine", "champion", "4")
+        one.until(lambda: one.is_at("promoted"))
+        one.until(lambda: held_back() == "")
 
 
 def test_one_can_pause_look_resume_and_promote(front, client):

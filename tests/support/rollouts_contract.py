@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from mooring.monitor.leases import LeaseLost
@@ -151,6 +152,9 @@ class RolloutsContract:
         two = Served(model="wine", host="a", follows="@champion", version="2", since=noon.replace(hour=14))
         found.put_serving(two)
         assert found.serving("wine") == [fixed, two]
+        held = msgspec.structs.replace(two, since=noon.replace(hour=15), held_back="it was rolled back")
+        found.put_serving(held)
+        assert found.serving("wine")[1] == msgspec.structs.replace(two, held_back="it was rolled back")
         assert found.models() == ["wine"]
 
     def test_the_history_shows_a_rollout_with_its_retraining_or_alone(self, state):

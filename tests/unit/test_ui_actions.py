@@ -113,9 +113,12 @@ def test_a_rollout_says_where_it_stands_and_how_near_its_guards_are(shown: Shown
     rollout = Rollouts(shown.state).unended("guarded")
     Rollouts(shown.state).keep(msgspec.structs.replace(rollout, evidence=evidence, counts={"canary": 60}))
     Rollouts(shown.state).put_serving(
-        Served(model="guarded", host="a", follows="@champion", version="1", since=NOW)
+        Served(model="guarded", host="a", follows="@champion", version="1", since=NOW, held_back="it stays")
     )
     told = shown.told("/models/guarded/rollouts/1")
+    assert told["serving"][0]["held_back"] == "it stays"
+    [model] = [one for one in shown.told("/models")["models"] if one["model"] == "guarded"]
+    assert "a: it stays" in [one["text"] for one in model["attention"]]
     assert [(one["name"], one["place"]) for one in told["stages"]] == [
         ("load", "done"), ("check", "done"), ("shadow 50% 1m 100", "done"), ("canary 5% 1m 100", "now"),
         ("full", "next"),

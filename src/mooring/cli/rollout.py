@@ -94,6 +94,8 @@ def status(*, as_json: bool, model: str | None, state: str | None) -> None:
             for one in served:
                 click.echo(f"{name}: version {one.version} is served on {one.host} ({one.follows}), since "
                            f"{one.since:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
+                if one.held_back:
+                    click.echo(one.held_back)
             if not served:
                 click.echo(f"{name}: no supervisor has served it: mooring serve models:/{name}@champion")
             elif holder is None:

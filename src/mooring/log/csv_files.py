@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from mooring.exchange import Exchange
+from mooring.files import close_file, make_directory
 from mooring.payload import Scored, Undecodable, decode
 
 
@@ -26,10 +27,11 @@ def write(directory: Path, exchange: Exchange) -> None:
     below `shadow/`: it has the id of the answer that the client got. A file that is already there is left alone.
     Raises OSError where the directory can't be written.
     """
+    root = directory
     if exchange.variant == "shadow":
         directory = directory / "shadow"
     if not exchange.succeeded:
-        _put(directory / "errors" / f"{exchange.request_id}.json", _as_json(exchange, ""))
+        _put(directory / "errors" / f"{exchange.request_id}.json", _as_json(exchange, ""), root)
         return
     try:
         text = to_csv(decode(exchange))
@@ -37,9 +39,10 @@ def write(directory: Path, exchange: Exchange) -> None:
         _put(
             directory / "payloads" / f"{exchange.request_id}.json",
             _as_json(exchange, f"{error.code}: {error}"),
+            root,
         )
         return
-    _put(directory / f"{exchange.request_id}.csv", text)
+    _put(directory / f"{exchange.request_id}.csv", text, root)
 
 
 def to_csv(scored: Scored) -> str:
@@ -89,13 +92,15 @@ def _as_json(exchange: Exchange, reason: str) -> str:
     return json.dumps({"reason": reason or f"status {exchange.status}", **record}, indent=1) + "\n"
 
 
-def _put(path: Path, text: str) -> None:
+def _put(path: Path, text: str, root: Path) -> None:
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent, root)
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            close_file(file.fileno(), root)
+            file.write(text.encode("utf-8", "backslashreplace"))
         os.replace(part, path)
     except OSError:
         part.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import msgspec
 
 from mooring.config import LogSettings
 from mooring.exchange import Exchange, decode
+from mooring.files import check, make_directory
 from mooring.label import Labels
 from mooring.log import csv_files
 from mooring.log.attempts import MOST, Attempts
@@ -304,7 +305,13 @@ def run(settings: LogSettings) -> bool:
     `drain_timeout` seconds after the last writer's end: what is left stays in the spool.
     """
     spool = settings.spool_path
-    spool.mkdir(parents=True, exist_ok=True)
+    make_directory(spool, spool)
+    places = [(spool, "the spool")]
+    if "://" not in (local := settings.log.removeprefix("file://")):
+        places.append((Path(local), "the log"))
+    for root, what in places:
+        if said := check(root, what):
+            say(said)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())

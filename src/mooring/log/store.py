@@ -15,6 +15,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import LocalStore, from_url
 
 from mooring.config import REMOTE
+from mooring.files import close_file, make_directory
 from mooring.spool import sync_directory
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def open_store(uri: str) -> ObjectStore:
     """
     try:
         if is_local(uri):
-            return LocalStore(_directory(uri), mkdir=True)
+            make_directory(_directory(uri), _directory(uri))
+            return LocalStore(_directory(uri))
         scheme = uri.partition("://")[0]
         if scheme not in REMOTE:
             raise StoreError(
@@ -87,7 +89,7 @@ def put_if_absent(store: ObjectStore, path: str, data: bytes | memoryview, uri: 
     """
     try:
         if is_local(uri):
-            return _link_if_absent(_directory(uri) / path, data)
+            return _link_if_absent(_directory(uri) / path, data, _directory(uri))
         obstore.put(store, path, data, mode="create", use_multipart=False)
     except AlreadyExistsError:
         return False
@@ -96,17 +98,18 @@ def put_if_absent(store: ObjectStore, path: str, data: bytes | memoryview, uri: 
     return True
 
 
-def _link_if_absent(path: Path, data: bytes | memoryview) -> bool:
+def _link_if_absent(path: Path, data: bytes | memoryview, root: Path) -> bool:
     """Make a file that is whole and on the disk once it is there.
 
     Where obstore is killed it leaves a `NAME#1`, which engines take for a part of the log.
     """
     if path.exists():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent, root)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
-        with part.open("xb") as file:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            close_file(file.fileno(), root)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

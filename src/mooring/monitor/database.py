@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
+from mooring.files import OWN, check, close, close_file, make_directory
 from mooring.monitor import migrations
 
 DEFAULT_URL = "sqlite:///./.mooring/state.db"
@@ -151,13 +153,28 @@ def _open(url: URL) -> Engine:
         return create_engine(url, connect_args=arguments, pool_pre_ping=True, hide_parameters=True)
     path = Path(url.database or "")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent, path.parent)
     except OSError as error:
         raise StateError(f"the directory of the state {path} can't be made: {error.strerror}") from None
+    with suppress(OSError):  # SQLite says what is wrong
+        _close(path)
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _close(path: Path) -> None:
+    """Make the file where there is none, and have nobody else read it; SQLite makes those beside it as it is."""
+    if OWN in path.absolute().parts:
+        check(path.parent, "the state")
+    with suppress(FileExistsError):
+        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        close_file(made, path.parent)
+        os.close(made)
+    for suffix in ("", "-wal", "-shm"):
+        if (one := Path(f"{path}{suffix}")).is_file():
+            close(one)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:

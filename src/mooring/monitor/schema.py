@@ -356,6 +356,7 @@ serving = Table(
     Column("follows", Text, primary_key=True),
     Column("version", Text, nullable=False),
     Column("since", Utc, nullable=False),
+    Column("held_back", Text, nullable=False, server_default=""),
 )
 
 leases = Table(

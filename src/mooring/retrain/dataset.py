@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mooring.files import close, make_directory
 from mooring.log.schema import ARROW, TIME, as_nested
 from mooring.retrain import original as originals
 from mooring.retrain.files import put, sync
@@ -127,7 +129,8 @@ def make(
     for a directory that holds the data of another ticket.
     """
     directory = directory.resolve()
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory, directory)
+    close(directory)  # an earlier version left it open
     with _alone(directory):
         if found := read(directory):
             if (found.model, found.ticket) != (model, ticket):
@@ -319,7 +322,8 @@ class _Writer:
 
 @contextmanager
 def _writing(path: Path, schema: pa.Schema) -> Iterator[_Writer]:
-    path.parent.mkdir()
+    path.parent.mkdir(0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     writer = _Writer(path, schema)
     try:
         yield writer

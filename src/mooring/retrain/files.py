@@ -9,7 +9,7 @@ from pathlib import Path
 def put(path: Path, data: bytes) -> None:
     """Write a file, or replace it; only one process at a time may. Once this returns it is on the disk."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

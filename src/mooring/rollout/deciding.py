@@ -52,7 +52,7 @@ class Deciding:
         """The front says something."""
         current = self._rolling.current
         if isinstance(message, Serving):
-            self._rolling.servers = message.servers
+            self._rolling.serving(message.servers)
             if current is not None:
                 current.serving(message.servers)
         elif current is not None:
@@ -107,8 +107,8 @@ class Deciding:
     def _look(self, alias: str) -> None:
         def looked(seen: watching.Seen) -> None:
             self._asked_registry = True
-            if seen != self._rolling.seen:
-                self._rolling.unfit.intersection_update(filter(None, seen[:2]))
+            unfit = self._rolling.unfit
+            self._rolling.unfit = {version: why for version, why in unfit.items() if version in seen[:2]}
             self._rolling.seen = seen
 
         def failed(error: Exception) -> None:
@@ -208,7 +208,7 @@ class Deciding:
     def _not_brought(self, version: str, error: models.BringError) -> None:
         away = isinstance(error.__cause__, TrackingError) and not isinstance(error.__cause__, Missing)
         if self._rolling.last not in (None, version):
-            self._rolling.unfit.add(version)
+            self._rolling.unfit[version] = f"not brought here: {error}"
         elif not away:
             raise CantServe(f"{error}")
         else:
@@ -217,11 +217,26 @@ class Deciding:
 
     def _next(self, seen: watching.Seen, served: Model) -> None:
         """Begin a rollout where the registry calls for one."""
-        rolling, others = self._rolling, self._others
+        rolling, others, follows = self._rolling, self._others, self._start.follows
+        where = f"version {served.version} of {self._start.model} stays in service"
         if seen.followed is not None and seen.followed != served.version:
             if others is not None and others.version == seen.followed:
-                return  # whoever rolls it out will have made it the champion, or taken the alias back
-            if seen.followed not in rolling.unfit:
+                rolling.hold_back("")  # whoever rolls it out will make it the champion, or take the alias back
+            elif seen.followed in rolling.unfit:
+                also = f"; version {seen.challenger}, the challenger, waits for that" if seen.challenger else ""
+                rolling.hold_back(
+                    f"{where}, although {follows} names version {seen.followed}, which was "
+                    f"{rolling.unfit[seen.followed]}. To have it tried again, move {follows} to version "
+                    f"{served.version} for longer than --poll, and back{also}"
+                )
+            else:
                 rolling.begin(seen.followed, "moved")
-        elif rolling.leads and seen.challenger not in (None, served.version, *rolling.unfit):
+        elif rolling.leads and seen.challenger in rolling.unfit:
+            rolling.hold_back(
+                f"{where}, and version {seen.challenger} is not tried again as long as it is the challenger: "
+                f"it was {rolling.unfit[f'{seen.challenger}']}"
+            )
+        elif rolling.leads and seen.challenger not in (None, served.version):
             rolling.begin(f"{seen.challenger}", "challenger", seen.ticket)
+        else:
+            rolling.hold_back("")

@@ -121,14 +121,15 @@ class Keeper:
         """Note that what somebody has asked for is seen to."""
         self._surely(lambda: self._rollouts.taken(rollout))
 
-    def serving(self, version: str) -> None:
-        """Write which version is served here."""
+    def serving(self, version: str, held_back: str) -> None:
+        """Write which version is served here, and why what the alias names is not."""
         served = Served(
             model=self._start.model,
             host=self._host,
             follows=self._start.follows,
             version=version,
             since=datetime.now(UTC),
+            held_back=held_back,
         )
         self._surely(lambda: Rollouts(self._opened).put_serving(served))
 

@@ -3,13 +3,14 @@
 Only the controller imports this: it needs MLflow. On disk, under the directory that the settings name:
 
     NAME/VERSION/model          what MLflow downloads
-    NAME/VERSION/origin.json    which version of which registry that is
+    NAME/VERSION/origin.json    which version of which registry that is, and the digest of each of its files
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from mooring.capture.say import say
+from mooring.files import make_directory
 from mooring.log.parquet import folder_name
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.rollout.environment import EnvironmentFailed, EnvManager, activation
@@ -44,10 +47,18 @@ class Origin(msgspec.Struct, frozen=True):
     created: datetime
 
 
+class _Brought(msgspec.Struct, frozen=True):
+    """What was downloaded: the SHA-256 of each file, by its path."""
+
+    origin: Origin
+    digests: dict[str, str]
+
+
 def bring(name: str, version: str, directory: Path, env_manager: EnvManager) -> Model:
     """Return a version whose files are here and whose environment is made, both as far as they were not yet.
 
-    Where MLflow does not answer, what was brought before serves. Raises BringError.
+    Files that are gone, or not what was downloaded, are downloaded again. Where MLflow does not answer, what was
+    brought before serves. Raises BringError.
     """
     if not version.isdecimal():
         raise BringError(f"{version!r} is no version of {name}: versions are numbers")
@@ -115,17 +126,23 @@ def _files(name: str, version: str, directory: Path) -> Path:
     """Return the directory of a version's files, downloaded unless they are there."""
     folder = directory / _folder_name(name)
     place = folder / version
-    origin = None
+    origin = away = None
     try:
         origin = _ask_origin(name, version)
     except TrackingError as error:
-        if not (place / _ORIGIN).exists():
-            raise BringError(f"{name} version {version} was not brought here yet, and {error}") from error
+        away = error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder, Path(directory))
         with _locked(folder):
-            if origin is not None and _read_origin(place) != origin:
+            brought = _read_brought(place)
+            damage = _damage(place / _MODEL, brought.digests) if brought is not None else ""
+            if away is not None and (brought is None or damage):
+                why = f"is damaged here ({damage})" if damage else "was not brought here yet"
+                raise BringError(f"{name} version {version} {why}, and {away}") from away
+            if origin is not None and (brought is None or damage or brought.origin != origin):
                 _download(name, version, origin, place)
+                if damage:
+                    say(f"{name} version {version} was damaged here ({damage}), and was downloaded again")
             return (place / _MODEL).resolve()
     except OSError as error:
         if error.errno in _FULL:
@@ -140,10 +157,38 @@ def _ask_origin(name: str, version: str) -> Origin:
     return Origin(found.source or "", found.run_id or "", found.created)
 
 
-def _read_origin(place: Path) -> Origin | None:
-    with suppress(FileNotFoundError, msgspec.DecodeError):
-        return msgspec.json.decode((place / _ORIGIN).read_bytes(), type=Origin)
+def _read_brought(place: Path) -> _Brought | None:
+    with suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode((place / _ORIGIN).read_bytes(), type=_Brought)
     return None
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file below a directory, by its path from there."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(directory))] = _digest(path)
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damage(directory: Path, digests: dict[str, str]) -> str:
+    """Say what is wrong with downloaded files, nothing where all are as they were.
+
+    Files that came later, as Python's compiled ones do, are no damage.
+    """
+    for name, digest in digests.items():
+        try:
+            if _digest(directory / name) != digest:
+                return f"{name} is not what was downloaded"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return ""
 
 
 def _download(name: str, version: str, origin: Origin, place: Path) -> None:
@@ -168,7 +213,8 @@ def _download(name: str, version: str, origin: Origin, place: Path) -> None:
             raise BringError(f"{name} version {version} is no model: {origin.source} has no file MLmodel")
         if Path(got) != temporary / _MODEL:
             os.rename(got, temporary / _MODEL)
-        (temporary / _ORIGIN).write_bytes(msgspec.json.encode(origin))
+        brought = _Brought(origin, _digests(temporary / _MODEL))
+        (temporary / _ORIGIN).write_bytes(msgspec.json.encode(brought))
         _sync(temporary)
         if place.exists():
             _remove(place)

@@ -19,21 +19,22 @@ from mooring.rollout.background import Chores
 from mooring.rollout.keeping import Keeper
 from mooring.rollout.messages import FromController, Model, Replay, Route, Server, Want
 from mooring.rollout.plan import Plan
-from mooring.rollout.rollouts import TO_GO, Cause, Rollout, RolloutError, Status, new
+from mooring.rollout.rollouts import TO_GO, Cause, Rollout, RolloutError, Status, in_words, new
 from mooring.rollout.stages import Stages
 from mooring.rollout.start import Start
 
 SELDOM_SECONDS = 60.0
 _BRING_TRIES = 2
 _AGAIN_SECONDS = 5.0
+_MEND_SECONDS = 20.0
 
 
 class Rolling:
     """What is served, and what is rolled out.
 
     `leads` says whether this supervisor may write rollouts down and move aliases; `seen` is what the registry said
-    last, None where that may be overtaken; `unfit` are versions that are not tried again until no alias has named
-    them for a while.
+    last, None where that may be overtaken; `unfit` are the versions that an alias names and that are not tried
+    again as long as it does, and why.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Rolling:
         self.servers: dict[str, Server] = {}
         self.seen: watching.Seen | None = None
         self.leads = False
-        self.unfit: set[str] = set()
+        self.unfit: dict[str, str] = {}
         self.last: str | None = None  # what the state says is served here
         self._start = start
         self._plan = plan
@@ -54,6 +55,8 @@ class Rolling:
         self._seldom = Seldom(SELDOM_SECONDS)
         self._unwritten = 0
         self._tries = 0
+        self._held_back: str | None = None
+        self._suspect = False
 
     # What is served
 
@@ -63,8 +66,36 @@ class Rolling:
             return
         self.want((self.served,), (Route(self.served.version, "champion"),))
         if self._keeper.state is not None and self.last != self.served.version:
-            self.last = self.served.version
-            self._chores.write(partial(self._keeper.serving, self.last), self.not_kept)
+            self._keep_served(self.served.version)
+
+    def serving(self, servers: dict[str, Server]) -> None:
+        """The servers are so now. Where one of what is served has crashed, its files may be damaged.
+
+        They are looked at, and downloaded again where they are; its servers are started anew all the time.
+        """
+        before, self.servers = self.servers, servers
+        if self.served is None or (now := servers.get(version := self.served.version)) is None:
+            return
+        was = before.get(version)
+        self._suspect = (self._suspect or now.crashed > (was.crashed if was else 0)) and now.ready < now.wanted
+        if self._suspect and self._chores.is_free("mend"):
+            self._suspect = False
+            self._chores.wait("mend", _MEND_SECONDS)
+            self.bring("mend", version, lambda _: None, lambda error: self._seldom(f"{error}"))
+
+    def hold_back(self, why: str) -> None:
+        """Say, and keep, why what an alias names is not served or rolled out; an empty text where it is."""
+        if self.served is None or self._keeper.state is None or why == self._held_back:
+            return
+        self._held_back = why
+        if why:
+            say(why)
+        self._keep_served(self.served.version)
+
+    def _keep_served(self, version: str) -> None:
+        self.last = version
+        work = partial(self._keeper.serving, version, self._held_back or "")
+        self._chores.write(work, self.not_kept)
 
     def bring(
         self, what: str, version: str, then: Callable[[Model], None], failed: Callable[[models.BringError], None]
@@ -85,6 +116,7 @@ class Rolling:
 
     def begin(self, version: str, cause: Cause, ticket: str | None = None) -> None:
         """Begin to roll a version out."""
+        self.hold_back("")
         previous = self.served.version if self.served is not None else None
         steps = self._plan if self.leads and previous is not None else ()
         rollout = new(self._start.model, version, previous, cause, steps, ticket_id=ticket)
@@ -172,8 +204,10 @@ class Rolling:
             by = seen.challenger
         if by is None:
             return False
-        self.unfit.add(rollout.version)
-        self._end(current, "superseded", f"version {by} came before it was done")
+        why = f"version {by} came before it was done"
+        if seen.challenger == rollout.version:
+            self.unfit[rollout.version] = f"superseded: {why}"
+        self._end(current, "superseded", why)
         if self.leads and seen.challenger == rollout.version:
             # Where that fails it stays unfit, at least here.
             work = partial(watching.put_back, current.rollout)
@@ -184,7 +218,7 @@ class Rolling:
         """Have the registry say what came of it; that is tried until it does."""
         forward, state = current.status == "promoting", self._keeper.state
         if not self.leads or state is None:
-            self._finished(current)
+            self._finished(current, named=not forward)
             return
 
         def failed(error: Exception) -> None:
@@ -201,9 +235,13 @@ class Rolling:
 
         make = watching.promote if forward else watching.roll_back
         work = partial(make, state, self._keeper.lease, current.rollout)
-        self._chores.do("finish", "registry", work, lambda _: self._finished(current), failed)
 
-    def _finished(self, current: Stages) -> None:
+        def made(named: bool | None) -> None:
+            self._finished(current, named=named is True)
+
+        self._chores.do("finish", "registry", work, made, failed)
+
+    def _finished(self, current: Stages, *, named: bool) -> None:
         if current is not self.current:
             return
         if self.leads:
@@ -213,8 +251,11 @@ class Rolling:
             self.served = current.new
             self._end(current, "promoted")
             return
-        self.unfit.add(current.rollout.version)
-        self._end(current, "aborted" if current.status == "aborting" else "rolled_back")
+        status: Status = "aborted" if current.status == "aborting" else "rolled_back"
+        if named:
+            # Else whoever moves the alias there from now on means it, however soon that is.
+            self.unfit[current.rollout.version] = f"{in_words(status)}: {current.rollout.reason}"
+        self._end(current, status)
 
     def _end(self, current: Stages, status: Status, reason: str | None = None) -> None:
         if current is not self.current:

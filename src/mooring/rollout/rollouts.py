@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, func, select, tuple_, update
+from sqlalchemy import Connection, case, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.monitor.database import insert
@@ -93,13 +93,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """The version that a supervisor serves; `follows` is what it was told to: `@champion`, or a version."""
+    """The version that a supervisor serves; `follows` is what it was told to: `@champion`, or a version.
+
+    `held_back` says why what an alias names is not served, or rolled out; it is empty where nothing is held back.
+    """
 
     model: str
     host: str
     follows: str
     version: str
     since: datetime
+    held_back: str = ""
 
 
 _ROLLOUT = [rollouts.c[name] for name in Rollout.__struct_fields__]
@@ -240,11 +244,15 @@ class Rollouts:
         """Write which version is served; `since` stays where that is the same."""
         with self._writing() as connection:
             statement = insert(connection, serving).values(msgspec.structs.asdict(served))
+            same = serving.c.version == statement.excluded.version
             connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=[serving.c.model, serving.c.host, serving.c.follows],
-                    set_={"version": statement.excluded.version, "since": statement.excluded.since},
-                    where=serving.c.version != statement.excluded.version,
+                    set_={
+                        "version": statement.excluded.version,
+                        "since": case((same, serving.c.since), else_=statement.excluded.since),
+                        "held_back": statement.excluded.held_back,
+                    },
                 )
             )
 

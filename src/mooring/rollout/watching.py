@@ -78,21 +78,25 @@ def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
         tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=told_so)
 
 
-def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> None:
+def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
     """Make the registry say that a version was taken out of service again, and bring its ticket to its end.
 
-    The champion's alias goes back where it is at that version, and the version is no challenger any more.
+    The champion's alias goes back where it is at that version, and the version is no challenger any more. Return
+    whether the alias may be at that version nevertheless, as there is none to go back to.
     Raises TrackingError, StateError, and TicketError where this is to be called again.
     """
     tickets = Tickets(state, lease)
-    if rollout.previous is not None and registry.champion(rollout.model) == rollout.version:
+    named = registry.champion(rollout.model) == rollout.version
+    if named and rollout.previous is not None:
         restored = _promotion(rollout, "restored", rollout.previous, rollout.version, rollout.reason)
         with suppress(registry.Moved, registry.Missing):  # somebody else has seen to it, or nobody can
             registry.put_back(rollout.model, rollout.previous, expected=rollout.version)
+            named = False
             tickets.put_promotion(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
     what = "aborted" if rollout.status == "aborting" else "rolled back"
     registry.end_rollout(rollout.model, rollout.version, what, rollout.reason)
     end_ticket(tickets, rollout, "rolled_back", what)
+    return named
 
 
 def put_back(rollout: Rollout) -> None:

@@ -184,7 +184,7 @@ def _line(
         retraining=_retraining(ticket) if ticket else None,
         rollout=_rollout(rollout) if rollout else None,
     )
-    needs = tuple(_attention(line, bool(watched), ticket, rollout, failed, holders))
+    needs = tuple(_attention(line, bool(watched), ticket, rollout, served, failed, holders))
     return msgspec.structs.replace(line, attention=needs)
 
 
@@ -230,6 +230,7 @@ def _attention(
     watched: bool,
     ticket: Ticket | None,
     rollout: Rollout | None,
+    served: Sequence[Served],
     failed: int,
     holders: dict[str, Holder],
 ) -> Iterable[Attention]:
@@ -248,6 +249,9 @@ def _attention(
         if rollout.ended is None and f"serve/{line.model}" not in holders:
             text = f"the rollout of version {rollout.version} stands still: mooring serve is not running"
             yield Attention(text, line.rollout.see)
+    for one in served:
+        if one.held_back:
+            yield Attention(f"{one.host}: {one.held_back}", line.rollout.see if line.rollout else line.see)
     if failed:
         noun = "alert" if failed == 1 else "alerts"
         yield Attention(f"{failed} {noun} could not be sent", address(paths.HISTORY, {"model": line.model}))

@@ -86,12 +86,16 @@ class Occurred(msgspec.Struct, frozen=True):
 
 
 class ServedOn(msgspec.Struct, frozen=True):
-    """The version that a supervisor serves; `follows` is what it was told to: `@champion`, or a version."""
+    """The version that a supervisor serves; `follows` is what it was told to: `@champion`, or a version.
+
+    `held_back` says why what an alias names is not served, or rolled out.
+    """
 
     host: str
     follows: str
     version: str
     since: datetime
+    held_back: str
 
 
 class OtherRollout(msgspec.Struct, frozen=True):
@@ -327,7 +331,7 @@ def _guard(row: dict[str, Any]) -> Guard:
 
 
 def _served(one: Served) -> ServedOn:
-    return ServedOn(one.host, one.follows, one.version, one.since)
+    return ServedOn(one.host, one.follows, one.version, one.since, one.held_back)
 
 
 def _other(one: Rollout) -> OtherRollout:
