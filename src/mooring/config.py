@@ -260,7 +260,8 @@ class RolloutSettings(FrontSettings, kw_only=True, frozen=True):
         Meta(ge=0, lt=1, description="how much larger its share of failed requests may be than the champion's"),
     ] = 0.01
     rollout_latency: Annotated[
-        float, Meta(ge=1, description="how many times the champion's 95th percentile of latency its own may be")
+        float,
+        Meta(ge=1, description="how many times as long as the champion's at the same moment its answers may take"),
     ] = 2.0
     rollout_quality: Annotated[
         float, Meta(ge=0, lt=1, description="share of its answers whose predictions may be missing or no number")

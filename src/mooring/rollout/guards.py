@@ -26,13 +26,18 @@ GUARDS = 4
 """How many guards share the chance of a false alarm."""
 SLOWER = 0.05
 """How much larger the share of slow answers may be than the champion's; a 95th percentile leaves 5 %."""
+TYPICALLY_SLOWER = 0.5
+"""Which share of answers may take more than so many times as long as the champion's at the same moment: of a version
+that is just so much slower, half do."""
 SLACK_SECONDS = 0.002
 """So much longer an answer may take in any case: less is nothing that a client sees."""
 LEAST_TIMES = 50
 """Answers of the champion that it takes to know its 95th percentile."""
 _MOST_TIMES = 500
 _MOST_ALONE = 8
-"""Answers of the canary that wait for one of the champion's to be compared with."""
+"""Answers of one version that wait for one of the other to be compared with."""
+_OF_TYPICAL = 0.8
+"""Which part of the latency guard's chance of a false alarm the typical answer has; the tail has the rest."""
 _LEAST_SHARE = {"number": 0.05, "class": 0.02}
 """So many predictions differ in any case, for the limit of how many may: few rows of a holdout say no better."""
 _MOST_SHARE = 0.9
@@ -57,8 +62,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class GuardRow(msgspec.Struct, frozen=True):
     """A guard as people see it.
 
-    `value` is a share of requests, the difference from the champion's where there is one to compare with, and
-    `limit` what is let pass. `chance` is at most the chance of such evidence where nothing is wrong; the guard
+    `value` is a share of requests, of errors by how much it is larger than the champion's, and `limit` what is let
+    pass. `chance` is at most the chance of such evidence where nothing is wrong; the guard
     fails below `fails_below`. `samples` counts what it has compared. `note` says what it waits for, or why it is
     not there.
     """
@@ -165,11 +170,29 @@ class Errors(msgspec.Struct):
         )
 
 
-class Latency(msgspec.Struct):
+class Moment(msgspec.Struct):
+    """How long the canary's answers took, and the champion's, in as short a time as has both; the newest few."""
+
+    canary: list[float] = []
+    champion: list[float] = []
+
+    def add(self, outcome: Outcome) -> tuple[list[float], list[float]] | None:
+        """Take an answer; return the canary's times and the champion's, once there are both."""
+        times = self.champion if outcome.variant == "champion" else self.canary
+        times.append(outcome.seconds)
+        del times[:-_MOST_ALONE]
+        if not self.canary or not self.champion:
+            return None
+        found = self.canary, self.champion
+        self.canary, self.champion = [], []
+        return found
+
+
+class Tail(msgspec.Struct):
     """The share of answers that take longer than `slow` seconds is larger than the champion's by 5 % at most.
 
     `slow` is `latency` times the champion's 95th percentile, estimated from those of its answers that were there
-    before. Failed requests say nothing here.
+    before.
     """
 
     bet: Bet = msgspec.field(default_factory=_paired)
@@ -182,8 +205,6 @@ class Latency(msgspec.Struct):
 
     def observe(self, outcome: Outcome, limits: Limits) -> None:
         """Take an answer of any version."""
-        if not outcome.ok or (outcome.variant == "shadow" and not outcome.champion_ok):
-            return
         slow = self.slow(limits)
         if slow is not None:
             self._judge(outcome, slow)
@@ -194,7 +215,7 @@ class Latency(msgspec.Struct):
 
     def slow(self, limits: Limits) -> float | None:
         """Return how many seconds are slow; None before the champion's are known."""
-        return None if self.p95 is None else max(limits.latency * self.p95, self.p95 + SLACK_SECONDS)
+        return None if self.p95 is None else _slow(self.p95, limits)
 
     def _judge(self, outcome: Outcome, slow: float) -> None:
         over = outcome.seconds > slow
@@ -230,6 +251,68 @@ class Latency(msgspec.Struct):
             f"latency: {own.hits:,} of {own.of:,} answers were slow ({own.in_words}), the champion's "
             f"{other.in_words}; at most {_percent(SLOWER)} more is let pass. Slow is now over {slow:.3g} ms, "
             f"{limits.latency:g} times the champion's 95th percentile"
+        )
+
+
+class Latency(msgspec.Struct):
+    """At most half of the answers take more than `latency` times as long as the champion's at the same moment.
+
+    A shadow's is compared with the champion's of the same request, a canary's with those next to it in time. So a
+    busy machine, which slows both, hides nothing and is held against nobody: of two versions that are equally fast
+    either is the slower one half of the time, however their times are spread. What is slow only now and then is
+    left to the `tail`. Failed requests say nothing here.
+    """
+
+    bet: Bet = msgspec.field(default_factory=Bet)
+    moment: Moment = msgspec.field(default_factory=Moment)
+    seen: float = 0.0
+    tail: Tail = msgspec.field(default_factory=Tail)
+
+    def observe(self, outcome: Outcome, limits: Limits) -> None:
+        """Take an answer of any version."""
+        if not outcome.ok or (outcome.variant == "shadow" and not outcome.champion_ok):
+            return
+        self.tail.observe(outcome, limits)
+        if outcome.variant != "shadow":
+            both = self.moment.add(outcome)
+        elif outcome.champion_seconds is not None:
+            both = [outcome.seconds], [outcome.champion_seconds]
+        else:
+            both = None
+        if both is None:
+            return
+        own, other = both
+        slower = sum(one > _slow(before, limits) for one in own for before in other) / (len(own) * len(other))
+        self.seen += slower
+        self.bet.update(slower, TYPICALLY_SLOWER)
+
+    @property
+    def chance(self) -> float:
+        """The chance at most of evidence as strong as the stronger of the two comparisons has."""
+        return min(1.0, self.bet.chance / _OF_TYPICAL, self.tail.bet.chance / (1 - _OF_TYPICAL))
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether it is the tail that there is more evidence of."""
+        return self.tail.bet.chance / (1 - _OF_TYPICAL) < self.bet.chance / _OF_TYPICAL
+
+    def exceeds(self, alpha: float) -> bool:
+        """Return whether either comparison has failed, where both together may wrongly with the chance `alpha`."""
+        return self.bet.exceeds(alpha * _OF_TYPICAL) or self.tail.bet.exceeds(alpha * (1 - _OF_TYPICAL))
+
+    @property
+    def share(self) -> float | None:
+        """The share of comparisons in which the new version took too long."""
+        return self.seen / self.bet.samples if self.bet.samples else None
+
+    def told(self, limits: Limits) -> str:
+        """Return what was seen, as a sentence."""
+        if self.is_tail:
+            return self.tail.told(limits)
+        return (
+            f"latency: {_percent(self.share or 0.0)} of {self.bet.samples:,} answers took more than "
+            f"{limits.latency:g} times as long as the champion's at the same moment; at most "
+            f"{_percent(TYPICALLY_SLOWER)} is let pass"
         )
 
 
@@ -326,11 +409,18 @@ class _State(msgspec.Struct):
 
 class _Found(NamedTuple):
     name: str
-    bet: Bet
+    evidence: Bet | Latency
     told: str
     value: float | None
     limit: float | None
     note: str = ""
+
+    @property
+    def samples(self) -> int:
+        evidence = self.evidence
+        if isinstance(evidence, Bet):
+            return evidence.samples
+        return (evidence.tail.bet if evidence.is_tail else evidence.bet).samples
 
 
 class Guards:
@@ -384,10 +474,10 @@ class Guards:
         What has failed stays so.
         """
         state = self._state
-        bets = (state.errors.bet, state.latency.bet, state.quality.bet, state.difference.bet)
+        bets = (state.errors.bet, state.latency, state.quality.bet, state.difference.bet)
         if not any(bet.exceeds(self._alpha) for bet in bets):  # it is asked after every request
             return None
-        return next((found.told for found in self._found() if found.bet.exceeds(self._alpha)), None)
+        return next((found.told for found in self._found() if found.evidence.exceeds(self._alpha)), None)
 
     def rows(self) -> list[GuardRow]:
         """Return all guards as people see them."""
@@ -396,10 +486,10 @@ class Guards:
                 name=found.name,
                 value=found.value,
                 limit=found.limit,
-                chance=found.bet.chance,
+                chance=found.evidence.chance,
                 fails_below=self._alpha,
-                samples=found.bet.samples,
-                failed=found.bet.exceeds(self._alpha),
+                samples=found.samples,
+                failed=found.evidence.exceeds(self._alpha),
                 note=found.note,
             )
             for found in self._found()
@@ -419,9 +509,12 @@ class Guards:
         one = state.errors
         yield _Found("errors", one.bet, one.told(limits), _more(one.challenger, one.champion), limits.errors)
         slow = state.latency
-        note = "" if slow.p95 is not None else f"waits for {LEAST_TIMES} answers of the champion"
-        value = _more(slow.challenger, slow.champion)
-        yield _Found("latency", slow.bet, slow.told(limits), value, SLOWER, note)
+        note = "" if slow.bet.samples else "waits for answers of both versions"
+        if slow.is_tail:
+            value, limit = _more(slow.tail.challenger, slow.tail.champion), SLOWER
+        else:
+            value, limit = slow.share, TYPICALLY_SLOWER
+        yield _Found("latency", slow, slow.told(limits), value, limit, note)
         lacks = state.quality
         note = "" if lacks.challenger.of else "waits for answers whose predictions can be read"
         value = lacks.challenger.value if lacks.challenger.of else None
@@ -439,6 +532,11 @@ class Guards:
 
 def _more(challenger: Share, champion: Share) -> float | None:
     return challenger.value - champion.value if challenger.of else None
+
+
+def _slow(seconds: float, limits: Limits) -> float:
+    """Return how long an answer may take where the champion's takes so long."""
+    return max(limits.latency * seconds, seconds + SLACK_SECONDS)
 
 
 def _allowed(share: float) -> float:

@@ -38,7 +38,7 @@ class Collector:
                 tap.version or "",
                 "canary" if tap.variant == "canary" else "champion",
                 _ok(tap),
-                tap.duration_ns / 1e9,
+                tap.served_ns / 1e9,
                 answer,
             )
         )
@@ -52,10 +52,10 @@ class Collector:
                 tap.version or "",
                 "shadow",
                 _ok(tap),
-                tap.duration_ns / 1e9,
+                tap.served_ns / 1e9,
                 _answer(tap),
                 _ok(live),
-                live.duration_ns / 1e9,
+                live.served_ns / 1e9,
                 _answer(live),
             )
         )
