@@ -264,7 +264,7 @@ class RolloutSettings(FrontSettings, kw_only=True, frozen=True):
         Meta(ge=1, description="how many times as long as the champion's at the same moment its answers may take"),
     ] = 2.0
     rollout_quality: Annotated[
-        float, Meta(ge=0, lt=1, description="share of its answers whose predictions may be missing or no number")
+        float, Meta(ge=0, lt=1, description="share of its answers that may have no usable predictions")
     ] = 0.01
     rollout_difference: Annotated[
         float,

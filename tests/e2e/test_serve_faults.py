@@ -31,8 +31,27 @@ def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
         ("4", "requests that were put to it as a check", False),
         ("5", "errors: ", True),
         ("8", "exit code 7", False),
+        ("11", "it has 0 predictions where the champion's has 2", False),
+        ("12", "prediction is text where the champion's is number", False),
+        ("13", "it has no prediction", False),
+        ("14", "it has 0 predictions where the ", False),
+        ("15", "prediction is text where the champion's is number", False),
+        ("16", "it has no prediction", False),
+        ("17", "it has 1 predictions where the ", False),
     ],
-    ids=["does not load", "answers errors at once", "answers errors later", "crashes"],
+    ids=[
+        "does not load",
+        "answers errors at once",
+        "answers errors later",
+        "crashes",
+        "answers nothing at once",
+        "answers text at once",
+        "answers other fields at once",
+        "answers nothing later",
+        "answers text later",
+        "answers other fields later",
+        "answers one row later",
+    ],
 )
 def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version, reason, may_fail):
     goes_and_the_champion_answers(serving_on, version, reason, may_fail)

@@ -1,4 +1,4 @@
-"""At the limit, betting is wrong no more often than is allowed, and on a busy machine guards still see what is slow."""
+"""Betting is wrong no more often than is allowed, and guards see what is slow on a busy machine, too."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from mooring.monitor.state import State
 from mooring.retrain import byhand, trigger
 from mooring.retrain.history import history
 from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.messages import Outcome, Replayed, Route, Server
+from mooring.rollout.messages import Answered, Outcome, Replayed, Route, Server
 from mooring.rollout.rollouts import Rollouts
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from registries import aliases, challenge, copied_registry, make_registry
@@ -186,6 +186,28 @@ def test_one_that_fails_the_check_gets_no_request_of_a_client(front, client):
     one.until(lambda: one.is_at("rolled_back"))
     assert "it failed 3 of 20 requests" in one.rollout().reason
     assert "status 500" in one.rollout().reason
+    assert all(want.routes == (CHAMPION,) for want in one.wants)
+
+
+ASKED = b'{"inputs": [[1.0]]}', "application/json"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"[]", "it has 0 predictions where the champion's has 1"),
+        (b'{"predictions": ["five"]}', "prediction is text where the champion's is number"),
+        (b'{"predictions": [{"a": 1.0, "b": 2.0}]}', "it has no prediction"),
+        (b"{}", "it can't be read as predictions"),
+    ],
+)
+def test_one_whose_answers_in_the_check_are_no_use_gets_no_request_of_a_client(front, client, answer, why):
+    one = serving(front, *PLAN)
+    good, bad = Answered(*ASKED, ANSWER, ANSWER), Answered(*ASKED, answer, ANSWER)
+    one.replayed = Replayed("2", 3, 0, "", (good, bad, bad))
+    challenge(client, "2")
+    one.until(lambda: one.is_at("rolled_back"))
+    assert one.rollout().reason == f"it failed 2 of 3 requests that were put to it as a check: {why}"
     assert all(want.routes == (CHAMPION,) for want in one.wants)
 
 

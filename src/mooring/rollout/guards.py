@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from mooring.config import ServeSettings
-from mooring.payload import Frame, Undecodable, decode_outputs
+from mooring.payload import Frame
 from mooring.retrain.difference import Difference
+from mooring.rollout import answers
 from mooring.rollout.messages import Outcome
 from mooring.rollout.sequential import Bet
 
@@ -27,7 +28,7 @@ GUARDS = 4
 SLOWER = 0.05
 """How much larger the share of slow answers may be than the champion's; a 95th percentile leaves 5 %."""
 TYPICALLY_SLOWER = 0.5
-"""Which share of answers may take more than so many times as long as the champion's at the same moment: of a version
+"""Which share of answers may take over `latency` times as long as the champion's at the same moment: of a version
 that is just so much slower, half do."""
 SLACK_SECONDS = 0.002
 """So much longer an answer may take in any case: less is nothing that a client sees."""
@@ -317,47 +318,64 @@ class Latency(msgspec.Struct):
 
 
 class Quality(msgspec.Struct):
-    """The share of answers whose predictions are missing, no finite number or unreadable is `quality` at most.
+    """The share of answers without usable predictions is `quality` at most.
 
-    What the champion's answer to the same request lacks too does not count; where its answer is not known, the
-    share of its answers that lack something is let pass on top. Answers in a form that is not known to hold
-    predictions, such as those of a chat, are not judged.
+    These are answers that can't be read, have another number of rows than the request, lack fields that all of the
+    champion's have, have another kind of value there (text for a number, say), or none, or no finite number. What
+    the champion's answer to the same request lacks too does not count; where its answer is not known, the share of
+    its answers that lack something is let pass on top. Answers in a form that is not known to hold predictions,
+    such as those of a chat, are not judged.
     """
 
     bet: Bet = msgspec.field(default_factory=Bet)
     challenger: Share = msgspec.field(default_factory=Share)
     champion: Share = msgspec.field(default_factory=Share)
+    uncounted: Share = msgspec.field(default_factory=Share)
+    form: answers.Form = msgspec.field(default_factory=answers.Form)
     last: str = ""
 
-    def observe(self, own: Frame | None, other: Frame | None, limits: Limits, *, paired: bool) -> None:
-        """Take an answer of the new version; `paired` says that the champion's to the same request is known."""
-        if paired:
-            if other is None:
-                return
-            self.champion.add(bool(_lacking(other)))
-            lack, limit = _lack(own, other), limits.quality
+    def compare(self, own: Frame | None, other: Frame | None, limits: Limits) -> bool:
+        """Take both versions' answers to a request; return whether the first is usable."""
+        if other is None:
+            return True
+        self.champion.add(bool(answers.lacking(other)))
+        unlike = "it can't be read" if own is None else answers.unlike(own, other, self.form)
+        return self._take(unlike or (answers.missing(own, other) if own is not None else None), limits.quality)
+
+    def observe(self, own: Frame | None, asked: frozenset[int], limits: Limits) -> bool:
+        """Take an answer of the new version alone, to a request of so many rows; return whether it is usable."""
+        if own is not None:
+            # A model may answer other rows than it is asked, such as those of a forecast.
+            counts = self.uncounted.of and self.uncounted.value < 0.5
+            lack = answers.miscounted(own, asked) if counts else None
+            lack = lack or self.form.lacks(own) or answers.missing(own)
+        elif self.challenger.of + self.champion.of:
+            lack = "it can't be read"
         else:
-            # Whether this model's answers can be read at all is not known before one was.
-            if own is None and not self.challenger.of + self.champion.of:
-                return
-            if own is not None and not own.rows:
-                return
-            lack = _lack(own, None)
-            limit = limits.quality + self.champion.value
+            return True  # whether this model's answers can be read at all is not known before one was
+        return self._take(lack, limits.quality + self.champion.value)
+
+    def observe_champion(self, answer: Frame | None, asked: frozenset[int]) -> None:
+        """Take an answer of the champion to a request that the new version did not get."""
+        if answer is not None:
+            self.form.learn(answer)
+            uncounted = answers.miscounted(answer, asked) is not None
+            self.uncounted.add(uncounted)
+            self.champion.add(uncounted or bool(answers.lacking(answer)))
+        elif self.champion.of:
+            self.champion.add(True)
+
+    def _take(self, lack: str | None, limit: float) -> bool:
         self.challenger.add(lack is not None)
         self.last = lack or self.last
         self.bet.update(float(lack is not None), _allowed(limit))
-
-    def observe_champion(self, answer: Frame | None) -> None:
-        """Take an answer of the champion to a request that the new version did not get."""
-        if answer is not None and answer.rows:
-            self.champion.add(bool(_lacking(answer)))
+        return lack is None
 
     def told(self, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         own = self.challenger
         return (
-            f"quality: {own.hits:,} of {own.of:,} answers lack predictions ({own.in_words}); at most "
+            f"quality: {own.hits:,} of {own.of:,} answers have no usable predictions ({own.in_words}); at most "
             f"{_percent(limits.quality)} is let pass. The last one: {self.last}"
         )
 
@@ -447,22 +465,28 @@ class Guards:
         """Take how a version answered a request."""
         state, limits = self._state, self._limits
         state.errors.observe(outcome, limits)
-        state.latency.observe(outcome, limits)
         if outcome.variant == "champion":
             if outcome.ok and outcome.answer is not None:
-                state.quality.observe_champion(_read(outcome.answer))
+                state.quality.observe_champion(answers.predictions(outcome.answer), _rows_asked(outcome))
+            state.latency.observe(outcome, limits)
             return
         state.seen += 1
+        if self._is_usable(outcome):  # how soon others come says nothing
+            state.latency.observe(outcome, limits)
+
+    def _is_usable(self, outcome: Outcome) -> bool:
+        """Judge what an answer of the challenger says; return whether it has predictions, as far as is known."""
+        state, limits = self._state, self._limits
         if not outcome.ok or outcome.answer is None:
-            return
-        own, other = _read(outcome.answer), None
-        paired = bool(outcome.champion_ok) and outcome.champion_answer is not None
-        if paired:
-            assert outcome.champion_answer is not None
-            other = _read(outcome.champion_answer)
-        state.quality.observe(own, other, limits, paired=paired)
+            return outcome.ok
+        own = answers.predictions(outcome.answer)
+        if not outcome.champion_ok or outcome.champion_answer is None:
+            return state.quality.observe(own, _rows_asked(outcome), limits)
+        other = answers.predictions(outcome.champion_answer)
+        usable = state.quality.compare(own, other, limits)
         if own is not None and other is not None and self._holdout is not None:
             state.difference.observe(own, other, self._holdout, limits)
+        return usable
 
     def seen(self) -> int:
         """Return how many requests of the challenger were observed."""
@@ -534,6 +558,12 @@ def _more(challenger: Share, champion: Share) -> float | None:
     return challenger.value - champion.value if challenger.of else None
 
 
+def _rows_asked(outcome: Outcome) -> frozenset[int]:
+    return (
+        answers.rows_asked(outcome.request, outcome.request_type) if outcome.request is not None else frozenset()
+    )
+
+
 def _slow(seconds: float, limits: Limits) -> float:
     """Return how long an answer may take where the champion's takes so long."""
     return max(limits.latency * seconds, seconds + SLACK_SECONDS)
@@ -560,62 +590,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
-# Answers
-
-
-def _read(answer: bytes) -> Frame | None:
-    """Return the predictions of an answer, None if it can't be read as any."""
-    try:
-        return decode_outputs(answer)[0]
-    except Undecodable:
-        return None
-
-
-def _lack(own: Frame | None, other: Frame | None) -> str | None:
-    """Return what predictions lack that the champion's have; None if nothing."""
-    if own is None:
-        return "it can't be read"
-    if other is not None:
-        if len(own.rows) != len(other.rows):
-            return f"it has {len(own.rows):,} predictions where the champion's has {len(other.rows):,}"
-        gone = set(other.columns) - set(own.columns)
-        if gone and other.rows:
-            return f"it has no {', '.join(sorted(gone)[:3])}"
-    lacking = _lacking(own)
-    if not lacking:
-        return None
-    known = _lacking(other) if other is not None else {}
-    return next((f"{name} is {what}" for name, what in lacking.items() if name not in known), None)
-
-
-def _lacking(frame: Frame) -> dict[str, str]:
-    """Return which columns lack values, and what is there instead."""
-    found = {}
-    for name, column in zip(frame.columns, zip(*frame.rows, strict=True), strict=False):
-        what = next((text for text in map(_instead, column) if text), None)
-        if what is not None:
-            found[name] = what
-    return found
-
-
-def _instead(value: Any) -> str | None:
-    """Return what stands where a value should, None if that is one.
-
-    >>> _instead(None), _instead([1.0, float("nan")]), _instead(float("inf")), _instead(0), _instead("none")
-    ('null', 'nan', 'inf', None, None)
-    """
-    kind = type(value)
-    if kind is float:
-        return None if math.isfinite(value) else str(value)
-    if value is None:
-        return "null"
-    return next((text for text in map(_instead, value) if text), None) if kind is list else None
-
-
 def _differs(own: Frame, other: Frame, row: int, holdout: Difference) -> bool | None:
     """Return whether the two differ in a row, None where that can't be told."""
     before, after = (_values(frame, row, holdout.columns) for frame in (other, own))
-    if before is None or after is None or _instead([*before, *after]):
+    if before is None or after is None or answers.instead([*before, *after]):
         return None
     if holdout.kind == "class":
         return before != after

@@ -10,6 +10,7 @@ import msgspec
 
 from mooring.config import ServeSettings
 from mooring.retrain.difference import Difference
+from mooring.rollout import answers
 from mooring.rollout.guards import Guards, Limits
 from mooring.rollout.messages import Model, Outcomes, Replayed, Route, Server
 from mooring.rollout.rollouts import TO_GO, Rollout, Status, Wish, moved
@@ -125,10 +126,13 @@ class Stages:
         """Requests that the champion has answered were put to the new version."""
         if self.status != "checking" or self.new is None or replayed.version != self.new.version:
             return
-        if replayed.failed:
-            why = f": {replayed.reason}" if replayed.reason else ""
+        unusable = answers.check(replayed.answers)
+        failed = replayed.failed + len(unusable)
+        if failed:
+            why = replayed.reason or next(iter(unusable), "")
             self.fail(
-                f"it failed {replayed.failed} of {replayed.requests} requests that were put to it as a check{why}"
+                f"it failed {failed} of {replayed.requests} requests that were put to it as a check"
+                + (f": {why}" if why else "")
             )
             return
         self._checked = True
