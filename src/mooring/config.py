@@ -252,9 +252,9 @@ class RolloutSettings(FrontSettings, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(
             description="step of a rollout, as `shadow 20% 10m 500` or `canary 5% 10m 200`: share, and time and "
-            "requests at least; repeat it for more"
+            "requests at least; repeat it for more; `full` alone for none"
         ),
-    ] = ()
+    ] = ("shadow 20% 1m 50 unless idle",)
     rollout_errors: Annotated[
         float,
         Meta(ge=0, lt=1, description="how much larger its share of failed requests may be than the champion's"),

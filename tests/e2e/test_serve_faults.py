@@ -57,6 +57,20 @@ def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version
     goes_and_the_champion_answers(serving_on, version, reason, may_fail)
 
 
+def test_a_shadow_that_hangs_is_bounded_said_and_rolled_back(store, tmp_path):
+    plan = ("--rollout-step", "shadow 50% 1h 1000", "--queue", "4", "--timeout", "3600")
+    with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
+        load.wait_for(20)
+        it.challenge("18")
+        gone = it.rolled_out("18", "rolled_back")
+        assert "copies for the shadow were dropped or timed out" in gone.reason
+        assert "the shadow, version 18, does not keep up: " in it.said
+        assert gone.counts["shadow_dropped"] > 0
+        load.wait_for(50)
+    assert load.failures == []
+    assert load.versions() == {"1"}
+
+
 def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
     with small_disk(tmp_path / "disk", "32m") as disk:
         flags = ("--log", str(disk / "log"), "--serve-directory", str(disk / "serve"))

@@ -72,6 +72,8 @@ class Told(mlflow.pyfunc.PythonModel):
             os._exit(7)
         if self.kind == "waits":
             time.sleep(float(self.factor))
+        if misbehaves and self.kind == "hangs":
+            threading.Event().wait()
         if misbehaves and self.kind == "answers nothing":
             return []
         if misbehaves and self.kind == "answers text":
@@ -102,6 +104,7 @@ VERSIONS = {
     "15": ("answers text", 2.0, 40),
     "16": ("answers other fields", 2.0, 40),
     "17": ("answers one row", 2.0, 40),
+    "18": ("hangs", 2.0, 40),
 }
 """What each version does, by what it multiplies, and from which prediction on it misbehaves."""
 BODY = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[3.0], [4.0]]}}).encode()
@@ -278,6 +281,7 @@ def supervised(
     environment = {
         "MLFLOW_TRACKING_URI": registry(directory),
         "MOORING_STATE": "sqlite:///state.db",
+        "MOORING_ROLLOUT_STEP": "full",  # where no steps are given
         "MOORING_ROLLOUT_LATENCY": "1000",  # how long an answer takes is up to what else this machine does
         **environment,
     }

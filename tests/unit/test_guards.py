@@ -423,6 +423,29 @@ def test_what_the_gate_records_is_what_the_guard_compares():
     assert row(guards, "difference").value == pytest.approx(holdout.share)
 
 
+# Copies
+
+
+def test_a_shadow_that_loses_its_copies_is_seen_within_some_seconds(guards):
+    seconds = 0
+    while not guards.failed():
+        guards.observe_copies(20, 20)
+        seconds += 1
+    assert seconds <= 15
+    assert guards.failed() == (
+        f"copies: {20 * seconds} of {20 * seconds} copies for the shadow were dropped or timed out (100 %), as it "
+        "does not keep up; at most 50 % is let pass"
+    )
+
+
+@pytest.mark.parametrize("lost", [0, 5, 10])
+def test_a_shadow_that_loses_some_copies_or_all_of_a_moment_goes_on(guards, lost):
+    for second in range(600):
+        guards.observe_copies(20 if second % 60 < 3 else lost if second % 2 else 0, 20)
+    assert guards.failed() is None
+    assert row(guards, "copies").samples == 600
+
+
 # All of them
 
 

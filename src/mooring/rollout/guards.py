@@ -23,13 +23,15 @@ from mooring.rollout import answers
 from mooring.rollout.messages import Outcome
 from mooring.rollout.sequential import Bet
 
-GUARDS = 4
+GUARDS = 5
 """How many guards share the chance of a false alarm."""
 SLOWER = 0.05
 """How much larger the share of slow answers may be than the champion's; a 95th percentile leaves 5 %."""
 TYPICALLY_SLOWER = 0.5
 """Which share of answers may take over `latency` times as long as the champion's at the same moment: of a version
 that is just so much slower, half do."""
+LOST = 0.5
+"""Which share of the copies for the shadow may be dropped or time out."""
 SLACK_SECONDS = 0.002
 """So much longer an answer may take in any case: less is nothing that a client sees."""
 LEAST_TIMES = 50
@@ -417,11 +419,34 @@ class Differing(msgspec.Struct):
         )
 
 
+class Copies(msgspec.Struct):
+    """At most half of the copies for the shadow are lost: dropped, as it has no room for them, or timed out.
+
+    Those of a second count as one, since a moment's pause loses many at once.
+    """
+
+    bet: Bet = msgspec.field(default_factory=Bet)
+    lost: Share = msgspec.field(default_factory=Share)
+
+    def observe(self, lost: int, copies: int) -> None:
+        """Take how many copies of a second were lost."""
+        self.lost = Share(self.lost.hits + lost, self.lost.of + copies)
+        self.bet.update(lost / copies, LOST)
+
+    def told(self) -> str:
+        """Return what was seen, as a sentence."""
+        return (
+            f"copies: {self.lost.hits:,} of {self.lost.of:,} copies for the shadow were dropped or timed out "
+            f"({self.lost.in_words}), as it does not keep up; at most {_percent(LOST)} is let pass"
+        )
+
+
 class _State(msgspec.Struct):
     errors: Errors = msgspec.field(default_factory=Errors)
     latency: Latency = msgspec.field(default_factory=Latency)
     quality: Quality = msgspec.field(default_factory=Quality)
     difference: Differing = msgspec.field(default_factory=Differing)
+    copies: Copies = msgspec.field(default_factory=Copies)
     seen: int = 0
 
 
@@ -488,6 +513,10 @@ class Guards:
             state.difference.observe(own, other, self._holdout, limits)
         return usable
 
+    def observe_copies(self, lost: int, copies: int) -> None:
+        """Take how many of a second's copies for the shadow were dropped or timed out."""
+        self._state.copies.observe(lost, copies)
+
     def seen(self) -> int:
         """Return how many requests of the challenger were observed."""
         return self._state.seen
@@ -498,7 +527,7 @@ class Guards:
         What has failed stays so.
         """
         state = self._state
-        bets = (state.errors.bet, state.latency, state.quality.bet, state.difference.bet)
+        bets = (state.errors.bet, state.latency, state.quality.bet, state.difference.bet, state.copies.bet)
         if not any(bet.exceeds(self._alpha) for bet in bets):  # it is asked after every request
             return None
         return next((found.told for found in self._found() if found.evidence.exceeds(self._alpha)), None)
@@ -543,6 +572,10 @@ class Guards:
         note = "" if lacks.challenger.of else "waits for answers whose predictions can be read"
         value = lacks.challenger.value if lacks.challenger.of else None
         yield _Found("quality", lacks.bet, lacks.told(limits), value, limits.quality, note)
+        lost = state.copies
+        note = "" if lost.bet.samples else "waits for copies for the shadow"
+        value = lost.lost.value if lost.bet.samples else None
+        yield _Found("copies", lost.bet, lost.told(), value, LOST, note)
         differs = state.difference
         if holdout is None:
             note = "is not there: the gate has not compared this version with this champion"

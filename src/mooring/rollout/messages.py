@@ -126,12 +126,14 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):
     """The front tells how requests were answered while the servers of more than one version are wanted.
 
-    `left_out` counts those that there was no room for; `shadow_dropped` the copies that the queue had none for.
+    `left_out` counts those that there was no room for; `shadow_dropped` copies that the shadow had none for, and
+    `shadow_timed_out` those of `outcomes` that it did not answer in time.
     """
 
     outcomes: tuple[Outcome, ...]
     left_out: int = 0
     shadow_dropped: int = 0
+    shadow_timed_out: int = 0
 
 
 FromController = Want | Replay

@@ -24,7 +24,7 @@ class Collector:
     def __init__(self, tell: Callable[[Outcomes], bool]) -> None:
         self._tell = tell
         self._outcomes: list[Outcome] = []
-        self._bytes = self._left_out = self._dropped = self._champions = 0
+        self._bytes = self._left_out = self._dropped = self._timed_out = self._champions = 0
 
     def answered(self, tap: Tap) -> None:
         """Take how the champion or the canary answered."""
@@ -49,6 +49,7 @@ class Collector:
         """Take how the shadow answered what the champion has answered."""
         if "overloaded" in tap.errors:
             return
+        self._timed_out += "upstream_timeout" in tap.errors
         answer, champions = answer_of(tap), answer_of(live)
         self._take(
             Outcome(
@@ -70,13 +71,13 @@ class Collector:
 
     def flush(self) -> None:
         """Tell what was gathered."""
-        if not (self._outcomes or self._left_out or self._dropped):
+        if not (self._outcomes or self._left_out or self._dropped or self._timed_out):
             return
-        told = Outcomes(tuple(self._outcomes), self._left_out, self._dropped)
+        told = Outcomes(tuple(self._outcomes), self._left_out, self._dropped, self._timed_out)
         count = len(self._outcomes)
         self._outcomes, self._bytes = [], 0
         if self._tell(told):
-            self._left_out = self._dropped = 0
+            self._left_out = self._dropped = self._timed_out = 0
         else:
             self._left_out += count
 
