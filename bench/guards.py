@@ -42,11 +42,16 @@ class Step(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Which share of requests are the client's own mistake, and in how many of all times everything fails."""
+    """Which share of requests are the client's own mistake, and in how many of all times everything fails.
+
+    On a `busy` machine a third of the time is slow for both versions, by 3 to 30 times, and one answer in 20 of
+    either takes longer on its own account, as long as a Pareto distribution without a variance has it.
+    """
 
     name: str
     mistakes: float = 0.0
     outages: float = 0.0
+    busy: bool = False
 
 
 class Fault(NamedTuple):
@@ -66,18 +71,22 @@ PLAN = (
     Step("canary", 0.9, 1000),
 )
 NONE = Fault("none")
+USUAL = Traffic("", 0.005)
+BUSY = Traffic("a busy machine", 0.005, busy=True)
 AT_LIMIT = Fault("as bad as is let pass", LIMITS.errors, 1.5, LIMITS.quality)
 QUIET = (
     (Traffic("no request fails"), NONE),
     (Traffic("0.5 % fail", 0.005), NONE),
     (Traffic("5 % fail", 0.05), NONE),
     (Traffic("0.5 % fail, and all in 2 % of the time", 0.005, 0.02), NONE),
+    (BUSY, NONE),
     (Traffic("0.5 % fail; 1 % more errors and 1 % NaN, 1.5 times as slow", 0.005), AT_LIMIT),
 )
 FAULTS = (
     Fault("all answers are 500", errors=1.0),
     Fault("5 % errors", errors=0.05),
     Fault("10 times as slow", slower=10.0),
+    Fault("5 times as slow", slower=5.0),
     Fault("3 times as slow", slower=3.0),
     Fault("NaN in 5 %", nan=0.05),
     Fault("predictions shifted by 1 sd", shift=1.0),
@@ -119,17 +128,36 @@ def answer(value: float) -> bytes:
     return json.dumps({"predictions": [value]}).encode()
 
 
-def outcomes(step: Step, traffic: Traffic, fault: Fault, random: np.random.Generator) -> Iterator[Outcome]:
-    """Yield what the front tells of the requests of a step."""
-    many = step.requests
-    mistaken = random.random(many) < traffic.mistakes
-    down = states(many, traffic.outages, 50, random)
+def loads(many: int, traffic: Traffic, random: np.random.Generator) -> np.ndarray:
+    """Return by what power of e the machine is slower for each request, whichever version answers it."""
     load = np.zeros(many)
     noise = 0.3 * np.sqrt(1 - 0.99**2) * random.standard_normal(many)
     for at in range(1, many):
         load[at] = 0.99 * load[at - 1] + noise[at]
     load += np.log(5) * states(many, 0.03, 30, random)
-    times = [0.02 * np.exp(load + 0.3 * random.standard_normal(many)) for _ in range(2)]
+    if traffic.busy:
+        bursts = states(many, 1 / 3, 20, random)
+        starts = np.cumsum(np.diff(bursts, prepend=False) & bursts)
+        load += bursts * random.uniform(np.log(3), np.log(30), many + 1)[starts]
+    return load
+
+
+def alone(many: int, traffic: Traffic, random: np.random.Generator) -> np.ndarray:
+    """Return by what power of e each answer of a version is slower on its own account."""
+    if not traffic.busy:
+        return 0.3 * random.standard_normal(many)
+    return (
+        0.6 * random.standard_normal(many) + (random.random(many) < 0.05) * np.log1p(random.pareto(1.5, many)) * 2
+    )
+
+
+def outcomes(step: Step, traffic: Traffic, fault: Fault, random: np.random.Generator) -> Iterator[Outcome]:
+    """Yield what the front tells of the requests of a step."""
+    many = step.requests
+    mistaken = random.random(many) < traffic.mistakes
+    down = states(many, traffic.outages, 50, random)
+    load = loads(many, traffic, random)
+    times = [0.02 * np.exp(load + alone(many, traffic, random)) for _ in range(2)]
     times[1] *= fault.slower
     values = predicted(many, random)
     own = random.random(many) < fault.errors
@@ -163,12 +191,11 @@ def rolled_back(traffic: Traffic, fault: Fault, seed: int) -> str | None:
     return None
 
 
-def seen_after(way: tuple[str, float, int], fault: Fault, seed: int) -> int | None:
+def seen_after(way: tuple[str, float, int], fault: Fault, traffic: Traffic, seed: int) -> int | None:
     """Return of how many of its requests a fault is seen that begins after some without; None where it is not."""
     variant, share, good = way
     random = np.random.default_rng([12, seed])
     guards = Guards(LIMITS, held_out(random))
-    traffic = Traffic("", 0.005)
     if good:
         for outcome in outcomes(Step(variant, share, round(good / share)), traffic, NONE, random):
             guards.observe(outcome)
@@ -205,15 +232,19 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet, seen = [], []
     with ProcessPoolExecutor(arguments.processes) as pool:
-        for fault in FAULTS:
+        slow = [fault for fault in FAULTS if fault.slower > 1]
+        for fault, traffic in [*((one, USUAL) for one in FAULTS), *((one, BUSY) for one in slow)]:
             cells = []
             for way in WAYS:
                 if fault.shift and way[0] != "shadow":
                     cells.append("not looked at")
                     continue
-                runs = pool.map(functools.partial(seen_after, way, fault), range(arguments.repeats), chunksize=5)
+                runs = pool.map(
+                    functools.partial(seen_after, way, fault, traffic), range(arguments.repeats), chunksize=5
+                )
                 cells.append(seen_cell(list(runs)))
-            seen.append(f"| {fault.name} | {' | '.join(cells)} |")
+            name = fault.name + (f", {traffic.name}" if traffic.busy else "")
+            seen.append(f"| {name} | {' | '.join(cells)} |")
             print(seen[-1], flush=True)
         for traffic, fault in QUIET:
             runs = pool.map(functools.partial(rolled_back, traffic, fault), range(arguments.rollouts), chunksize=5)
@@ -227,7 +258,9 @@ def main() -> None:
         "Rollouts of a version without a fault, looked at after each request, and how many are rolled back; at "
         f"most {LIMITS.false_alarms:.0%} are to be. Each has {sum(step.requests for step in PLAN):,} requests: "
         f"{plan}. Latencies are simulated, they follow each other, and 3 % of the time everything takes 5 times "
-        "as long. Requests that fail are the client's own mistakes, or fail as something behind both versions is "
+        "as long; on a busy machine a third of the time is 3 to 30 times as slow for both, and one answer in 20 "
+        "of either takes longer by itself, with a tail that has no variance. Requests that fail are the client's "
+        "own mistakes, or fail as something behind both versions is "
         f"down. Predictions differ as on a holdout of {HOLDOUT:,} rows.\n\n"
         "| traffic | rolled back | 95 % interval | by |\n|---|---|---|---|\n" + "\n".join(quiet) + "\n\n"
         f"How many requests the challenger gets before a fault is seen: the median of {arguments.repeats} trials, "

@@ -252,18 +252,19 @@ class RolloutSettings(FrontSettings, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(
             description="step of a rollout, as `shadow 20% 10m 500` or `canary 5% 10m 200`: share, and time and "
-            "requests at least; repeat it for more"
+            "requests at least; repeat it for more; `full` alone for none"
         ),
-    ] = ()
+    ] = ("shadow 20% 1m 50 unless idle",)
     rollout_errors: Annotated[
         float,
         Meta(ge=0, lt=1, description="how much larger its share of failed requests may be than the champion's"),
     ] = 0.01
     rollout_latency: Annotated[
-        float, Meta(ge=1, description="how many times the champion's 95th percentile of latency its own may be")
+        float,
+        Meta(ge=1, description="how many times as long as the champion's at the same moment its answers may take"),
     ] = 2.0
     rollout_quality: Annotated[
-        float, Meta(ge=0, lt=1, description="share of its answers whose predictions may be missing or no number")
+        float, Meta(ge=0, lt=1, description="share of its answers that may have no usable predictions")
     ] = 0.01
     rollout_difference: Annotated[
         float,

@@ -33,11 +33,44 @@ def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
         ("4", "requests that were put to it as a check", False),
         ("5", "errors: ", True),
         ("8", "exit code 7", False),
+        ("11", "it has 0 predictions where the champion's has 2", False),
+        ("12", "prediction is text where the champion's is number", False),
+        ("13", "it has no prediction", False),
+        ("14", "it has 0 predictions where the ", False),
+        ("15", "prediction is text where the champion's is number", False),
+        ("16", "it has no prediction", False),
+        ("17", "it has 1 predictions where the ", False),
     ],
-    ids=["does not load", "answers errors at once", "answers errors later", "crashes"],
+    ids=[
+        "does not load",
+        "answers errors at once",
+        "answers errors later",
+        "crashes",
+        "answers nothing at once",
+        "answers text at once",
+        "answers other fields at once",
+        "answers nothing later",
+        "answers text later",
+        "answers other fields later",
+        "answers one row later",
+    ],
 )
 def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version, reason, may_fail):
     goes_and_the_champion_answers(serving_on, version, reason, may_fail)
+
+
+def test_a_shadow_that_hangs_is_bounded_said_and_rolled_back(store, tmp_path):
+    plan = ("--rollout-step", "shadow 50% 1h 1000", "--queue", "4", "--timeout", "3600")
+    with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
+        load.wait_for(20)
+        it.challenge("18")
+        gone = it.rolled_out("18", "rolled_back")
+        assert "copies for the shadow were dropped or timed out" in gone.reason
+        assert "the shadow, version 18, does not keep up: " in it.said
+        assert gone.counts["shadow_dropped"] > 0
+        load.wait_for(50)
+    assert load.failures == []
+    assert load.versions() == {"1"}
 
 
 def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):

@@ -118,6 +118,7 @@ def test_it_closes_with_mlflow_and_the_state_on_postgresql(served, tmp_path, mon
     with State(served) as state, ExitStack() as stack:
         if supervised:
             serve = [sys.executable, "-m", "mooring", "serve", f"models:/{MODEL}@champion", "--port", "0"]
+            serve += ["--rollout-step", "full"]  # no request comes that a step could wait for
             stack.enter_context(running(serve, tmp_path, tmp_path / "serve.log"))
             wait_for(lambda: state.holder(f"serve/{MODEL}") is not None, "see serve.log")
         judged(state, ["critical"] * 5)

@@ -16,7 +16,7 @@ from mooring.monitor.state import State
 from mooring.retrain import byhand, trigger
 from mooring.retrain.history import history
 from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.messages import Outcome, Replayed, Route, Server
+from mooring.rollout.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
 from mooring.rollout.rollouts import Rollouts
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from registries import aliases, challenge, copied_registry, make_registry
@@ -109,9 +109,50 @@ def test_it_goes_through_the_plan_as_requests_come(front, client):
     one.until(lambda: one.is_at("promoted"))
     rollout = one.rollout()
     assert rollout.counts == {"champion": 80, "shadow": 80, "canary": 40}
-    assert {row["name"] for row in rollout.evidence["rows"]} == {"errors", "latency", "quality", "difference"}
+    assert {row["name"] for row in rollout.evidence["rows"]} == {
+        "errors", "latency", "quality", "copies", "difference",
+    }  # fmt: skip
     assert one.events() == ["begun", "loaded", "step", "step", "full", "promoted"]
     assert one.routed(NEW)
+
+
+def test_a_step_that_may_be_idle_is_skipped_where_no_request_comes(front, client):
+    one = stepping(front, client, "shadow 20% 2s 50 unless idle")
+    one.until(lambda: one.is_at("promoted"))
+    assert one.events() == ["begun", "loaded", "step", "skipped", "full", "promoted"]
+    assert aliases(client)["champion"] == "2"
+
+
+def test_a_step_that_may_be_idle_waits_for_its_requests_where_some_come(front, client):
+    one = stepping(front, client, "shadow 20% 1s 50 unless idle")
+    one.outcomes(Outcome("1", "champion", True, 0.01, ANSWER))
+    one.until(lambda: one.rollout().seconds > 3)
+    assert one.is_at("stepping", 0)
+    one.traffic(50)
+    one.until(lambda: one.is_at("promoted"))
+    assert "skipped" not in one.events()
+
+
+def test_a_shadow_that_loses_its_copies_is_rolled_back(front, client):
+    one = stepping(front, client, *LONG)
+
+    def lost():
+        one.send(Outcomes((Outcome("1", "champion", True, 0.01, ANSWER),), shadow_dropped=1))
+        return one.is_at("rolled_back")
+
+    one.until(lost)
+    assert one.rollout().reason.startswith("copies: ")
+    assert one.rollout().counts["shadow_dropped"] > 0
+    assert one.routed(CHAMPION)
+
+
+def test_status_says_how_large_a_fault_the_step_can_see(front, client):
+    one = stepping(front, client, "shadow 20% 1h 500")
+    one.traffic(5)
+    one.until(lambda: one.rollout().requests == 5)
+    said = "sees 6 % errors, 5 % answers without usable predictions with 90 %"
+    assert f"a step of 500 requests {said}; what is less may pass" in mooring("rollout", "status")
+    assert json.loads(mooring("rollout", "status", "--json"))["rollout"]["sees"] == said
 
 
 def test_a_version_that_did_not_pass_the_gate_is_no_challenger(front, client):
@@ -187,6 +228,28 @@ def test_one_that_fails_the_check_gets_no_request_of_a_client(front, client):
     one.until(lambda: one.is_at("rolled_back"))
     assert "it failed 3 of 20 requests" in one.rollout().reason
     assert "status 500" in one.rollout().reason
+    assert all(want.routes == (CHAMPION,) for want in one.wants)
+
+
+ASKED = b'{"inputs": [[1.0]]}', "application/json"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"[]", "it has 0 predictions where the champion's has 1"),
+        (b'{"predictions": ["five"]}', "prediction is text where the champion's is number"),
+        (b'{"predictions": [{"a": 1.0, "b": 2.0}]}', "it has no prediction"),
+        (b"{}", "it can't be read as predictions"),
+    ],
+)
+def test_one_whose_answers_in_the_check_are_no_use_gets_no_request_of_a_client(front, client, answer, why):
+    one = serving(front, *PLAN)
+    good, bad = Answered(*ASKED, ANSWER, ANSWER), Answered(*ASKED, answer, ANSWER)
+    one.replayed = Replayed("2", 3, 0, "", (good, bad, bad))
+    challenge(client, "2")
+    one.until(lambda: one.is_at("rolled_back"))
+    assert one.rollout().reason == f"it failed 2 of 3 requests that were put to it as a check: {why}"
     assert all(want.routes == (CHAMPION,) for want in one.wants)
 
 

@@ -72,6 +72,16 @@ class Told(mlflow.pyfunc.PythonModel):
             os._exit(7)
         if self.kind == "waits":
             time.sleep(float(self.factor))
+        if misbehaves and self.kind == "hangs":
+            threading.Event().wait()
+        if misbehaves and self.kind == "answers nothing":
+            return []
+        if misbehaves and self.kind == "answers text":
+            return ["many"] * len(model_input)
+        if misbehaves and self.kind == "answers other fields":
+            return [{"low": 1.0, "high": 2.0}] * len(model_input)
+        if misbehaves and self.kind == "answers one row":
+            return [1.0]
         return (model_input["a"] * self.factor).to_numpy()
 
 mlflow.models.set_model(Told())
@@ -87,6 +97,14 @@ VERSIONS = {
     "8": ("crashes", 2.0, 90),
     "9": ("waits", 0.2, 0),
     "10": ("waits", 3.0, 0),
+    "11": ("answers nothing", 2.0, 0),
+    "12": ("answers text", 2.0, 0),
+    "13": ("answers other fields", 2.0, 0),
+    "14": ("answers nothing", 2.0, 40),
+    "15": ("answers text", 2.0, 40),
+    "16": ("answers other fields", 2.0, 40),
+    "17": ("answers one row", 2.0, 40),
+    "18": ("hangs", 2.0, 40),
 }
 """What each version does, by what it multiplies, and from which prediction on it misbehaves."""
 BODY = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[3.0], [4.0]]}}).encode()
@@ -263,6 +281,7 @@ def supervised(
     environment = {
         "MLFLOW_TRACKING_URI": registry(directory),
         "MOORING_STATE": "sqlite:///state.db",
+        "MOORING_ROLLOUT_STEP": "full",  # where no steps are given
         "MOORING_ROLLOUT_LATENCY": "1000",  # how long an answer takes is up to what else this machine does
         **environment,
     }

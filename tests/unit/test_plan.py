@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mooring.config import ServeSettings
 from mooring.rollout.plan import REQUESTS, SECONDS, Step, parse
 
 
@@ -15,6 +16,8 @@ from mooring.rollout.plan import REQUESTS, SECONDS, Step, parse
         ("canary 0.05 1.5h", Step("canary", 0.05, 5400.0, REQUESTS)),
         ("canary 50% 200", Step("canary", 0.5, SECONDS, 200)),
         ("  shadow   100%  0s  0 ", Step("shadow", 1.0, 0.0, 0)),
+        ("shadow 20% 1m 50 unless idle", Step("shadow", 0.2, 60.0, 50, unless_idle=True)),
+        ("canary 5%  unless  idle", Step("canary", 0.05, SECONDS, REQUESTS, unless_idle=True)),
         ("canary 1 1d", Step("canary", 1.0, 86_400.0, REQUESTS)),
     ],
 )
@@ -30,6 +33,11 @@ def test_steps_keep_their_order_and_none_is_no_plan():
         "canary",
     ]
     assert parse([]) == ()
+    assert parse(["full"]) == ()
+
+
+def test_the_default_is_a_shadow_that_is_skipped_without_traffic():
+    assert parse(ServeSettings().rollout_step) == (Step("shadow", 0.2, 60.0, 50, unless_idle=True),)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,9 @@ def test_steps_keep_their_order_and_none_is_no_plan():
         ("canary 5% 10m many", "many is no number of requests"),
         ("canary 5% 10m -1", "-1 is no number of requests"),
         ("canary 5% 500 10m", "10m is too much"),
+        ("canary 5% unless", "unless is no time"),
+        ("unless idle", "it is shadow or canary"),
+        ("canary unless idle", "its share is missing"),
         ("canary 5% 10m 500 more", "more is too much"),
     ],
 )

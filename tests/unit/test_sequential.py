@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring.rollout.power import in_words, sees
 from mooring.rollout.sequential import Bet
 
 
@@ -114,3 +115,31 @@ def test_what_sufficed_once_suffices_for_good():
 def test_values_and_limits_that_can_not_be_are_refused(value, limit):
     with pytest.raises(ValueError, match="must be"):
         Bet().update(value, limit)
+
+
+def found_of(trials: int, samples: int, share: float, low: float) -> int:
+    found = 0
+    for seed in range(trials):
+        drawn, bet = random.Random(seed), Bet(low=low)
+        for _ in range(samples):
+            bet.update(float(drawn.random() < share), 0.01)
+        found += bet.exceeds(0.002)
+    return found
+
+
+@pytest.mark.parametrize("samples", [50, 150, 500])
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_a_step_sees_what_it_is_said_to_see_and_not_half_of_that(samples, low):
+    share = sees(samples, 0.01, 0.002, low=low)
+    assert share is not None
+    assert found_of(100, samples, share, low) >= 90
+    assert found_of(100, samples, share / 2, low) < 90
+
+
+def test_more_requests_see_less_and_too_few_see_nothing_for_certain():
+    seen = [sees(samples, 0.01, 0.002, low=-1.0) for samples in (50, 100, 500, 2000, 20_000)]
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] < 0.03
+    assert sees(5, 0.01, 0.002, low=-1.0) is None
+    assert sees(0, 0.01, 0.002) is None
+    assert in_words(150, [{"name": "errors", "limit": 0.01, "fails_below": 0.002}]) == "sees 15 % errors with 90 %"

@@ -134,7 +134,7 @@ def test_a_rollout_says_where_it_stands_and_how_near_its_guards_are(shown: Shown
     assert told["supervisor"] is None
     page = shown.see("/models/guarded/rollouts/1")
     assert "mooring serve is not running" in page
-    assert "waits for 50 answers of the champion" in page or by_name["latency"]["note"] == ""
+    assert "waits for answers of both versions" in page or by_name["latency"]["note"] == ""
     assert 'hx-trigger="every 2s"' in page
     with shown.state.lease("serve/guarded"):
         assert "mooring serve is not running" not in shown.see("/models/guarded/rollouts/1")

@@ -111,18 +111,22 @@ def status(*, as_json: bool, model: str | None, state: str | None) -> None:
 def _as_dict(rollout: Rollout) -> dict[str, Any]:
     import msgspec
 
+    from mooring.rollout.power import in_words
+
     told: dict[str, Any] = msgspec.to_builtins(rollout)
     evidence = told.pop("evidence")
     at = rollout.at
-    told["guards"] = evidence.get("rows", [])
+    told["guards"] = rows = evidence.get("rows", [])
     told["plan"] = [str(step) for step in rollout.plan]
     told["at"] = str(at) if at is not None else None
+    told["sees"] = in_words(at.requests, rows) if at is not None else ""
     told["seconds_left"] = max(0.0, at.seconds - rollout.seconds) if at is not None else None
     told["requests_left"] = max(0, at.requests - rollout.requests) if at is not None else None
     return told
 
 
 def _show(rollout: Rollout, rollouts: Rollouts) -> None:
+    from mooring.rollout.power import in_words as in_words_of
     from mooring.rollout.rollouts import in_words
 
     instead = f"in the place of {rollout.previous}" if rollout.previous else "as the first"
@@ -135,6 +139,8 @@ def _show(rollout: Rollout, rollouts: Rollouts) -> None:
         done = f"{rollout.seconds:.0f} of {at.seconds:.0f} s, {rollout.requests:,} of {at.requests:,} requests"
         place = f"step {rollout.step + 1} of {len(rollout.plan)}"
         click.echo(f"{place}: {at.kind} with {at.share * 100:.4g}% of the requests; {done}")
+        if sees := in_words_of(at.requests, rollout.evidence.get("rows", [])):
+            click.echo(f"a step of {at.requests:,} requests {sees}; what is less may pass")
     if rollout.wish is not None:
         click.echo(f"{rollout.wish} was asked for by {rollout.wish_by}; the supervisor has not done it yet")
     if rollout.counts:

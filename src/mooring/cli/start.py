@@ -142,7 +142,7 @@ budget: 0.001
 #   command: [python, train.py, --data, "{{data}}"]
 #   label: quality    # the column that is predicted
 
-# How `mooring serve` puts a new version into service, once it is loaded and checked.
+# How `mooring serve` puts a new version into service, once it is loaded and checked; else by a shadow of a minute.
 # rollout:
 #   step: [shadow 20% 10m 500, canary 5% 10m 200, canary 50% 10m 200]
 """

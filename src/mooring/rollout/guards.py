@@ -17,22 +17,30 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from mooring.config import ServeSettings
-from mooring.payload import Frame, Undecodable, decode_outputs
+from mooring.payload import Frame
 from mooring.retrain.difference import Difference
+from mooring.rollout import answers
 from mooring.rollout.messages import Outcome
 from mooring.rollout.sequential import Bet
 
-GUARDS = 4
+GUARDS = 5
 """How many guards share the chance of a false alarm."""
 SLOWER = 0.05
 """How much larger the share of slow answers may be than the champion's; a 95th percentile leaves 5 %."""
+TYPICALLY_SLOWER = 0.5
+"""Which share of answers may take over `latency` times as long as the champion's at the same moment: of a version
+that is just so much slower, half do."""
+LOST = 0.5
+"""Which share of the copies for the shadow may be dropped or time out."""
 SLACK_SECONDS = 0.002
 """So much longer an answer may take in any case: less is nothing that a client sees."""
 LEAST_TIMES = 50
 """Answers of the champion that it takes to know its 95th percentile."""
 _MOST_TIMES = 500
 _MOST_ALONE = 8
-"""Answers of the canary that wait for one of the champion's to be compared with."""
+"""Answers of one version that wait for one of the other to be compared with."""
+_OF_TYPICAL = 0.8
+"""Which part of the latency guard's chance of a false alarm the typical answer has; the tail has the rest."""
 _LEAST_SHARE = {"number": 0.05, "class": 0.02}
 """So many predictions differ in any case, for the limit of how many may: few rows of a holdout say no better."""
 _MOST_SHARE = 0.9
@@ -57,8 +65,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class GuardRow(msgspec.Struct, frozen=True):
     """A guard as people see it.
 
-    `value` is a share of requests, the difference from the champion's where there is one to compare with, and
-    `limit` what is let pass. `chance` is at most the chance of such evidence where nothing is wrong; the guard
+    `value` is a share of requests, of errors by how much it is larger than the champion's, and `limit` what is let
+    pass. `chance` is at most the chance of such evidence where nothing is wrong; the guard
     fails below `fails_below`. `samples` counts what it has compared. `note` says what it waits for, or why it is
     not there.
     """
@@ -165,11 +173,29 @@ class Errors(msgspec.Struct):
         )
 
 
-class Latency(msgspec.Struct):
+class Moment(msgspec.Struct):
+    """How long the canary's answers took, and the champion's, in as short a time as has both; the newest few."""
+
+    canary: list[float] = []
+    champion: list[float] = []
+
+    def add(self, outcome: Outcome) -> tuple[list[float], list[float]] | None:
+        """Take an answer; return the canary's times and the champion's, once there are both."""
+        times = self.champion if outcome.variant == "champion" else self.canary
+        times.append(outcome.seconds)
+        del times[:-_MOST_ALONE]
+        if not self.canary or not self.champion:
+            return None
+        found = self.canary, self.champion
+        self.canary, self.champion = [], []
+        return found
+
+
+class Tail(msgspec.Struct):
     """The share of answers that take longer than `slow` seconds is larger than the champion's by 5 % at most.
 
     `slow` is `latency` times the champion's 95th percentile, estimated from those of its answers that were there
-    before. Failed requests say nothing here.
+    before.
     """
 
     bet: Bet = msgspec.field(default_factory=_paired)
@@ -182,8 +208,6 @@ class Latency(msgspec.Struct):
 
     def observe(self, outcome: Outcome, limits: Limits) -> None:
         """Take an answer of any version."""
-        if not outcome.ok or (outcome.variant == "shadow" and not outcome.champion_ok):
-            return
         slow = self.slow(limits)
         if slow is not None:
             self._judge(outcome, slow)
@@ -194,7 +218,7 @@ class Latency(msgspec.Struct):
 
     def slow(self, limits: Limits) -> float | None:
         """Return how many seconds are slow; None before the champion's are known."""
-        return None if self.p95 is None else max(limits.latency * self.p95, self.p95 + SLACK_SECONDS)
+        return None if self.p95 is None else _slow(self.p95, limits)
 
     def _judge(self, outcome: Outcome, slow: float) -> None:
         over = outcome.seconds > slow
@@ -233,48 +257,127 @@ class Latency(msgspec.Struct):
         )
 
 
-class Quality(msgspec.Struct):
-    """The share of answers whose predictions are missing, no finite number or unreadable is `quality` at most.
+class Latency(msgspec.Struct):
+    """At most half of the answers take more than `latency` times as long as the champion's at the same moment.
 
-    What the champion's answer to the same request lacks too does not count; where its answer is not known, the
-    share of its answers that lack something is let pass on top. Answers in a form that is not known to hold
-    predictions, such as those of a chat, are not judged.
+    A shadow's is compared with the champion's of the same request, a canary's with those next to it in time. So a
+    busy machine, which slows both, hides nothing and is held against nobody: of two versions that are equally fast
+    either is the slower one half of the time, however their times are spread. What is slow only now and then is
+    left to the `tail`. Failed requests say nothing here.
+    """
+
+    bet: Bet = msgspec.field(default_factory=Bet)
+    moment: Moment = msgspec.field(default_factory=Moment)
+    seen: float = 0.0
+    tail: Tail = msgspec.field(default_factory=Tail)
+
+    def observe(self, outcome: Outcome, limits: Limits) -> None:
+        """Take an answer of any version."""
+        if not outcome.ok or (outcome.variant == "shadow" and not outcome.champion_ok):
+            return
+        self.tail.observe(outcome, limits)
+        if outcome.variant != "shadow":
+            both = self.moment.add(outcome)
+        elif outcome.champion_seconds is not None:
+            both = [outcome.seconds], [outcome.champion_seconds]
+        else:
+            both = None
+        if both is None:
+            return
+        own, other = both
+        slower = sum(one > _slow(before, limits) for one in own for before in other) / (len(own) * len(other))
+        self.seen += slower
+        self.bet.update(slower, TYPICALLY_SLOWER)
+
+    @property
+    def chance(self) -> float:
+        """The chance at most of evidence as strong as the stronger of the two comparisons has."""
+        return min(1.0, self.bet.chance / _OF_TYPICAL, self.tail.bet.chance / (1 - _OF_TYPICAL))
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether it is the tail that there is more evidence of."""
+        return self.tail.bet.chance / (1 - _OF_TYPICAL) < self.bet.chance / _OF_TYPICAL
+
+    def exceeds(self, alpha: float) -> bool:
+        """Return whether either comparison has failed, where both together may wrongly with the chance `alpha`."""
+        return self.bet.exceeds(alpha * _OF_TYPICAL) or self.tail.bet.exceeds(alpha * (1 - _OF_TYPICAL))
+
+    @property
+    def share(self) -> float | None:
+        """The share of comparisons in which the new version took too long."""
+        return self.seen / self.bet.samples if self.bet.samples else None
+
+    def told(self, limits: Limits) -> str:
+        """Return what was seen, as a sentence."""
+        if self.is_tail:
+            return self.tail.told(limits)
+        return (
+            f"latency: {_percent(self.share or 0.0)} of {self.bet.samples:,} answers took more than "
+            f"{limits.latency:g} times as long as the champion's at the same moment; at most "
+            f"{_percent(TYPICALLY_SLOWER)} is let pass"
+        )
+
+
+class Quality(msgspec.Struct):
+    """The share of answers without usable predictions is `quality` at most.
+
+    These are answers that can't be read, have another number of rows than the request, lack fields that all of the
+    champion's have, have another kind of value there (text for a number, say), or none, or no finite number. What
+    the champion's answer to the same request lacks too does not count; where its answer is not known, the share of
+    its answers that lack something is let pass on top. Answers in a form that is not known to hold predictions,
+    such as those of a chat, are not judged.
     """
 
     bet: Bet = msgspec.field(default_factory=Bet)
     challenger: Share = msgspec.field(default_factory=Share)
     champion: Share = msgspec.field(default_factory=Share)
+    uncounted: Share = msgspec.field(default_factory=Share)
+    form: answers.Form = msgspec.field(default_factory=answers.Form)
     last: str = ""
 
-    def observe(self, own: Frame | None, other: Frame | None, limits: Limits, *, paired: bool) -> None:
-        """Take an answer of the new version; `paired` says that the champion's to the same request is known."""
-        if paired:
-            if other is None:
-                return
-            self.champion.add(bool(_lacking(other)))
-            lack, limit = _lack(own, other), limits.quality
+    def compare(self, own: Frame | None, other: Frame | None, limits: Limits) -> bool:
+        """Take both versions' answers to a request; return whether the first is usable."""
+        if other is None:
+            return True
+        self.champion.add(bool(answers.lacking(other)))
+        unlike = "it can't be read" if own is None else answers.unlike(own, other, self.form)
+        return self._take(unlike or (answers.missing(own, other) if own is not None else None), limits.quality)
+
+    def observe(self, own: Frame | None, asked: frozenset[int], limits: Limits) -> bool:
+        """Take an answer of the new version alone, to a request of so many rows; return whether it is usable."""
+        if own is not None:
+            # A model may answer other rows than it is asked, such as those of a forecast.
+            counts = self.uncounted.of and self.uncounted.value < 0.5
+            lack = answers.miscounted(own, asked) if counts else None
+            lack = lack or self.form.lacks(own) or answers.missing(own)
+        elif self.challenger.of + self.champion.of:
+            lack = "it can't be read"
         else:
-            # Whether this model's answers can be read at all is not known before one was.
-            if own is None and not self.challenger.of + self.champion.of:
-                return
-            if own is not None and not own.rows:
-                return
-            lack = _lack(own, None)
-            limit = limits.quality + self.champion.value
+            return True  # whether this model's answers can be read at all is not known before one was
+        return self._take(lack, limits.quality + self.champion.value)
+
+    def observe_champion(self, answer: Frame | None, asked: frozenset[int]) -> None:
+        """Take an answer of the champion to a request that the new version did not get."""
+        if answer is not None:
+            self.form.learn(answer)
+            uncounted = answers.miscounted(answer, asked) is not None
+            self.uncounted.add(uncounted)
+            self.champion.add(uncounted or bool(answers.lacking(answer)))
+        elif self.champion.of:
+            self.champion.add(True)
+
+    def _take(self, lack: str | None, limit: float) -> bool:
         self.challenger.add(lack is not None)
         self.last = lack or self.last
         self.bet.update(float(lack is not None), _allowed(limit))
-
-    def observe_champion(self, answer: Frame | None) -> None:
-        """Take an answer of the champion to a request that the new version did not get."""
-        if answer is not None and answer.rows:
-            self.champion.add(bool(_lacking(answer)))
+        return lack is None
 
     def told(self, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         own = self.challenger
         return (
-            f"quality: {own.hits:,} of {own.of:,} answers lack predictions ({own.in_words}); at most "
+            f"quality: {own.hits:,} of {own.of:,} answers have no usable predictions ({own.in_words}); at most "
             f"{_percent(limits.quality)} is let pass. The last one: {self.last}"
         )
 
@@ -316,21 +419,51 @@ class Differing(msgspec.Struct):
         )
 
 
+class Copies(msgspec.Struct):
+    """At most half of the copies for the shadow are lost: dropped, as it has no room for them, or timed out.
+
+    Those of a second count as one, since a moment's pause loses many at once.
+    """
+
+    bet: Bet = msgspec.field(default_factory=Bet)
+    lost: Share = msgspec.field(default_factory=Share)
+
+    def observe(self, lost: int, copies: int) -> None:
+        """Take how many copies of a second were lost."""
+        self.lost = Share(self.lost.hits + lost, self.lost.of + copies)
+        self.bet.update(lost / copies, LOST)
+
+    def told(self) -> str:
+        """Return what was seen, as a sentence."""
+        return (
+            f"copies: {self.lost.hits:,} of {self.lost.of:,} copies for the shadow were dropped or timed out "
+            f"({self.lost.in_words}), as it does not keep up; at most {_percent(LOST)} is let pass"
+        )
+
+
 class _State(msgspec.Struct):
     errors: Errors = msgspec.field(default_factory=Errors)
     latency: Latency = msgspec.field(default_factory=Latency)
     quality: Quality = msgspec.field(default_factory=Quality)
     difference: Differing = msgspec.field(default_factory=Differing)
+    copies: Copies = msgspec.field(default_factory=Copies)
     seen: int = 0
 
 
 class _Found(NamedTuple):
     name: str
-    bet: Bet
+    evidence: Bet | Latency
     told: str
     value: float | None
     limit: float | None
     note: str = ""
+
+    @property
+    def samples(self) -> int:
+        evidence = self.evidence
+        if isinstance(evidence, Bet):
+            return evidence.samples
+        return (evidence.tail.bet if evidence.is_tail else evidence.bet).samples
 
 
 class Guards:
@@ -357,22 +490,32 @@ class Guards:
         """Take how a version answered a request."""
         state, limits = self._state, self._limits
         state.errors.observe(outcome, limits)
-        state.latency.observe(outcome, limits)
         if outcome.variant == "champion":
             if outcome.ok and outcome.answer is not None:
-                state.quality.observe_champion(_read(outcome.answer))
+                state.quality.observe_champion(answers.predictions(outcome.answer), _rows_asked(outcome))
+            state.latency.observe(outcome, limits)
             return
         state.seen += 1
+        if self._is_usable(outcome):  # how soon others come says nothing
+            state.latency.observe(outcome, limits)
+
+    def _is_usable(self, outcome: Outcome) -> bool:
+        """Judge what an answer of the challenger says; return whether it has predictions, as far as is known."""
+        state, limits = self._state, self._limits
         if not outcome.ok or outcome.answer is None:
-            return
-        own, other = _read(outcome.answer), None
-        paired = bool(outcome.champion_ok) and outcome.champion_answer is not None
-        if paired:
-            assert outcome.champion_answer is not None
-            other = _read(outcome.champion_answer)
-        state.quality.observe(own, other, limits, paired=paired)
+            return outcome.ok
+        own = answers.predictions(outcome.answer)
+        if not outcome.champion_ok or outcome.champion_answer is None:
+            return state.quality.observe(own, _rows_asked(outcome), limits)
+        other = answers.predictions(outcome.champion_answer)
+        usable = state.quality.compare(own, other, limits)
         if own is not None and other is not None and self._holdout is not None:
             state.difference.observe(own, other, self._holdout, limits)
+        return usable
+
+    def observe_copies(self, lost: int, copies: int) -> None:
+        """Take how many of a second's copies for the shadow were dropped or timed out."""
+        self._state.copies.observe(lost, copies)
 
     def seen(self) -> int:
         """Return how many requests of the challenger were observed."""
@@ -384,10 +527,10 @@ class Guards:
         What has failed stays so.
         """
         state = self._state
-        bets = (state.errors.bet, state.latency.bet, state.quality.bet, state.difference.bet)
+        bets = (state.errors.bet, state.latency, state.quality.bet, state.difference.bet, state.copies.bet)
         if not any(bet.exceeds(self._alpha) for bet in bets):  # it is asked after every request
             return None
-        return next((found.told for found in self._found() if found.bet.exceeds(self._alpha)), None)
+        return next((found.told for found in self._found() if found.evidence.exceeds(self._alpha)), None)
 
     def rows(self) -> list[GuardRow]:
         """Return all guards as people see them."""
@@ -396,10 +539,10 @@ class Guards:
                 name=found.name,
                 value=found.value,
                 limit=found.limit,
-                chance=found.bet.chance,
+                chance=found.evidence.chance,
                 fails_below=self._alpha,
-                samples=found.bet.samples,
-                failed=found.bet.exceeds(self._alpha),
+                samples=found.samples,
+                failed=found.evidence.exceeds(self._alpha),
                 note=found.note,
             )
             for found in self._found()
@@ -419,13 +562,20 @@ class Guards:
         one = state.errors
         yield _Found("errors", one.bet, one.told(limits), _more(one.challenger, one.champion), limits.errors)
         slow = state.latency
-        note = "" if slow.p95 is not None else f"waits for {LEAST_TIMES} answers of the champion"
-        value = _more(slow.challenger, slow.champion)
-        yield _Found("latency", slow.bet, slow.told(limits), value, SLOWER, note)
+        note = "" if slow.bet.samples else "waits for answers of both versions"
+        if slow.is_tail:
+            value, limit = _more(slow.tail.challenger, slow.tail.champion), SLOWER
+        else:
+            value, limit = slow.share, TYPICALLY_SLOWER
+        yield _Found("latency", slow, slow.told(limits), value, limit, note)
         lacks = state.quality
         note = "" if lacks.challenger.of else "waits for answers whose predictions can be read"
         value = lacks.challenger.value if lacks.challenger.of else None
         yield _Found("quality", lacks.bet, lacks.told(limits), value, limits.quality, note)
+        lost = state.copies
+        note = "" if lost.bet.samples else "waits for copies for the shadow"
+        value = lost.lost.value if lost.bet.samples else None
+        yield _Found("copies", lost.bet, lost.told(), value, LOST, note)
         differs = state.difference
         if holdout is None:
             note = "is not there: the gate has not compared this version with this champion"
@@ -439,6 +589,17 @@ class Guards:
 
 def _more(challenger: Share, champion: Share) -> float | None:
     return challenger.value - champion.value if challenger.of else None
+
+
+def _rows_asked(outcome: Outcome) -> frozenset[int]:
+    return (
+        answers.rows_asked(outcome.request, outcome.request_type) if outcome.request is not None else frozenset()
+    )
+
+
+def _slow(seconds: float, limits: Limits) -> float:
+    """Return how long an answer may take where the champion's takes so long."""
+    return max(limits.latency * seconds, seconds + SLACK_SECONDS)
 
 
 def _allowed(share: float) -> float:
@@ -462,62 +623,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
-# Answers
-
-
-def _read(answer: bytes) -> Frame | None:
-    """Return the predictions of an answer, None if it can't be read as any."""
-    try:
-        return decode_outputs(answer)[0]
-    except Undecodable:
-        return None
-
-
-def _lack(own: Frame | None, other: Frame | None) -> str | None:
-    """Return what predictions lack that the champion's have; None if nothing."""
-    if own is None:
-        return "it can't be read"
-    if other is not None:
-        if len(own.rows) != len(other.rows):
-            return f"it has {len(own.rows):,} predictions where the champion's has {len(other.rows):,}"
-        gone = set(other.columns) - set(own.columns)
-        if gone and other.rows:
-            return f"it has no {', '.join(sorted(gone)[:3])}"
-    lacking = _lacking(own)
-    if not lacking:
-        return None
-    known = _lacking(other) if other is not None else {}
-    return next((f"{name} is {what}" for name, what in lacking.items() if name not in known), None)
-
-
-def _lacking(frame: Frame) -> dict[str, str]:
-    """Return which columns lack values, and what is there instead."""
-    found = {}
-    for name, column in zip(frame.columns, zip(*frame.rows, strict=True), strict=False):
-        what = next((text for text in map(_instead, column) if text), None)
-        if what is not None:
-            found[name] = what
-    return found
-
-
-def _instead(value: Any) -> str | None:
-    """Return what stands where a value should, None if that is one.
-
-    >>> _instead(None), _instead([1.0, float("nan")]), _instead(float("inf")), _instead(0), _instead("none")
-    ('null', 'nan', 'inf', None, None)
-    """
-    kind = type(value)
-    if kind is float:
-        return None if math.isfinite(value) else str(value)
-    if value is None:
-        return "null"
-    return next((text for text in map(_instead, value) if text), None) if kind is list else None
-
-
 def _differs(own: Frame, other: Frame, row: int, holdout: Difference) -> bool | None:
     """Return whether the two differ in a row, None where that can't be told."""
     before, after = (_values(frame, row, holdout.columns) for frame in (other, own))
-    if before is None or after is None or _instead([*before, *after]):
+    if before is None or after is None or answers.instead([*before, *after]):
         return None
     if holdout.kind == "class":
         return before != after

@@ -80,13 +80,26 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
     servers: dict[str, Server]
 
 
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """A request that was put as a check, its media type, the answer, and the champion's, where there is one."""
+
+    request: bytes
+    request_type: str
+    answer: bytes
+    champion_answer: bytes | None = None
+
+
 class Replayed(msgspec.Struct, frozen=True, tag="replayed"):
-    """The front tells how a replay went. Requests that the champion itself had failed are not put."""
+    """The front tells how a replay went. Requests that the champion itself had failed are not put.
+
+    `answers` are those that came with success, as far as there was room for them.
+    """
 
     version: str
     requests: int
     failed: int
     reason: str = ""
+    answers: tuple[Answered, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -94,7 +107,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
     `answer` is its body, there for canary, shadow and some of the champion's, as far as there was room for it.
     Of a shadow, `champion_ok` and `champion_answer` are how the champion answered the same request, and
-    `champion_seconds` how long that took; that request is told as the champion's, too.
+    `champion_seconds` how long that took; that request is told as the champion's, too. `request` is there with
+    `answer` where the champion's is not, with its media type.
     """
 
     version: str
@@ -105,17 +119,21 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     champion_ok: bool | None = None
     champion_seconds: float | None = None
     champion_answer: bytes | None = None
+    request: bytes | None = None
+    request_type: str = ""
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):
     """The front tells how requests were answered while the servers of more than one version are wanted.
 
-    `left_out` counts those that there was no room for; `shadow_dropped` the copies that the queue had none for.
+    `left_out` counts those that there was no room for; `shadow_dropped` copies that the shadow had none for, and
+    `shadow_timed_out` those of `outcomes` that it did not answer in time.
     """
 
     outcomes: tuple[Outcome, ...]
     left_out: int = 0
     shadow_dropped: int = 0
+    shadow_timed_out: int = 0
 
 
 FromController = Want | Replay

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from mooring.capture.proxy.tap import Tap
+from mooring.capture.proxy.tap import Tap, text
 from mooring.exchange import BROKEN_OFF
 from mooring.rollout.messages import Outcome, Outcomes
 
@@ -23,13 +24,13 @@ class Collector:
     def __init__(self, tell: Callable[[Outcomes], bool]) -> None:
         self._tell = tell
         self._outcomes: list[Outcome] = []
-        self._bytes = self._left_out = self._dropped = self._champions = 0
+        self._bytes = self._left_out = self._dropped = self._timed_out = self._champions = 0
 
     def answered(self, tap: Tap) -> None:
         """Take how the champion or the canary answered."""
         if "overloaded" in tap.errors:  # it was not asked
             return
-        answer = _answer(tap)
+        answer = answer_of(tap)
         if tap.variant == "champion":
             self._champions += 1
             answer = answer if self._champions % _LOOKED_AT == 0 else None
@@ -38,8 +39,9 @@ class Collector:
                 tap.version or "",
                 "canary" if tap.variant == "canary" else "champion",
                 _ok(tap),
-                tap.duration_ns / 1e9,
+                tap.served_ns / 1e9,
                 answer,
+                **_request(tap, answer),
             )
         )
 
@@ -47,16 +49,19 @@ class Collector:
         """Take how the shadow answered what the champion has answered."""
         if "overloaded" in tap.errors:
             return
+        self._timed_out += "upstream_timeout" in tap.errors
+        answer, champions = answer_of(tap), answer_of(live)
         self._take(
             Outcome(
                 tap.version or "",
                 "shadow",
                 _ok(tap),
-                tap.duration_ns / 1e9,
-                _answer(tap),
+                tap.served_ns / 1e9,
+                answer,
                 _ok(live),
-                live.duration_ns / 1e9,
-                _answer(live),
+                live.served_ns / 1e9,
+                champions,
+                **(_request(live, answer) if champions is None else {}),
             )
         )
 
@@ -66,24 +71,24 @@ class Collector:
 
     def flush(self) -> None:
         """Tell what was gathered."""
-        if not (self._outcomes or self._left_out or self._dropped):
+        if not (self._outcomes or self._left_out or self._dropped or self._timed_out):
             return
-        told = Outcomes(tuple(self._outcomes), self._left_out, self._dropped)
+        told = Outcomes(tuple(self._outcomes), self._left_out, self._dropped, self._timed_out)
         count = len(self._outcomes)
         self._outcomes, self._bytes = [], 0
         if self._tell(told):
-            self._left_out = self._dropped = 0
+            self._left_out = self._dropped = self._timed_out = 0
         else:
             self._left_out += count
 
     def _take(self, outcome: Outcome) -> None:
-        size = len(outcome.answer or b"") + len(outcome.champion_answer or b"")
+        size = sum(len(one or b"") for one in (outcome.answer, outcome.champion_answer, outcome.request))
         if len(self._outcomes) >= MOST:
             self._left_out += 1
             return
         if self._bytes + size > MOST_BYTES:
             # Without what it says, but not left out: those that fail are small, and would be all that is told.
-            outcome, size = msgspec.structs.replace(outcome, answer=None, champion_answer=None), 0
+            outcome, size = msgspec.structs.replace(outcome, answer=None, champion_answer=None, request=None), 0
         self._bytes += size
         self._outcomes.append(outcome)
 
@@ -95,7 +100,15 @@ def _ok(tap: Tap) -> bool:
     return 200 <= tap.status < 300 and not BROKEN_OFF.intersection(tap.errors)
 
 
-def _answer(tap: Tap) -> bytes | None:
+def _request(tap: Tap, answer: bytes | None) -> dict[str, Any]:
+    """Return what an answer is compared with where the champion's is not known: the request, if it can be read."""
+    asked = tap.request_fields.read
+    if answer is None or asked.get(b"content-encoding"):
+        return {}
+    return {"request": bytes(tap.request), "request_type": text(asked.get(b"content-type"))}
+
+
+def answer_of(tap: Tap) -> bytes | None:
     """Return the answer's body, where all of it is there to be read."""
     if tap.errors or not tap.kept:
         return None

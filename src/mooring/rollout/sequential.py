@@ -17,14 +17,14 @@ import math
 
 import msgspec
 
-_SIZES = (0.0, *(0.95 / 2**halved for halved in range(8)))
+BETS = (0.0, *(0.95 / 2**halved for halved in range(8)))
 """The bets, as shares of the largest one that can't lose all; 0 is what is held back."""
-_SHARED_AFTER = 100
+SHARED_AFTER = 100
 """After n values the share 1/(n + this) of the wealth is dealt out anew."""
 
 
 def _evenly() -> list[float]:
-    return [1 / len(_SIZES)] * len(_SIZES)
+    return [1 / len(BETS)] * len(BETS)
 
 
 class Bet(msgspec.Struct):
@@ -48,7 +48,7 @@ class Bet(msgspec.Struct):
     weights: list[float] = msgspec.field(default_factory=_evenly)
 
     def __post_init__(self) -> None:
-        if len(self.weights) != len(_SIZES):  # kept by a version of Mooring with other bets
+        if len(self.weights) != len(BETS):  # kept by a version of Mooring with other bets
             self.weights = _evenly()
 
     def update(self, value: float, limit: float) -> None:
@@ -58,12 +58,12 @@ class Bet(msgspec.Struct):
         if not self.low < limit < 1:
             raise ValueError(f"the limit is {limit}; it must be between {self.low:g} and 1")
         won = (value - limit) / (limit - self.low)
-        grown = [weight * (1 + size * won) for weight, size in zip(self.weights, _SIZES, strict=True)]
+        grown = [weight * (1 + size * won) for weight, size in zip(self.weights, BETS, strict=True)]
         wealth = math.fsum(grown)
         self.samples += 1
         self.log_wealth += math.log(wealth)
         self.highest = max(self.highest, self.log_wealth)
-        shared = 1 / (self.samples + _SHARED_AFTER)
+        shared = 1 / (self.samples + SHARED_AFTER)
         kept, dealt = (1 - shared) / wealth, shared / len(grown)
         self.weights = [kept * one + dealt for one in grown]
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mooring.config import ServeSettings
+from mooring.config import ServeSettings, duration_text
 from mooring.retrain.difference import Difference
+from mooring.rollout import answers
 from mooring.rollout.guards import Guards, Limits
 from mooring.rollout.messages import Model, Outcomes, Replayed, Route, Server
 from mooring.rollout.rollouts import TO_GO, Rollout, Status, Wish, moved
@@ -69,6 +70,12 @@ class Stages:
         self._hurry: str | None = rollout.evidence.get("promote")
         self._server = _STOPPED
         self._asked = self._checked = False
+        self._since = 0.0
+        self._copies = [0, 0]  # those of the last second that were lost, and all
+        self._heard, self._listened = (
+            0,
+            0.0,
+        )  # requests of this step that this process has heard of, and for how long
         self._begun = self._ticked = time.monotonic()
 
     @property
@@ -125,10 +132,13 @@ class Stages:
         """Requests that the champion has answered were put to the new version."""
         if self.status != "checking" or self.new is None or replayed.version != self.new.version:
             return
-        if replayed.failed:
-            why = f": {replayed.reason}" if replayed.reason else ""
+        unusable = answers.check(replayed.answers)
+        failed = replayed.failed + len(unusable)
+        if failed:
+            why = replayed.reason or next(iter(unusable), "")
             self.fail(
-                f"it failed {replayed.failed} of {replayed.requests} requests that were put to it as a check{why}"
+                f"it failed {failed} of {replayed.requests} requests that were put to it as a check"
+                + (f": {why}" if why else "")
             )
             return
         self._checked = True
@@ -144,10 +154,15 @@ class Stages:
             if outcome.variant != "champion" and outcome.version != self.new.version:
                 continue  # of a version that came before
             counts[outcome.variant] = counts.get(outcome.variant, 0) + 1
+            self._copies[1] += outcome.variant == "shadow"
             self._guards.observe(outcome)
             if at is not None and outcome.variant == at.kind:
                 requests += 1
-        for name, more in (("left_out", outcomes.left_out), ("shadow_dropped", outcomes.shadow_dropped)):
+        self._heard += len(outcomes.outcomes) + outcomes.left_out
+        self._copies[0] += outcomes.shadow_dropped + outcomes.shadow_timed_out
+        self._copies[1] += outcomes.shadow_dropped
+        further = {name: getattr(outcomes, name) for name in ("left_out", "shadow_dropped", "shadow_timed_out")}
+        for name, more in further.items():
             if more:
                 counts[name] = counts.get(name, 0) + more
         self.rollout = msgspec.structs.replace(self.rollout, counts=counts, requests=requests)
@@ -166,11 +181,33 @@ class Stages:
         elif self.status == "checking" and self._checked:
             self._next(-1)
         elif self.status == "stepping":
+            if self._has_lost_copies(passed):
+                return
+            self._listened += passed
             if self._server.ready and not self.rollout.paused:
                 self.rollout = msgspec.structs.replace(self.rollout, seconds=self.rollout.seconds + passed)
             at = self.rollout.at
             if at is None or self._hurry is not None or self._is_done(at.seconds, at.requests):
                 self._next(self.rollout.step)
+            elif at.unless_idle and not self.rollout.paused and self._is_idle(at.seconds):
+                self._move(self.status, "skipped", {"why": f"no request came in {duration_text(at.seconds)}"})
+                self._next(self.rollout.step)
+
+    def _has_lost_copies(self, passed: float) -> bool:
+        """Count the copies of the last second or so; return whether too many of them were lost."""
+        self._since += passed
+        lost, copies = self._copies
+        if self._since < 1 or not copies:
+            return False
+        self._since, self._copies = 0.0, [0, 0]
+        self._guards.observe_copies(min(lost, copies), copies)
+        if (why := self._guards.failed()) is None:
+            return False
+        self.fail(why)
+        return True
+
+    def _is_idle(self, seconds: float) -> bool:
+        return self.rollout.seconds >= seconds and self._listened >= seconds and not self._heard
 
     def _is_done(self, seconds: float, requests: int) -> bool:
         return self.rollout.seconds >= seconds and self.rollout.requests >= requests
@@ -189,6 +226,7 @@ class Stages:
 
     def _step(self, step: int) -> None:
         told = {"step": f"{self.rollout.plan[step]}"}
+        self._heard, self._listened = 0, 0.0
         self._move("stepping", "step", told, wanted=True, step=step, seconds=0.0, requests=0)
 
     def _full(self, who: str) -> None:

@@ -206,6 +206,8 @@ class Flow(Carried):
     def connected(self, connection: Connection) -> None:
         """Take the connection to the model server over which this flow goes."""
         self._connection = connection
+        if self.tap is not None:
+            self.tap.sent()
         self.client.release()
         self._send_request(connection)
 

@@ -32,7 +32,7 @@ class Watcher(Protocol):
         """The shadow answered a copy of a request, to which the client got `live`."""
 
     def shadow_dropped(self) -> None:
-        """There was no room for a copy."""
+        """The shadow had no room for a copy, as it had not answered those before."""
 
 
 class Journal:

@@ -11,9 +11,11 @@ from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.interfaces import Carried, Connection, Target
 from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE
 from mooring.capture.proxy.tap import Tap
+from mooring.capture.say import Seldom
 from mooring.exchange import Exchange
 
 MOST_WAITING: Final = 256
+_SAID_SECONDS: Final = 60.0
 MOST_BYTES: Final = 32 * 2**20
 """How many copies, and bytes of them and of the live answers, there may be at a time; further ones are dropped."""
 
@@ -95,6 +97,7 @@ class Shadows:
         self._context = context
         self._count = self._bytes = 0
         self._ended: list[ShadowCopy] = []
+        self._say = Seldom(_SAID_SECONDS)
 
     def send(self, live: Tap) -> None:
         """Send a copy of a request that has its answer, if there is room."""
@@ -107,7 +110,7 @@ class Shadows:
             return
         copy = ShadowCopy(context, target, live, self._end)
         if self._count >= MOST_WAITING or self._bytes + copy.bytes > MOST_BYTES:
-            self._count_dropped()
+            self._fell_behind(copy)
             return
         self._count += 1
         self._bytes += copy.bytes
@@ -118,7 +121,7 @@ class Shadows:
         self._count -= 1
         self._bytes -= copy.bytes
         if not sent:
-            self._count_dropped()
+            self._fell_behind(copy)
             return
         if not self._ended:
             self._context.loop.call_soon(self._record)
@@ -150,8 +153,17 @@ class Shadows:
             self._context.recorder.record_shadows([redacted], redacted=True)
         tap.free()
 
+    def _fell_behind(self, copy: ShadowCopy) -> None:
+        """Drop a copy that the shadow has no room for, as it has not answered those before."""
+        self._count_dropped()
+        account = self._context.recorder.ledger.shadow
+        self._say(
+            f"the shadow, version {copy.own_tap.version}, does not keep up: {account['dropped']:,} of "
+            f"{account['copied']:,} copies for shadows were dropped so far"
+        )
+        if self._context.journal.watcher is not None:
+            self._context.journal.watcher.shadow_dropped()
+
     def _count_dropped(self) -> None:
         account = self._context.recorder.ledger.shadow
         account["dropped"] = account.get("dropped", 0) + 1
-        if self._context.journal.watcher is not None:
-            self._context.journal.watcher.shadow_dropped()

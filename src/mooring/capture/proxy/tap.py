@@ -80,8 +80,10 @@ class Tap:
         self._settings = settings
         self.target = target
         self.time_ns = time_ns()
-        self._started = perf_counter_ns()
+        self._started = self._sent = perf_counter_ns()
         self.duration_ns = 0
+        self.served_ns = 0
+        """How long the model server took, without what the request has waited for it."""
         self.request_id = new_request_id(self.time_ns)
         self.client_request_id = fields.read.get(b"x-request-id") if counts else None
         self.sampled = settings.recorder.begin(self.request_id) if counts else False
@@ -110,7 +112,11 @@ class Tap:
     def restart(self) -> None:
         """Begin to count the time that the answer takes."""
         self.time_ns = time_ns()
-        self._started = perf_counter_ns()
+        self._started = self._sent = perf_counter_ns()
+
+    def sent(self) -> None:
+        """The request goes to a model server now, after it may have waited for one."""
+        self._sent = perf_counter_ns()
 
     @property
     def answer_id(self) -> bytes:
@@ -167,7 +173,9 @@ class Tap:
 
     def elapsed(self) -> int:
         """Stop the clock, and return the nanoseconds since the request's head."""
-        self.duration_ns = perf_counter_ns() - self._started
+        now = perf_counter_ns()
+        self.served_ns = now - self._sent
+        self.duration_ns = now - self._started
         return self.duration_ns
 
     def exchange(self) -> Exchange:

@@ -14,6 +14,7 @@ from msgspec import Meta
 from mooring.monitor.leases import Holder
 from mooring.report import words
 from mooring.retrain.tickets import TicketError, Tickets
+from mooring.rollout import power
 from mooring.rollout.rollouts import TO_GO, Event, Rollout, RolloutError, Rollouts, Served, Wish, in_words
 from mooring.ui import paths
 from mooring.ui.answers import NotFound
@@ -120,7 +121,8 @@ class RolloutTold(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout. `can` is what can be asked of it now, `phase` changes with that.
 
     `supervisor` is who rolls out, None where nobody does now. `retraining` is where the retraining is told that
-    the version came of, `version_link` and `previous_link` where MLflow's UI shows the versions.
+    the version came of, `sees` is how large a fault its step finds, `version_link` and `previous_link` where
+    MLflow's UI shows the versions.
     """
 
     model: str
@@ -140,6 +142,7 @@ class RolloutTold(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None
     steps: int
     clock: Clock | None
+    sees: str
     weights: tuple[Weight, ...]
     counts: dict[str, int]
     guards: tuple[Guard, ...]
@@ -197,6 +200,7 @@ def told(sources: Sources, _: Watching, model: str, number: str) -> RolloutTold:
         step=rollout.step + 1 if at is not None else None,
         steps=len(rollout.plan),
         clock=Clock(rollout.seconds, at.seconds, rollout.requests, at.requests) if at is not None else None,
+        sees=power.in_words(at.requests, rollout.evidence.get("rows", [])) if at is not None else "",
         weights=weights_of(rollout),
         counts=rollout.counts,
         guards=tuple(_guard(row) for row in rollout.evidence.get("rows", ())),
