@@ -35,7 +35,6 @@ platform.processor()  # asks a process, the first time: MLflow does as it is imp
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 collect_ignore = ["support"]
 KINDS = ("unit", "service", "e2e", "proof")
-_ORDER = ("unit", "e2e", "service", "proof")
 
 _COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("same", derandomize=True, max_examples=25, **_COMMON)
@@ -102,13 +101,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its kind; the examples in docstrings of src/ are unit tests too.
-
-    Those that answer at once come first, then those that take longest, so that no worker is left alone with them.
-    """
+    """Mark each test with its kind; the examples in docstrings of src/ are unit tests too."""
     for item in items:
         item.add_marker(kind_of(item.path) or "unit")
-    items.sort(key=lambda item: _ORDER.index(kind_of(item.path) or "unit"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,7 +117,7 @@ def test_tls_1_1_is_refused(front):
         context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)), front.connect(context):
         pass
-    assert "a version of TLS before 1.2" in front.running.stderr
+    wait_for(lambda: "a version of TLS before 1.2" in front.running.stderr, "nobody is told why")
     assert front.exchange(post()).line == "HTTP/1.1 200 OK"
 
 
