@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from io import BytesIO, StringIO
+from types import GenericAlias
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -212,7 +213,7 @@ class Casts:
             for place, column in enumerate(chosen)
             if column is not None and column["type"] in _MADE
         ]
-        return _Plan(columns, list[tuple[tuple(types)]], tuple(made))  # type: ignore[misc]
+        return _Plan(columns, GenericAlias(list, GenericAlias(tuple, tuple(types))), tuple(made))
 
 
 def was_cast(sent: Any, given: Any, kind: str | None) -> bool:
@@ -273,14 +274,14 @@ _MADE: dict[str, Callable[[Sequence[Any]], list[Any]]] = {"float": _singles, "da
 def _plain_type(column: dict[str, Any], plain: dict[str, Any]) -> Any:
     if column["type"] == "array" and plain is _PLAIN:
         item = _plain_item(column["items"])
-        return None if item is None else list[item]  # type: ignore[valid-type]
+        return None if item is None else GenericAlias(list, item)
     return plain.get(column["type"])
 
 
 def _plain_item(items: dict[str, Any]) -> Any:
     if items["type"] == "array":
         item = _plain_item(items["items"])
-        return None if item is None else list[item]  # type: ignore[valid-type]
+        return None if item is None else GenericAlias(list, item)
     return _PLAIN_ITEMS.get(items["type"])
 
 

@@ -46,6 +46,7 @@ FEW_VALUES = 20
 _ROWS_A_VALUE = 5
 _FEW_TEXTS = 50
 _TEXTS_A_ROW = 0.8
+_CELLS: dict[Kind, Cells] = {"numeric": "numbers", "timestamp": "moments", "text": "texts"}
 
 
 class Feature(msgspec.Struct):
@@ -307,7 +308,7 @@ def grid_of(
 def _of_cells(column: pa.Array | pa.ChunkedArray, kind: Kind | None, name: str, single: bool) -> Grid:
     """Return the grid of a column of text, of the kind that is given or that most of its cells have."""
     most, integer = majority(column)
-    wanted: Cells = {"numeric": "numbers", "timestamp": "moments", "text": "texts"}.get(kind or "", most)  # type: ignore[assignment]
+    wanted = _CELLS.get(kind, most) if kind else most
     cells, odd = fitted(column, wanted)
     if kind in ("numeric", "timestamp") and odd and len(cells) == cells.null_count:
         raise ValueError(f"{name} can't be {kind}: it is text, and no cell of it is one of the {wanted}")
