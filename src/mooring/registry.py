@@ -106,30 +106,3 @@ def log_baseline_artifact(data: bytes, *, run_id: str | None = None, model_id: s
             return f"runs:/{run_id}/{DIRECTORY}/{BASELINE}"
         client.log_model_artifacts(str(model_id), local)
         return f"models:/{model_id}/{DIRECTORY}/{BASELINE}"
-
-
-def single_floats(*, run_id: str | None = None, model_id: str | None = None) -> list[str]:
-    """Return which columns a logged model, or the newest one of a run, takes or gives as float32 by its signature.
-
-    They are named as the log names them. None where there is no such model, or it has no signature.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.types import DataType
-
-    try:
-        if model_id is None:
-            outputs = mlflow.MlflowClient().get_run(str(run_id)).outputs
-            model_id = outputs.model_outputs[-1].model_id if outputs and outputs.model_outputs else None
-        signature = mlflow.models.get_model_info(f"models:/{model_id}").signature if model_id else None
-    except MlflowException:  # such as a model that lies elsewhere: nobody knows its signature
-        return []
-    if signature is None:
-        return []
-    inputs, given = (
-        [(one.name, one.type) for one in schema] if schema is not None and not schema.is_tensor_spec() else []
-        for schema in (signature.inputs, signature.outputs)
-    )
-    many = len(given) > 1
-    named = [*inputs, *((f"prediction.{name}" if many else "prediction", kind) for name, kind in given)]
-    return [name for name, kind in named if name is not None and kind == DataType.float]

@@ -19,10 +19,11 @@ from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
 from mlflow_store import new_store
 from mooring.demo.processes import running
+from mooring.log.signature import single_floats
 from mooring.monitor.baselines import log_baseline
 from mooring.monitor.schema import Verdict, Window
 from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
-from mooring.registry import log_baseline_artifact, single_floats
+from mooring.registry import log_baseline_artifact
 from ports import reserved_port
 from waiting import PATIENCE, wait_for
 

@@ -31,9 +31,19 @@ def is_tensor(kind: pa.DataType) -> bool:
         return is_tensor(kind.storage_type)
     if pa.types.is_struct(kind):
         return {field.name for field in kind} == {"values", "shape"} and is_tensor(kind.field("values").type)
-    return _is_list(kind) and (
-        is_number(kind.value_type) or (_is_list(kind.value_type) and is_tensor(kind.value_type))
-    )
+    return dimensions(kind) > 0
+
+
+def dimensions(kind: pa.DataType) -> int:
+    """Return how deep lists of numbers are, 0 for what is none.
+
+    >>> dimensions(pa.list_(pa.list_(pa.float32(), 8))), dimensions(pa.list_(pa.string())), dimensions(pa.int8())
+    (2, 0, 0)
+    """
+    depth = 0
+    while _is_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth if is_number(kind) else 0
 
 
 def column_of(summary: str) -> str | None:
@@ -170,7 +180,7 @@ def _flat(chunk: pa.Array) -> tuple[Floats, Integers, Sequence[tuple[int, ...] |
     rows = len(chunk)
     owner = np.arange(rows)
     regular = np.ones(rows, bool)
-    dimensions: list[Integers] = []
+    lengths_of: list[Integers] = []
     level = chunk
     while _is_list(level.type):
         lengths = pc.fill_null(pc.list_value_length(level), -1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -178,13 +188,13 @@ def _flat(chunk: pa.Array) -> tuple[Floats, Integers, Sequence[tuple[int, ...] |
         np.minimum.at(least, owner, lengths)
         np.maximum.at(most, owner, lengths)
         regular &= (least == most) & (least >= 0)  # a list without any has no shape below
-        dimensions.append(most)
+        lengths_of.append(most)
         owner = np.repeat(owner, np.maximum(lengths, 0))
         level = level.flatten()
     values = pc.cast(level, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     shapes = [
         tuple(shape) if there else None
-        for shape, there in zip(np.stack(dimensions, axis=1).tolist(), regular.tolist(), strict=True)
+        for shape, there in zip(np.stack(lengths_of, axis=1).tolist(), regular.tolist(), strict=True)
     ]
     return values, np.bincount(owner, minlength=rows), shapes
 

@@ -68,10 +68,17 @@ class Signature(msgspec.Struct, frozen=True):
         >>> Signature([{"name": "x", "type": "long"}], [{"name": "y", "type": "string"}]).fields
         Fields(input={'x': 'double'}, output={'prediction': 'string'})
         """
-        outputs = _kinds(self.outputs)
-        if len(outputs) == 1:
-            return Fields(_kinds(self.inputs), {"prediction": next(iter(outputs.values()))})
-        return Fields(_kinds(self.inputs), {f"prediction.{name}": kind for name, kind in outputs.items()})
+        return Fields(_kinds(_named(self.inputs)), _kinds(_as_outputs(_named(self.outputs))))
+
+    def of_type(self, *types: str) -> list[str]:
+        """Return which inputs and outputs are of one of MLflow's types, by the names that the log has for them.
+
+        >>> Signature([{"name": "x", "type": "float"}, {"name": "k", "type": "long"}], None).of_type("float")
+        ['x']
+        """
+        outputs = self.outputs or []
+        named = [*_named(self.inputs), *_as_outputs(outputs if len(outputs) == 1 else _named(outputs))]
+        return [column["name"] for column in named if column["type"] in types]
 
     @property
     def casts(self) -> Casts | None:
@@ -158,20 +165,44 @@ def integers_of(model: str) -> list[str]:
         signature = ask_mlflow(model, None)
     except RegistryError:
         return []
-    if signature is None:
+    return signature.of_type("integer", "long") if signature is not None else []
+
+
+def single_floats(*, run_id: str | None = None, model_id: str | None = None) -> list[str]:
+    """Return which columns a logged model, or the newest one of a run, takes or gives as float32 by its signature.
+
+    MLflow is asked in this process, as whoever logs a baseline has it. None where there is no such model, or it
+    has no signature.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if model_id is None:
+            outputs = mlflow.MlflowClient().get_run(str(run_id)).outputs
+            model_id = outputs.model_outputs[-1].model_id if outputs and outputs.model_outputs else None
+        found = mlflow.models.get_model_info(f"models:/{model_id}").signature if model_id else None
+    except MlflowException:  # such as a model that lies elsewhere: nobody knows its signature
         return []
-    inputs, outputs = _named(signature.inputs), _named(signature.outputs)
-    if len(outputs) == 1:
-        outputs = [{**outputs[0], "name": "prediction"}]
-    return [column["name"] for column in (*inputs, *outputs) if column["type"] in ("integer", "long")]
+    if found is None:
+        return []
+    inputs, given = (schema.to_dict() if schema is not None else None for schema in (found.inputs, found.outputs))
+    return Signature(inputs, given).of_type("float")
 
 
 def _named(columns: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     return columns if columns and all("name" in column for column in columns) else []
 
 
-def _kinds(columns: list[dict[str, Any]] | None) -> Kinds:
-    return {column["name"]: _kind(column) for column in _named(columns)}
+def _as_outputs(columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return outputs by the names that the log has for them."""
+    if len(columns) == 1:
+        return [{**columns[0], "name": "prediction"}]
+    return [{**column, "name": f"prediction.{column['name']}"} for column in columns]
+
+
+def _kinds(columns: list[dict[str, Any]]) -> Kinds:
+    return {column["name"]: _kind(column) for column in columns}
 
 
 def _kind(column: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ import msgspec
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
+from mooring.log.signature import single_floats
 from mooring.monitor.tracking import TrackingError
-from mooring.registry import log_baseline_artifact, single_floats
+from mooring.registry import log_baseline_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mooring.drift.columns import is_text
 from mooring.log import label_join, reader
 from mooring.log import labels as label_log
 from mooring.log.label_join import LabelIndex
 from mooring.monitor import incoming
 from mooring.monitor.schema import Window
 from mooring.monitor.windows import micros
-from mooring.performance.kinds import is_text
 from mooring.performance.measures import Scored, Task, scored_of
 from mooring.performance.scored import prediction_in
 

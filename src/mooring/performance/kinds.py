@@ -8,21 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from mooring.drift.columns import is_number, is_text
 from mooring.label import BOOLEANS, number_of, number_text
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _POINT = re.compile(r"-?(0|[1-9][0-9]*)\.0")
 _FLAGS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Return whether a type is one of numbers."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Return whether a type is one of texts."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def as_predicted(labels: pa.Array, prediction: pa.Array | None, names: Collection[str] = ()) -> pa.Array:

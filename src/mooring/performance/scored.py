@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mooring.drift.columns import is_number
 from mooring.label import number_text
-from mooring.performance.kinds import as_predicted, is_number
+from mooring.performance.kinds import as_predicted
 
 Task = Literal["regression", "classification"]
 Floats = NDArray[np.float64]

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mooring.drift.columns import is_text
 from mooring.log import label_join, reader
 from mooring.log.label_join import LabelIndex
 from mooring.log.labels import read_labels
 from mooring.log.schema import TIME
 from mooring.log.store import StoreError
-from mooring.performance.kinds import as_predicted, is_text
+from mooring.performance.kinds import as_predicted
 from mooring.performance.scored import prediction_in
 
 Integers = NDArray[np.int64]

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.columns import is_number, plain
+from mooring.drift.columns import plain
+from mooring.drift.tensors import dimensions
 from mooring.engine import sources
 from mooring.log.schema import TIME
 
@@ -59,7 +60,7 @@ def _fitting(path: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedA
         or (wanted == pa.float64() and (number or pa.types.is_boolean(kind)))
         or (wanted == pa.string() and text)
         or (wanted == TIME and moment)
-        or (pa.types.is_list(wanted) and _depth(kind) == _depth(wanted))
+        or (pa.types.is_list(wanted) and dimensions(kind) == dimensions(wanted))
     )
     if not fits:
         raise sources.SourceError(
@@ -69,11 +70,3 @@ def _fitting(path: str, values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedA
     if wanted == TIME and moment and getattr(kind, "tz", None) is None:
         values = pc.assume_timezone(pc.cast(values, pa.timestamp("us"), safe=False), "UTC")
     return pc.cast(values, wanted, safe=False)
-
-
-def _depth(kind: pa.DataType) -> int:
-    """Return how deep lists of numbers are, 0 for what is none."""
-    depth = 0
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        depth, kind = depth + 1, kind.value_type
-    return depth if is_number(kind) else 0
