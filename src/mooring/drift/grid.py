@@ -102,7 +102,7 @@ class TextGrid(msgspec.Struct, frozen=True, tag="text", eq=False):
 
 
 class OtherGrid(msgspec.Struct, frozen=True, tag="other", eq=False):
-    """What is none of these, such as lists: only whether it is there."""
+    """Unsupported types, such as maps: only whether a value is there."""
 
 
 Grid = NumericGrid | CategoricalGrid | TimestampGrid | TextGrid | OtherGrid

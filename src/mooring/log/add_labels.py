@@ -77,7 +77,7 @@ def add_labels(data: Any, *, model: str, log: str | os.PathLike[str] | None = No
         mooring.yaml, `./mooring-log`.
 
     A row's latest label counts; of two of one time the one that is added last. Raises LabelError where one of them
-    can't be meant (then none is added), LogError where there is no log, and StoreError where it refuses: then the
+    is invalid (then none is added), LogError where there is no log, and StoreError where it refuses: then the
     same call adds what is missing.
     """
     table = _as_table(data)

@@ -294,7 +294,7 @@ def enqueue_rollback(
     reason: str,
     channels: Sequence[Channel],
 ) -> None:
-    """Put it in the queue that a new version was taken out of service again; twice is as once."""
+    """Put it in the queue that a new version was taken out of service again; idempotent."""
     now = datetime.now(UTC)
     instead = f"version {previous} answers" if previous is not None else "none answers"
     for channel in channels:

@@ -18,11 +18,11 @@ from mooring.log.label_join import LabelIndex
 from mooring.monitor import incoming
 from mooring.monitor.schema import Window
 from mooring.monitor.windows import micros
+from mooring.performance.kinds import MOST_TEXTS
 from mooring.performance.measures import Scored, Task, scored_of
 from mooring.performance.scored import prediction_in
 
 _SMALL_LABELS = 64_000_000
-_MOST_TEXTS = 1000
 
 
 class Labelled(NamedTuple):
@@ -143,4 +143,4 @@ def _texts_in(outputs: dict[str, pa.ChunkedArray]) -> frozenset[str]:
     if name is None or not is_text(outputs[name].type):
         return frozenset()
     texts = pc.unique(outputs[name]).drop_null()
-    return frozenset(texts.to_pylist()) if len(texts) <= _MOST_TEXTS else frozenset()
+    return frozenset(texts.to_pylist()) if len(texts) <= MOST_TEXTS else frozenset()

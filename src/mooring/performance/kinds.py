@@ -11,6 +11,8 @@ import pyarrow as pa
 from mooring.drift.columns import is_number, is_text
 from mooring.label import BOOLEANS, number_of, number_text
 
+MOST_TEXTS = 1000
+"""How many different texts a model may predict for them to be classes."""
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _POINT = re.compile(r"-?(0|[1-9][0-9]*)\.0")
 _FLAGS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0}

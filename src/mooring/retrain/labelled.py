@@ -18,14 +18,13 @@ from mooring.log.label_join import LabelIndex
 from mooring.log.labels import read_labels
 from mooring.log.schema import TIME
 from mooring.log.store import StoreError
-from mooring.performance.kinds import as_predicted
+from mooring.performance.kinds import MOST_TEXTS, as_predicted
 from mooring.performance.scored import prediction_in
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Windows = Sequence[tuple[datetime, datetime]]
 _ROWS_A_LOOK = 262_144
-_MOST_TEXTS = 1000
 _COLUMNS = (*label_join.COLUMNS, "time", "model_version", "variant")
 
 
@@ -102,7 +101,7 @@ class Labelled:
         texts = pa.array([], kind)
         for _, table in reader.tables(self.found, {"prediction": ("output", name)}):
             texts = pc.unique(pa.concat_arrays([texts, *table["prediction"].chunks]))
-            if len(texts) > _MOST_TEXTS:
+            if len(texts) > MOST_TEXTS:
                 return values
         return as_predicted(values, texts)
 

@@ -464,7 +464,7 @@ def label_of(settings: RetrainSettings, state: State, model: str, champion: str 
 
 
 def _last_line(directory: Path) -> str:
-    """Return the last line that a job has said."""
+    """Return the last line of a job's output."""
     said = (directory / job.OUTPUT).read_text(errors="replace").strip().splitlines()
     return said[-1][:500] if said else ""
 

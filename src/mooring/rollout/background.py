@@ -125,7 +125,7 @@ class Chores:
         return not self._busy.intersection(names) and all(now >= self._due.get(name, 0.0) for name in names)
 
     def every(self, what: str, seconds: float, do: Callable[[], None]) -> None:
-        """Do it now if it is its time, and after so many seconds again."""
+        """Run it now if it is due, and then every so many seconds."""
         if self.is_free(what):
             self.wait(what, seconds)
             do()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+
+from scipy import special
 
 from mooring.rollout.sequential import BETS, SHARED_AFTER
 
-_BISECTIONS = 40
 SURELY = 0.9
 """With which chance a fault of that size is found."""
 
@@ -21,17 +23,12 @@ def sees(samples: int, limit: float, alpha: float, *, low: float = 0.0) -> float
     >>> round(sees(100, 0.01, 0.002), 3), round(sees(1000, 0.01, 0.002), 3), sees(2, 0.01, 0.002, low=-1.0)
     (0.115, 0.035, None)
     """
-    hits = next((one for one in range(1, samples + 1) if _suffice(one, samples, limit, alpha, low)), None)
-    if hits is None or not 0 < limit < 1:
+    counts = range(1, samples + 1)
+    hits = 1 + bisect_left(counts, True, key=lambda one: _suffice(one, samples, limit, alpha, low))
+    if hits > samples or not 0 < limit < 1:
         return None
-    least, most = hits / samples * 0.5, 1.0
-    for _ in range(_BISECTIONS):
-        share = (least + most) / 2
-        if _at_least(hits, samples, share) >= SURELY:
-            most = share
-        else:
-            least = share
-    return most
+    # The share at which so many faulty answers or more have that chance (Clopper and Pearson 1934).
+    return float(special.betaincinv(hits, samples - hits + 1, SURELY))
 
 
 def in_words(requests: int, rows: list[dict[str, object]]) -> str:
@@ -52,7 +49,7 @@ def in_words(requests: int, rows: list[dict[str, object]]) -> str:
             unseen.append(name)
         else:
             found.append(f"{math.ceil(100 * share - 1e-9)} % {name}")
-    told = [f"sees {', '.join(found)} with {SURELY:.0%}".replace("%", " %").replace("  ", " ")] if found else []
+    told = [f"sees {', '.join(found)} with {100 * SURELY:g} %"] if found else []
     return "; ".join(told + ([f"is too small to see {', '.join(unseen)} for certain"] if unseen else []))
 
 
@@ -63,22 +60,10 @@ _MOST = 20_000
 
 def _suffice(hits: int, samples: int, limit: float, alpha: float, low: float) -> bool:
     """Whether so many faulty answers of all are evidence enough, the last time that one looks."""
-    worth = []
+    wealths = []
     for bet in BETS:
         won, lost = bet * (1 - limit) / (limit - low), bet * limit / (limit - low)
-        worth.append(hits * math.log1p(won) + (samples - hits) * math.log1p(-lost))
-    most = max(worth)
-    log_wealth = most + math.log(sum(math.exp(one - most) for one in worth) / len(worth))
+        wealths.append(hits * math.log1p(won) + (samples - hits) * math.log1p(-lost))
+    most = max(wealths)
+    log_wealth = most + math.log(sum(math.exp(one - most) for one in wealths) / len(wealths))
     return log_wealth - math.log((samples + SHARED_AFTER) / SHARED_AFTER) >= -math.log(alpha)
-
-
-def _at_least(hits: int, samples: int, share: float) -> float:
-    """Return the chance of so many faulty answers or more."""
-    if share >= 1:
-        return 1.0
-    fewer = (
-        math.lgamma(samples + 1) - math.lgamma(one + 1) - math.lgamma(samples - one + 1)
-        + one * math.log(share) + (samples - one) * math.log1p(-share)
-        for one in range(hits)
-    )  # fmt: skip
-    return 1 - math.fsum(map(math.exp, fewer))

@@ -72,10 +72,8 @@ class Stages:
         self._asked = self._checked = False
         self._since = 0.0
         self._copies = [0, 0]  # those of the last second that were lost, and all
-        self._heard, self._listened = (
-            0,
-            0.0,
-        )  # requests of this step that this process has heard of, and for how long
+        # Requests of this step that this process has heard of, and for how many seconds it has listened.
+        self._heard, self._listened = 0, 0.0
         self._begun = self._ticked = time.monotonic()
 
     @property
