@@ -81,9 +81,8 @@ class CategoricalGrid(msgspec.Struct, frozen=True, tag="categorical", eq=False):
 
     categories: list[str]
     numbers: Numbers | None = None
-    texts: bool | msgspec.UnsetType = (
-        msgspec.UNSET
-    )  # unset it is not written, and grids of before keep their digest
+    # Unset it is not written, so that grids of earlier versions keep their digest.
+    texts: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def cells(self) -> int:

@@ -125,8 +125,7 @@ def _match(texts: Column, cells: Cells) -> Column:
         return fit
     # The last days of months, which the pattern leaves out.
     late = pc.and_(pc.invert(fit), pc.match_substring_regex(texts, _DAY_OF_ANY))
-    places = np.flatnonzero(pc.fill_null(late, False).to_numpy(zero_copy_only=False) if isinstance(late, pa.Array)
-                            else pc.fill_null(late, False).to_numpy())  # fmt: skip
+    places = np.flatnonzero(np.asarray(pc.fill_null(late, False)))
     if not len(places):
         return fit
     found: NDArray[np.bool_] = np.zeros(len(texts), bool)

@@ -18,7 +18,7 @@ BLOCKS = 4
 """A picture is divided into so many rows and columns of blocks, a vector into the square of it."""
 _CELLS = 1_000_000
 TOTALS = ("mean", "std", "min", "max", "zeros")
-_SUMMARY = re.compile(r"(?P<column>.*)\[(?:mean|std|min|max|zeros|block \d+(?:,\d+)?)\]", re.DOTALL)
+_SUMMARY = re.compile(rf"(?P<column>.*)\[(?:{'|'.join(TOTALS)}|block \d+(?:,\d+)?)\]", re.DOTALL)
 
 
 def is_tensor(kind: pa.DataType) -> bool:

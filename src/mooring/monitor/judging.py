@@ -11,7 +11,8 @@ import msgspec
 from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
 from mooring.drift.judge import Judgement, Rules, judge
-from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, TextProfile
+from mooring.drift.profile import Profile
+from mooring.drift.statistics import rows_of
 from mooring.drift.stored import FormatError, dump, load
 from mooring.monitor.cells import cells_of, encode, strongest_alarm
 from mooring.monitor.schema import JUDGED, Finding, Verdict, Window
@@ -184,9 +185,7 @@ def conclude(
 def _said_of_unanswered(baseline: Baseline, window: Profile) -> str:
     """Say how many rows have no output of their own, '' where all have, or the baseline has no output."""
     counted = [
-        window.features[name].unusable + _usable(window.features[name])
-        for name, feature in baseline.features.items()
-        if feature.role == "output"
+        rows_of(window.features[name]) for name, feature in baseline.features.items() if feature.role == "output"
     ]
     without = window.rows - max(counted, default=window.rows)
     if not without:
@@ -195,11 +194,6 @@ def _said_of_unanswered(baseline: Baseline, window: Profile) -> str:
         f"{without} of {window.rows} rows have no prediction of their own, and are judged by their inputs alone "
         "(rows_differ: the answer had another number of rows than the request)"
     )
-
-
-def _usable(feature: FeatureProfile) -> int:
-    values = feature.values.lengths if isinstance(feature.values, TextProfile) else feature.values
-    return values.values + (values.infinities if isinstance(values, NumericProfile) else 0)
 
 
 def findings(judgement: Judgement) -> list[Finding]:
