@@ -134,9 +134,8 @@ def from_values(values: Any) -> pa.Array:
     try:
         array = pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        if _is_of(values, "pandas") and hasattr(
-            values, "cat"
-        ):  # of a type that no Arrow dictionary has, such as intervals
+        # Categories of a type that no Arrow dictionary has, such as intervals.
+        if _is_of(values, "pandas") and hasattr(values, "cat"):
             names = pa.array([_text(value) for value in values.cat.categories], pa.string())
             codes = np.asarray(values.cat.codes)
             return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), names)
