@@ -35,6 +35,8 @@ ModelName = Annotated[
 ]
 StateUrl = Annotated[str, Meta(description="what the monitor remembers: sqlite:///PATH or postgresql://…")]
 STATE = "sqlite:///./.mooring/state.db"
+VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_*][A-Za-z0-9_*]*$")]
+"""A name, or several by a pattern, and no value: that stays where only the environment tells it."""
 
 
 class LogPlace(msgspec.Struct, kw_only=True, frozen=True):
@@ -306,6 +308,14 @@ class ServeSettings(RolloutSettings, kw_only=True, frozen=True):
     serve_directory: Annotated[
         str, Meta(description="directory of the versions' files, so that a restart needs no registry")
     ] = "./.mooring/serve"
+    serve_environment: Annotated[
+        tuple[VariableName, ...],
+        Meta(
+            description="variable, or pattern as AWS_*, that model servers get beside the usual ones; repeat it "
+            "for more",
+            extra={"alias": "--environment"},
+        ),
+    ] = ()
     poll: Annotated[float, Meta(gt=0, extra=_DURATION, description="how often to look into the registry")] = 5.0
 
 
@@ -499,6 +509,14 @@ class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
         7200.0
     )
     retrain_attempts: Annotated[int, Meta(ge=1, description="how often it is tried")] = 2
+    retrain_environment: Annotated[
+        tuple[VariableName, ...],
+        Meta(
+            description="variable, or pattern as AWS_*, that the job gets beside the usual ones and MLFLOW_*; "
+            "repeat it for more",
+            extra={"alias": "--environment"},
+        ),
+    ] = ()
     retrain_directory: Annotated[
         str, Meta(description="directory of datasets, outputs and results, one for each ticket")
     ] = "./.mooring/retrain"
@@ -547,7 +565,7 @@ COMMANDS: dict[str, type[msgspec.Struct]] = {
     "ui": UiSettings,
 }
 """The settings of each command that has any."""
-_GROUPS = ("retrain", "gate", "rollout", "ui")
+_GROUPS = ("retrain", "gate", "rollout", "serve", "ui")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 Command = Callable[..., Any]

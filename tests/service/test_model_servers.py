@@ -159,7 +159,7 @@ def test_why_a_model_does_not_load_is_told(model, monkeypatch):
     monkeypatch.setenv("REFUSE_TO_LOAD", "1")
 
     async def run():
-        async with servers(model) as running:
+        async with servers(model, serve_environment=("REFUSE_*",)) as running:
             await until(lambda: running.states()["1"].crashed >= 2, "it is not started again")
             [state] = running.states().values()
             assert (state.wanted, state.ready) == (1, 0)
@@ -204,6 +204,29 @@ def test_a_server_with_more_memory_than_it_may_have_is_replaced(model):
     asyncio.run(run())
 
 
+def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, capsys):
+    begun, finish = tmp_path / "begun", tmp_path / "begun.finish"
+
+    async def run():
+        async with servers(model) as running:
+            [socket] = await ready(running)
+            pid = await pid_of(socket)
+            asked = asyncio.create_task(have(socket, f"begin {begun}"))
+            await until(begun.exists, "the prediction has not begun")
+            running.take_out("1", socket)
+            assert running.sockets("1") == []
+            [other] = await ready(running)
+            assert other != socket
+            [state] = running.states().values()
+            assert (state.ready, state.crashed, state.hung) == (1, 1, 1)
+            await asyncio.to_thread(finish.touch)
+            assert (await asked).predictions == [1.5]
+            await until(lambda: gone(pid), "it goes on")
+
+    asyncio.run(run())
+    assert "version 1, server 1 was replaced: 3 requests in a row had no answer" in capsys.readouterr().err
+
+
 def test_a_flood_of_output_neither_blocks_a_server_nor_fills_what_reads_it(model, capsys):
     async def run():
         async with servers(model) as running:
@@ -235,6 +258,64 @@ def test_of_what_is_printed_the_last_error_is_the_reason_and_endless_lines_are_c
     assert max(map(len, capsys.readouterr().err.splitlines())) < 3000
 
 
+SECRETS = {
+    "MOORING_LABELS_TOKEN": "a",
+    "MOORING_UI_TOKEN": "b",
+    "MOORING_REDACT_KEY": "c",
+    "MOORING_STATE": "postgresql://me:secret@host/db",
+    "AWS_SECRET_ACCESS_KEY": "d",
+    "MLFLOW_TRACKING_PASSWORD": "e",
+    "HF_TOKEN": "f",
+}
+
+
+def test_a_model_server_has_no_secrets_but_what_the_settings_name(model, monkeypatch):
+    for name, value in {**SECRETS, "FEATURE_STORE_URL": "u", "FEATURES_A": "1", "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    async def run():
+        async with servers(model, serve_environment=("FEATURE_STORE_URL", "FEATURES_*")) as running:
+            [socket] = await ready(running)
+            return (await have(socket, "environment")).predictions
+
+    names = set(asyncio.run(run()))
+    assert not names & SECRETS.keys()
+    assert {"FEATURE_STORE_URL", "FEATURES_A", "OMP_NUM_THREADS", "PATH"} <= names
+    assert not [name for name in names if name.startswith("MOORING_")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+@pytest.mark.parametrize("how", ["is stopped", "is killed", "crashes", "loses its keeper"])
+def test_what_has_a_session_of_its_own_ends_with_the_server(model, tmp_path, how):
+    async def run():
+        async with servers(model) as running:
+            [socket] = await ready(running)
+            pid = await pid_of(socket)
+            await have(socket, f"daemon {tmp_path / 'daemon'}")
+            daemon = int((tmp_path / "daemon").read_text())
+            assert not gone(daemon)
+            if how == "is stopped":
+                await running.stop("1")
+                assert gone(daemon)
+                return
+            if how == "crashes":
+                with pytest.raises(OSError):
+                    await have(socket, "crash")
+            else:
+                os.kill(pid if how == "is killed" else parent(pid), signal.SIGKILL)
+            await until(lambda: running.states()["1"].crashed == 1, "nobody noticed")
+            if how == "loses its keeper":  # which the kernel tells the server alone
+                await until(lambda: gone(pid), "the server goes on")
+                os.kill(daemon, signal.SIGKILL)
+            await until(lambda: gone(daemon), "the daemon goes on")
+
+    asyncio.run(run())
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 # The end of who started it
 
 FRONT = """
@@ -261,8 +342,12 @@ def test_servers_end_with_the_process_that_started_them_however_it_ends(path, tm
     command = [sys.executable, "-c", FRONT, str(path), str(directory)]
     front = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        pids = [asyncio.run(pid_of(socket)) for socket in front.stdout.readline().split()]
+        sockets = front.stdout.readline().split()
+        pids = [asyncio.run(pid_of(socket)) for socket in sockets]
         assert len(pids) == 2
+        if sys.platform == "linux":
+            asyncio.run(have(sockets[0], f"daemon {directory / 'daemon'}"))
+            pids.append(int((directory / "daemon").read_text()))
     finally:
         front.kill()
         front.wait()

@@ -15,12 +15,14 @@ from typing import Any, ClassVar
 
 import pytest
 
+from mlflow_store import new_store
 from mooring.monitor.state import State
 from mooring.retrain import evaluation, job
 from mooring.retrain.machine import Retraining
 from mooring.retrain.tickets import Cause, TicketError, Tickets
 from retrain_places import champion, configured, due, mooring, settings
-from retraining import MODEL, with_champion
+from retraining import MODEL, TRAIN, with_champion
+from supervised import commands
 from waiting import PATIENCE, wait_for
 
 
@@ -80,22 +82,75 @@ def test_a_job_that_fails_is_tried_again_and_then_given_up(place):
     assert champion() == "1"
 
 
-def test_a_retraining_can_be_cancelled_with_its_job(place):
+WAITING = """
+import mlflow, os, time
+client = mlflow.MlflowClient()
+source = client.get_model_version("wine", "1").source
+made = client.create_model_version("wine", source, tags={"mooring.ticket": os.environ["MOORING_TICKET"]})
+client.set_registered_model_alias("wine", "champion", made.version)
+
+def train(**given):
+    open("pid", "w").write(f"{os.getpid()}\\n")
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["command", "python", "webhook"])
+def test_a_retraining_can_be_cancelled_with_its_job(place, how):
     pid = place / "pid"
-    code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-    configured(place, [sys.executable, "-c", code])
+    (place / "waiting.py").write_text(WAITING)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Taking)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    if how == "command":
+        configured(place, [sys.executable, "-c", "import waiting; waiting.train()"])
+    elif how == "python":
+        configured(place, None, python="waiting:train")
+    else:
+        configured(place, None, webhook=f"http://127.0.0.1:{server.server_port}/train")
     with subprocess.Popen([sys.executable, "-m", "mooring", "retrain", "--now"], cwd=place) as running:
         try:
-            wait_for(lambda: pid.exists() and bool(pid.read_text()), "the job does not begin")
+            if how == "webhook":
+                wait_for(lambda: "waiting for a version" in output(place), "nobody is told")
+                pid.write_text(f"{webhook_in(place)}\n")
+            wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"), "the job does not begin")
             running.send_signal(signal.SIGINT)
             assert running.wait(PATIENCE) == 130
             job = int(pid.read_text())
             os.kill(job, 0)
-            mooring("retrain", "cancel", "1", cwd=place)
-            wait_for(lambda: not alive(job), "the job goes on")
+            assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+            assert not alive(job)
         finally:
             running.kill()
+            server.shutdown()
+            server.server_close()
+            thread.join()
+    assert champion() == "1"  # also where the job had named another
     assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
+
+
+class Taking(BaseHTTPRequestHandler):
+    """Takes the order, and trains nothing."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def output(place: Path) -> str:
+    return "".join(path.read_text() for path in place.glob(".mooring/retrain/*/attempt-1/output.log"))
+
+
+def webhook_in(place: Path) -> int:
+    """Return the process that waits for what others train."""
+    [found] = [
+        pid
+        for pid, command in commands()
+        if "mooring.retrain.webhook" in command and os.readlink(f"/proc/{pid}/cwd") == str(place)
+    ]
+    return found
 
 
 def alive(process: int) -> bool:
@@ -103,6 +158,85 @@ def alive(process: int) -> bool:
         return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1][:3]
     except OSError:
         return False
+
+
+TAMPERING = """
+import sys
+from pathlib import Path
+import pandas as pd
+ticket = Path(sys.argv[1]).parents[1]
+found = sorted(path.name for path in Path.cwd().rglob("*.parquet") if ".mooring" in path.parts)
+print("parquet files of the retraining:", found)
+# What a gate that trusts the directory would take for the holdout, and for what it found itself.
+(ticket / "holdout").mkdir(exist_ok=True)
+pd.read_parquet(sys.argv[1]).assign(quality=7.0).to_parquet(ticket / "holdout" / "holdout.parquet")
+(ticket / "gate").mkdir(exist_ok=True)
+for name, text in ("job.json", "{}"), ("result.json", "{}"), ("gate.json", "{}"):
+    (ticket / "gate" / name).write_text(text)
+"""
+SEALED = """
+sealed = ticket / "holdout.sealed"
+sealed.chmod(0o600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("", None),
+        ("sealed.write_bytes(b'nothing')", "was changed while the model was trained"),
+        (
+            "import gzip\nsealed.write_bytes(gzip.compress(gzip.decompress(sealed.read_bytes())[:-1]))",
+            "its digest is another",
+        ),
+        ("sealed.unlink()", "was removed while the model was trained"),
+        (
+            "sealed.rename(ticket / 'other')\nsealed.symlink_to(ticket / 'other')",
+            "was replaced while the model was trained",
+        ),
+    ],
+    ids=["beside it", "overwritten", "changed", "removed", "linked"],
+)  # fmt: skip
+def test_a_job_that_touches_the_holdout_gains_nothing_and_fails_its_ticket(place, how, says):
+    (place / "train.py").write_text(TRAIN + TAMPERING + (SEALED + how if how else ""))
+    configured(place, [sys.executable, "train.py", "{data}", "1000"])
+    text = mooring("retrain", "--now", cwd=place, code=3 if says is None else 4)
+    assert "refused" in text if says is None else says in text
+    assert "parquet files of the retraining: ['training.parquet']" in mooring("retrain", "show", cwd=place)
+    assert champion() == "1"
+
+
+BOASTING = """
+client = mlflow.MlflowClient()
+version = client.search_model_versions("name='wine'")[0].version
+client.set_model_version_tag("wine", version, "mooring.gate", "passed")
+client.set_registered_model_alias("wine", "challenger", version)
+client.set_registered_model_alias("wine", "champion", version)
+"""
+
+
+@pytest.mark.parametrize("then", ["", "raise SystemExit(1)"], ids=["ends well", "fails"])
+def test_a_job_that_says_by_itself_that_it_passed_the_gate_has_that_taken_back(place, then):
+    import mlflow
+
+    (place / "train.py").write_text(TRAIN + BOASTING + then)
+    configured(place, [sys.executable, "train.py", "{data}", "1000"], attempts=1)
+    text = mooring("retrain", "--now", cwd=place, code=4 if then else 3)
+    assert "training said by itself that version 2 of wine has passed the gate; that is taken back" in text
+    client = mlflow.MlflowClient()
+    assert client.get_registered_model(MODEL).aliases == {"champion": "1"}
+    assert client.get_model_version(MODEL, "2").tags.get("mooring.gate") == (None if then else "refused")
+
+
+def test_a_job_has_no_secrets_but_what_the_settings_name(place, monkeypatch):
+    for name in ("MOORING_UI_TOKEN", "MOORING_STATE", "AWS_SECRET_ACCESS_KEY", "STORE_TOKEN"):
+        monkeypatch.setenv(name, "sqlite:///state.db")
+    code = "import os; print('it has', sorted(os.environ)); raise SystemExit(9)"
+    configured(place, [sys.executable, "-c", code], attempts=1, environment=["STORE_*"])
+    mooring("retrain", "--now", cwd=place, code=4)
+    shown = mooring("retrain", "show", cwd=place)
+    assert all(f"'{name}'" in shown for name in ("STORE_TOKEN", "MLFLOW_TRACKING_URI", "MOORING_TICKET", "PATH"))
+    assert not any(name in shown for name in ("MOORING_UI_TOKEN", "MOORING_STATE", "AWS_SECRET_ACCESS_KEY"))
 
 
 class Elsewhere(BaseHTTPRequestHandler):
@@ -168,7 +302,8 @@ def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_pat
     assert isinstance(job.look(tmp_path / "job"), job.Ended | job.Lost)  # it may not even have begun
 
 
-def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_monitor(state, tmp_path):
+def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_monitor(state, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     tickets = Tickets(state)
     ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
     ticket = tickets.move(ticket, "training", "dataset", attempt=1)

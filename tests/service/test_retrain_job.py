@@ -79,6 +79,7 @@ def test_a_job_ends_well_with_its_output_in_its_own_session(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     code = (
         "import os, sys; print(os.getcwd(), os.environ['MOORING_TICKET'], os.getsid(0), repr(sys.stdin.read()));"
+        "sys.stdout.flush();"
         "print('warning', file=sys.stderr)"
     )
     start(tmp_path / "a", code, MOORING_TICKET="t-1")
@@ -215,6 +216,54 @@ print("ended")
     assert said(tmp_path) == "ended\n"
     pid = pid_in(tmp_path / "child")
     wait_for(lambda: not alive(pid), "what it left behind runs on")
+
+
+# A program that starts two others, each in a session of its own: one is its child, one nobody's any more.
+LEAVING = """
+import os, pathlib, signal, subprocess, sys, time
+here = pathlib.Path(os.environ["HERE"])
+code = "import signal; [signal.signal(one, signal.SIG_IGN) for one in (15, signal.SIGHUP)]; signal.pause()"
+child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+(here / "child").write_text(f"{child.pid}\\n")
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for descriptor in range(3):
+        os.close(descriptor)
+    (here / "daemon").write_text(f"{os.getpid()}\\n")
+    os.execv(sys.executable, [sys.executable, "-c", code])
+while not (here / "daemon").exists():
+    time.sleep(0.01)
+print("up", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+@pytest.mark.parametrize(
+    "how", ["ends", "is stopped", "takes too long", "is killed", "is killed with its wrapper"]
+)
+def test_what_has_a_session_of_its_own_ends_with_the_job(tmp_path, how):
+    waits = {"ends": "", "is killed": "\nos.kill(os.getpid(), 9)"}.get(how, "\nsignal.pause()")
+    timeout = 5.0 if how == "takes too long" else 600.0
+    start(tmp_path, LEAVING + waits, timeout=timeout, grace=0.2, HERE=str(tmp_path))
+    pids = [pid_in(tmp_path / name) for name in ("child", "daemon")]
+    if how == "is stopped":
+        job.stop(tmp_path)
+    elif how == "is killed with its wrapper":
+        os.kill(wrapper(tmp_path), signal.SIGKILL)
+        wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), "the job is not lost")
+    else:
+        ended(tmp_path)
+    assert not any(map(alive, pids))
+
+
+def test_a_job_has_the_environment_that_it_is_given_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOORING_UI_TOKEN", "secret")
+    start(tmp_path, "import os; print(sorted(os.environ))", MOORING_TICKET="t-1")
+    assert ended(tmp_path).code == 0
+    assert "MOORING_TICKET" in said(tmp_path)
+    assert "MOORING_UI_TOKEN" not in said(tmp_path)
 
 
 def test_the_wrapper_is_light():

@@ -443,6 +443,48 @@ def test_the_retraining_behind_a_rollout_ends_with_it_and_no_other_begins_before
         assert promotions == ([(ticket.id, "done")] if good else [])
 
 
+@pytest.mark.parametrize("tagged", ["version", "run"])
+@pytest.mark.parametrize("how", ["champion", "challenger"])
+def test_a_version_of_a_retraining_that_is_under_way_is_served_only_by_the_gates_word(front, client, how, tagged):
+    with State(STATE) as state:
+        tickets = Tickets(state)
+        ticket = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+        ticket = tickets.move(ticket, "training", "dataset", attempt=1)
+        # As a job does that promotes by itself, and says that the gate has passed it.
+        version = client.get_model_version("wine", "2")
+        if tagged == "version":
+            client.set_model_version_tag("wine", "2", "mooring.ticket", ticket.id)
+        else:
+            client.set_tag(version.run_id, "mooring.ticket", ticket.id)
+        client.set_model_version_tag("wine", "2", "mooring.gate", "passed")
+        if how == "champion":
+            client.set_registered_model_alias("wine", "champion", "2")
+            one = front()  # also one that is only just started
+            said = "version 2 of wine is not served, though @champion names it: its retraining 1 has not passed"
+        else:
+            one = serving(front)
+            client.set_registered_model_alias("wine", "challenger", "2")
+            said = "version 2 is not rolled out: its retraining 1 has not passed the gate (training)"
+        one.until(lambda: said in one.said)
+        one.until(lambda: one.routed(CHAMPION))
+        assert {model.version for want in one.wants for model in want.models} == {"1"}
+        assert Rollouts(state).newest("wine") == []
+        ticket = tickets.move(ticket, "gating", "trained", candidate="2")
+        tickets.move(ticket, "challenger", "gate", {"passed": True, "champion": "1", "candidate": "2"})
+        one.until(lambda: one.is_at("promoted"))
+        assert tickets.newest("wine")[0].status == "promoted"
+
+
+def test_what_a_person_promotes_is_served_though_its_retraining_is_under_way(front, client):
+    with State(STATE) as state:
+        ticket = Tickets(state).open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+        client.set_model_version_tag("wine", "2", "mooring.ticket", ticket.id)
+        one = serving(front)
+        byhand.promote(state, "wine", "2", "agreed on Monday")
+        one.until(lambda: one.is_at("promoted"))
+        assert one.rollout().version == "2"
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_killed_in_a_step_it_goes_on_in_that_step_with_what_it_knew(front, client, step):
     one = stepping(front, client, "shadow 20% 0s 40", "canary 5% 1h 50", *["canary 50%"] * step, step=step)

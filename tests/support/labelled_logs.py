@@ -73,7 +73,7 @@ def training(manifest: Manifest) -> pa.Table:
 
 
 def holdout(manifest: Manifest) -> pa.Table:
-    return pq.read_table(manifest.holdout)
+    return pq.read_table(dataset.open_holdout(Path(manifest.holdout).parents[1], manifest.holdout_digest))
 
 
 def values(log: Path, model: str = "m") -> dict[tuple[str, int], float | str]:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -82,6 +82,12 @@ class Told(mlflow.pyfunc.PythonModel):
             return [{"low": 1.0, "high": 2.0}] * len(model_input)
         if misbehaves and self.kind == "answers one row":
             return [1.0]
+        if self.kind == "obeys":
+            asked = model_input["a"].iloc[0]
+            if asked == -1:
+                threading.Event().wait()
+            if asked == -2:
+                raise RuntimeError("no prediction for this")
         return (model_input["a"] * self.factor).to_numpy()
 
 mlflow.models.set_model(Told())
@@ -105,6 +111,7 @@ VERSIONS = {
     "16": ("answers other fields", 2.0, 40),
     "17": ("answers one row", 2.0, 40),
     "18": ("hangs", 2.0, 40),
+    "19": ("obeys", 2.0, 0),
 }
 """What each version does, by what it multiplies, and from which prediction on it misbehaves."""
 BODY = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[3.0], [4.0]]}}).encode()
@@ -224,12 +231,18 @@ class Supervised:
             raise AssertionError(f"{error}: {self.rollouts()[:1]}\n{self.said}") from None
 
     def ask(self, body: bytes = BODY, timeout: float = 60) -> tuple[int, str | None, Any]:
-        """Send one request over a connection of its own; return status, version and body of the answer."""
+        """Send one request over a connection of its own; return status, version and body of the answer.
+
+        The body is text where it is no JSON.
+        """
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            return answer.status, answer.headers["X-Model-Version"], json.loads(answer.read())
+            told: Any = answer.read().decode()
+            with suppress(ValueError):  # MLflow says application/json of texts, too
+                told = json.loads(told)
+            return answer.status, answer.headers["X-Model-Version"], told
         finally:
             connection.close()
 
@@ -247,7 +260,9 @@ class Supervised:
     def servers(self) -> list[int]:
         """Return the processes of the model servers."""
         return [
-            pid for pid, command in commands() if "model_server.py" in command and str(self.directory) in command
+            pid
+            for pid, command in commands()
+            if "model_server.py" in command and "descendants.py" not in command and str(self.directory) in command
         ]
 
     def end(self) -> str:

@@ -82,7 +82,7 @@ def _judged(
     directory: Path,
 ) -> Verdict:
     from mooring.retrain import evaluation, gate, registry
-    from mooring.retrain.dataset import NotEnough, make
+    from mooring.retrain.dataset import Changed, NotEnough, make, open_holdout
 
     retraining = load(RetrainSettings, {"model": model})
     label = label or retraining.retrain_label or "label"
@@ -102,7 +102,7 @@ def _judged(
                 min_labels=1,
                 label=label,
             )
-            holdout = Path(made.holdout)
+            holdout = open_holdout(directory / "data", made.holdout_digest)
         output = directory / "evaluation.json"
         evaluation.run(
             evaluation.command(
@@ -116,7 +116,7 @@ def _judged(
             )
         )
         return gate.decide(evaluation.read(output), settings)
-    except (evaluation.EvaluationError, NotEnough, OSError) as error:
+    except (evaluation.EvaluationError, NotEnough, Changed, OSError) as error:
         raise click.ClickException(str(error)) from None
     except ValueError as error:  # the label, say
         if type(error) is not ValueError:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mooring.retrain import job
-from mooring.retrain.machine import attempt_directory, gate_directory
+from mooring.retrain.machine import end_jobs
 from mooring.retrain.tickets import Ticket, TicketError, Tickets
 
 _TRIES = 10
@@ -36,11 +35,12 @@ def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> 
 def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket:
     """End a retraining, also where the monitor notes something down at the same moment, and its jobs on this host.
 
-    Raises TicketError where there is nothing to cancel, OSError where a job can't be ended.
+    Raises TicketError where there is nothing to cancel, OSError where a job can't be ended, TrackingError where
+    MLflow does not tell whether it made its version the champion.
     """
     cancelled = _cancelled(tickets, ticket, who, reason)
-    for directory in (attempt_directory(cancelled), gate_directory(cancelled)):
-        job.stop(directory)
+    if cancelled.attempt:
+        end_jobs(tickets, cancelled, lambda _: None)
     return cancelled
 
 

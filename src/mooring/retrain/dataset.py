@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,22 +23,29 @@ import pyarrow.parquet as pq
 from mooring.files import close, make_directory
 from mooring.log.schema import ARROW, TIME, as_nested
 from mooring.retrain import original as originals
-from mooring.retrain.files import put, sync
+from mooring.retrain.files import clear, put, sync
 from mooring.retrain.labelled import Flags, Labelled, Windows
 
 MANIFEST = "manifest.json"
 TRAINING = "training/training.parquet"
 HOLDOUT = "holdout/holdout.parquet"
+SEALED = "holdout.sealed"
+"""The holdout while training runs: no Parquet file, and one that nobody may read or write."""
 KEYS = ("request_id", "row", "time")
 LOGGED = "logged."
 """What the names of the holdout's columns with the logged predictions begin with."""
 _LOCK = ".dataset.lock"
 _PART = ".dataset-"
 _VALUES_A_WRITE = 4_000_000
+_BLOCK = 1 << 20
 
 
 class NotEnough(Exception):
     """There are too few labelled rows to train on; the message says what is missing."""
+
+
+class Changed(Exception):
+    """The holdout is not the one that was gathered, or is gone; the message says so."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +55,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     the original ones, `holdout_rows` in the holdout. `labelled` and `unlabelled` count the rows of the log that
     are meant (of the windows, where there are any), `versions` are those that answered the labelled ones. `label`
     and `features` name the columns, `keys` those of request id, row and time in the holdout: they are called
-    otherwise where a feature has the name. `digest` is the SHA-256 of both files, the training data first. `notes`
-    are for whoever reads it.
+    otherwise where a feature has the name. `digest` is the SHA-256 of both files, the training data first,
+    `holdout_digest` that of the holdout alone, which is at `holdout` once it is opened. `notes` are for whoever
+    reads it.
     """
 
     model: str
@@ -66,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     training: str
     holdout: str
+    holdout_digest: str = ""
     original: str | None = None
     keys: tuple[str, str, str] = KEYS
     notes: list[str] = []
@@ -103,8 +114,8 @@ def make(
     log, model
         Whose rows.
     directory
-        Gets `training/training.parquet`, `holdout/holdout.parquet` and, last, `manifest.json`; another copy of
-        that, which does not tell of the holdout, is beside the training data.
+        Gets `training/training.parquet`, the holdout, which `open_holdout` opens, and, last, `manifest.json`;
+        another copy of that, which does not tell of the holdout, is beside the training data.
     ticket
         What the dataset is for.
     start, end
@@ -175,6 +186,7 @@ def make(
             digest=_digest(part / TRAINING, part / HOLDOUT),
             training=str(directory / TRAINING),
             holdout=str(directory / HOLDOUT),
+            holdout_digest=_digest(part / HOLDOUT),
             original=original,
             keys=names.keys,
             notes=notes,
@@ -189,6 +201,31 @@ def read(directory: Path) -> Manifest | None:
         return msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
+
+
+def open_holdout(directory: Path, digest: str) -> Path:
+    """Write the holdout of a dataset in a directory as a Parquet file, and return where it is.
+
+    That is to be done only once nobody trains any more. What lies in its place is replaced. Raises Changed unless
+    it has the digest that it had when it was gathered.
+    """
+    sealed, opened = directory / SEALED, directory / HOLDOUT
+    clear(opened.parent)
+    opened.parent.mkdir()
+    try:
+        if sealed.is_symlink():
+            raise Changed(f"the holdout {sealed} was replaced while the model was trained")
+        sealed.chmod(0o600)
+        with gzip.open(sealed) as source, opened.open("xb") as target:
+            shutil.copyfileobj(source, target, _BLOCK)
+    except FileNotFoundError:
+        raise Changed(f"the holdout {sealed} was removed while the model was trained") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Changed(f"the holdout {sealed} was changed while the model was trained: {error}") from None
+    if _digest(opened) != digest:
+        clear(opened.parent)
+        raise Changed(f"the holdout {sealed} was changed while the model was trained: its digest is another")
+    return opened
 
 
 class _Names:
@@ -338,12 +375,21 @@ def _publish(part: Path, directory: Path, manifest: Manifest) -> None:
     told: dict[str, Any] = msgspec.to_builtins(manifest)
     del told["holdout"]
     put(part / Path(TRAINING).parent / MANIFEST, msgspec.json.format(msgspec.json.encode(told)))
-    for path in (Path(TRAINING).parent, Path(HOLDOUT).parent):
-        shutil.rmtree(directory / path, ignore_errors=True)
-        (part / path).rename(directory / path)
-    part.rmdir()
+    _seal(part / HOLDOUT, part / SEALED)
+    for name in (Path(TRAINING).parent, SEALED):
+        clear(directory / name)
+        (part / name).rename(directory / name)
+    shutil.rmtree(part)
     sync(directory)
     put(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+
+
+def _seal(plain: Path, sealed: Path) -> None:
+    """Write a file so that nobody takes it for data, or opens it by accident."""
+    with plain.open("rb") as source, gzip.GzipFile(sealed, "wb", compresslevel=1, mtime=0) as target:
+        shutil.copyfileobj(source, target, _BLOCK)
+    sync(sealed)
+    sealed.chmod(0)
 
 
 @contextmanager
@@ -357,6 +403,6 @@ def _digest(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()

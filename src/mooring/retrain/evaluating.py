@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from argparse import Namespace
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ _REGRESSION = ("rmse", "mae", "r2", "bias")
 
 def evaluate_versions(given: Namespace, scratch: Path) -> None:
     """Write what is known of both versions. Raises EvaluationError where it is not the candidate's fault."""
-    holdout = _holdout(Path(given.holdout), given.label, given.segment)
+    holdout = _holdout(Path(given.holdout), given.digest, given.label, given.segment)
     paths = {
         who: _download(given.model, version, scratch / who)
         for who, version in (("champion", given.champion), ("candidate", given.candidate))
@@ -109,13 +110,12 @@ def _made(output: str) -> Path:
     return path
 
 
-def _holdout(path: Path, label: str, segments: list[str]) -> pa.Table:
+def _holdout(path: Path, digest: str, label: str, segments: list[str]) -> pa.Table:
     """Return the rows that have a label, the last ones of very many: a log's are in their order of time."""
     try:
-        parts = list(batches(path))
-    except (SourceError, OSError) as error:
+        table = _read(path, digest)
+    except (SourceError, OSError, pa.ArrowException) as error:
         raise EvaluationError(f"the holdout can't be read: {error}") from None
-    table = pa.Table.from_batches(parts) if parts else pa.table({})
     for name, what in ((label, "of labels"), *((segment, "of segments") for segment in segments)):
         if name not in table.column_names:
             there = ", ".join(table.column_names) or "no rows"
@@ -124,6 +124,16 @@ def _holdout(path: Path, label: str, segments: list[str]) -> pa.Table:
     if not table.num_rows:
         raise EvaluationError(f"the holdout {path} has no rows with a label")
     return table.slice(max(0, table.num_rows - _MOST_ROWS)).unify_dictionaries().combine_chunks()
+
+
+def _read(path: Path, digest: str) -> pa.Table:
+    if not digest:
+        parts = list(batches(path))
+        return pa.Table.from_batches(parts) if parts else pa.table({})
+    data = path.read_bytes()  # what is looked at is what is read, whoever may write the file
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise EvaluationError(f"the holdout {path} was changed since it was gathered: its digest is another")
+    return pq.read_table(pa.BufferReader(data))
 
 
 def _segments(given: Namespace, holdout: pa.Table) -> dict[str, pa.Array]:

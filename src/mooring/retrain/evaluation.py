@@ -131,15 +131,18 @@ def command(
     holdout: Path,
     label: str,
     output: Path,
+    digest: str = "",
 ) -> list[str]:
     """Return the command that evaluates two versions, and writes what `read` reads to `output` and beside it.
 
     The rows are those of `holdout`, a Parquet, CSV or JSONL file with the column `label`; where it has the column
-    `request_id`, rows of one request are taken together. A sample of traffic and the range of labels are from the
-    settings' log, as far as it has them.
+    `request_id`, rows of one request are taken together; where `digest` is given, a Parquet file with another
+    SHA-256 is refused. A sample of traffic and the range of labels are from the settings' log, as far as it has
+    them.
     """
     arguments = ["--model", model, "--champion", champion or "", "--candidate", candidate]
     arguments += ["--holdout", str(holdout.absolute()), "--label", label, "--output", str(output.absolute())]
+    arguments += ["--digest", digest]
     arguments += ["--log", settings.log, "--state", settings.state, "--metric", settings.gate_metric or ""]
     arguments += ["--better-by", str(settings.gate_better_by)]
     for segment in settings.gate_segment:
@@ -208,7 +211,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog=f"python -m {_MODULE}")
     for name in ("model", "candidate", "holdout", "label", "output"):
         parser.add_argument(f"--{name}", required=True)
-    for name in ("champion", "log", "state", "metric"):
+    for name in ("champion", "digest", "log", "state", "metric"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--segment", action="append", default=[])
     parser.add_argument("--better-by", type=float, default=0.0)

@@ -88,7 +88,7 @@ def start(
     argv
         Program and arguments; no shell is involved. It runs in the current directory, its standard input empty.
     env
-        Variables that it is given beside those of this process.
+        The variables of its environment, all of them.
     timeout, grace
         Seconds that it may take, and those between asking it to end then (SIGTERM) and ending it (SIGKILL).
 
@@ -224,7 +224,7 @@ def _detach(directory: Path, lock: int, env: Mapping[str, str]) -> None:
     with (directory / OUTPUT).open("ab") as output:
         subprocess.run(
             [sys.executable, "-P", "-m", "mooring.retrain.wrapper", str(directory), str(lock)],
-            env={**os.environ, **env},
+            env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=output,

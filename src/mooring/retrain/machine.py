@@ -6,6 +6,7 @@ state moves on only afterwards. So whoever is killed in the middle goes on, and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from mooring import child_environment
 from mooring.config import RetrainSettings
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
@@ -24,6 +26,7 @@ from mooring.monitor.leases import Lease, LeaseHeld
 from mooring.monitor.state import State
 from mooring.monitor.tracking import TrackingError
 from mooring.retrain import dataset, evaluation, gate, job, registry, trigger, webhook
+from mooring.retrain.files import clear
 from mooring.retrain.tickets import ENDED, Promotion, Ticket, TicketError, Tickets
 
 Say = Callable[[str], None]
@@ -86,9 +89,10 @@ class Retraining:
         if newest is None or newest.status != "cancelled" or not newest.attempt:
             return
         try:
-            for directory in (attempt_directory(newest), gate_directory(newest)):
-                job.stop(directory)
-        except OSError as error:
+            places = (attempt_directory(newest), gate_directory(newest))
+            if any(isinstance(job.look(place), job.Running) for place in places):
+                end_jobs(tickets, newest, self._say)
+        except (OSError, TrackingError) as error:
             self._say(f"retraining {newest.number} is cancelled, and its job can't be ended: {error}")
 
     def _opened(self, tickets: Tickets) -> Ticket | None:
@@ -165,6 +169,8 @@ class Retraining:
             "original_rows": manifest.original_rows,
             "holdout_rows": manifest.holdout_rows,
             "digest": manifest.digest,
+            "holdout_digest": manifest.holdout_digest,
+            "label": manifest.label,
             "training": manifest.training,
         }
         return tickets.move(
@@ -185,6 +191,7 @@ class Retraining:
             self._start(tickets, ticket, directory)
             return None
         if isinstance(found, job.Running):
+            self._put_back_while_it_runs(ticket)
             return None
         self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
         if isinstance(found, job.Lost):
@@ -202,6 +209,7 @@ class Retraining:
         version = versions[-1]
         self._put_back(ticket, [version])
         run_id = registry.run_of(self._model, version)
+        clear(gate_directory(ticket))  # which nobody but the job can have made by now
         detail = {
             "version": version,
             "run": run_id,
@@ -230,7 +238,10 @@ class Retraining:
             argv = [sys.executable, "-P", "-m", "mooring.retrain.webhook"]
             env |= {webhook.URL: self._settings.retrain_webhook, webhook.OPENED: ticket.created.isoformat()}
             env |= {webhook.SECRET: self._settings.retrain_secret} if self._settings.retrain_secret else {}
+            env = {**os.environ, **env}  # it is Mooring's own program
         else:
+            named = self._settings.retrain_environment
+            env = child_environment.handed_on(os.environ, child_environment.JOB, named) | env
             argv = job.argv_of(
                 self._settings,
                 data=data,
@@ -262,43 +273,47 @@ class Retraining:
         return again
 
     def _fail(self, tickets: Tickets, ticket: Ticket, why: str, detail: dict[str, object] | None = None) -> Ticket:
+        if ticket.candidate is not None:
+            self._put_back(ticket, [ticket.candidate])  # a job elsewhere may promote late
         return tickets.move(ticket, "failed", "failed", {**(detail or {}), "why": why}, message=why)
 
     def _put_back(self, ticket: Ticket, versions: Sequence[str]) -> None:
-        """Take the alias from a version that training made the champion itself: it has proven nothing yet."""
-        if not versions or ticket.champion is None:
-            return
-        version = registry.champion(self._model)
-        if version is None or version == ticket.champion or version not in versions:
-            return
-        if any(one.version == version for one in Tickets(self._state).promotions(self._model)):
-            return  # a person wanted it so
-        try:
-            registry.put_back(self._model, ticket.champion, expected=version)
-        except registry.Moved as error:
-            self._say(f"{error}")
-            return
-        self._say(
-            f"training made version {version} of {self._model} the champion by itself; that is taken back until "
-            "the gate has seen it: let the command register only"
-        )
+        take_back(Tickets(self._state), ticket, versions, self._say)
+
+    def _put_back_while_it_runs(self, ticket: Ticket) -> None:
+        if registry.champion(self._model) not in (None, ticket.champion):
+            self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
 
     def _gate(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         directory = gate_directory(ticket)
         found = job.look(directory)
         assert ticket.candidate is not None
         if found is None:
-            made = dataset.read(Path(ticket.directory))
+            # The state tells what was gathered: in the ticket's directory the job may have written what it likes.
+            gathered = next((one.detail for one in tickets.steps(ticket.id) if one.what == "dataset"), {})
+            if not gathered.get("holdout_digest"):
+                return self._fail(
+                    tickets,
+                    ticket,
+                    "its data were gathered by an earlier Mooring, which did not note the holdout's digest: begin "
+                    "anew with mooring retrain --now",
+                )
+            try:
+                holdout = dataset.open_holdout(Path(ticket.directory), gathered["holdout_digest"])
+            except dataset.Changed as error:
+                return self._fail(tickets, ticket, f"{error}; the job must not touch it")
             argv = evaluation.command(
                 self._settings,
                 model=self._model,
                 champion=ticket.champion,
                 candidate=ticket.candidate,
-                holdout=Path(ticket.directory, "holdout", "holdout.parquet"),
-                label=made.label if made else self._settings.retrain_label or "label",
+                holdout=holdout,
+                label=gathered["label"],
                 output=directory / RESULT,
+                digest=gathered["holdout_digest"],
             )
-            self._begin(tickets, ticket, directory, argv, {"MOORING_TICKET": ticket.id})
+            environment = child_environment.without_own(os.environ) | {"MOORING_TICKET": ticket.id}
+            self._begin(tickets, ticket, directory, argv, environment)
             tickets.say(ticket, f"version {ticket.candidate} is compared with {ticket.champion or 'none'}")
             return None
         if isinstance(found, job.Running):
@@ -406,6 +421,43 @@ class Retraining:
         detail = {"version": ticket.candidate, "previous": ticket.champion}
         message = f"version {ticket.candidate} is the champion; a server that runs already must be restarted"
         return tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=message)
+
+
+def end_jobs(tickets: Tickets, ticket: Ticket, say: Say) -> None:
+    """End the jobs of a ticket on this host, and take back what they made of their versions.
+
+    Raises OSError where a job can't be ended, TrackingError where MLflow does not answer.
+    """
+    for directory in (attempt_directory(ticket), gate_directory(ticket)):
+        job.stop(directory)
+    versions = registry.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
+    take_back(tickets, ticket, versions, say)
+
+
+def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Say) -> None:
+    """Take from versions what training gave them by itself: the aliases champion and challenger, a passed gate.
+
+    They have proven nothing yet. Raises TrackingError.
+    """
+    model = ticket.model
+    if not versions:
+        return
+    for version in registry.disown(model, versions):
+        say(f"training said by itself that version {version} of {model} has passed the gate; that is taken back")
+    champion = registry.champion(model)
+    if ticket.champion is None or champion in (None, ticket.champion) or champion not in versions:
+        return
+    if any(one.version == champion for one in tickets.promotions(model)):
+        return  # a person wanted it so
+    try:
+        registry.put_back(model, ticket.champion, expected=champion)
+    except registry.Moved as error:
+        say(f"{error}")
+        return
+    say(
+        f"training made version {champion} of {model} the champion by itself; that is taken back until the "
+        "gate has seen it: let the command register only"
+    )
 
 
 def champion_of(state: State, model: str) -> str | None:

@@ -113,6 +113,18 @@ def tags_of(model: str, version: str) -> dict[str, str]:
         return dict(found.tags) if found else {}
 
 
+def tickets_of(model: str, version: str) -> list[str]:
+    """Return the tickets that a version is tagged with, and that its run is; none where it is not there."""
+    registry = _Registry()
+    with registry.asking(f"tell the retraining of {model} version {version}"):
+        found = registry.unless_missing(lambda: registry.client.get_model_version(model, version))
+        if found is None:
+            return []
+        run = registry.unless_missing(lambda: registry.client.get_run(found.run_id)) if found.run_id else None
+        names = [found.tags.get(TICKET), run.data.tags.get(TICKET) if run else None]
+        return list(dict.fromkeys(filter(None, names)))
+
+
 def run_of(model: str, version: str) -> str | None:
     """Return the id of the run that a version came of, None where it came of none. Raises Missing."""
     registry = _Registry()
@@ -179,6 +191,25 @@ def refuse(model: str, version: str, reasons: Iterable[str], tags: Mapping[str, 
         found = registry.version(model, version)
         registry.note(found, {**(tags or {}), REASONS: "; ".join(reasons) or "not said", GATE: "refused"})
         _end_challenger(registry, model, version)
+
+
+def disown(model: str, versions: Iterable[str]) -> list[str]:
+    """Take from versions what only the gate may give, and return those that had it: tag, and alias challenger."""
+    registry, had = _Registry(), []
+    with registry.asking(f"take back that versions of {model} passed the gate"):
+        challenger = registry.aliases(model).get(CHALLENGER)
+        for version in versions:
+            found = registry.unless_missing(
+                lambda number=version: registry.client.get_model_version(model, number)
+            )
+            if found is None or (GATE not in found.tags and challenger != version):
+                continue
+            had.append(version)
+            if challenger == version:
+                registry.client.delete_registered_model_alias(model, CHALLENGER)
+            if GATE in found.tags:
+                registry.client.delete_model_version_tag(model, version, GATE)
+    return had
 
 
 def end_rollout(model: str, version: str, what: str, reason: str) -> None:

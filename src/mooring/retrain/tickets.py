@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ Status = Literal[
     "cancelled",
 ]
 ENDED: frozenset[Status] = frozenset({"promoted", "rolled_back", "refused", "failed", "cancelled"})
+_UNDECIDED: frozenset[Status] = frozenset({"approval", "dataset", "training", "gating"})
+_UNPROVEN: frozenset[Status] = frozenset({"refused", "failed", "cancelled"})
+_TAKEN_BACK = timedelta(seconds=60)
 _AT_ONCE = 500  # ids in a query
 _MOST_MODELS = 10_000
 _NAMESPACE = uuid.UUID("0d4b3e0a-4c55-5a0f-8d9f-2a1de1d4f6c3")
@@ -73,6 +76,16 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     updated: datetime
     ended: datetime | None = None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the gate has not passed what came of it: it goes on, or has just ended without.
+
+        Then its versions may still have aliases that the job gave them, which are taken back in a moment.
+        """
+        if self.status in _UNPROVEN and self.ended is not None:
+            return datetime.now(UTC) - self.ended < _TAKEN_BACK
+        return self.status in _UNDECIDED
 
     @property
     def in_words(self) -> str:

@@ -3,8 +3,9 @@
     python -P -m mooring.retrain.wrapper DIRECTORY LOCK
 
 `LOCK` is the descriptor of the directory's lock, which is held as long as anything of the job runs. Beside the
-job's program there are two processes, this one and a guard: where this one is killed, the guard ends the program.
-Nothing heavy is imported here.
+job's program there are two processes, this one and its parent, a guard: where this one is killed, the guard ends
+what it leaves. On Linux both take in the orphans among the job's processes, so that what has a session of its own
+ends with it, too; elsewhere only the program's process group does. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
+from mooring.descendants import NOT_HERE, Descendants
 from mooring.retrain.files import put
 
 ORDER = "job.json"
@@ -66,25 +69,31 @@ def main() -> None:
     directory, lock = Path(sys.argv[1]), int(sys.argv[2])
     order = msgspec.json.decode((directory / ORDER).read_bytes(), type=Order)
     # Whoever started this waits for this process only, so that it has no child that it must wait for later.
-    pid = os.fork()
-    if pid:
-        os.pwrite(lock, f"{pid}\n".encode(), 0)
+    waits, begun = os.pipe()
+    if os.fork():
+        os.close(begun)
+        os.read(waits, 1)
         os._exit(0)
+    os.close(waits)
+    group = _guarded(lock, begun)
     output = Output(directory / OUTPUT)
-    ended = run(order, output)
+    ended = run(order, output, group)
     output.close()
     put(directory / RESULT, msgspec.json.encode(ended))
 
 
-def run(order: Order, output: Output) -> Ended:
-    """Run a program to its end, or to that of its time, or until this process is asked to end."""
+def run(order: Order, output: Output, group: int) -> Ended:
+    """Run a program to its end, or to that of its time, or until this process is asked to end.
+
+    It runs in the process group `group`, whose first member is the guard.
+    """
     signals = _Signals()
-    group = _Group()
+    job = _Job(output, group)
     begun = time.monotonic()
     try:
-        code, timed_out = _run(order, output, signals, group)
+        code, timed_out = _run(order, output, signals, job)
     finally:
-        group.end()
+        job.end()
     return Ended(
         code=code,
         started=order.started,
@@ -95,33 +104,34 @@ def run(order: Order, output: Output) -> Ended:
     )
 
 
-def _run(order: Order, output: Output, signals: _Signals, group: _Group) -> tuple[int, bool]:
+def _run(order: Order, output: Output, signals: _Signals, job: _Job) -> tuple[int, bool]:
     try:
         child = subprocess.Popen(
             order.argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            process_group=group.id,
+            process_group=job.group,
         )
     except (OSError, ValueError) as error:
         output.write(f"{order.argv[0]!r} can't be run: {error}\n".encode(errors="replace"))
         return 127, False
     assert child.stdout is not None
+    job.all.program = child.pid
     pipe = child.stdout.fileno()
     deadline = time.monotonic() + order.timeout
     ending = timed_out = False
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         selector.register(signals.descriptor, selectors.EVENT_READ)
-        while child.poll() is None:
+        while job.all.code is None:
             now = time.monotonic()
             if ending and now >= deadline:
-                group.send(signal.SIGKILL)
+                job.end()
                 deadline = math.inf
             elif not ending and (signals.asked or now >= deadline):
                 ending, timed_out = True, not signals.asked
-                group.send(signal.SIGTERM)
+                job.ask_to_end()
                 deadline = now + order.grace
             for key, _ in selector.select(None if deadline == math.inf else max(deadline - now, 0.0)):
                 if key.fd != pipe:
@@ -130,8 +140,9 @@ def _run(order: Order, output: Output, signals: _Signals, group: _Group) -> tupl
                     output.write(data)
                 else:
                     selector.unregister(pipe)
+            job.all.reap()
     # What the program left running ends with it, and must not be waited for.
-    group.end()
+    job.end()
     os.set_blocking(pipe, False)
     for _ in range(_LAST_READS):
         try:
@@ -141,7 +152,8 @@ def _run(order: Order, output: Output, signals: _Signals, group: _Group) -> tupl
         if not data:
             break
         output.write(data)
-    return child.returncode, timed_out
+    child.returncode = job.all.code
+    return job.all.code, timed_out
 
 
 class Output:
@@ -207,41 +219,59 @@ class _Signals:
         self.asked = True
 
 
-class _Group:
-    """A process group that does not outlive this process, even where it is killed.
+class _Job:
+    """The processes of a job: its program, the program's process group, and all that descends from it."""
 
-    Its first member is a guard, who waits for the end of this process and then ends the group. So the group's
-    number is nobody else's as long as this object is in use.
-    """
+    def __init__(self, output: Output, group: int) -> None:
+        self.group = group
+        self.all = Descendants()
+        self._output = output
+        self._ended = False
+        if not self.all.adopts:
+            output.write(f"({NOT_HERE})\n".encode())
 
-    def __init__(self) -> None:
-        waits, self._alive = os.pipe()
-        self.id = os.fork()
-        if not self.id:
-            os.close(self._alive)
-            _guard(waits)
-        os.setpgid(self.id, self.id)
-        os.close(waits)
-        self._there = True
-
-    def send(self, number: signal.Signals) -> None:
-        os.killpg(self.id, number)
+    def ask_to_end(self) -> None:
+        os.killpg(self.group, signal.SIGTERM)
 
     def end(self) -> None:
-        """End all that is in the group."""
-        if self._there:
-            self._there = False
-            self.send(signal.SIGKILL)
-            os.waitpid(self.id, 0)
+        """End all of them."""
+        if self._ended:
+            return
+        self._ended = True
+        if not self.all.adopts:
+            with suppress(ProcessLookupError):
+                os.killpg(self.group, signal.SIGKILL)  # with the guard, which has no more to do
+        elif left := self.all.end():
+            self._output.write(f"(processes {', '.join(map(str, left))} can't be ended)\n".encode())
 
 
-def _guard(waits: int) -> NoReturn:
-    try:
+def _guarded(lock: int, begun: int) -> int:
+    """Go on in a child of this process, which becomes its guard; return the guard's process group.
+
+    The child's number is written into the lock, and `begun` is closed then.
+    """
+    group = os.getpid()
+    os.setpgid(0, 0)
+    descendants = Descendants()
+    # What ends the group by itself, and is asked to, must not end the guard before all is done.
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, lambda *_: None)
+    child = os.fork()
+    if not child:
+        os.close(begun)
         os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
-        os.read(waits, 1)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        return group
+    os.pwrite(lock, f"{child}\n".encode(), 0)
+    os.close(begun)
+    return _guard(child, descendants)
+
+
+def _guard(child: int, descendants: Descendants) -> NoReturn:
+    try:
+        while os.waitpid(-1, 0)[0] != child:
+            pass
+        descendants.end()
         os.killpg(0, signal.SIGKILL)
     finally:
         os._exit(1)

@@ -70,7 +70,7 @@ class Deciding:
             self._chores.every("open", poll, self._open)
         elif self._may_lead:
             self._chores.every("lead", _LEAD_SECONDS, self._lead)
-        if self._start.alias is not None:
+        if self._start.alias is not None and (self._opened or self._asked_state):
             self._chores.every("look", poll, partial(self._look, self._start.alias))
         if self._rolling.leads:
             self._chores.every("keep", _KEEP_SECONDS, self._keep)
@@ -107,6 +107,11 @@ class Deciding:
     def _look(self, alias: str) -> None:
         def looked(seen: watching.Seen) -> None:
             self._asked_registry = True
+            if seen.held is not None:
+                self._seldom(
+                    f"version {seen.held.version} of {self._start.model} is not served, though "
+                    f"{self._start.follows} names it: {seen.held.why}"
+                )
             unfit = self._rolling.unfit
             self._rolling.unfit = {version: why for version, why in unfit.items() if version in seen[:2]}
             self._rolling.seen = seen
@@ -117,7 +122,9 @@ class Deciding:
             self._asked_registry = True
             self._seldom(f"{error}. What is served stays; it is tried again")
 
-        self._chores.do("look", "registry", partial(watching.look, self._start.model, alias), looked, failed)
+        served = self._rolling.served.version if self._rolling.served is not None else None
+        work = partial(watching.look, self._start.model, alias, self._keeper.state, served)
+        self._chores.do("look", "registry", work, looked, failed)
 
     def _keep(self) -> None:
         """Write what the guards know, and see whether somebody asks for something."""
@@ -181,12 +188,14 @@ class Deciding:
         if not self._asked_state or not (self._asked_registry or start.version is not None):
             return
         version = start.version or (seen.followed if seen is not None else rolling.last)
+        if version is None and seen is not None and seen.held is not None:
+            version = rolling.last or seen.held.champion
         if self._others is not None and version == self._others.version and self._others.previous is not None:
             version = self._others.previous  # the alias was moved to a version that has still to prove itself
         if version is None:
             if rolling.leads and seen is not None and seen.challenger not in (None, *rolling.unfit):
                 rolling.begin(f"{seen.challenger}", "challenger", seen.ticket)
-            elif seen is not None:
+            elif seen is not None and seen.held is None:
                 raise CantServe(
                     f"MLflow knows no models:/{start.model}{start.follows}: check the name, or give a version the "
                     "alias"
@@ -238,5 +247,7 @@ class Deciding:
             )
         elif rolling.leads and seen.challenger not in (None, served.version):
             rolling.begin(f"{seen.challenger}", "challenger", seen.ticket)
+        elif seen.held is not None:
+            rolling.hold_back(f"{where}, although {follows} names version {seen.held.version}: {seen.held.why}")
         else:
             rolling.hold_back("")

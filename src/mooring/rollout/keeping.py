@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +25,6 @@ from mooring.rollout.start import Start
 
 LEASE_SECONDS = 15.0
 _AGAIN_SECONDS = 1.0
-_GATE_WRITES = timedelta(seconds=60)
 Value = TypeVar("Value")
 
 
@@ -86,7 +85,7 @@ class Keeper:
         """Write that a rollout begins; return it with its number, and what the gate saw of the two versions.
 
         One that was champion before has proven itself: whoever goes back to it can't wait for a plan. None where
-        the retraining that it is of is about to write down what the gate saw.
+        the retraining that it is of has not written down that it passed the gate.
         """
         if rollout.ticket_id is not None:
             try:
@@ -94,7 +93,12 @@ class Keeper:
             except TicketError:  # it is of another state
                 rollout = msgspec.structs.replace(rollout, ticket_id=None)
             else:
-                if ticket.status == "gating" and datetime.now(UTC) - ticket.updated < _GATE_WRITES:
+                if ticket.is_undecided:
+                    if ticket.status != "gating":  # where it is about to be written down that it passed
+                        self._say(
+                            f"version {rollout.version} is not rolled out: its retraining {ticket.number} has not "
+                            f"passed the gate ({ticket.in_words})"
+                        )
                     return None
         if rollout.cause == "moved":
             past = self._surely(lambda: self._rollouts.newest(rollout.model))

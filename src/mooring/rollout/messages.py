@@ -65,13 +65,15 @@ class Replay(msgspec.Struct, frozen=True, tag="replay"):
 class Server(msgspec.Struct, frozen=True):
     """How a version's servers are: so many of those wanted answer, so often one ended by itself since they run.
 
-    `reason` says why the last one ended or does not come up, and is empty where none has.
+    `crashed` counts those, too, that had to be ended, and `hung` how many of them were since their requests timed
+    out. `reason` says why the last one ended or does not come up, and is empty where none has.
     """
 
     wanted: int
     ready: int
     crashed: int = 0
     reason: str = ""
+    hung: int = 0
 
 
 class Serving(msgspec.Struct, frozen=True, tag="serving"):

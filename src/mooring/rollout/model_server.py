@@ -82,7 +82,13 @@ def serve(model: str, path: str, timeout: float) -> None:
         )
     lighten(app)
     config = uvicorn.Config(
-        app, uds=path, log_level="warning", access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS
+        app,
+        uds=path,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        # Only the front can connect, and says whether its client did by https, as a redirect has to.
+        forwarded_allow_ips="*",
     )
     uvicorn.Server(config).run()
 

@@ -14,6 +14,10 @@ from mooring.rollout.messages import Outcome, Outcomes
 MOST = 2000
 MOST_BYTES = 4 * 2**20
 """How many outcomes, and bytes of answers in them, are told at a time; further ones are left out and counted."""
+_NOT_ASKED = frozenset(
+    {"overloaded", "upstream_unreachable", "request_timeout", "body_too_large", "head_too_large", "bad_request"}
+)
+"""Codes of requests that their version has not seen: what the front or the client broke is no fault of it."""
 _LOOKED_AT = 10
 """One in so many of the champion's answers is told whole, since it may lack what the canary's do."""
 
@@ -28,7 +32,7 @@ class Collector:
 
     def answered(self, tap: Tap) -> None:
         """Take how the champion or the canary answered."""
-        if "overloaded" in tap.errors:  # it was not asked
+        if _NOT_ASKED.intersection(tap.errors):
             return
         answer = answer_of(tap)
         if tap.variant == "champion":
@@ -47,7 +51,7 @@ class Collector:
 
     def shadow(self, tap: Tap, live: Tap) -> None:
         """Take how the shadow answered what the champion has answered."""
-        if "overloaded" in tap.errors:
+        if _NOT_ASKED.intersection(tap.errors):
             return
         self._timed_out += "upstream_timeout" in tap.errors
         answer, champions = answer_of(tap), answer_of(live)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mooring import child_environment
+from mooring.capture.proxy.backend import MOST_TIMEOUTS
+from mooring.capture.say import say
 from mooring.config import ServeSettings
 from mooring.rollout import messages
 from mooring.rollout.messages import Model
-from mooring.rollout.worker import Process, memory, ping
+from mooring.rollout.worker import Process, ping
 
 _STARTING_SECONDS = 0.1
 _PING_SECONDS = 5.0
@@ -70,6 +74,12 @@ class Servers:
         self._versions.clear()
         await asyncio.gather(*(place.stop(grace) for place in (*places, *self._stopping)))
 
+    def take_out(self, version: str, socket: str) -> None:
+        """Have another take the place of a process whose requests time out, which may finish what it has."""
+        for place in self._versions.get(version, ()):
+            if place.socket == socket:
+                place.take_out()
+
     def sockets(self, version: str) -> list[str]:
         """Return the sockets of a version's processes that answer, in the order of their numbers."""
         return [place.socket for place in self._versions.get(version, ()) if place.socket]
@@ -81,6 +91,7 @@ class Servers:
                 wanted=len(places),
                 ready=sum(place.socket is not None for place in places),
                 crashed=sum(place.crashed for place in places),
+                hung=sum(place.hung for place in places),
                 reason=max((place.last_end for place in places), key=lambda end: end.time).reason,
             )
             for version, places in self._versions.items()
@@ -107,14 +118,22 @@ class _Place:
         self.model = model
         self.socket: str | None = None
         self.crashed = 0
+        self.hung = 0
         self.last_end = _End()
         self._name = f"version {model.version}, server {number}"
         self._settings = settings
         self._paths = paths
         self._changed = changed
         self._process: Process | None = None
+        self._taken_out = asyncio.Event()
+        self._finishing: set[asyncio.Task[None]] = set()
         self._ready_at = math.inf
         self._task = asyncio.create_task(self._run(), name=self._name)
+
+    def take_out(self) -> None:
+        """Give the process no further requests, and its place to another: those that it has go on timing out."""
+        self.socket = None
+        self._taken_out.set()
 
     async def stop(self, grace: float) -> None:
         """End the process, which may take `grace` seconds to finish what it has, and start none any more."""
@@ -124,6 +143,9 @@ class _Place:
         if self._process is not None:
             await self._process.end(grace)
             self._process = None
+        for task in self._finishing:
+            task.cancel()
+        await asyncio.gather(*self._finishing, return_exceptions=True)
 
     async def _run(self) -> None:
         backoff = _SHORTEST_BACKOFF
@@ -134,6 +156,10 @@ class _Place:
                 backoff = _SHORTEST_BACKOFF
             self.crashed += 1
             self.last_end = _End(time.monotonic(), reason)
+            if self._taken_out.is_set():
+                self._taken_out.clear()
+                self.hung += 1
+                say(f"{self._name} {reason}")
             self._changed()
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
@@ -144,19 +170,27 @@ class _Place:
         Cancelled, it leaves the process to `stop`.
         """
         path = next(self._paths)
+        environment = child_environment.handed_on(
+            os.environ, child_environment.MODEL_SERVER, self._settings.serve_environment
+        )
         try:
-            self._process = await Process.start(self.model, path, self._settings.timeout, self._name)
+            self._process = await Process.start(self.model, path, self._settings.timeout, self._name, environment)
         except OSError as error:
             return f"can't be started: {error}"
         reason = await self._watch(self._process)
         self.socket = None
-        await self._process.end(0)
-        printed = self._process.output.reason
-        self._process = None
+        process, self._process = self._process, None
+        if self._taken_out.is_set():
+            finishing = asyncio.create_task(process.end(self._settings.timeout + _PING_SECONDS))
+            self._finishing.add(finishing)
+            finishing.add_done_callback(self._finishing.discard)
+        else:
+            await process.end(0)
+        printed = process.output.reason
         return f"{reason}; the last it said: {printed}" if printed else reason
 
     async def _watch(self, process: Process) -> str:
-        watches = [process.wait(), self._answers(process)]
+        watches = [process.wait(), self._hangs(), self._answers(process)]
         if self._settings.worker_memory is not None:
             watches.append(self._grows(process, self._settings.worker_memory))
         tasks = [asyncio.create_task(watch) for watch in watches]
@@ -167,6 +201,12 @@ class _Place:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return next(task.result() for task in tasks if task in done)
+
+    async def _hangs(self) -> str:
+        """Return once it is taken out. That it answers a ping says nothing of a model that never returns."""
+        await self._taken_out.wait()
+        seconds = self._settings.timeout
+        return f"was replaced: {MOST_TIMEOUTS} requests in a row had no answer within {seconds:g} seconds"
 
     async def _answers(self, process: Process) -> str:
         """Take it into service once it answers. Return when it does not within its time, or not any more.
@@ -193,7 +233,7 @@ class _Place:
     async def _grows(self, process: Process, limit: int) -> str:
         """Return when it has more than `limit` bytes of memory."""
         while True:
-            size = await memory(process.pid)
+            size = await process.memory()
             if size > limit:
                 has, may = (f"{number / 2**20:,.0f} MiB" for number in (size, limit))
                 return f"was ended, as it had {has} of memory, more than the {may} of --worker-memory"

@@ -245,8 +245,10 @@ class Supervisor:
             await asyncio.sleep(_TELL_SECONDS)
             self._collector.flush()
             now = self._proxy.loop.time()
-            for backend in self._backends.values():
+            for version, backend in list(self._backends.items()):
                 backend.sweep(now)
+                for socket_path in backend.hanging:
+                    self._servers.take_out(version, socket_path)
             if now - told >= _SERVING_SECONDS:
                 told = now
                 self._changed()
@@ -271,12 +273,16 @@ def metrics(servers: Mapping[str, Server], routes: Sequence[Route]) -> Iterator[
     processes = GaugeMetricFamily("mooring_servers", text, labels=["version", "state"])
     text = "Model server processes that ended by themselves"
     crashes = CounterMetricFamily("mooring_server_crashes", text, labels=["version"])
+    text = "Model server processes that were replaced since their requests timed out"
+    hung = CounterMetricFamily("mooring_server_hung", text, labels=["version"])
     for version, server in servers.items():
         processes.add_metric([version, "wanted"], server.wanted)
         processes.add_metric([version, "ready"], server.ready)
         crashes.add_metric([version], server.crashed)
+        hung.add_metric([version], server.hung)
     yield processes
     yield crashes
+    yield hung
     text = "Share of the requests that a version answers, or has copies of"
     shares = GaugeMetricFamily("mooring_route_share", text, labels=["version", "variant"])
     left = 1.0 - sum(route.share for route in routes if route.variant == "canary")

@@ -12,34 +12,78 @@ from typing import NamedTuple
 
 import msgspec
 
+from mooring.monitor.database import StateError
 from mooring.monitor.leases import Lease
 from mooring.monitor.state import State
 from mooring.retrain import registry
-from mooring.retrain.tickets import Promotion, Status, Ticket, Tickets
+from mooring.retrain.tickets import Promotion, Status, Ticket, TicketError, Tickets
 from mooring.rollout.rollouts import Rollout
+
+
+class Held(NamedTuple):
+    """A version that the followed alias names, and that is not served yet: why, and which it is to better."""
+
+    version: str
+    why: str
+    champion: str | None = None
 
 
 class Seen(NamedTuple):
     """What the registry says: the version that the followed alias names, and a challenger that passed the gate.
 
-    `ticket` is the retraining that the challenger came of, where it says so.
+    `ticket` is the retraining that the challenger came of, where it says so. Where the alias names a version that
+    only the gate may put into service, `held` tells of it, and `followed` is None.
     """
 
     followed: str | None
     challenger: str | None = None
     ticket: str | None = None
+    held: Held | None = None
 
 
-def look(model: str, alias: str) -> Seen:
-    """Return what the registry says now. Raises TrackingError."""
+def look(model: str, alias: str, state: State | None, served: str | None) -> Seen:
+    """Return what the registry says now, and the state of what it names other than `served`.
+
+    Raises TrackingError.
+    """
     aliases = registry.aliases(model)
     followed, challenger = aliases.get(alias), aliases.get(registry.CHALLENGER)
+    held = None
+    if alias == registry.CHAMPION and followed is not None and followed != served:
+        held = _held(model, followed, state)
+    seen = Seen(followed) if held is None else Seen(None, held=held)
     if challenger is None or challenger == followed:
-        return Seen(followed)
-    tags = registry.tags_of(model, challenger)
-    if tags.get(registry.GATE) != "passed":
-        return Seen(followed)
-    return Seen(followed, challenger, tags.get(registry.TICKET))
+        return seen
+    if registry.tags_of(model, challenger).get(registry.GATE) != "passed":
+        return seen
+    return seen._replace(challenger=challenger, ticket=next(iter(registry.tickets_of(model, challenger)), None))
+
+
+def _held(model: str, version: str, state: State | None) -> Held | None:
+    """Return why a version that is named champion is not served: its retraining has not come to an end.
+
+    A job may name it so by itself. Where the state does not answer, the registry has to do.
+    """
+    names = registry.tickets_of(model, version)
+    if not names:
+        return None
+    try:
+        if state is None:
+            raise StateError("the state is not there")
+        tickets = Tickets(state)
+        if any(one.version == version and one.ticket_id is None for one in tickets.promotions(model)):
+            return None  # a person wants it so
+        for name in names:
+            with suppress(TicketError):  # it is of another state
+                ticket = tickets.named(None, name)
+                if ticket.is_undecided:
+                    why = f"its retraining {ticket.number} has not passed the gate ({ticket.in_words})"
+                    return Held(version, why, ticket.champion)
+    except StateError as error:
+        if registry.tags_of(model, version).get(registry.GATE) == "passed":
+            return None
+        return Held(version, f"its retraining can't be asked for: {error}")
+    return None
 
 
 def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:

@@ -11,8 +11,10 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
+from mooring import descendants
 from mooring.rollout.messages import Model
 
 MODEL_SERVER = Path(__file__).with_name("model_server.py")
@@ -20,6 +22,7 @@ _LAST_LINES = 20
 _LONGEST_LINE = 2000
 _LONGEST_REASON = 500
 _LINES_A_SECOND = 200
+_END_SECONDS = 10.0
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)(:|$)")
 
 
@@ -75,8 +78,10 @@ class Process:
     """A model server process that has been started."""
 
     @classmethod
-    async def start(cls, model: Model, socket: str, seconds: float, name: str) -> Process:
-        """Start one that will listen on `socket`, a path where nothing is yet.
+    async def start(
+        cls, model: Model, socket: str, seconds: float, name: str, environment: Mapping[str, str]
+    ) -> Process:
+        """Start one that will listen on `socket`, a path where nothing is yet, in an environment.
 
         A prediction may take so many seconds. `name` stands before each line that it prints.
 
@@ -87,10 +92,11 @@ class Process:
         try:
             # A session of its own: Ctrl-C reaches the front alone, which then stops things in order.
             process = await asyncio.create_subprocess_exec(
-                *command(model, socket, seconds),
+                *descendants.command(command(model, socket, seconds)),
                 stdin=stdin,
                 stdout=printed,
                 stderr=printed,
+                env=environment,
                 start_new_session=True,
             )
         except BaseException:
@@ -108,10 +114,11 @@ class Process:
         self._process = process
         self._held = held
 
-    @property
-    def pid(self) -> int:
-        """The process's number, which is its group's, too."""
-        return self._process.pid
+    async def memory(self) -> int:
+        """Return the bytes of memory that the server has resident, 0 if it is gone or nobody can tell."""
+        # What keeps it is no part of it, and neither is what it has started.
+        kept = descendants.children(self._process.pid) if sys.platform == "linux" else [self._process.pid]
+        return await memory(kept[0]) if kept else 0
 
     async def wait(self) -> str:
         """Return once it has ended, and how it did: its exit code or signal."""
@@ -134,15 +141,24 @@ class Process:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._process.wait(), grace)
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of zombies
-                os.killpg(self.pid, signal.SIGKILL)
             if self._held >= 0:
-                os.close(self._held)
+                os.close(self._held)  # which ends it, and on Linux all that it started
                 self._held = -1
-                self.output.close()
+            if sys.platform != "linux":
+                self._kill()
             with contextlib.suppress(OSError):
                 os.unlink(self.socket)
-        await self._process.wait()
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+        except TimeoutError:
+            self._kill()
+            await self._process.wait()
+        finally:
+            self.output.close()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of zombies
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class Output:

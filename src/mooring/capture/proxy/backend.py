@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mooring.capture.proxy.address import Address
 from mooring.capture.proxy.interfaces import Carried, Target
@@ -13,6 +13,9 @@ from mooring.capture.proxy.pool import Pool, PoolOwner
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
+
+MOST_TIMEOUTS: Final = 3
+"""A server that came back with nothing while so many requests in a row timed out hangs."""
 
 
 class Waiting(NamedTuple):
@@ -28,6 +31,10 @@ class Backend(PoolOwner):
     Servers of others have as many requests as come. With `limit` each of them has so many at a time, since a
     model answers no faster for having more of them; `queue` requests for each may wait, for `patience` seconds,
     and those beyond are refused at once with 503 and Retry-After.
+
+    The first comes first until a client gives up while it waits. From then on the newest comes first, until nobody
+    waits any more: clients that give up after the same time would else all be begun with shortly before that, and
+    while they ask again nobody would ever get an answer.
     """
 
     def __init__(
@@ -44,7 +51,8 @@ class Backend(PoolOwner):
         super().__init__(version, limit, prefix, addresses[0].authority if addresses else b"localhost")
         self._context = context
         self._queue = queue
-        self._patience = patience
+        self.patience = patience
+        self._newest_first = False
         self._waiting: deque[Waiting] = deque()
         self._free = asyncio.Event()
         self._pools = [Pool(context, address, self) for address in addresses]
@@ -74,6 +82,11 @@ class Backend(PoolOwner):
         """Where its servers are."""
         return [pool.address for pool in self._pools]
 
+    @property
+    def hanging(self) -> list[str]:
+        """The sockets of servers that hang: see MOST_TIMEOUTS."""
+        return [pool.address.socket for pool in self._pools if pool.timeouts >= MOST_TIMEOUTS]
+
     def acquire(self, carried: Carried) -> None:
         """Give it a connection, now or when it is its turn."""
         if self.limit is None:
@@ -86,11 +99,9 @@ class Backend(PoolOwner):
         if pool is not None:
             pool.acquire(carried)
             return
-        room = self._queue * max(len(self._pools), 1)
-        if len(self._waiting) >= room:
-            self._drop_gone()  # those that have left are in nobody's way
-        if len(self._waiting) < room:
-            self._waiting.append(Waiting(carried, self._context.now + self._patience))
+        if len(self._waiting) < self._queue * max(len(self._pools), 1):
+            carried.queued = True
+            self._waiting.append(Waiting(carried, self._context.now + self.patience))
             return
         # In a turn of its own, since the answer to many in a row begins with the next.
         why = "All model servers are busy, and as many requests wait as may."
@@ -102,9 +113,10 @@ class Backend(PoolOwner):
             pool = self._least()
             if pool is None:
                 return
-            carried = self._waiting.popleft().carried
-            if not carried.gone:
-                pool.acquire(carried)
+            carried = (self._waiting.pop() if self._newest_first else self._waiting.popleft()).carried
+            carried.queued = False
+            pool.acquire(carried, counted=carried.tap is not None)
+        self._newest_first = False
         if not any(pool.outstanding for pool in self._pools):
             self._free.set()
 
@@ -137,20 +149,23 @@ class Backend(PoolOwner):
         """Have another backend answer those that wait."""
         waiting, self._waiting = self._waiting, deque()
         for one in waiting:
-            if not one.carried.gone:
-                one.carried.move(other)
+            one.carried.queued = False
+            one.carried.move(other)
 
     def sweep(self, now: float) -> None:
         """Turn those away that have waited for too long."""
-        self._drop_gone()
         waiting = self._waiting
         while waiting and waiting[0].deadline < now:
-            self._turn_away(waiting.popleft().carried, "No model server was free for it in time.")
+            carried = waiting.popleft().carried
+            carried.queued = False
+            self._turn_away(carried, "No model server was free for it in time.")
 
-    def _drop_gone(self) -> None:
-        """Forget those whose client has left."""
-        if any(one.carried.gone for one in self._waiting):
-            self._waiting = deque(one for one in self._waiting if not one.carried.gone)
+    def leave(self, carried: Carried) -> None:
+        """Forget one that waits, whose client has left."""
+        carried.queued = False
+        self._waiting = deque(one for one in self._waiting if one.carried is not carried)
+        self._newest_first = True
+        self.freed()
 
     def _turn_away(self, carried: Carried, why: str) -> None:
         """Have the champion answer what a canary has no room for; what the champion has none for is refused."""

@@ -32,6 +32,8 @@ SLICE_BYTES: Final = 16 * 1024
 PIECES_AT_ONCE: Final = 1000
 """A chunked body may have thousands of pieces in one read. It is parsed in slices of so many bytes, and after so
 many pieces the rest waits for the next turn of the loop."""
+_SAID_ALL: Final[int] = getattr(select, "POLLRDHUP", 0)
+"""Linux tells of a client that has said all though nothing is read from it."""
 _HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
@@ -111,10 +113,11 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._parser = self._transport = None
 
     def eof_received(self) -> bool:
-        # A client that has said all may still wait for its answer; one in mid-request has gone.
+        # A client that has said all may still wait for an answer that is under way. One in mid-request has gone,
+        # and so has one in the queue: a client's own time-out looks like this, and it would be in others' way.
         while self._rest and not self._answer_is_due and self._state is not ClientState.CLOSE:
             self._parse_rest()
-        if self._flow is None or not self._flow.request_complete:
+        if self._flow is None or not self._flow.request_complete or self._flow.queued:
             return False
         self._half_closed = True
         return self._transport is not None and self._transport.can_write_eof()  # over TLS its end is all of it
@@ -474,13 +477,15 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         return unsent > 0 and progress
 
     def look(self) -> None:
-        """See whether the client has left while nothing is read from it."""
-        transport = self._transport
+        """See whether the client has left while nothing is read from it, or has said all while it is queued."""
+        transport, flow = self._transport, self._flow
+        queued = flow is not None and flow.queued
         if (self._reading and not self._half_closed) or transport is None or transport.is_closing():
             return
         poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), 0)
-        if poll.poll(0):  # it was reset; a client that only has no more to say may wait for its answers
+        poll.register(transport.get_extra_info("socket").fileno(), _SAID_ALL if queued else 0)
+        # It was reset; a client that only has no more to say may wait for an answer that is under way.
+        if (queued and self._half_closed) or poll.poll(0):
             transport.abort()
 
 

@@ -105,9 +105,12 @@ class Flow(Carried):
             self.target = context.routes.champion
             context.recorder.ledger.passed += 1
         self._path = target if target == b"*" else self.target.prefix + target
+        # Work for a server that has so many at a time is there before it is busy with it; a question, such as
+        # whether it is well, or for a path that is none, is not work.
+        self._gathered = self.target.limit is not None and self.tap is not None
         # Where its head can't go on before its body is seen, the model server can't be asked.
         self._continued = False
-        if (self._sniffed is not None or self.target.limit is not None) and version == "1.1":
+        if (self._sniffed is not None or self._gathered) and version == "1.1":
             self._continued = read.get(b"expect", b"").lower() == b"100-continue"
         if self._continued:
             client.send([b"HTTP/1.1 100 Continue\r\n\r\n"])
@@ -141,7 +144,7 @@ class Flow(Carried):
 
     def _must_be_held(self) -> bool:
         """Whether what comes of the body now can't go on before more of it is there."""
-        return not self._acquired and (self._sniffed is not None or self.target.limit is not None)
+        return not self._acquired and (self._sniffed is not None or self._gathered)
 
     def request_end(self, trailers: Headers) -> None:
         """Take the end of the request."""
@@ -175,7 +178,7 @@ class Flow(Carried):
         if self._connection is not None:
             self._send_request(self._connection)
         elif not self._acquired:
-            if self.target.limit is not None and self._waits_for_more():
+            if self._gathered and self._waits_for_more():
                 return
             self._acquired = True
             self._acquire()
@@ -287,7 +290,7 @@ class Flow(Carried):
                 self.method,
                 b" ",
                 self._path,
-                self.target.version_and_host,
+                self.target.version_and_host(read.get(b"host")),
                 *fields.end_to_end(),
                 b"Via: ",
                 via + b", " + mark if via else mark,
@@ -430,12 +433,17 @@ class Flow(Carried):
         """Try once more where the model server closed an old connection; say whether it was tried.
 
         A POST may have been worked on though no answer came, and even though the connection was reset, so it never
-        is: that its connection is still open is looked at before it is sent. But what a canary of our own took
-        with it as it died, the champion answers: a scoring request may be worked on twice.
+        is: that its connection is still open is looked at before it is sent. But a server of this machine that had
+        not read all of it has not begun, and gets it again: that says nothing of how well it answers. And what a
+        canary of our own took with it as it died, the champion answers: a scoring request may be worked on twice.
         """
         whole, tap, champion = self._sent_again, self.tap, self._context.routes.champion
         if self._retried or self.gone or whole is None:
             return False
+        if connection.unread:
+            self._send_again(whole)
+            connection.replace(self)
+            return True
         if (
             self.target.limit is not None
             and tap is not None
@@ -490,6 +498,8 @@ class Flow(Carried):
             return
         self.gone = True
         self._broken = broken
+        if self.queued:
+            self.target.leave(self)
         if broken:
             self._answer.clear()
         self._request, self._chunk, self._sent_again = [], [], None

@@ -34,6 +34,10 @@ class Connection(Timed):
         """Whether it has carried something before."""
         self.counted = False
         """Whether what it carries is one of those that its server has a limited number of."""
+        self.since = 0.0
+        """Since when it carries that, in seconds of the loop's clock."""
+        self.unread = False
+        """Whether the server, one of this machine, closed it before it had read all of the request."""
 
     @abstractmethod
     def send(self, pieces: list[bytes]) -> None:
@@ -71,8 +75,16 @@ class Target(ABC):
         self.limit = limit
         self.variant = "champion"
         self.prefix = prefix
-        self.version_and_host = b" HTTP/1.1\r\nHost: " + authority + b"\r\n"
+        self._named = b" HTTP/1.1\r\nHost: " + authority + b"\r\n"
         self.version_line = b"" if version is None else b"\r\nX-Model-Version: " + _field_value(version)
+
+    def version_and_host(self, host: bytes | None) -> bytes:
+        """Return the end of a request's first line, and its Host field.
+
+        A server of our own gets the client's, as its redirects name it. One that others run is asked by its own
+        name, for which it has a certificate or a virtual host; X-Forwarded-Host tells it the client's.
+        """
+        return self._named if self.limit is None or host is None else b" HTTP/1.1\r\nHost: " + host + b"\r\n"
 
     @property
     @abstractmethod
@@ -99,6 +111,10 @@ class Target(ABC):
         """Give it a connection, now or when it is its turn."""
 
     @abstractmethod
+    def leave(self, carried: Carried) -> None:
+        """Nobody wants an answer any more to what waits here."""
+
+    @abstractmethod
     def hand_over(self, other: Target) -> None:
         """Have another version answer those that wait."""
 
@@ -121,6 +137,8 @@ class Carried(ABC):
         self.answer_begun = False
         self.gone = False
         """Whether nobody waits for an answer any more."""
+        self.queued = False
+        """Whether it waits for a server that is free."""
 
     @abstractmethod
     def connected(self, connection: Connection) -> None:

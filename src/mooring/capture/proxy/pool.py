@@ -18,7 +18,12 @@ MAX_IDLE: Final = 128
 
 
 class PoolOwner(Target):
-    """Whoever has pools, as one of them sees it."""
+    """Whoever has pools, as one of them sees it.
+
+    `patience` is how many seconds an answer of a server with a limit may take.
+    """
+
+    patience: float
 
     @abstractmethod
     def freed(self) -> None:
@@ -50,13 +55,19 @@ def _why(error: OSError) -> str:
 
 
 class Pool(ConnectionOwner):
-    """Connections to one model server. `outstanding` is how many requests it has now that count for its limit."""
+    """Connections to one model server. `outstanding` is how many requests it has now that count for its limit.
+
+    `timeouts` is how many of those have begun after the last that it came back with, and had no answer in time.
+    """
 
     def __init__(self, context: Context, address: Address, owner: PoolOwner) -> None:
         self.address = address
         self.limited = owner.limit is not None
         self.tls = address.tls
+        self.local = bool(address.socket)
         self.outstanding = 0
+        self.timeouts = 0
+        self._came_back = 0.0
         self.closed = False
         self._context = context
         self._owner = owner
@@ -93,6 +104,26 @@ class Pool(ConnectionOwner):
         task = context.loop.create_task(self._connect(connection, carried, counted))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
+
+    def answered(self, connection: UpstreamProtocol, status: int) -> None:
+        """Note whether the model has come back with something.
+
+        What is refused, as a malformed request is, may never have reached it. A 504 that is there before the time
+        is over is an answer of the model's own.
+        """
+        if not connection.counted or 400 <= status < 500:
+            return
+        now = self._context.loop.time()
+        if status == 504 and now - connection.since >= self._owner.patience:
+            self.timed_out(connection)
+        else:
+            self._came_back = now
+            self.timeouts = 0
+
+    def timed_out(self, connection: UpstreamProtocol) -> None:
+        """Note that a request had no answer in time, unless the model came back with another since it began."""
+        if connection.counted and connection.since >= self._came_back:
+            self.timeouts += 1
 
     def give_back(self, connection: UpstreamProtocol) -> None:
         """Keep an idle connection for the next request."""

@@ -35,6 +35,7 @@ class ShadowCopy(Carried):
         self.request_complete = True
         self.live = live
         self._report = done
+        self._retried = False
         self._connection: Connection | None = None
         body = bytes(live.request)
         if live.rewrapped:
@@ -43,7 +44,8 @@ class ShadowCopy(Carried):
         fields = b"".join(live.request_fields.end_to_end())
         head = b"POST %b%b%bX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n"
         path = target.prefix + live.target
-        self._request = [head % (path, target.version_and_host, fields, live.answer_id, len(body)), body]
+        named = target.version_and_host(live.request_fields.read.get(b"host"))
+        self._request = [head % (path, named, fields, live.answer_id, len(body)), body]
 
     def connected(self, connection: Connection) -> None:
         """Take the connection, and send the copy."""
@@ -71,6 +73,15 @@ class ShadowCopy(Carried):
         if not self.gone:
             self.own_tap.errors.append(code)
             self._end(sent=True)
+
+    def lost_unanswered(self, connection: Connection) -> bool:
+        """Send it once more where the server closed an old connection before it had read the copy."""
+        if self.gone or self._retried or not connection.unread:
+            return False
+        self._retried = True
+        self._connection = None
+        connection.replace(self)
+        return True
 
     def refused(self, message: str) -> None:
         """There is no room for it."""

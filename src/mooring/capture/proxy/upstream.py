@@ -34,6 +34,16 @@ class ConnectionOwner(ABC):
     limited: bool
     """Whether the server has a limited number of requests at a time, and is busy with one though nobody waits."""
     tls: bool
+    local: bool
+    """Whether it is reached by a Unix socket, which tells whether what was sent has been read."""
+
+    @abstractmethod
+    def answered(self, connection: UpstreamProtocol, status: int) -> None:
+        """An answer with this status has begun."""
+
+    @abstractmethod
+    def timed_out(self, connection: UpstreamProtocol) -> None:
+        """No answer came in time."""
 
     @abstractmethod
     def connect(self, carried: Carried, counted: bool) -> None:
@@ -85,6 +95,8 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         if error is not None and self._carried is not None and not self._owner.tls:
             self._take_unread()
         self._was_counted = self.counted
+        # The kernel says so of a Unix socket that was closed with something in it, or before that was written.
+        self.unread = self._owner.local and isinstance(error, ConnectionResetError | BrokenPipeError)
         self._owner.forget(self)
         carried = self._carried
         if carried is not None:
@@ -273,8 +285,10 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         self._head_done = True
         bodiless = status in (204, 304) or carried.method == b"HEAD"
         self._until_close = not bodiless and b"content-length" not in read and b"transfer-encoding" not in read
+        self._owner.answered(self, status)
         carried.answer_started(status, self._reason, self._fields, self._until_close)
-        if not parser.should_keep_alive():
+        # MLflow's server closes a connection without a word after an answer that an exception brought about.
+        if not parser.should_keep_alive() or (status >= 500 and self._owner.limited):
             self._spent = True
         if bodiless:
             # The parser can't be told that no body follows whatever the head says: its next answer gets a new one.
@@ -296,6 +310,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
     def take(self, carried: Carried) -> None:
         """Carry this from here on."""
         self._carried = carried
+        self.since = self._context.loop.time()
         self._head_done = False
         self._head = b""
         self._wait()
@@ -360,6 +375,7 @@ class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
         if not self._carried.request_complete and not self._paused:
             self._wait()  # for the client, whose half has a deadline of its own
             return
+        self._owner.timed_out(self)
         self._fail("The model server did not answer in time.", 504, "upstream_timeout")
 
     def _wait(self) -> None:

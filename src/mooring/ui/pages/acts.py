@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from mooring.monitor.tracking import TrackingError
 from mooring.retrain import asked
 from mooring.retrain.tickets import Ticket, TicketError, Tickets
 from mooring.rollout.rollouts import RolloutError, Rollouts, Wish
@@ -51,6 +52,11 @@ def cancel(sources: Sources, who: str, reason: str, *, model: str, number: str) 
         raise TooLate(_sentence(error)) from None
     except OSError as error:
         raise TooLate(f"Retraining {ticket.number} is cancelled, but its job goes on: {error}.") from None
+    except TrackingError as error:
+        raise TooLate(
+            f"Retraining {ticket.number} is cancelled, and its job has ended; whether that made its version the "
+            f"champion is not known: {error}."
+        ) from None
     return "retraining", {"model": ticket.model, "number": f"{ticket.number}"}
 
 
