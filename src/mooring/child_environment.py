@@ -24,19 +24,8 @@ _THREADS = (
     *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_DEFAULT_MEMORY_POOL", "TOKENIZERS_PARALLELISM"),
 )
 _ACCELERATORS = (
-    *(
-        "CUDA_*",
-        "NVIDIA_*",
-        "NCCL_*",
-        "ROCR_*",
-        "HIP_*",
-        "HSA_*",
-        "TF_*",
-        "XLA_*",
-        "TORCH_*",
-        "PYTORCH_*",
-        "JAX_*",
-    ),
+    *("CUDA_*", "NVIDIA_*", "NCCL_*", "ROCR_*", "HIP_*", "HSA_*"),
+    *("TF_*", "XLA_*", "TORCH_*", "PYTORCH_*", "JAX_*"),
 )
 _MODEL_FILES = (
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE", "NLTK_DATA"),

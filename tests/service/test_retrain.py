@@ -224,7 +224,8 @@ def test_a_job_that_says_by_itself_that_it_passed_the_gate_has_that_taken_back(p
     text = mooring("retrain", "--now", cwd=place, code=4 if then else 3)
     assert "training said by itself that version 2 of wine has passed the gate; that is taken back" in text
     client = mlflow.MlflowClient()
-    assert client.get_registered_model(MODEL).aliases == {"champion": "1"}
+    assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
+    assert champion() == "1"
     assert client.get_model_version(MODEL, "2").tags.get("mooring.gate") == (None if then else "refused")
 
 

@@ -83,7 +83,7 @@ class Server(Target, ConnectionOwner):
 
     def __init__(self, world: World) -> None:
         super().__init__("1", None, b"", b"model")
-        self.limited = self.tls = False
+        self.limited = self.tls = self.local = False
         self._world = world
         self.idle: list[tuple[UpstreamProtocol, Pipe, RequestReader]] = []
         self.open: list[tuple[UpstreamProtocol, Pipe, RequestReader]] = []
@@ -105,6 +105,8 @@ class Server(Target, ConnectionOwner):
     def live_waiting(self) -> bool:
         return False
 
+    def leave(self, carried: Carried) -> None: ...
+
     def hand_over(self, other: Target) -> None: ...
 
     def sweep(self, now: float) -> None: ...
@@ -113,6 +115,10 @@ class Server(Target, ConnectionOwner):
 
     def acquire(self, carried: Carried) -> None:
         self.connect(carried, False)
+
+    def answered(self, connection: UpstreamProtocol, status: int) -> None: ...
+
+    def timed_out(self, connection: UpstreamProtocol) -> None: ...
 
     def connect(self, carried: Carried, counted: bool) -> None:
         while self.idle:

@@ -23,7 +23,7 @@ from mlflow.types import Schema
 from sklearn.datasets import load_digits
 
 import mooring
-from labelled_logs import label
+from labelled_logs import holdout, label
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.drift.baseline import make
 from mooring.drift.profile import profile
@@ -250,7 +250,7 @@ def test_a_training_function_gets_nested_lists_among_the_original_ones(tmp_path)
     assert of_log == TODAY[:24].tolist()
     known = {str(image.tolist()) for image in TRAINING[:50]}
     assert {str(row["0"]) for row in table.to_pylist() if row["digit"] == 2} <= known
-    assert pq.read_table(manifest.holdout)["0"].to_pylist() == TODAY[24:30].tolist()
+    assert holdout(manifest)["0"].to_pylist() == TODAY[24:30].tolist()
 
 
 def test_tensors_of_other_ranks_stay_as_the_log_has_them_for_training(tmp_path) -> None:

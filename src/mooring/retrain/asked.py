@@ -39,7 +39,7 @@ def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket
     MLflow does not tell whether it made its version the champion.
     """
     cancelled = _cancelled(tickets, ticket, who, reason)
-    if cancelled.attempt:
+    if cancelled.attempt and not is_elsewhere(cancelled):
         end_jobs(tickets, cancelled, lambda _: None)
     return cancelled
 

@@ -90,7 +90,7 @@ class Retraining:
             return
         try:
             places = (attempt_directory(newest), gate_directory(newest))
-            if any(isinstance(job.look(place), job.Running) for place in places):
+            if newest.is_undecided or any(isinstance(job.look(place), job.Running) for place in places):
                 end_jobs(tickets, newest, self._say)
         except (OSError, TrackingError) as error:
             self._say(f"retraining {newest.number} is cancelled, and its job can't be ended: {error}")
