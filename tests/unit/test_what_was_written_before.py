@@ -45,7 +45,7 @@ def test_windows_and_verdicts_stay_and_nothing_is_judged_again(monitoring):
     assert monitoring.verdicts() == there
     assert monitoring.said == []
     assessed = monitoring.state.assessments("wine")
-    assert [(one.labelled, one.rows) for one in assessed] == [(150, 150)] * 3
+    assert [(one.labelled, one.rows) for one in assessed] == [(150, 150)] * 3 + [(0, 150), (0, 1)]
 
 
 def test_what_was_judged_has_its_profiles_cells_and_baseline(monitoring):
