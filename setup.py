@@ -21,9 +21,6 @@ HERE = Path(__file__).parent
 COMPILED = ["src/mooring/capture/proxy/*.py", "src/mooring/capture/recorder.py", "src/mooring/ids.py"]
 INTERPRETED = {
     "src/mooring/capture/proxy/__init__.py": "nothing to compile",
-    "src/mooring/capture/proxy/admin.py": "no request to the model goes through it",
-    "src/mooring/capture/proxy/admin_http.py": "no request to the model goes through it",
-    "src/mooring/capture/proxy/labels.py": "no request to the model goes through it",
     "src/mooring/capture/proxy/legacy.py": "a msgspec struct, whose options would be lost",
     "src/mooring/capture/proxy/listening.py": "an OSError of its own, which mypyc can't make",
     "src/mooring/capture/proxy/routes.py": "a msgspec struct, whose options would be lost",

@@ -29,7 +29,7 @@ from wine import REAL, progress
 from mooring.config import GateSettings
 from mooring.performance.measures import evaluate, primary
 from mooring.performance.scored import Scored, scored_of
-from mooring.retrain.proof import better
+from mooring.retrain.evaluation.proof import better
 
 HOLDOUTS = (100, 300, 1000, 3000)
 TRAINING = 1000
@@ -178,7 +178,8 @@ def through_mlflow(trials: int) -> str:
 
     import mlflow
 
-    from mooring.retrain import evaluation, gate
+    from mooring.retrain import gate
+    from mooring.retrain.evaluation import records
 
     agreed = passed = 0
     broken: set[str] = set()
@@ -207,11 +208,11 @@ def through_mlflow(trials: int) -> str:
             frame = pd.DataFrame(x, columns=names)
             frame.assign(label=y).to_parquet("holdout.parquet")
             output = Path(directory, "evaluation.json")
-            evaluation.run(
-                evaluation.command(settings, model="bench", champion=versions[0][0], candidate=versions[1][0],
+            records.run(
+                records.command(settings, model="bench", champion=versions[0][0], candidate=versions[1][0],
                                    holdout=Path("holdout.parquet"), label="label", output=output)
             )  # fmt: skip
-            verdict = gate.decide(evaluation.read(output), settings)
+            verdict = gate.decide(records.read(output), settings)
             check = next(one for one in verdict.checks if one.name == "better")
             alone = better(*(scored_of(y, model.predict(frame)) for _, model in versions), "rmse", CONFIDENCE)
             agreed += check.passed == alone.by(BETTER_BY)

@@ -23,9 +23,9 @@ from report import machine, save
 from scipy import stats
 from wine import progress
 
-from mooring.retrain.difference import Difference, difference
-from mooring.rollout.guards import Guards, Limits
-from mooring.rollout.messages import Outcome
+from mooring.retrain.evaluation.difference import Difference, difference
+from mooring.serving.messages import Outcome
+from mooring.serving.rollout.guards import Guards, Limits
 
 HOLDOUT = 300
 MOST = 4000

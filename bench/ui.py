@@ -27,9 +27,9 @@ from report import machine, save
 from ui_state import build, models_of
 
 from mooring.demo.processes import running, wait_for
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Tickets
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.retrainings import Tickets
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 
 TARGET = 200.0
 START_SECONDS = 60.0

@@ -20,22 +20,23 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from mooring import rollout_plan
 from mooring.config import JudgeSettings
 from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
-from mooring.monitor import alerts, schema
-from mooring.monitor.database import insert
+from mooring.monitor import alerts
 from mooring.monitor.judging import Concluded, conclude
-from mooring.monitor.schema import Assessment, Measured, Segment, Status, Verdict, Window
-from mooring.monitor.state import Judged, State, Transaction
 from mooring.retrain import gate
-from mooring.retrain.difference import difference
-from mooring.retrain.tickets import Cause, Promotion, Tickets
-from mooring.rollout import plan
-from mooring.rollout.guards import Guards, Limits
-from mooring.rollout.messages import Outcome
-from mooring.rollout.rollouts import Rollouts, Served, moved, new
+from mooring.retrain.evaluation.difference import difference
+from mooring.serving.messages import Outcome
+from mooring.serving.rollout.guards import Guards, Limits
+from mooring.state import tables
+from mooring.state.database import insert
+from mooring.state.retrainings import Cause, Promotion, Tickets
+from mooring.state.rollouts import Rollouts, Served, moved, new
+from mooring.state.state import Judged, State, Transaction
+from mooring.state.tables import Assessment, Measured, Segment, Status, Verdict, Window
 
 HOUR = timedelta(hours=1)
 ROWS = 1000
@@ -230,31 +231,31 @@ def _insert(
     for model, version, variant in sorted(watched):
         named = {"model": model, "version": version, "variant": variant}
         tx.connection.execute(
-            insert(tx.connection, schema.models)
+            insert(tx.connection, tables.models)
             .values(**named, standing="ok", created=datetime.now(UTC))
             .on_conflict_do_nothing()
         )
     tx.connection.execute(
-        schema.windows.insert(),
+        tables.windows.insert(),
         [
-            {**schema.values(window), "profile": sample.profile if with_profile(window) else None}
+            {**tables.values(window), "profile": sample.profile if with_profile(window) else None}
             for (window, _), sample in zip(rows, samples, strict=True)
         ],
     )
     told = [(verdict, sample) for (_, verdict), sample in zip(rows, samples, strict=True) if verdict]
     tx.connection.execute(
-        schema.verdicts.insert(),
+        tables.verdicts.insert(),
         [
             {
-                **schema.values(verdict),
-                "summary": schema.encode_summary(verdict.summary),
+                **tables.values(verdict),
+                "summary": tables.encode_summary(verdict.summary),
                 "results": sample.results,
             }
             for verdict, sample in told
         ],
     )
     tx.connection.execute(
-        schema.verdict_cells.insert(),
+        tables.verdict_cells.insert(),
         [{"verdict_id": verdict.id, "data": sample.cells} for verdict, sample in told if sample.cells],
     )
 
@@ -395,7 +396,7 @@ def _write_rollout(
     state: State, model: str, version: str, previous: str, ticket_id: str | None, place: int, number: int | None
 ) -> None:
     rollouts = Rollouts(state)
-    steps = plan.parse(["shadow 20% 10m 500", "canary 5%", "canary 50%"])
+    steps = rollout_plan.parse(["shadow 20% 10m 500", "canary 5%", "canary 50%"])
     cause = "challenger" if ticket_id else "moved"
     rollout = rollouts.open(new(model, version, previous, cause, steps, ticket_id=ticket_id))
     guards = _guards(place)

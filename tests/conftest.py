@@ -128,7 +128,7 @@ def postgresql() -> Iterator[Postgres]:
 @pytest.fixture(scope="session", autouse=True)
 def _copied_states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Make a new state in SQLite, in this process, a copy of one: its migrations take longer than most tests."""
-    from mooring.monitor import database
+    from mooring.state import database
 
     template = tmp_path_factory.mktemp("template") / "state.db"
     database.Database(str(template)).close()

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mooring.capture.api import flush, log
-    from mooring.capture.model import log_model
+    from mooring.capture.batch import flush, log
+    from mooring.capture.pyfunc import log_model
     from mooring.comparison import baseline, compare
     from mooring.log.add_labels import add_labels
     from mooring.log.reader import read_log, scan_log
@@ -38,16 +38,16 @@ _HOMES = {
     "add_labels": "mooring.log.add_labels",
     "baseline": "mooring.comparison",
     "compare": "mooring.comparison",
-    "flush": "mooring.capture.api",
+    "flush": "mooring.capture.batch",
     "log_baseline": "mooring.monitor.baselines",
-    "log_model": "mooring.capture.model",
+    "log_model": "mooring.capture.pyfunc",
     "read_log": "mooring.log.reader",
     "scan_log": "mooring.log.reader",
 }
 # Two things at once: `mooring.log` is the package of the inference log and, called, what adds to it.
 _CALLED = {
     "drift": "mooring.monitor.results",
-    "log": "mooring.capture.api",
+    "log": "mooring.capture.batch",
     "performance": "mooring.monitor.performance_results",
 }
 

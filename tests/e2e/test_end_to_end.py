@@ -28,7 +28,7 @@ from mlflow.pyfunc import PythonModel
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mooring
-import mooring.capture.model
+import mooring.capture.pyfunc
 from disks import remount, small_disk
 from mooring.capture.in_process import Captures
 from mooring.demo.train import SAMPLE
@@ -528,7 +528,7 @@ def capturing(directory: Path) -> Iterator[Path]:
     captures = Captures()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_MONITORING_DIR", str(directory))
-        patch.setattr(mooring.capture.model, "_captures", captures)
+        patch.setattr(mooring.capture.pyfunc, "_captures", captures)
         yield directory
     captures.close()
     wait_until_drained(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mooring.performance.scored import Scored
-from mooring.retrain.proof import better
+from mooring.retrain.evaluation.proof import better
 
 
 def test_of_challengers_that_are_worse_by_as_much_as_is_let_pass_few_pass():

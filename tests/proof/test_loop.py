@@ -20,9 +20,9 @@ from demos import DEMO, demo, fared, history_of, live, plain_environ, rollouts_o
 from mooring.demo.processes import running
 from mooring.demo.traffic import Traffic
 from mooring.demo.train import SAMPLE, read
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Tickets
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.retrainings import Tickets
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 from ports import reserved_port
 from postgres import Postgres
 from retraining import CHAMPION, MODEL, TRAIN, judged, labelled_log, python

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_servers import have, ready, servers
-from mooring.rollout.models import BringError, bring
+from mooring.serving.models import BringError, bring
 from versions import NAME, register, registry_with_a_version
 
 

@@ -27,7 +27,7 @@ import os, signal, sys
 sys.path[:0] = sys.argv[4:]
 import monitoring as support
 from monitoring import Monitoring, settings
-from mooring.monitor.state import Transaction
+from mooring.state.state import Transaction
 from pathlib import Path
 log, state, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 calls = 0
@@ -43,7 +43,7 @@ def dying(name):
     setattr(Transaction, name, patched)
 for name in ("mark_done", "put_window", "put_verdict", "prune"):
     dying(name)
-import mooring.monitor.incoming as incoming
+import mooring.monitor.ingest as incoming
 incoming.CHUNK_ROWS = 1500
 Monitoring(settings(log, state)).watch.look(provisional=True)
 print(calls)
@@ -51,7 +51,7 @@ print(calls)
 
 
 def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_path, monkeypatch):
-    monkeypatch.setattr("mooring.monitor.incoming.CHUNK_ROWS", 1500)
+    monkeypatch.setattr("mooring.monitor.ingest.CHUNK_ROWS", 1500)
     baseline = traffic.baseline()
     for number in range(3):
         traffic.write(traffic.exchanges(1200, START + timedelta(hours=number), shift=0.2 * number))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labelling import Labelling
-from mooring.monitor.schema import Assessment
+from mooring.state.tables import Assessment
 
 
 def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
@@ -24,7 +24,7 @@ def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
     wanted = whole.look()
 
     from mooring.monitor import performance
-    from mooring.monitor.state import Transaction
+    from mooring.state.state import Transaction
 
     monkeypatch.setattr(performance, "_AT_ONCE", 1)
     monkeypatch.setattr(performance, "_BATCH_ROWS", 100)

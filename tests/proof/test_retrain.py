@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mooring.monitor.state import State
 from mooring.retrain.history import history
-from mooring.retrain.tickets import Tickets
+from mooring.state.retrainings import Tickets
+from mooring.state.state import State
 from retrain_places import TRAINS, champion, configured, due, mooring
 from retraining import MODEL, TRAIN, with_champion
 
@@ -31,9 +31,9 @@ DYING = """
 import os, signal, sys, time
 from pathlib import Path
 from mooring.config import RetrainSettings, load
-from mooring.monitor.state import State
+from mooring.state.state import State
 from mooring.retrain import dataset, job, machine, registry
-from mooring.retrain.tickets import Tickets
+from mooring.state.retrainings import Tickets
 
 died = Path("died")
 

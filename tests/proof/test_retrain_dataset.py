@@ -12,7 +12,7 @@ import pytest
 
 import labelled_logs
 from labelled_logs import all_labelled, make
-from mooring.retrain import dataset
+from mooring.retrain.dataset import gather
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def test_killed_at_any_line_it_leaves_all_or_nothing_and_can_be_made_again(log, 
         code = subprocess.run(command, env=env, check=False).returncode
         assert code in (0, -signal.SIGKILL)
         done = code == 0
-        left = dataset.read(directory)
+        left = gather.read(directory)
         if left is not None:
-            dataset.open_holdout(directory, whole.holdout_digest)
-            assert dataset._digest(Path(left.training), Path(left.holdout)) == whole.digest
-            dataset.clear(Path(left.holdout).parent)
+            gather.open_holdout(directory, whole.holdout_digest)
+            assert gather._digest(Path(left.training), Path(left.holdout)) == whole.digest
+            gather.clear(Path(left.holdout).parent)
         assert make(log, directory).digest == whole.digest
         assert {path.name for path in directory.iterdir()} == {
             ".dataset.lock",

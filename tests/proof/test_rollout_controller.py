@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fronting import STATE, fronts, locked
-from mooring.monitor.state import State
-from mooring.rollout.messages import Replayed, Route, Server
+from mooring.serving.messages import Replayed, Route, Server
+from mooring.state.state import State
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from ports import reserved_port
 from registries import aliases, challenge, copied_registry, make_registry

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mooring.rollout.guards import Guards, Limits
-from mooring.rollout.messages import Outcome
-from mooring.rollout.sequential import Bet
+from mooring.serving.messages import Outcome
+from mooring.serving.rollout.guards import Guards, Limits
+from mooring.serving.rollout.sequential import Bet
 
 
 @pytest.mark.parametrize(("limit", "low"), [(0.01, 0.0), (0.15, 0.0), (0.01, -1.0)])

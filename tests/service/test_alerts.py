@@ -19,7 +19,7 @@ import pytest
 
 from alerting import HOUR, SECRET, conclude, delivered
 from mooring.monitor.alerts import Command, NotSent, Webhook, deliver
-from mooring.monitor.state import State
+from mooring.state.state import State
 from ports import reserved_port
 from waiting import PATIENCE, wait_for
 
@@ -297,7 +297,7 @@ def alive(pid: int) -> bool:
 SENDER = """
 import sys
 from mooring.monitor.alerts import Webhook, deliver
-from mooring.monitor.state import State
+from mooring.state.state import State
 with State(sys.argv[1]) as state:
     deliver(state, "wine", [Webhook(sys.argv[2])])
 """

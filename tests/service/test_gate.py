@@ -23,7 +23,8 @@ from mlflow_store import new_store
 from monitoring import START, Traffic
 from mooring.config import GateSettings
 from mooring.log.labels import labels_table, write_labels
-from mooring.retrain import evaluation, gate
+from mooring.retrain import gate
+from mooring.retrain.evaluation import records
 from waiting import PATIENCE
 
 Predict = Callable[[pd.DataFrame], np.ndarray]
@@ -145,7 +146,7 @@ def judge(home, versions, holdout, settings, tmp_path):
     def run(candidate: str, champion: str | None = "champion", **changed) -> gate.Verdict:
         path = changed.pop("holdout", holdout)
         given = msgspec.structs.replace(settings, **changed)
-        command = evaluation.command(
+        command = records.command(
             given,
             model="wine",
             champion=versions.get(champion, champion) if champion else None,
@@ -155,8 +156,8 @@ def judge(home, versions, holdout, settings, tmp_path):
             output=tmp_path / "evaluation.json",
         )
         # In this process, which has imported MLflow already; the tests of the command have one of its own.
-        assert evaluation.main(command[command.index("--model") :]) == 0
-        return gate.decide(evaluation.read(tmp_path / "evaluation.json"), given)
+        assert records.main(command[command.index("--model") :]) == 0
+        return gate.decide(records.read(tmp_path / "evaluation.json"), given)
 
     return run
 
@@ -271,10 +272,10 @@ def test_a_segment_of_few_rows_is_not_looked_at(judge):
 
 def test_a_slow_one_is_refused(judge, settings, tmp_path):
     judge("slow")
-    evaluated = evaluation.read(tmp_path / "evaluation.json")
+    evaluated = records.read(tmp_path / "evaluation.json")
     slow = evaluated.found.latency["candidate"]
     assert min(slow.single, slow.batch) >= 0.02
-    quick = evaluation.Latency(0.002, 0.002, slow.batch_rows)  # as the champion is where it is alone
+    quick = records.Latency(0.002, 0.002, slow.batch_rows)  # as the champion is where it is alone
     found = msgspec.structs.replace(evaluated.found, latency={"champion": quick, "candidate": slow})
     verdict = gate.decide(evaluated._replace(found=found), msgspec.structs.replace(settings, gate_latency=2.0))
     assert broke(verdict) == {"latency"}
@@ -347,10 +348,10 @@ def test_classes_are_compared_too(home, settings, tmp_path):
     found = []
     for old, new in (names, names[::-1]):
         output = tmp_path / f"{new}.json"
-        command = evaluation.command(settings, model="cellar", champion=old, candidate=new,
+        command = records.command(settings, model="cellar", champion=old, candidate=new,
                                      holdout=home / "cellar.csv", label="verdict", output=output)  # fmt: skip
-        assert evaluation.main(command[command.index("--model") :]) == 0
-        found.append(gate.decide(evaluation.read(output), settings))
+        assert records.main(command[command.index("--model") :]) == 0
+        found.append(gate.decide(records.read(output), settings))
     assert [verdict.passed for verdict in found] == [True, False]
     assert found[0].metric == "accuracy"
     before, after = (classify(error)(data) for error in (1.0, 0.2))
@@ -392,9 +393,9 @@ def test_what_can_not_be_compared_is_an_error_and_no_refusal(
     changed, label, told, versions, holdout, settings, tmp_path, capsys
 ):
     given = msgspec.structs.replace(settings, **changed)
-    command = evaluation.command(given, model="wine", champion=versions["champion"], candidate=versions["better"],
+    command = records.command(given, model="wine", champion=versions["champion"], candidate=versions["better"],
                                  holdout=holdout, label=label, output=tmp_path / "evaluation.json")  # fmt: skip
-    assert evaluation.main(command[command.index("--model") :]) == 1
+    assert records.main(command[command.index("--model") :]) == 1
     assert told in capsys.readouterr().err
     assert not (tmp_path / "evaluation.json").exists()
 
@@ -419,14 +420,14 @@ def test_the_command_takes_the_newest_labelled_rows_of_the_log(home, versions):
 def test_a_model_that_logs_its_requests_does_not_log_those_of_the_gate(
     home, holdout, settings, tmp_path, monkeypatch
 ):
-    from mooring.capture.model import log_model
+    from mooring.capture.pyfunc import log_model
 
     version = register(shifted(0.0), name="own")
     copy = log_model(f"models:/own/{version}", name="logging", registered_model_name="logging")
     monkeypatch.chdir(tmp_path)
-    command = evaluation.command(settings, model="logging", champion=None,
+    command = records.command(settings, model="logging", champion=None,
                                  candidate=str(copy.registered_model_version), holdout=holdout, label="quality",
                                  output=tmp_path / "found" / "evaluation.json")  # fmt: skip
-    evaluation.run(command)
-    assert evaluation.read(tmp_path / "found" / "evaluation.json").found.failure is None
+    records.run(command)
+    assert records.read(tmp_path / "found" / "evaluation.json").found.failure is None
     assert [path.name for path in tmp_path.iterdir()] == ["found"]

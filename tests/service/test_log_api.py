@@ -27,9 +27,9 @@ from mlflow.models import infer_signature
 from mlflow.pyfunc import PythonModel
 
 import mooring
-import mooring.capture.model
+import mooring.capture.pyfunc
 from mlflow_store import new_store
-from mooring.capture import api
+from mooring.capture import batch
 from mooring.capture.in_process import Captures
 from mooring.config import CaptureSettings
 from mooring.exchange import Exchange
@@ -288,15 +288,15 @@ def test_requests_stay_below_max_payload(shared, monkeypatch):
 )
 def test_every_row_is_in_one_request_in_order_whatever_the_cuts(keys, rows, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "ROWS", rows)
+        patch.setattr(batch, "ROWS", rows)
         values = list(range(len(keys)))
-        spans = api._spans([name for name, _ in keys], [at for _, at in keys])
+        spans = batch._spans([name for name, _ in keys], [at for _, at in keys])
         found: list[tuple[str | None, int, int]] = []
-        for block in api._blocks(spans):
+        for block in batch._blocks(spans):
             first, last = block[0].start, block[-1].stop
-            request, response = api._request(values, first, last), api._response(values, first, last)
+            request, response = batch._request(values, first, last), batch._response(values, first, last)
             for one in block:
-                for span, body, answer, cut in api._bodies(request, response, one, first, most):
+                for span, body, answer, cut in batch._bodies(request, response, one, first, most):
                     if cut:
                         assert len(max(body, answer, key=len)) == most
                         assert span.id is not None or span.stop - span.start == 1
@@ -408,7 +408,7 @@ def monitored(tmp_path, monkeypatch) -> Iterator[Path]:
     monkeypatch.setenv("MLFLOW_MONITORING_DIR", str(tmp_path / "out"))
     monkeypatch.setenv("MLFLOW_MONITORING_FORMAT", "parquet")
     monkeypatch.setenv("MOORING_SEGMENT_SECONDS", "0.5")
-    monkeypatch.setattr(mooring.capture.model, "_captures", captures)
+    monkeypatch.setattr(mooring.capture.pyfunc, "_captures", captures)
     yield tmp_path / "out"
     for capture in captures.close():
         capture.finish(10)
@@ -450,7 +450,7 @@ def test_a_wrong_setting_is_said_when_the_monitored_model_is_loaded(monitored, m
         mlflow.pyfunc.load_model(model_uri)
     monkeypatch.delenv("MLFLOW_MONITORING_FORMAT")
     mlflow.pyfunc.load_model(model_uri)
-    assert mooring.capture.model._settings().format == "parquet"
+    assert mooring.capture.pyfunc._settings().format == "parquet"
     monkeypatch.delenv("MLFLOW_MONITORING_DIR")
-    assert mooring.capture.model._settings() == CaptureSettings(log="out", format="csv", segment_seconds=0.5)
+    assert mooring.capture.pyfunc._settings() == CaptureSettings(log="out", format="csv", segment_seconds=0.5)
     assert not os.path.exists("out")

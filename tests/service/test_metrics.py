@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mooring.monitor.metrics import KEPT, CantServe, Metrics, serving
-from mooring.monitor.schema import Verdict, Window
+from mooring.state.tables import Verdict, Window
 from waiting import PATIENCE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

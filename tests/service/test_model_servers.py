@@ -16,9 +16,9 @@ import pytest
 import uvloop
 
 from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
-from mooring.rollout import messages
-from mooring.rollout.messages import Model
-from mooring.rollout.worker import MODEL_SERVER, Output, ping
+from mooring.serving import messages
+from mooring.serving.messages import Model
+from mooring.serving.process import MODEL_SERVER, Output, ping
 from ports import reserved_port
 from serving import JSON, ask, serving
 from waiting import PATIENCE, wait_for
@@ -322,8 +322,8 @@ FRONT = """
 import asyncio, sys, tempfile
 from pathlib import Path
 from mooring.config import ServeSettings
-from mooring.rollout.messages import Model
-from mooring.rollout.servers import Servers
+from mooring.serving.messages import Model
+from mooring.serving.servers import Servers
 
 async def main():
     servers = Servers(ServeSettings(workers=2), Path(sys.argv[2]), lambda: None)

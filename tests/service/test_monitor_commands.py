@@ -21,7 +21,7 @@ from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.demo.processes import running
 from mooring.monitor.alerts import sign
-from mooring.monitor.state import State
+from mooring.state.state import State
 from waiting import PATIENCE, wait_for
 
 

@@ -13,8 +13,8 @@ from labelled_logs import all_labelled, make
 from mooring.exchange import Exchange, encode
 from mooring.files import check
 from mooring.ids import new_request_id
-from mooring.monitor.state import State
 from mooring.spool import SpoolWriter
+from mooring.state.state import State
 
 OTHERS = 0o007
 GROUP = 0o070

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from mlflow_store import new_store
-from mooring.registry import question, split_uri
+from mooring.registry.process import question, split_uri
 from peers import OK, post, proxy, read_message, upstream
 from waiting import PATIENCE, wait_for
 
@@ -25,7 +25,7 @@ def registry(tmp_path_factory):
     client.set_registered_model_alias("wine", "champion", "2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setattr("mooring.registry._SECONDS", PATIENCE)
+        patch.setattr("mooring.registry.process._SECONDS", PATIENCE)
         yield uri
 
 

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import pytest
 
 from mlflow_store import new_store
-from mooring.monitor.state import State
-from mooring.retrain import evaluation, job
+from mooring.retrain.evaluation import records
+from mooring.retrain.job import jobs
 from mooring.retrain.machine import Retraining
-from mooring.retrain.tickets import Cause, TicketError, Tickets
+from mooring.state.retrainings import Cause, TicketError, Tickets
+from mooring.state.state import State
 from retrain_places import champion, configured, due, mooring, settings
 from retraining import MODEL, TRAIN, with_champion
 from supervised import commands
@@ -148,7 +149,7 @@ def webhook_in(place: Path) -> int:
     [found] = [
         pid
         for pid, command in commands()
-        if "mooring.retrain.webhook" in command and os.readlink(f"/proc/{pid}/cwd") == str(place)
+        if "mooring.retrain.job.webhook" in command and os.readlink(f"/proc/{pid}/cwd") == str(place)
     ]
     return found
 
@@ -300,7 +301,7 @@ def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_pat
     running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
     with pytest.raises(TicketError, match="ended meanwhile"):
         running._begin(tickets, ticket, tmp_path / "job", ["sleep", "600"], {})
-    assert isinstance(job.look(tmp_path / "job"), job.Ended | job.Lost)  # it may not even have begun
+    assert isinstance(jobs.look(tmp_path / "job"), jobs.Ended | jobs.Lost)  # it may not even have begun
 
 
 def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_monitor(state, tmp_path, monkeypatch):
@@ -309,21 +310,21 @@ def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_mon
     ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
     ticket = tickets.move(ticket, "training", "dataset", attempt=1)
     directory = tmp_path / "all" / Path(ticket.directory).name / "attempt-1"
-    job.start(directory, ["sleep", "600"], env={}, timeout=600)
+    jobs.start(directory, ["sleep", "600"], env={}, timeout=600)
     try:
         tickets.move(ticket, "cancelled", "cancelled", who="ann (dashboard)")
         running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
         assert not running.go_on()
-        assert isinstance(job.look(directory), job.Ended | job.Lost)
+        assert isinstance(jobs.look(directory), jobs.Ended | jobs.Lost)
     finally:
-        job.stop(directory)
+        jobs.stop(directory)
 
 
 def test_the_gates_process_tells_a_reason_and_no_traceback(tmp_path):
     (tmp_path / "test.csv").write_text("a\n1\n")
-    argv = evaluation.command(
+    argv = records.command(
         settings(), model=MODEL, champion=None, candidate="1", holdout=tmp_path / "test.csv", label="quality",
         output=tmp_path / "out.json",
     )  # fmt: skip
-    with pytest.raises(evaluation.EvaluationError, match=r"^the holdout has no column quality"):
-        evaluation.run(argv)
+    with pytest.raises(records.EvaluationError, match=r"^the holdout has no column quality"):
+        records.run(argv)

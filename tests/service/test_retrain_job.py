@@ -17,7 +17,7 @@ import pytest
 from mlflow_store import new_store
 from mooring.config import RetrainSettings
 from mooring.monitor.alerts import sign
-from mooring.retrain import job
+from mooring.retrain.job import jobs
 from waiting import wait_for
 
 WAIT = 60.0
@@ -29,13 +29,13 @@ def python(code: str) -> list[str]:
 
 
 def start(directory: Path, code: str, *, timeout: float = 600.0, grace: float = 10.0, **env: str) -> None:
-    job.start(directory, python(code), env=env, timeout=timeout, grace=grace)
+    jobs.start(directory, python(code), env=env, timeout=timeout, grace=grace)
 
 
-def ended(directory: Path) -> job.Ended:
-    wait_for(lambda: not isinstance(job.look(directory), job.Running), f"the job in {directory} runs on")
-    found = job.look(directory)
-    assert isinstance(found, job.Ended), found
+def ended(directory: Path) -> jobs.Ended:
+    wait_for(lambda: not isinstance(jobs.look(directory), jobs.Running), f"the job in {directory} runs on")
+    found = jobs.look(directory)
+    assert isinstance(found, jobs.Ended), found
     return found
 
 
@@ -44,7 +44,7 @@ def wrapper(directory: Path) -> int:
 
 
 def said(directory: Path) -> str:
-    return (directory / job.OUTPUT).read_text(errors="replace")
+    return (directory / jobs.OUTPUT).read_text(errors="replace")
 
 
 def alive(pid: int) -> bool:
@@ -71,8 +71,8 @@ signal.pause()
 
 
 def test_nothing_has_begun_where_there_is_nothing(tmp_path):
-    assert job.look(tmp_path / "none") is None
-    job.stop(tmp_path / "none")
+    assert jobs.look(tmp_path / "none") is None
+    jobs.stop(tmp_path / "none")
 
 
 def test_a_job_ends_well_with_its_output_in_its_own_session(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_job_that_fails_says_how(tmp_path, code, wanted):
 
 
 def test_a_program_that_is_not_there_is_a_failure_that_says_so(tmp_path):
-    job.start(tmp_path, ["./no-such-program"], env={}, timeout=60)
+    jobs.start(tmp_path, ["./no-such-program"], env={}, timeout=60)
     assert ended(tmp_path).code == 127
     assert "'./no-such-program' can't be run: [Errno 2] No such file or directory" in said(tmp_path)
 
@@ -130,10 +130,10 @@ def test_one_that_ignores_being_asked_is_ended_with_its_children(tmp_path):
 def test_stop_ends_a_job_and_its_children(tmp_path):
     start(tmp_path, STUBBORN, grace=0.2, HERE=str(tmp_path))
     pids = [pid_in(tmp_path / name) for name in ("own", "child")]
-    assert isinstance(job.look(tmp_path), job.Running)
-    job.stop(tmp_path)
-    found = job.look(tmp_path)
-    assert isinstance(found, job.Ended)
+    assert isinstance(jobs.look(tmp_path), jobs.Running)
+    jobs.stop(tmp_path)
+    found = jobs.look(tmp_path)
+    assert isinstance(found, jobs.Ended)
     assert (found.code, found.timed_out, found.stopped) == (-9, False, True)
     assert not any(map(alive, pids))
 
@@ -142,8 +142,8 @@ def test_of_much_output_the_end_is_kept(tmp_path):
     line = "x" * 99
     start(tmp_path, f"for i in range(500_000): print(f'{{i:>9}} {line}')\nprint('done')")
     assert ended(tmp_path).code == 0
-    kept = (tmp_path / job.OUTPUT).read_bytes()
-    assert job.KEEP_BYTES - 10_000 < len(kept) <= job.KEEP_BYTES
+    kept = (tmp_path / jobs.OUTPUT).read_bytes()
+    assert jobs.KEEP_BYTES - 10_000 < len(kept) <= jobs.KEEP_BYTES
     lines = kept.decode().splitlines()
     assert lines[0] == "(what was here before is cut off: only the last 10 MB are kept)"
     assert lines[-1] == "done"
@@ -176,11 +176,11 @@ def test_it_outlives_whoever_started_it(tmp_path):
     )
     process = subprocess.Popen(python(starter), start_new_session=True)
     try:
-        wait_for(lambda: (tmp_path / "job" / job.OUTPUT).exists() and "begun" in said(tmp_path / "job"), "no job")
+        wait_for(lambda: (tmp_path / "job" / jobs.OUTPUT).exists() and "begun" in said(tmp_path / "job"), "no job")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert isinstance(job.look(tmp_path / "job"), job.Running)
+    assert isinstance(jobs.look(tmp_path / "job"), jobs.Running)
     go.write_text("go")
     assert ended(tmp_path / "job").code == 0
     assert said(tmp_path / "job") == "begun\nended well\n"
@@ -190,18 +190,18 @@ def test_where_its_wrapper_is_killed_all_of_it_ends_and_it_is_lost(tmp_path):
     start(tmp_path, STUBBORN, HERE=str(tmp_path))
     pids = [pid_in(tmp_path / name) for name in ("own", "child")]
     os.kill(wrapper(tmp_path), signal.SIGKILL)
-    wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), "the job is not lost")
+    wait_for(lambda: isinstance(jobs.look(tmp_path), jobs.Lost), "the job is not lost")
     wait_for(lambda: not any(map(alive, pids)), "something runs on")
-    job.stop(tmp_path)
+    jobs.stop(tmp_path)
     start(tmp_path, "print('again')")
-    assert isinstance(job.look(tmp_path), job.Lost)  # another attempt takes another directory
+    assert isinstance(jobs.look(tmp_path), jobs.Lost)  # another attempt takes another directory
 
 
 def test_whoever_was_killed_before_the_program_began_leaves_a_lost_job(tmp_path):
     start(tmp_path, "pass")
     ended(tmp_path)
     (tmp_path / "result.json").unlink()  # as it is right after the order was written
-    wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), "the job is not lost")
+    wait_for(lambda: isinstance(jobs.look(tmp_path), jobs.Lost), "the job is not lost")
 
 
 def test_what_the_program_leaves_behind_is_not_waited_for(tmp_path):
@@ -249,10 +249,10 @@ def test_what_has_a_session_of_its_own_ends_with_the_job(tmp_path, how):
     start(tmp_path, LEAVING + waits, timeout=timeout, grace=0.2, HERE=str(tmp_path))
     pids = [pid_in(tmp_path / name) for name in ("child", "daemon")]
     if how == "is stopped":
-        job.stop(tmp_path)
+        jobs.stop(tmp_path)
     elif how == "is killed with its wrapper":
         os.kill(wrapper(tmp_path), signal.SIGKILL)
-        wait_for(lambda: isinstance(job.look(tmp_path), job.Lost), "the job is not lost")
+        wait_for(lambda: isinstance(jobs.look(tmp_path), jobs.Lost), "the job is not lost")
     else:
         ended(tmp_path)
     assert not any(map(alive, pids))
@@ -268,7 +268,7 @@ def test_a_job_has_the_environment_that_it_is_given_and_no_other(tmp_path, monke
 
 def test_the_wrapper_is_light():
     code = (
-        "import sys, mooring.retrain.wrapper;"
+        "import sys, mooring.retrain.job.wrapper;"
         "print([name for name in ('mlflow', 'pandas', 'numpy', 'pyarrow', 'sqlalchemy') if name in sys.modules])"
     )
     assert subprocess.check_output(python(code), text=True) == "[]\n"
@@ -278,7 +278,7 @@ def test_placeholders_of_a_command():
     chosen = RetrainSettings(
         retrain_command="train 'a b' --data={data} {model}@{version} {{x}} --tag {ticket} {directory}"
     )
-    assert job.argv_of(chosen, version="3", **DATA) == [
+    assert jobs.argv_of(chosen, version="3", **DATA) == [
         "train",
         "a b",
         "--data=/data/training.parquet",
@@ -288,9 +288,9 @@ def test_placeholders_of_a_command():
         "t-1",
         "/jobs/1",
     ]
-    assert job.argv_of(chosen, version=None, **DATA)[3] == "wine@"
+    assert jobs.argv_of(chosen, version=None, **DATA)[3] == "wine@"
     # A value is an argument, or part of one, whatever is in it.
-    odd = job.argv_of(chosen, version="1", **{**DATA, "model": "{ticket} '; rm"})
+    odd = jobs.argv_of(chosen, version="1", **{**DATA, "model": "{ticket} '; rm"})
     assert odd[3] == "{ticket} '; rm@1"
 
 
@@ -313,7 +313,7 @@ def test_placeholders_of_a_command():
 )
 def test_settings_that_can_not_be_meant(settings, says):
     with pytest.raises(ValueError, match=says):
-        job.check(RetrainSettings(**settings))
+        jobs.check(RetrainSettings(**settings))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_settings_that_can_not_be_meant(settings, says):
     ],
 )
 def test_settings_that_can_be_meant(settings):
-    job.check(RetrainSettings(**settings))
+    jobs.check(RetrainSettings(**settings))
 
 
 FUNCTIONS = """
@@ -362,8 +362,8 @@ def failing(data):
 def test_a_function_is_called_with_what_it_takes(tmp_path, monkeypatch, function, code, says):
     monkeypatch.chdir(tmp_path)
     Path("training.py").write_text(FUNCTIONS)
-    argv = job.argv_of(RetrainSettings(retrain_python=function), version=None, **DATA)
-    job.start(tmp_path / "job", argv, env={}, timeout=60)
+    argv = jobs.argv_of(RetrainSettings(retrain_python=function), version=None, **DATA)
+    jobs.start(tmp_path / "job", argv, env={}, timeout=60)
     assert ended(tmp_path / "job").code == code
     assert says in said(tmp_path / "job")
     assert ("Traceback" in said(tmp_path / "job")) == (function == "training:failing")
@@ -387,11 +387,11 @@ def test_a_webhook_is_signed_and_what_it_refuses_can_be_tried_again():
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/train"
         try:
-            with pytest.raises(job.NotFired, match="answered 503") as first:
-                job.fire(url, "secret", {"ticket": "t-1"})
-            job.fire(url, "secret", {"ticket": "t-1", "model": "wine"})
-            with pytest.raises(job.NotFired) as last:
-                job.fire(url, None, {"ticket": "t-1"})
+            with pytest.raises(jobs.NotFired, match="answered 503") as first:
+                jobs.fire(url, "secret", {"ticket": "t-1"})
+            jobs.fire(url, "secret", {"ticket": "t-1", "model": "wine"})
+            with pytest.raises(jobs.NotFired) as last:
+                jobs.fire(url, None, {"ticket": "t-1"})
         finally:
             server.shutdown()
             thread.join()

@@ -12,12 +12,12 @@ import pytest
 
 from fronting import ANSWER, STATE, fronts, locked
 from mooring.config import RetrainSettings
-from mooring.monitor.state import State
-from mooring.retrain import byhand, trigger
+from mooring.retrain import manual, trigger
 from mooring.retrain.history import history
-from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
-from mooring.rollout.rollouts import Rollouts
+from mooring.serving.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
+from mooring.state.retrainings import Cause, Tickets
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from registries import aliases, challenge, copied_registry, make_registry
 
@@ -256,10 +256,10 @@ def test_one_whose_answers_in_the_check_are_no_use_gets_no_request_of_a_client(f
 def test_a_champion_moved_by_hand_is_rolled_out_and_backwards_too(front, client):
     one = serving(front)
     with State(STATE) as state:
-        byhand.promote(state, "wine", "2", "by hand")
+        manual.promote(state, "wine", "2", "by hand")
         one.until(lambda: one.is_at("promoted"))
         assert (one.rollout().cause, one.version) == ("moved", "2")
-        byhand.rollback(state, "wine", "it was better")
+        manual.rollback(state, "wine", "it was better")
         one.until(lambda: one.rollout().number == 2 and one.is_at("promoted"))
         assert (one.version, one.rollout().previous) == ("1", "2")
         assert aliases(client) == {"champion": "1", "previous": "2"}
@@ -269,7 +269,7 @@ def test_a_champion_moved_by_hand_is_rolled_out_and_backwards_too(front, client)
 def test_a_moved_champion_that_fails_is_moved_back(front, client):
     one = serving(front, "canary 50% 1h 1")
     with State(STATE) as state:
-        byhand.promote(state, "wine", "2", "by hand")
+        manual.promote(state, "wine", "2", "by hand")
         one.until(lambda: one.is_at("stepping"))
         failing(one)
         assert aliases(client) == {"champion": "1", "previous": "1"}
@@ -315,7 +315,7 @@ def test_of_two_promoted_by_hand_at_once_the_later_is_rolled_out_and_both_are_re
 
 def promote_by_hand(version: str) -> None:
     with State(STATE) as state:
-        byhand.promote(state, "wine", version, "by hand")
+        manual.promote(state, "wine", version, "by hand")
 
 
 def test_a_challenger_that_was_overtaken_may_overtake(front, client):
@@ -480,7 +480,7 @@ def test_what_a_person_promotes_is_served_though_its_retraining_is_under_way(fro
         ticket = Tickets(state).open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
         client.set_model_version_tag("wine", "2", "mooring.ticket", ticket.id)
         one = serving(front)
-        byhand.promote(state, "wine", "2", "agreed on Monday")
+        manual.promote(state, "wine", "2", "agreed on Monday")
         one.until(lambda: one.is_at("promoted"))
         assert one.rollout().version == "2"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mooring.monitor import alerts
-from mooring.monitor.state import State
+from mooring.state.state import State
 from rollouts_contract import RolloutsContract, begun
 
 

@@ -24,7 +24,7 @@ def registry(tmp_path_factory):
     before = mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setattr("mooring.registry._SECONDS", PATIENCE)
+        patch.setattr("mooring.registry.process._SECONDS", PATIENCE)
         mlflow.set_tracking_uri(uri)
         for inputs in (
             pd.DataFrame({"zip": [501], "x": [1.5]}),

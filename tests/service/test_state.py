@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import states
-from mooring.monitor.state import State
+from mooring.state.state import State
 from states import LOG, NOON, put, window
 from waiting import wait_for
 
@@ -31,8 +31,8 @@ WORK = """
 import sys
 sys.path[:0] = [{tests!r}]
 from states import DAY, LOG, alert, verdict, window
-from mooring.monitor.schema import Alert
-from mooring.monitor.state import Done, State
+from mooring.state.tables import Alert
+from mooring.state.state import Done, State
 
 state = State(sys.argv[1])
 lease = state.lease("monitor/wine", 1.0)
@@ -89,7 +89,7 @@ def test_who_reads_sees_the_last_whole_transaction_while_another_writes(state, u
 
 RACE = """
 import sys
-from mooring.monitor.state import State
+from mooring.state.state import State
 state = State(sys.argv[1])
 lease = state.lease("monitor/wine")
 print("ready", flush=True)

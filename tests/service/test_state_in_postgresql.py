@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mooring.monitor.state import State
+from mooring.state.state import State
 from state_contract import StateContract
 from states import put, window
 

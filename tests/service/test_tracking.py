@@ -21,9 +21,9 @@ from mlflow_store import new_store
 from mooring.demo.processes import running
 from mooring.log.signature import single_floats
 from mooring.monitor.baselines import log_baseline
-from mooring.monitor.schema import Verdict, Window
 from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
-from mooring.registry import log_baseline_artifact
+from mooring.registry.process import log_baseline_artifact
+from mooring.state.tables import Verdict, Window
 from ports import reserved_port
 from waiting import PATIENCE, wait_for
 

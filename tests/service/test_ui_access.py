@@ -11,8 +11,8 @@ import pytest
 
 from acted_on import something_to_do
 from dashboard import ask, dashboard
-from mooring.monitor.state import State
-from mooring.rollout.rollouts import Rollouts, new
+from mooring.state.rollouts import Rollouts, new
+from mooring.state.state import State
 from waiting import PATIENCE
 
 HTML = {"Accept": "text/html"}

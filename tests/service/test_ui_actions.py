@@ -8,10 +8,10 @@ import pytest
 
 from acted_on import Shown, training
 from dashboard import ask, dashboard
-from mooring.monitor.state import State
-from mooring.retrain import job
+from mooring.retrain.job import jobs
 from mooring.retrain.machine import attempt_directory
-from mooring.retrain.tickets import Ticket
+from mooring.state.retrainings import Ticket
+from mooring.state.state import State
 from waiting import wait_for
 
 
@@ -48,8 +48,8 @@ def test_what_a_job_says_is_shown_as_it_says_it_without_colours_and_secrets(show
         assert shown.told(f"{path}?seen={told['phase']}")["job"] is None
         assert shown.do(f"{path}/cancel", "wrong data").status == 200
     finally:
-        job.stop(attempt_directory(ticket))
-    assert isinstance(job.look(attempt_directory(ticket)), job.Ended)
+        jobs.stop(attempt_directory(ticket))
+    assert isinstance(jobs.look(attempt_directory(ticket)), jobs.Ended)
     told = shown.told(path)
     assert (told["status"], told["job"]["running"]) == ("cancelled", False)
     assert told["job"]["text"].endswith("epoch 2\nhalf a")
@@ -60,13 +60,13 @@ def test_what_a_job_says_is_shown_as_it_says_it_without_colours_and_secrets(show
 
 
 def _output(ticket: Ticket) -> str:
-    path = attempt_directory(ticket) / job.OUTPUT
+    path = attempt_directory(ticket) / jobs.OUTPUT
     return path.read_text() if path.exists() else ""
 
 
 def test_of_long_output_the_end_is_shown(shown: Shown) -> None:
     ticket = training(shown, "long", "for at in range(100_000): print('line', at)")
-    wait_for(lambda: isinstance(job.look(attempt_directory(ticket)), job.Ended), "the job does not end")
+    wait_for(lambda: isinstance(jobs.look(attempt_directory(ticket)), jobs.Ended), "the job does not end")
     told = shown.told("/models/long/retrainings/1")["job"]
     assert len(told["text"]) <= 64 * 1024
     assert told["text"].startswith("line ")

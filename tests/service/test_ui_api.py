@@ -18,9 +18,9 @@ from schemathesis.schemas import APIOperation
 
 from dashboard import TOKEN, ask, dashboard
 from judged import Made, assess, baseline_of, columns
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.rollouts import Rollouts, new
+from mooring.state.retrainings import Cause, Tickets
+from mooring.state.rollouts import Rollouts, new
+from mooring.state.state import State
 from mooring.ui import openapi
 from mooring.ui.pages import ACTIONS, PAGES
 

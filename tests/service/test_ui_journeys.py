@@ -12,10 +12,10 @@ from playwright.sync_api import Browser, Page, expect
 from browser import browser, opened, screenshot, violations
 from dashboard import TOKEN, dashboard
 from judged import Made, assess, baseline_of, columns
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.plan import parse
-from mooring.rollout.rollouts import Rollouts, moved, new
+from mooring.rollout_plan import parse
+from mooring.state.retrainings import Cause, Tickets
+from mooring.state.rollouts import Rollouts, moved, new
+from mooring.state.state import State
 
 WAITING, CANARY = "wine", "beer"
 

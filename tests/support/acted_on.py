@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dashboard import TOKEN, Answer, ask
-from mooring.monitor.state import State
-from mooring.retrain import job
+from mooring.retrain.job import jobs
 from mooring.retrain.machine import attempt_directory
-from mooring.retrain.tickets import Cause, Ticket, Tickets
-from mooring.rollout.rollouts import Rollouts, new
+from mooring.state.retrainings import Cause, Ticket, Tickets
+from mooring.state.rollouts import Rollouts, new
+from mooring.state.state import State
 
 
 class Shown(NamedTuple):
@@ -52,7 +52,7 @@ def training(shown: Shown, model: str, code: str) -> Ticket:
     """Return a retraining whose job runs this code."""
     tickets = Tickets(shown.state)
     ticket = tickets.move(opened(shown, model), "training", "dataset", {"training_rows": 600}, attempt=1)
-    job.start(attempt_directory(ticket), [sys.executable, "-u", "-c", code], env={}, timeout=600)
+    jobs.start(attempt_directory(ticket), [sys.executable, "-u", "-c", code], env={}, timeout=600)
     return ticket
 
 

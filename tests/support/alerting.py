@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from mooring.monitor.alerts import deliver, enqueue
-from mooring.monitor.schema import Finding, Verdict, Window
-from mooring.monitor.state import State
+from mooring.state.state import State
+from mooring.state.tables import Finding, Verdict, Window
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -12,7 +12,7 @@ from monitoring import START
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.log.parquet import ParquetLog
-from mooring.monitor.state import State
+from mooring.state.state import State
 
 
 def page(address: str, path: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from mooring.monitor.state import State
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 from waiting import PATIENCE
 
 DEMO = "sklearn-monitor"

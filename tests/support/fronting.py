@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from mooring.config import ServeSettings
-from mooring.monitor.state import State
-from mooring.rollout import messages
-from mooring.rollout.messages import Outcome, Outcomes, Replay, Replayed, Route, Server, Serving, Want
-from mooring.rollout.rollouts import Rollout, Rollouts
-from mooring.rollout.start import Start
+from mooring.serving import messages
+from mooring.serving.messages import Outcome, Outcomes, Replay, Replayed, Route, Server, Serving, Want
+from mooring.serving.start import Start
+from mooring.state.rollouts import Rollout, Rollouts
+from mooring.state.state import State
 from waiting import PATIENCE, wait_for
 
 STATE = "sqlite:///state.db"
@@ -62,7 +62,7 @@ class Front:
         ours, theirs = socket.socketpair()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", "-m", "mooring.rollout.controller", str(theirs.fileno())],
+                [sys.executable, "-P", "-W", "ignore", "-m", "mooring.serving.controller", str(theirs.fileno())],
                 cwd=self.place, stdin=subprocess.PIPE, stderr=log, pass_fds=[theirs.fileno()],
             )  # fmt: skip
         theirs.close()

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mooring.capture.proxy.client import ClientProtocol
 from mooring.capture.proxy.context import Context, Routes
-from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.interfaces import Carried, Target
 from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol

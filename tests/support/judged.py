@@ -12,8 +12,8 @@ from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
 from mooring.monitor.judging import conclude
-from mooring.monitor.schema import Assessment, Measured, Segment, Window
-from mooring.monitor.state import State
+from mooring.state.state import State
+from mooring.state.tables import Assessment, Measured, Segment, Window
 
 HOUR = timedelta(hours=1)
 HOSTILE = '<script>alert(1)</script><a href="javascript:1">x</a>'

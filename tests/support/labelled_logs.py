@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from monitoring import START, Traffic
 from mooring.exchange import Exchange
 from mooring.log.labels import labels_table, read_labels, write_labels
-from mooring.retrain import dataset
-from mooring.retrain.dataset import Manifest
+from mooring.retrain.dataset import gather
+from mooring.retrain.dataset.gather import Manifest
 
 HOUR = timedelta(hours=1)
 END = START + 24 * HOUR
@@ -51,7 +51,7 @@ def all_labelled(directory: Path) -> Path:
 
 
 def make(log: Path, directory: Path, **others: Any) -> Manifest:
-    return dataset.make(
+    return gather.make(
         str(log),
         "wine",
         directory,
@@ -73,7 +73,7 @@ def training(manifest: Manifest) -> pa.Table:
 
 
 def holdout(manifest: Manifest) -> pa.Table:
-    return pq.read_table(dataset.open_holdout(Path(manifest.holdout).parents[1], manifest.holdout_digest))
+    return pq.read_table(gather.open_holdout(Path(manifest.holdout).parents[1], manifest.holdout_digest))
 
 
 def values(log: Path, model: str = "m") -> dict[tuple[str, int], float | str]:

@@ -15,7 +15,7 @@ from mooring.comparison import evaluated
 from mooring.exchange import Exchange
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import read_log
-from mooring.monitor.schema import Assessment
+from mooring.state.tables import Assessment
 
 HOUR = timedelta(hours=1)
 

@@ -10,10 +10,10 @@ import msgspec
 
 from dashboard import Answer, ask
 from judged import HOSTILE, HOUR, START, Made, assess, baseline_of, columns
-from mooring.monitor.schema import Alert, verdicts, windows
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.rollouts import Rollouts, new
+from mooring.state.retrainings import Cause, Tickets
+from mooring.state.rollouts import Rollouts, new
+from mooring.state.state import State
+from mooring.state.tables import Alert, verdicts, windows
 from mooring.ui.pages.model import ModelPage
 
 

@@ -18,8 +18,8 @@ import pandas as pd
 from mlflow.models import infer_signature
 
 from mooring.config import ServeSettings
-from mooring.rollout.messages import Model
-from mooring.rollout.servers import Servers
+from mooring.serving.messages import Model
+from mooring.serving.servers import Servers
 from serving import JSON, Answer
 from waiting import PATIENCE
 

@@ -19,11 +19,11 @@ from mooring.ids import new_request_id
 from mooring.log.parquet import ParquetLog
 from mooring.monitor.alerts import Channel
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.judging import judgement_of
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.state import State
 from mooring.monitor.tracking import Tracking
 from mooring.monitor.watch import Watch
+from mooring.state.judgements import judgement_of
+from mooring.state.state import State
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

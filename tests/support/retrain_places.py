@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mooring.config import RetrainSettings
-from mooring.monitor.state import State
+from mooring.state.state import State
 from retraining import MODEL, TRAIN, judged, labelled_log
 from waiting import PATIENCE
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from mlflow_store import new_store
 from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
-from mooring.monitor.schema import Assessment, Status, Verdict, Window
-from mooring.monitor.state import State
+from mooring.state.state import State
+from mooring.state.tables import Assessment, Status, Verdict, Window
 from waiting import PATIENCE
 
 MODEL = "wine"

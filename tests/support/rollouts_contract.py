@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from mooring.monitor.leases import LeaseLost
-from mooring.monitor.state import State
 from mooring.retrain.history import history
-from mooring.retrain.tickets import Cause, Tickets
-from mooring.rollout.plan import parse
-from mooring.rollout.rollouts import Rollout, RolloutError, Rollouts, Served, moved, new
+from mooring.rollout_plan import parse
+from mooring.state.leases import LeaseLost
+from mooring.state.retrainings import Cause, Tickets
+from mooring.state.rollouts import Rollout, RolloutError, Rollouts, Served, moved, new
+from mooring.state.state import State
 
 
 def begun(state: State, version: str = "2", **given) -> Rollout:

@@ -13,13 +13,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from mooring.drift.judge import Judgement, Result
-from mooring.monitor import migrations
-from mooring.monitor.cells import Cell, encode
-from mooring.monitor.database import Database, StateError
 from mooring.monitor.judging import Concluded
-from mooring.monitor.leases import LeaseHeld, LeaseLost
-from mooring.monitor.schema import VERSION_TABLE, Finding, Verdict, Window, metadata
-from mooring.monitor.state import Done, Judged, Recent, State, StateConflict
+from mooring.state import migrations
+from mooring.state.cells import Cell, encode
+from mooring.state.database import Database, StateError
+from mooring.state.leases import LeaseHeld, LeaseLost
+from mooring.state.state import Done, Judged, Recent, State, StateConflict
+from mooring.state.tables import VERSION_TABLE, Finding, Verdict, Window, metadata
 from states import DAY, HOUR, LOG, NOON, alert, put, verdict, window
 from waiting import wait_for
 

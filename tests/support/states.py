@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
-from mooring.monitor.schema import Alert, Verdict, Window
-from mooring.monitor.state import State
+from mooring.state.state import State
+from mooring.state.tables import Alert, Verdict, Window
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

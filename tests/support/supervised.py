@@ -29,8 +29,8 @@ from mlflow.models import infer_signature
 from clients import Clients
 from mlflow_store import new_store
 from mooring.demo.processes import running
-from mooring.monitor.state import State
-from mooring.rollout.rollouts import Rollout, Rollouts
+from mooring.state.rollouts import Rollout, Rollouts
+from mooring.state.state import State
 from waiting import PATIENCE, wait_for
 
 MODEL = "wine"

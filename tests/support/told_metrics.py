@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.schema import Assessment, Measured, Verdict, Window
+from mooring.state.tables import Assessment, Measured, Verdict, Window
 
 
 def told_metrics() -> Metrics:

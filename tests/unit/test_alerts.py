@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alerting import SECRET, conclude, delivered
 from mooring.monitor.alerts import Command, Webhook, backoff, level, transition
-from mooring.monitor.state import State
+from mooring.state.state import State
 
 RANK = {None: -1, "ok": 0, "warning": 1, "critical": 2}
 statuses = st.lists(st.sampled_from(["ok", "warning", "critical", "too_few", "no_baseline"]), max_size=40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from in_memory import OK, Pipe, World, split, world
-from mooring.capture.proxy.downstream import ClientProtocol
+from mooring.capture.proxy.client import ClientProtocol
 from mutations import Mutator
 from raw_cases import answer_cases, request_cases
 

@@ -16,9 +16,10 @@ from mooring.drift.baseline import make
 from mooring.drift.judge import Judgement, Result
 from mooring.drift.stored import FormatError, dump
 from mooring.engine.local import profile_of
-from mooring.monitor.cells import FORMAT, Cell, Strongest, cells_of, decode, encode, ratio, strongest
-from mooring.monitor.judging import Concluded, conclude, judgement_of
-from mooring.monitor.schema import Window
+from mooring.monitor.judging import Concluded, conclude
+from mooring.state.cells import FORMAT, Cell, Strongest, cells_of, decode, encode, ratio, strongest
+from mooring.state.judgements import judgement_of
+from mooring.state.tables import Window
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

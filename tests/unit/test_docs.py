@@ -15,8 +15,8 @@ import msgspec
 import pytest
 import yaml
 
-from mooring.capture import model
-from mooring.capture.proxy.admin import metrics
+from mooring.capture import pyfunc
+from mooring.capture.admin.app import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.config import COMMANDS, CaptureSettings
@@ -24,9 +24,9 @@ from mooring.exchange import Ledger
 from mooring.log.parquet import fit
 from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
-from mooring.monitor.schema import Finding, Verdict, Window
-from mooring.rollout.messages import Route, Server
-from mooring.rollout.supervisor import metrics as server_metrics
+from mooring.serving.front import metrics as server_metrics
+from mooring.serving.messages import Route, Server
+from mooring.state.tables import Finding, Verdict, Window
 from told_metrics import told_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -84,12 +84,12 @@ def test_the_settings_of_a_model_that_logs_are_documented_and_no_other(monkeypat
     (_, directory, about), (_, form, about_form) = sorted(rows)
     hints = get_type_hints(CaptureSettings, include_extras=True)
     assert (about, about_form) == tuple(hints[name].__metadata__[0].description for name in ("log", "format"))
-    found = model._settings()
+    found = pyfunc._settings()
     assert (f"`{found.log}`", f"`{found.format}` in a directory, else `parquet`") == (directory, form)
     monkeypatch.setenv("MLFLOW_MONITORING_DIR", "s3://bucket/log")
     monkeypatch.setenv("MOORING_LOG", "elsewhere")
     monkeypatch.setenv("MOORING_SAMPLE", "0.5")
-    found = model._settings()
+    found = pyfunc._settings()
     assert (found.log, found.format, found.sample) == ("s3://bucket/log", "parquet", 0.5)
 
 

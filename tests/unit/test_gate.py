@@ -16,13 +16,13 @@ from mlflow.types import ColSpec, Schema
 
 from mooring.drift.baseline import make
 from mooring.drift.segments import segments_of
-from mooring.monitor.state import State
 from mooring.performance.scored import Scored
-from mooring.retrain.difference import difference
-from mooring.retrain.evaluating import _segments
+from mooring.retrain.evaluation.difference import difference
+from mooring.retrain.evaluation.process import _segments
+from mooring.retrain.evaluation.proof import better, requests
+from mooring.retrain.evaluation.signatures import as_input, differences
 from mooring.retrain.gate import _parts
-from mooring.retrain.proof import better, requests
-from mooring.retrain.signatures import as_input, differences
+from mooring.state.state import State
 
 
 def test_rows_of_a_large_request_count_as_one_of_a_small_one():

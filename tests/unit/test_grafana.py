@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from grafana import ALERTS, ROOT, rules
-from mooring.capture.proxy.admin import metrics
+from mooring.capture.admin.app import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.exchange import Ledger
-from mooring.rollout.messages import Route, Server
-from mooring.rollout.supervisor import metrics as server_metrics
+from mooring.serving.front import metrics as server_metrics
+from mooring.serving.messages import Route, Server
 from told_metrics import told_metrics
 
 DASHBOARD = (ROOT / "deploy" / "grafana-dashboard.json").read_text()

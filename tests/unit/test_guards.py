@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mooring.retrain.difference import Difference, difference
-from mooring.rollout.guards import Guards, Limits
-from mooring.rollout.messages import Outcome
+from mooring.retrain.evaluation.difference import Difference, difference
+from mooring.serving.messages import Outcome
+from mooring.serving.rollout.guards import Guards, Limits
 
 NUMBERS = Difference(kind="number", columns=("prediction",), share=0.05, rows=300, requests=300, d50=0.1, d95=0.5)
 CLASSES = Difference(kind="class", columns=("prediction",), share=0.04, rows=300, requests=300)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mooring.capture.proxy.hosts import Hosts, host_of
+from mooring.capture.admin.hosts import Hosts, host_of
 
 EVIL = ["evil.example", "evil.example:5003", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b", "[x]"]
 

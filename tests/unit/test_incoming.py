@@ -14,7 +14,7 @@ from monitoring import START, Monitoring, Traffic, settings, without_mlflow
 from mooring.drift.baseline import make
 from mooring.log.reader import read_log
 from mooring.monitor.building import between, from_log
-from mooring.monitor.judging import judgement_of
+from mooring.state.judgements import judgement_of
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_an_object_too_large_for_memory_gives_the_same_verdicts(traffic, monitor
         with in_parts.state.begin() as tx:
             tx.put_baseline("wine", version, kept.data, "test")
     monitoring.watch.look(provisional=True)
-    monkeypatch.setattr("mooring.monitor.incoming.CHUNK_VALUES", 10_000)
+    monkeypatch.setattr("mooring.monitor.ingest.CHUNK_VALUES", 10_000)
     in_parts.watch.look(provisional=True)
     assert monitoring.verdicts() == in_parts.verdicts()
     assert len(monitoring.verdicts()) == 8

@@ -11,8 +11,8 @@ from sqlalchemy import Engine, event
 from monitoring import START, Monitoring, Traffic, results, settings, without_mlflow
 from mooring.drift.baseline import Baseline
 from mooring.monitor.alerts import Webhook
-from mooring.monitor.judging import judgement_of
 from mooring.monitor.tracking import Tracking, TrackingError, Version
+from mooring.state.judgements import judgement_of
 
 
 @pytest.fixture

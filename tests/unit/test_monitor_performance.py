@@ -26,9 +26,9 @@ from mooring.ids import new_request_id
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import open_log, read_log
 from mooring.monitor.alerts import Command
+from mooring.monitor.loop import run
 from mooring.monitor.performance_results import as_dicts as performance_dicts
 from mooring.monitor.results import as_dicts
-from mooring.monitor.run import run
 from mooring.report.from_state import small_report, whole_report
 from mooring.ui.pages.model import ModelQuery
 from mooring.ui.pages.model import told as page_of_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mooring.config import ServeSettings
-from mooring.rollout.plan import REQUESTS, SECONDS, Step, parse
+from mooring.rollout_plan import REQUESTS, SECONDS, Step, parse
 
 
 @pytest.mark.parametrize(

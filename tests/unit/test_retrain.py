@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from mooring.cli import main
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Promotion, TicketError, Tickets
 from mooring.retrain.trigger import ask
+from mooring.state.retrainings import Cause, Promotion, TicketError, Tickets
+from mooring.state.state import State
 from retrain_places import configured, settings
 from retraining import MODEL, assessed, judged
 

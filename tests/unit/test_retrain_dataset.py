@@ -19,8 +19,8 @@ from monitoring import START, Traffic
 from mooring.engine.sources import SourceError
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
-from mooring.retrain import dataset
-from mooring.retrain.dataset import NotEnough
+from mooring.retrain.dataset import gather
+from mooring.retrain.dataset.gather import NotEnough
 
 
 def exchange(
@@ -91,7 +91,7 @@ def test_too_few_labels_say_what_is_missing(tmp_path):
     label_all(traffic.log, exchanges[:12])
     with pytest.raises(NotEnough, match=r"^120 of 200 labelled rows; labels for 1,880 rows are missing$"):
         make(traffic.log, tmp_path / "data", min_labels=200)
-    assert dataset.read(tmp_path / "data") is None
+    assert gather.read(tmp_path / "data") is None
     label_all(traffic.log, exchanges[12:20])
     manifest = make(traffic.log, tmp_path / "data", min_labels=200)
     assert (manifest.rows, manifest.holdout_rows, manifest.unlabelled) == (160, 40, 1800)
@@ -251,7 +251,7 @@ def test_original_data_that_do_not_fit(log, tmp_path, columns, says):
     pq.write_table(pa.table(columns), path)
     with pytest.raises(SourceError, match=f"^the original training data: .*{says}"):
         make(log, tmp_path / "data", original=str(path), original_share=0.5)
-    assert dataset.read(tmp_path / "data") is None
+    assert gather.read(tmp_path / "data") is None
 
 
 def test_an_object_that_can_not_be_read_is_left_out(log, tmp_path):
@@ -269,8 +269,8 @@ def test_many_objects_need_few_of_them_in_memory(tmp_path, monkeypatch):
         traffic.write(exchanges[first : first + 30])
     label_all(traffic.log, exchanges[::2])
     whole = make(traffic.log, tmp_path / "whole")
-    monkeypatch.setattr("mooring.retrain.labelled._ROWS_A_LOOK", 500)
-    monkeypatch.setattr(dataset, "_VALUES_A_WRITE", 1000)
+    monkeypatch.setattr("mooring.retrain.dataset.labelled._ROWS_A_LOOK", 500)
+    monkeypatch.setattr(gather, "_VALUES_A_WRITE", 1000)
     parts = make(traffic.log, tmp_path / "parts")
     unlike = dict.fromkeys(("digest", "holdout_digest", "training", "holdout"), "")
     assert msgspec.structs.replace(parts, created=whole.created, **unlike) == (

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.rollout.power import in_words, sees
-from mooring.rollout.sequential import Bet
+from mooring.serving.rollout.power import in_words, sees
+from mooring.serving.rollout.sequential import Bet
 
 
 def wealth_after(values, limit: float, low: float) -> float:

@@ -29,8 +29,8 @@ from mooring.log.add_labels import Added
 from mooring.log.drain import Drain
 from mooring.log.label_days import label_days
 from mooring.monitor.building import from_log
-from mooring.retrain import dataset
-from mooring.retrain.logged import traffic
+from mooring.retrain.dataset import gather
+from mooring.retrain.dataset.logged import traffic
 from mooring.spool import last_ledger, live_writers
 
 HOUR = timedelta(hours=1)
@@ -319,7 +319,7 @@ def test_the_monitor_makes_windows_of_what_clients_got_alone(tmp_path):
 
 def test_data_for_retraining_have_each_request_once(tmp_path, log, sent):
     mooring.add_labels(labels(sent), model="wine", log=log)
-    manifest = dataset.make(
+    manifest = gather.make(
         str(log),
         "wine",
         tmp_path / "data",

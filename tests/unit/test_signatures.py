@@ -13,7 +13,7 @@ from mooring.ids import new_request_id
 from mooring.log import signature as signatures
 from mooring.log.parquet import ParquetLog
 from mooring.log.signature import Signature
-from mooring.registry import RegistryError
+from mooring.registry.process import RegistryError
 
 OF = {
     "1": Signature([{"name": "zip", "type": "long", "required": True}], None),

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
-from mooring.monitor.database import StateError
-from mooring.monitor.state import State
+from mooring.state.database import StateError
+from mooring.state.state import State
 from state_contract import StateContract
 from states import HOUR, LOG, NOON, put, verdict, window
 

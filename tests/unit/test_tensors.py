@@ -33,8 +33,8 @@ from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.log.queries import export
 from mooring.log.schema import ARROW, as_nested
-from mooring.retrain import dataset
-from mooring.retrain.signatures import as_frame, as_input
+from mooring.retrain.dataset import gather
+from mooring.retrain.evaluation.signatures import as_frame, as_input
 
 DIGITS = np.random.default_rng(0).permutation(load_digits().images)
 TRAINING, TODAY = DIGITS[:900], DIGITS[900:]
@@ -232,7 +232,7 @@ def retrained(tmp_path: Any, exchanges: list[Exchange], **settings: Any) -> Any:
         (one.request_id, at) for one in exchanges for at in range(len(json.loads(one.response)["predictions"]))
     )
     label(traffic.log, [(request_id, row, 1.0) for request_id, row in rows])
-    return dataset.make(
+    return gather.make(
         str(traffic.log), "wine", tmp_path / "data", ticket="t", end=START + timedelta(days=1), holdout=0.2,
         min_labels=1, label="digit", **settings,
     )  # fmt: skip

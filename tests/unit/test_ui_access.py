@@ -11,9 +11,9 @@ import pytest
 
 from acted_on import something_to_do
 from dashboard import TOKEN, Answer, ask, pages
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Tickets
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.retrainings import Tickets
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 from mooring.ui.pages import ACTIONS, PAGES
 
 PARTS = {

@@ -14,13 +14,13 @@ import pytest
 
 from acted_on import Shown, opened
 from dashboard import TOKEN, ask, pages
-from mooring.monitor.schema import Alert, Verdict, Window
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Cause, Promotion, Tickets
-from mooring.rollout.guards import Guards, Limits
-from mooring.rollout.messages import Outcome
-from mooring.rollout.plan import parse
-from mooring.rollout.rollouts import Rollout, Rollouts, Served, moved, new
+from mooring.rollout_plan import parse
+from mooring.serving.messages import Outcome
+from mooring.serving.rollout.guards import Guards, Limits
+from mooring.state.retrainings import Cause, Promotion, Tickets
+from mooring.state.rollouts import Rollout, Rollouts, Served, moved, new
+from mooring.state.state import State
+from mooring.state.tables import Alert, Verdict, Window
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLAN = parse(["shadow 50% 1m 100", "canary 5% 1m 100"])

@@ -21,9 +21,9 @@ from mooring.ids import new_request_id
 from mooring.log import csv_files
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.requests import find_request, newest_payloads
-from mooring.monitor.schema import Window
-from mooring.monitor.state import State
 from mooring.spool import SpoolWriter, last_ledger, look
+from mooring.state.state import State
+from mooring.state.tables import Window
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 ID = "00000000-0000-7000-8000-000000000000"

@@ -14,8 +14,8 @@ from monitoring import START, Monitoring, settings
 from mooring.config import LogSettings
 from mooring.log.drain import Drain
 from mooring.log.reader import read_log
-from mooring.retrain.tickets import Tickets
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.retrainings import Tickets
+from mooring.state.rollouts import Rollouts
 
 WRITTEN = Path(__file__).parents[1] / "data" / "state-and-log-r0005.tar.xz"
 

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.monitor.schema import Window
 from mooring.monitor.windows import Lengths, close, cut, micros, moment
+from mooring.state.tables import Window
 
 HOUR = 3_600_000_000
 BASE = micros(datetime(2026, 3, 1, 12, tzinfo=UTC))

@@ -2,6 +2,6 @@
 
 from mlflow.models import set_model
 
-from mooring.capture.model import MonitoredModel
+from mooring.capture.pyfunc import MonitoredModel
 
 set_model(MonitoredModel())

@@ -45,7 +45,7 @@ def build(
     mooring baseline build --model wine --from-log 2026-03-01..2026-03-08
     """
     from mooring.monitor import building
-    from mooring.monitor.state import State
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "log": log, "state": state})
     if settings.model is None:
@@ -79,8 +79,8 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
 
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
-    from mooring.monitor.state import State
     from mooring.monitor.tracking import Tracking
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     if settings.model is None:
@@ -128,8 +128,8 @@ def calibrate(
     from mooring.config import JudgeSettings
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
-    from mooring.monitor.state import State
     from mooring.monitor.tracking import Tracking
+    from mooring.state.state import State
 
     given = {"model": model, "log": log, "state": state, "window": window, "window_rows": window_rows}
     settings = placed(JudgeSettings, given)

@@ -48,7 +48,7 @@ def _with_question(settings: ProxySettings) -> tuple[ProxySettings, Question | N
     import msgspec
 
     from mooring.capture.proxy.version_finder import Question
-    from mooring.registry import question, split_uri
+    from mooring.registry.process import question, split_uri
 
     named = msgspec.structs.replace(settings, model=split_uri(uri)[0])
     return named, Question(uri, question(uri)) if settings.model_version is None else None

@@ -81,12 +81,14 @@ def _judged(
     label: str | None,
     directory: Path,
 ) -> Verdict:
-    from mooring.retrain import evaluation, gate, registry
-    from mooring.retrain.dataset import Changed, NotEnough, make, open_holdout
+    from mooring.registry import champions
+    from mooring.retrain import gate
+    from mooring.retrain.dataset.gather import Changed, NotEnough, make, open_holdout
+    from mooring.retrain.evaluation import records
 
     retraining = load(RetrainSettings, {"model": model})
     label = label or retraining.retrain_label or "label"
-    champion = champion or registry.champion(model)
+    champion = champion or champions.champion(model)
     if champion == candidate:
         raise click.ClickException(
             f"version {candidate} of {model} is the champion itself: name another --champion"
@@ -104,8 +106,8 @@ def _judged(
             )
             holdout = open_holdout(directory / "data", made.holdout_digest)
         output = directory / "evaluation.json"
-        evaluation.run(
-            evaluation.command(
+        records.run(
+            records.command(
                 settings,
                 model=model,
                 champion=champion,
@@ -115,8 +117,8 @@ def _judged(
                 output=output,
             )
         )
-        return gate.decide(evaluation.read(output), settings)
-    except (evaluation.EvaluationError, NotEnough, Changed, OSError) as error:
+        return gate.decide(records.read(output), settings)
+    except (records.EvaluationError, NotEnough, Changed, OSError) as error:
         raise click.ClickException(str(error)) from None
     except ValueError as error:  # the label, say
         if type(error) is not ValueError:

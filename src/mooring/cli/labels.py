@@ -50,7 +50,7 @@ def _explained() -> Iterator[None]:
 def _model(settings: LabelSettings) -> str:
     """Return the plain name of the model that is meant. Raises LogError where that is not plain."""
     from mooring.log import reader
-    from mooring.registry import split_uri
+    from mooring.registry.process import split_uri
 
     if settings.model is None:
         return reader.only_model(reader.open_log(settings.log), settings.log, None)

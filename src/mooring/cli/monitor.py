@@ -16,8 +16,8 @@ from mooring.cli.output import CONTEXT, placed, show, with_name
 from mooring.config import MonitorSettings, RetrainSettings, SettingError, load, options
 
 if TYPE_CHECKING:
-    from mooring.monitor.run import Retrain
-    from mooring.monitor.state import State
+    from mooring.monitor.loop import Retrain
+    from mooring.state.state import State
 
 _STYLES = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 _UNITS = "smhd"
@@ -29,10 +29,10 @@ def explained() -> Iterator[None]:
     from mooring.drift.stored import FormatError
     from mooring.log.reader import LogError
     from mooring.log.store import StoreError
-    from mooring.monitor.database import StateError
     from mooring.monitor.metrics import CantServe
     from mooring.monitor.results import UnknownModel
     from mooring.monitor.tracking import TrackingError
+    from mooring.state.database import StateError
 
     try:
         yield
@@ -57,7 +57,7 @@ def monitor(settings: MonitorSettings, *, once: bool) -> None:
     Killed at any point, it goes on where it was. Where mooring.yaml says how, it retrains: see mooring retrain.
     Exit code 1: --once, and something could not be told. A log that has nothing yet is no failure.
     """
-    from mooring.monitor.run import run
+    from mooring.monitor.loop import run
     from mooring.report.from_state import small_report, whole_report
 
     _note_short_times(settings)
@@ -79,10 +79,10 @@ def _retraining(settings: MonitorSettings) -> Retrain | None:
     wanted = load(RetrainSettings, given)
     if not (wanted.retrain_command or wanted.retrain_python or wanted.retrain_webhook):
         return None
-    from mooring.retrain import job
+    from mooring.retrain.job import jobs
     from mooring.retrain.machine import Retraining
 
-    job.check(wanted)
+    jobs.check(wanted)
     return lambda state, model, say: Retraining(wanted, state, model, say).go_on()
 
 
@@ -143,7 +143,7 @@ def drift(
 
     from mooring.log.reader import instant
     from mooring.monitor.results import STATUSES, as_dicts, drifted, history
-    from mooring.monitor.state import State
+    from mooring.state.state import State
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
@@ -202,9 +202,9 @@ def report(
     """Write a report of the monitor's verdicts: one HTML file that needs no network."""
     from mooring.log.reader import instant
     from mooring.monitor.results import model_in
-    from mooring.monitor.state import State
     from mooring.report.from_state import of_state
     from mooring.report.page import html
+    from mooring.state.state import State
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:

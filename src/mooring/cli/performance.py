@@ -37,7 +37,7 @@ def performance(
     from mooring.log.reader import instant
     from mooring.monitor.performance import WORDS
     from mooring.monitor.performance_results import as_dicts, assessments, worse
-    from mooring.monitor.state import State
+    from mooring.state.state import State
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:

@@ -16,8 +16,8 @@ from mooring.cli.output import CONTEXT, placed, show, with_name
 from mooring.config import RetrainSettings, SettingError, StatePlace, options
 
 if TYPE_CHECKING:
-    from mooring.monitor.state import State
-    from mooring.retrain.tickets import Ticket, Tickets
+    from mooring.state.retrainings import Ticket, Tickets
+    from mooring.state.state import State
 
 _POLL_SECONDS = 0.5
 _RUN = 8  # letters of a run's id that a table shows
@@ -26,10 +26,10 @@ _RUN = 8  # letters of a run's id that a table shows
 @contextmanager
 def _explained() -> Iterator[None]:
     from mooring.engine.sources import SourceError
-    from mooring.retrain.byhand import Already, NoPrevious
-    from mooring.retrain.dataset import NotEnough
-    from mooring.retrain.registry import Moved
-    from mooring.retrain.tickets import TicketError
+    from mooring.registry.champions import Moved
+    from mooring.retrain.dataset.gather import NotEnough
+    from mooring.retrain.manual import Already, NoPrevious
+    from mooring.state.retrainings import TicketError
 
     try:
         with explained():
@@ -77,14 +77,14 @@ def retrain(context: click.Context, settings: RetrainSettings, *, now: bool, dry
             raise click.UsageError(f"give {flags} after {context.invoked_subcommand}, where it takes that")
         return
     from mooring.monitor.results import model_in
-    from mooring.monitor.state import State
-    from mooring.retrain import job
+    from mooring.retrain.job import jobs
+    from mooring.state.state import State
 
     settings = with_name(settings)
     with _explained(), State(settings.state) as state:
         model = settings.model or model_in(state, None)
         if dry_run or now:
-            job.check(settings)
+            jobs.check(settings)
             _check_log(settings, model)
         if dry_run:
             _dry_run(settings, state, model)
@@ -121,8 +121,8 @@ def _windows(settings: RetrainSettings, state: State, model: str) -> Any:
 def _say_what_is_due(settings: RetrainSettings, state: State, model: str) -> None:
     from datetime import UTC, datetime
 
-    from mooring.retrain.tickets import Tickets
     from mooring.retrain.trigger import ask
+    from mooring.state.retrainings import Tickets
 
     answer = ask(state, model, settings, datetime.now(UTC))
     due = "is to be retrained" if answer.cause is not None else "is not to be retrained"
@@ -136,14 +136,14 @@ def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
     import tempfile
     from pathlib import Path
 
-    from mooring.retrain import job
+    from mooring.retrain.job import jobs
     from mooring.retrain.machine import champion_of, data_of
 
     champion = champion_of(state, model)
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         manifest = data_of(settings, state, model, champion, place, "dry-run", _windows(settings, state, model))
-        argv = job.argv_of(
+        argv = jobs.argv_of(
             settings,
             data=Path("TRAINING.parquet"),
             ticket="TICKET",
@@ -162,7 +162,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
     """Open a ticket, and follow it to its end; Ctrl-C leaves it to the monitor, or to the next call."""
     from mooring.retrain import asked
     from mooring.retrain.machine import Retraining, champion_of
-    from mooring.retrain.tickets import Cause, Tickets, me
+    from mooring.state.retrainings import Cause, Tickets, me
 
     tickets = Tickets(state)
     running = Retraining(settings, state, model, _say)
@@ -208,9 +208,9 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
 @_of_state
 def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Let a retraining begin that waits to be approved; the monitor goes on with it."""
-    from mooring.monitor.state import State
     from mooring.retrain import asked
-    from mooring.retrain.tickets import Tickets, me
+    from mooring.state.retrainings import Tickets, me
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
@@ -225,9 +225,9 @@ def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -
 @_of_state
 def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """End a retraining that is under way, its job too."""
-    from mooring.monitor.state import State
     from mooring.retrain import asked
-    from mooring.retrain.tickets import Tickets, me
+    from mooring.state.retrainings import Tickets, me
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
@@ -245,10 +245,10 @@ def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) ->
 def show_(ticket: str | None, *, lines: int, model: str | None, state: str | None) -> None:
     """Show what happened to a retraining, by default the newest, and the end of its job's output."""
     from mooring.monitor.results import model_in
-    from mooring.monitor.state import State
-    from mooring.retrain import job
+    from mooring.retrain.job import jobs
     from mooring.retrain.machine import attempt_directory
-    from mooring.retrain.tickets import TicketError, Tickets
+    from mooring.state.retrainings import TicketError, Tickets
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
@@ -270,7 +270,7 @@ def show_(ticket: str | None, *, lines: int, model: str | None, state: str | Non
         ]
         show(["at (UTC)", "step", "by", "what is known of it"], rows)
         if found.attempt and lines:
-            output = attempt_directory(found) / job.OUTPUT
+            output = attempt_directory(found) / jobs.OUTPUT
             click.echo(f"\n{output}, its last lines:")
             text = output.read_text(errors="replace").splitlines() if output.exists() else ["(nothing yet)"]
             click.echo("\n".join(text[-lines:]))
@@ -286,8 +286,8 @@ def _short(detail: dict[str, Any]) -> str:
 @_of_state
 def promote(version: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Make a version the champion; the one before becomes `previous`. It is in the history like any other."""
-    from mooring.monitor.state import State
-    from mooring.retrain.byhand import promote as move
+    from mooring.retrain.manual import promote as move
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
@@ -299,8 +299,8 @@ def promote(version: str, *, reason: str, model: str | None, state: str | None) 
 @_of_state
 def rollback(*, reason: str, model: str | None, state: str | None) -> None:
     """Make the version before the champion again: the one with the alias `previous`."""
-    from mooring.monitor.state import State
-    from mooring.retrain.byhand import rollback as move
+    from mooring.retrain.manual import rollback as move
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
@@ -325,8 +325,8 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
     """Show what happened to a model: verdict, ticket, run, version, gate, rollout, promotion."""
     import msgspec
 
-    from mooring.monitor.state import State
     from mooring.retrain.history import history as entries_of
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
@@ -375,7 +375,7 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
 
 def _model(settings: StatePlace, state: State) -> str:
     from mooring.monitor.results import model_in
-    from mooring.retrain.tickets import Tickets
+    from mooring.state.retrainings import Tickets
 
     if settings.model:
         return settings.model

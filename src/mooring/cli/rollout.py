@@ -15,8 +15,8 @@ from mooring.cli.output import CONTEXT, placed, show
 from mooring.config import StatePlace
 
 if TYPE_CHECKING:
-    from mooring.monitor.state import State
-    from mooring.rollout.rollouts import Rollout, Rollouts, Wish
+    from mooring.state.rollouts import Rollout, Rollouts, Wish
+    from mooring.state.state import State
 
 _DIGITS = 3
 
@@ -25,8 +25,8 @@ _DIGITS = 3
 def _opened(model: str | None, state: str | None) -> Iterator[tuple[State, str]]:
     """Yield the state, and the name of the model that is meant."""
     from mooring.monitor.results import model_in
-    from mooring.monitor.state import State
-    from mooring.rollout.rollouts import RolloutError, Rollouts
+    from mooring.state.rollouts import RolloutError, Rollouts
+    from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
@@ -73,7 +73,7 @@ def status(*, as_json: bool, model: str | None, state: str | None) -> None:
 
     import msgspec
 
-    from mooring.rollout.rollouts import Rollouts
+    from mooring.state.rollouts import Rollouts
 
     with _opened(model, state) as (opened, name):
         found = Rollouts(opened)
@@ -111,7 +111,7 @@ def status(*, as_json: bool, model: str | None, state: str | None) -> None:
 def _as_dict(rollout: Rollout) -> dict[str, Any]:
     import msgspec
 
-    from mooring.rollout.power import in_words
+    from mooring.serving.rollout.power import in_words
 
     told: dict[str, Any] = msgspec.to_builtins(rollout)
     evidence = told.pop("evidence")
@@ -126,8 +126,8 @@ def _as_dict(rollout: Rollout) -> dict[str, Any]:
 
 
 def _show(rollout: Rollout, rollouts: Rollouts) -> None:
-    from mooring.rollout.power import in_words as in_words_of
-    from mooring.rollout.rollouts import in_words
+    from mooring.serving.rollout.power import in_words as in_words_of
+    from mooring.state.rollouts import in_words
 
     instead = f"in the place of {rollout.previous}" if rollout.previous else "as the first"
     why = "it passed the gate" if rollout.cause == "challenger" else "the alias was moved to it"
@@ -184,8 +184,8 @@ def _text(value: Any) -> str:
 
 
 def _ask(wish: Wish, model: str | None, state: str | None, reason: str = "") -> None:
-    from mooring.retrain.tickets import me
-    from mooring.rollout.rollouts import Rollouts
+    from mooring.state.retrainings import me
+    from mooring.state.rollouts import Rollouts
 
     with _opened(model, state) as (opened, name):
         asked = Rollouts(opened).ask(name, wish, who=me(), reason=reason)

@@ -27,10 +27,10 @@ def serve(settings: ServeSettings) -> None:
     Ends on SIGTERM or Ctrl-C: it finishes what is in flight, and the drain puts the rest into the log.
     """
     from mooring.capture.proxy.listening import CantListen
-    from mooring.registry import split_uri
-    from mooring.rollout.link import CantServe
-    from mooring.rollout.plan import parse
-    from mooring.rollout.supervisor import run
+    from mooring.registry.process import split_uri
+    from mooring.rollout_plan import parse
+    from mooring.serving.front import run
+    from mooring.serving.link import CantServe
 
     if not settings.model:
         raise click.UsageError("which model? mooring serve models:/NAME@champion")

@@ -25,13 +25,13 @@ from mooring.demo import telling
 from mooring.demo.processes import DemoError, announced, running, wait_for, wait_until_up
 from mooring.demo.traffic import CLIENTS, RATE, ROWS_PER_REQUEST, Traffic
 from mooring.demo.train import MODEL, SAMPLE, TARGET, read
-from mooring.monitor.state import State
 from mooring.report.from_state import of_state
 from mooring.report.page import html
-from mooring.retrain import job
+from mooring.retrain.job import jobs
 from mooring.retrain.machine import attempt_directory, gate_directory
-from mooring.retrain.tickets import Ticket, Tickets
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.retrainings import Ticket, Tickets
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 
 REQUESTS = 200
 WINDOW_ROWS = 400
@@ -257,8 +257,8 @@ def _end_jobs(state: State) -> None:
     """End the job of a retraining that is under way, which would outlive the monitor."""
     ticket = Tickets(state).unended(MODEL)
     if ticket is not None:
-        job.stop(attempt_directory(ticket))
-        job.stop(gate_directory(ticket))
+        jobs.stop(attempt_directory(ticket))
+        jobs.stop(gate_directory(ticket))
 
 
 def _assessed(state: State, rows: int, directory: Path) -> None:

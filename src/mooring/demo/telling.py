@@ -14,11 +14,11 @@ from rich.table import Table
 
 from mooring.demo.traffic import Traffic
 from mooring.demo.train import MODEL
-from mooring.monitor.schema import Assessment
-from mooring.monitor.state import State
-from mooring.retrain import registry
+from mooring.registry import champions
 from mooring.retrain.history import Entry, history
-from mooring.rollout.rollouts import Event, Rollout, Rollouts
+from mooring.state.rollouts import Event, Rollout, Rollouts
+from mooring.state.state import State
+from mooring.state.tables import Assessment
 
 _WINDOWS = 100
 _ALIKE = 4
@@ -76,13 +76,13 @@ def show_rollback(console: Console, state: State, traffic: Traffic, alerts: Path
         if rollout.status != "rolled_back":
             continue
         told = rollback_alert(alerts)
-        tags = registry.tags_of(MODEL, rollout.version)
+        tags = champions.tags_of(MODEL, rollout.version)
         says = [
             f"Version {rollout.version} was rolled back, version {rollout.previous} answers everything again.",
             f"  guard   {rollout.reason}",
             *(
                 f"  tag     {name} = {tags[name]}"
-                for name in (registry.ROLLOUT, registry.ROLLOUT_REASON)
+                for name in (champions.ROLLOUT, champions.ROLLOUT_REASON)
                 if name in tags
             ),
             f"  alert   {told['text'] if told else 'none was sent'}",

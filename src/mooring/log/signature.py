@@ -12,7 +12,7 @@ import msgspec
 from mooring.casts import Casts
 from mooring.log import store
 from mooring.log.schema import Fields, Kinds
-from mooring.registry import RegistryError, ask
+from mooring.registry.process import RegistryError, ask
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -23,8 +23,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from mooring.monitor.leases import Lease
-from mooring.monitor.schema import (
+from mooring.state.leases import Lease
+from mooring.state.state import Judged, State, Transaction
+from mooring.state.tables import (
     About,
     Alert,
     AlertKind,
@@ -38,7 +39,6 @@ from mooring.monitor.schema import (
     Window,
     alert_id,
 )
-from mooring.monitor.state import Judged, State, Transaction
 
 FEATURES = 10
 """How many features an alert names, at most."""

@@ -12,16 +12,16 @@ from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.log.signature import single_floats
 from mooring.monitor.tracking import TrackingError
-from mooring.registry import log_baseline_artifact
+from mooring.registry.process import log_baseline_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mooring.comparison.compare import Evaluation
     from mooring.drift.grid import Kind
-    from mooring.monitor.schema import Baseline as Stored
-    from mooring.monitor.state import State
     from mooring.monitor.tracking import Tracking
+    from mooring.state.state import State
+    from mooring.state.tables import Baseline as Stored
 
 _AGAIN_SECONDS = 60.0
 _OF_REGISTRY = "models:/"

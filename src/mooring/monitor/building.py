@@ -24,14 +24,14 @@ from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty
 from mooring.log import reader
 from mooring.log.parquet import folder_name
 from mooring.log.signature import integers_of
-from mooring.monitor.incoming import Stream, chunks, of_stream, profile_of
+from mooring.monitor.ingest import Stream, chunks, of_stream, profile_of
 from mooring.monitor.judging import lengths_of
-from mooring.monitor.schema import Window
 from mooring.monitor.windows import cut, micros
+from mooring.state.tables import Window
 
 if TYPE_CHECKING:
     from mooring.config import JudgeSettings
-    from mooring.monitor.state import State
+    from mooring.state.state import State
 
 LEAST_WINDOWS = 30
 _ANOTHER_SIZE = 2.0

@@ -15,12 +15,12 @@ from mooring.drift.columns import is_text
 from mooring.log import label_join, reader
 from mooring.log import labels as label_log
 from mooring.log.label_join import LabelIndex
-from mooring.monitor import incoming
-from mooring.monitor.schema import Window
+from mooring.monitor import ingest
 from mooring.monitor.windows import micros
 from mooring.performance.kinds import MOST_TEXTS
 from mooring.performance.measures import Scored, Task, scored_of
 from mooring.performance.scored import prediction_in
+from mooring.state.tables import Window
 
 _SMALL_LABELS = 64_000_000
 
@@ -60,7 +60,7 @@ class Rows(NamedTuple):
     @classmethod
     def read(cls, found: reader.Found, segments: Sequence[str]) -> Rows:
         """Return the rows of objects, by their time; of the inputs those that tell segments apart."""
-        own = ("\0request_id", "\0client_request_id", "\0row", *incoming.OWN[:3])
+        own = ("\0request_id", "\0client_request_id", "\0row", *ingest.OWN[:3])
         features = reader.choose(found.schema, None, flat=True)
         outputs = {name: path for name, path in features.items() if path[0] == "output"}
         inputs = {name: path for name, path in features.items() if path[0] == "input" and name in segments}
@@ -130,7 +130,7 @@ class Truth:
         ids = None
         if not self._few:
             ids = pc.unique(pa.concat_arrays([keys[name].combine_chunks() for name in label_join.COLUMNS[:2]]))
-        with incoming.telling(self._say):
+        with ingest.telling(self._say):
             index = LabelIndex(label_log.read_labels(self._uri, self._model, start=self._since, ids=ids))
         if self._few:
             self._all = index

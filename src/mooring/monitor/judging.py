@@ -13,10 +13,10 @@ from mooring.drift.baseline import FORMAT, Baseline
 from mooring.drift.judge import Judgement, Rules, judge
 from mooring.drift.profile import Profile
 from mooring.drift.statistics import rows_of
-from mooring.drift.stored import FormatError, dump, load
-from mooring.monitor.cells import cells_of, encode, strongest_alarm
-from mooring.monitor.schema import JUDGED, Finding, Verdict, Window
+from mooring.drift.stored import dump
 from mooring.monitor.windows import Lengths
+from mooring.state.cells import cells_of, encode, strongest_alarm
+from mooring.state.tables import JUDGED, Finding, Verdict, Window
 
 _FINDINGS = 10
 LONGEST = 1000 * 365 * 86_400.0
@@ -60,16 +60,6 @@ class Concluded(NamedTuple):
         if self.judgement is None or self.verdict.status not in JUDGED:
             return b""
         return encode(cells_of(self.judgement))
-
-
-def judgement_of(results: bytes | None) -> Judgement | None:
-    """Return the judgement that a verdict's results hold; None where there is none that this version can read."""
-    if not results:
-        return None
-    try:
-        return load(results, Judgement, "judgement", FORMAT)
-    except FormatError:
-        return None  # another version wrote it; the verdict itself says the most of it
 
 
 def rules_of(settings: JudgeSettings) -> Rules:

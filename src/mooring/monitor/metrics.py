@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from mooring.monitor.schema import Assessment, Verdict, Window
+from mooring.state.tables import Assessment, Verdict, Window
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -20,19 +20,19 @@ from mooring.ids import OWN
 from mooring.log import labels as label_log
 from mooring.log import reader
 from mooring.log.parquet import folder_name
-from mooring.monitor import alerts, incoming
+from mooring.monitor import alerts, ingest
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.incoming import Stream
+from mooring.monitor.ingest import Stream
 from mooring.monitor.joining import Labelled, Rows, Truth
-from mooring.monitor.leases import Lease
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.schema import Assessment, Measured, Segment, Status, Window, final_verdict_id
-from mooring.monitor.state import Done, State, Transaction
 from mooring.monitor.windows import micros, moment
 from mooring.performance.bootstrap import intervals
 from mooring.performance.judge import FLOOR, Judged, effective_rows, judge
 from mooring.performance.measures import Scored, evaluate
 from mooring.performance.scored import UnscorableError
+from mooring.state.leases import Lease
+from mooring.state.state import Done, State, Transaction
+from mooring.state.tables import Assessment, Measured, Segment, Status, Window, final_verdict_id
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -86,7 +86,7 @@ class Performance:
         self._channels = channels
         self._say = say
         self._metrics = metrics
-        self._key = incoming.log_key(settings.log) + "#labels"
+        self._key = ingest.log_key(settings.log) + "#labels"
         self._said: set[str] = set()
 
     def look(
@@ -160,7 +160,7 @@ class Performance:
         marks = []
         days = {one.path: one.day for one in new}
         if new:
-            with incoming.telling(self._say_once):
+            with ingest.telling(self._say_once):
                 for path, table in label_log.read_label_objects(opened, self._settings.log, model, new):
                     parts.append(pc.unique(table["request_id"]))
                     marks.append(Done(path, days[path], table.num_rows))
@@ -214,8 +214,8 @@ class Performance:
                 named = pc.unique(named.filter(pc.is_in(named, value_set=wanted)))
                 count = len(named) - (pc.sum(pc.is_in(named, value_set=found)).as_py() or 0)
                 found = pc.unique(pa.concat_arrays([found, named]))
-                for stream in incoming.streams_in(table):
-                    times = incoming.of_stream(table, stream)["\0time"].cast(pa.int64()).to_numpy()
+                for stream in ingest.streams_in(table):
+                    times = ingest.of_stream(table, stream)["\0time"].cast(pa.int64()).to_numpy()
                     yield stream, times, count
                     count = 0
 
@@ -223,8 +223,8 @@ class Performance:
         self, opened: ObjectStore, model: str, objects: Sequence[reader.Object], ids: pa.Array
     ) -> pa.Table:
         """Return the rows of the requests that ids name, each with whose it is and when it was received."""
-        columns = {name: (name[1:],) for name in (*_IDS, *incoming.OWN[:3])}
-        with incoming.telling(self._say_once):
+        columns = {name: (name[1:],) for name in (*_IDS, *ingest.OWN[:3])}
+        with ingest.telling(self._say_once):
             found = reader.found_in(opened, self._settings.log, model, objects)
             tables = (table for _, table in reader.tables(found, columns))
             parts = [_of_requests(table, ids) for table in label_log.together(tables, _LOOK_UP_ROWS)]
@@ -236,7 +236,7 @@ class Performance:
         """Yield the assessments of windows, whose rows are read together."""
         uri = self._settings.log
         first, last = min(one.start for one in batch), max(one.end for one in batch)
-        with incoming.telling(self._say_once):
+        with ingest.telling(self._say_once):
             found = reader.find(uri, model=model, start=first, end=last)
             rows = Rows.read(found, self._settings.segment)
         labelled = truth.of(rows)

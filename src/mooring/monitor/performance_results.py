@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mooring.monitor.results import model_in
-from mooring.monitor.schema import Assessment, Measured
-from mooring.monitor.state import State
+from mooring.state.state import State
+from mooring.state.tables import Assessment, Measured
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mooring.drift.judge import Result
-from mooring.monitor.judging import judgement_of
-from mooring.monitor.schema import JUDGED, Status, Verdict
-from mooring.monitor.state import Judged, State
+from mooring.state.judgements import judgement_of
+from mooring.state.state import Judged, State
+from mooring.state.tables import JUDGED, Status, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd

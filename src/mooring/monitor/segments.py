@@ -9,7 +9,7 @@ import pyarrow as pa
 from mooring.drift.baseline import Baseline
 from mooring.drift.profile import Profile, empty
 from mooring.drift.segments import segments_of
-from mooring.monitor.incoming import profile_of
+from mooring.monitor.ingest import profile_of
 
 
 def profiles_of(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mooring.monitor.schema import Assessment, Verdict, Window
-from mooring.registry import BASELINE, DIRECTORY, NO_STORE, has_store
+from mooring.registry.process import BASELINE, DIRECTORY, NO_STORE, has_store
+from mooring.state.tables import Assessment, Verdict, Window
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

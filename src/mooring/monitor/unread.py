@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mooring.config import MonitorSettings, duration_text
 from mooring.log import reader
 from mooring.log.parquet import folder_name
-from mooring.monitor.incoming import log_key, since
-from mooring.monitor.state import State
+from mooring.monitor.ingest import log_key, since
+from mooring.state.state import State
 
 _COUNTED = 500
 """Objects whose rows are counted; of more, it is said that they are only some."""

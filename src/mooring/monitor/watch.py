@@ -19,17 +19,18 @@ from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.log import reader
 from mooring.log.parquet import folder_name
-from mooring.monitor import alerts, incoming, segments, windows
+from mooring.monitor import alerts, ingest, segments, windows
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.incoming import Chunk, Rows, Stream
-from mooring.monitor.judging import conclude, judgement_of, lengths_of, thresholds_of
-from mooring.monitor.leases import Lease
+from mooring.monitor.ingest import Chunk, Rows, Stream
+from mooring.monitor.judging import conclude, lengths_of, thresholds_of
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.performance import Performance
 from mooring.monitor.results import STATUSES
-from mooring.monitor.schema import Verdict, Window
-from mooring.monitor.state import Done, State, Transaction
 from mooring.monitor.windows import Piece
+from mooring.state.judgements import judgement_of
+from mooring.state.leases import Lease
+from mooring.state.state import Done, State, Transaction
+from mooring.state.tables import Verdict, Window
 
 _MERGED = SCALES[-1] - 1
 _OLD = timedelta(days=1)
@@ -101,7 +102,7 @@ class Watch:
         n, m = settings.alert_windows.split("/")
         self._n, self._m = int(n), int(m)
         self._lengths = lengths_of(settings, settings.grace)
-        self._key = incoming.log_key(settings.log)
+        self._key = ingest.log_key(settings.log)
         self._spark = _spark_session() if settings.engine == "spark" else None
         self._model = settings.model
         self._said: set[str] = set()
@@ -132,7 +133,7 @@ class Watch:
         model = self._model = reader.only_model(opened, uri, self._model)
         self._baselines.look_again()
         judged = self._catch_up(model, lease, stopping)
-        for chunk in incoming.chunks(opened, uri, model, self._new(opened, model), self._say_once):
+        for chunk in ingest.chunks(opened, uri, model, self._new(opened, model), self._say_once):
             if stopping():
                 return judged
             judged += self._take(model, chunk, lease)
@@ -153,7 +154,7 @@ class Watch:
     def _new(self, opened: ObjectStore, model: str) -> list[reader.Object]:
         """Return the objects that are not done, day by day."""
         newest = self._state.newest_day(model, self._key)
-        start = incoming.since(newest, timedelta(seconds=self._settings.grace))
+        start = ingest.since(newest, timedelta(seconds=self._settings.grace))
         listed = reader.list_objects(opened, self._settings.log, f"inferences/model={folder_name(model)}", start)
         self._done &= {one.path for one in listed}
         unknown = [one.path for one in listed if one.path not in self._done]
@@ -271,8 +272,8 @@ class Watch:
                     days = (window.start.date(), window.end.date())
                     found = self._objects_of(model, window)
                 assert found is not None
-                parts = incoming.between(found, stream, window.start, window.end)
-                counted = incoming.profile_of(parts, baseline)
+                parts = ingest.between(found, stream, window.start, window.end)
+                counted = ingest.profile_of(parts, baseline)
                 again = msgspec.structs.replace(window, revision=window.revision + 1)
                 judged += self._write([self._concluded(Kept(again, counted), {})], lease)
             self._caught_up[stream] = digest
@@ -296,10 +297,10 @@ class Watch:
         """Return the objects of a window's days that are done, or are `taking` part now."""
         uri = self._settings.log
         start, end = (reader.midnight(one.date()) for one in (window.start, window.end))
-        with incoming.telling(self._say_once):
+        with ingest.telling(self._say_once):
             found = reader.find(uri, model=model, start=start, end=end + timedelta(days=1))
         seen = self._state.seen(model, self._key, found.objects) | set(taking)
-        return incoming.part_of(found, [path for path in found.fragments if path in seen])
+        return ingest.part_of(found, [path for path in found.fragments if path in seen])
 
     # Verdicts
 
@@ -346,7 +347,7 @@ class Watch:
         if baseline is None or not wanted:
             return {}
         found = self._objects_of(window.model, window, self._taking)
-        parts = incoming.between(found, Stream(window.version, window.variant), window.start, window.end)
+        parts = ingest.between(found, Stream(window.version, window.variant), window.start, window.end)
         return segments.profiles_of(parts, baseline, wanted)
 
     def _before(self, window: Window, baseline: Baseline, shelf: dict[str, Kept]) -> list[Profile]:
@@ -436,7 +437,7 @@ class Watch:
         """Return the profile of some of a stream's rows, which are by their time."""
         if self._spark is None:
             part = rows.part(piece.first, piece.last)
-            return incoming.profile_of([part], baseline)
+            return ingest.profile_of([part], baseline)
         from mooring.engine.spark import profile_of_objects
 
         return profile_of_objects(

@@ -9,11 +9,11 @@ from typing import Any
 
 from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
-from mooring.monitor.cells import Cell
 from mooring.report.figures import ticks
 from mooring.report.reading import Reading
 from mooring.report.view import Line
 from mooring.report.words import measure, name, short
+from mooring.state.cells import Cell
 
 _SEVERITIES = {"ok": 0, "warning": 1, "critical": 2}
 

@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 
 from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
-from mooring.monitor.cells import Cell
 from mooring.report.model import Status
 from mooring.report.words import number, percent, short
+from mooring.state.cells import Cell
 
 WIDTH = 640
 _TOP, _BASE, _LEFT, _RIGHT = 14, 190, 10, 630

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from mooring.drift.baseline import Baseline, profile_from_bytes
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
-from mooring.monitor.judging import judgement_of
 from mooring.monitor.results import history, was_judged
-from mooring.monitor.state import Judged, State
 from mooring.report.model import Report, ReportWindow
 from mooring.report.page import html, svg
 from mooring.report.reading import answering
+from mooring.state.judgements import judgement_of
+from mooring.state.state import Judged, State
 
 _PROFILES = 20
 _SMALL = 48

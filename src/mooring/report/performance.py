@@ -8,9 +8,9 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from mooring.monitor.results import STATUSES
-from mooring.monitor.schema import Assessment, Measured, Segment, Status
 from mooring.report.verdict import Verdict
 from mooring.report.words import name
+from mooring.state.tables import Assessment, Measured, Segment, Status
 
 _WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
 _LEFT, _RIGHT = 10, 630

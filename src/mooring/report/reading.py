@@ -12,8 +12,8 @@ from typing import NamedTuple
 from mooring.drift.baseline import Baseline, Feature
 from mooring.drift.judge import Result, Severity
 from mooring.drift.profile import FeatureProfile, Profile
-from mooring.monitor.cells import Cell, Strongest, cells_of, strongest
 from mooring.report.model import Report, ReportWindow
+from mooring.state.cells import Cell, Strongest, cells_of, strongest
 
 CHAMPION = "champion"
 

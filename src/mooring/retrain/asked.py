@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mooring.retrain.machine import end_jobs
-from mooring.retrain.tickets import Ticket, TicketError, Tickets
+from mooring.state.retrainings import Ticket, TicketError, Tickets
 
 _TRIES = 10
 
@@ -14,8 +14,8 @@ def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> 
     """Let a retraining begin that waits to be approved. Raises TicketError where it does not, or not any more.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from mooring.monitor.state import State
-    >>> from mooring.retrain.tickets import Cause
+    >>> from mooring.state.state import State
+    >>> from mooring.state.retrainings import Cause
     >>> directory = TemporaryDirectory()
     >>> with State(f"{directory.name}/state.db") as state:
     ...     found = Tickets(state)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mooring.config import GateSettings
 from mooring.drift.segments import largest
-from mooring.retrain.difference import Difference
-from mooring.retrain.evaluation import Evaluated, Evaluation
-from mooring.retrain.proof import Better, better, requests
+from mooring.retrain.evaluation.difference import Difference
+from mooring.retrain.evaluation.proof import Better, better, requests
+from mooring.retrain.evaluation.records import Evaluated, Evaluation
 
 LEAST_REQUESTS = 20
 """Independent requests that the holdout needs, so that drawing them anew says anything."""

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from mooring.monitor.schema import rollout_events, rollouts, verdicts
-from mooring.monitor.state import State
-from mooring.retrain.tickets import Promotion, Step, Ticket, Tickets, chunks, within
+from mooring.state.retrainings import Promotion, Step, Ticket, Tickets, chunks, within
+from mooring.state.state import State
+from mooring.state.tables import rollout_events, rollouts, verdicts
 
 
 class Happened(msgspec.Struct, frozen=True):

@@ -22,12 +22,16 @@ from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.log.reader import LogError
 from mooring.log.store import StoreError
-from mooring.monitor.leases import Lease, LeaseHeld
-from mooring.monitor.state import State
 from mooring.monitor.tracking import TrackingError
-from mooring.retrain import dataset, evaluation, gate, job, registry, trigger, webhook
+from mooring.registry import champions
+from mooring.retrain import gate, trigger
+from mooring.retrain.dataset import gather
+from mooring.retrain.evaluation import records
 from mooring.retrain.files import clear
-from mooring.retrain.tickets import ENDED, Promotion, Ticket, TicketError, Tickets
+from mooring.retrain.job import jobs, webhook
+from mooring.state.leases import Lease, LeaseHeld
+from mooring.state.retrainings import ENDED, Promotion, Ticket, TicketError, Tickets
+from mooring.state.state import State
 
 Say = Callable[[str], None]
 TRAINING = "training.parquet"
@@ -56,7 +60,7 @@ class Retraining:
     """
 
     def __init__(self, settings: RetrainSettings, state: State, model: str, say: Say) -> None:
-        job.check(settings)
+        jobs.check(settings)
         self._settings = settings
         self._state = state
         self._model = model
@@ -90,7 +94,7 @@ class Retraining:
             return
         try:
             places = (attempt_directory(newest), gate_directory(newest))
-            if newest.is_undecided or any(isinstance(job.look(place), job.Running) for place in places):
+            if newest.is_undecided or any(isinstance(jobs.look(place), jobs.Running) for place in places):
                 end_jobs(tickets, newest, self._say)
         except (OSError, TrackingError) as error:
             self._say(f"retraining {newest.number} is cancelled, and its job can't be ended: {error}")
@@ -155,7 +159,7 @@ class Retraining:
                 ticket.id,
                 ticket.cause.windows,
             )
-        except dataset.NotEnough as error:
+        except gather.NotEnough as error:
             if ticket.message != f"{error}":
                 self._say(f"retraining {ticket.number} waits for labels: {error}")
             tickets.say(ticket, f"{error}")
@@ -179,9 +183,9 @@ class Retraining:
 
     def _train(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         directory = attempt_directory(ticket)
-        found = job.look(directory)
+        found = jobs.look(directory)
         if found is None:
-            if dataset.read(Path(ticket.directory)) is None:
+            if gather.read(Path(ticket.directory)) is None:
                 return self._fail(
                     tickets,
                     ticket,
@@ -190,11 +194,11 @@ class Retraining:
                 )
             self._start(tickets, ticket, directory)
             return None
-        if isinstance(found, job.Running):
+        if isinstance(found, jobs.Running):
             self._put_back_while_it_runs(ticket)
             return None
-        self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
-        if isinstance(found, job.Lost):
+        self._put_back(ticket, champions.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        if isinstance(found, jobs.Lost):
             return self._again(tickets, ticket, "training was killed, or its machine went down")
         if found.stopped:
             return self._again(tickets, ticket, "training was stopped")
@@ -203,12 +207,12 @@ class Retraining:
         if found.code != 0:
             return self._again(tickets, ticket, f"training ended with code {found.code}")
         tagged = bool(self._settings.retrain_webhook)
-        versions = registry.candidates(self._model, ticket.id, ticket.created, tagged=tagged)
+        versions = champions.candidates(self._model, ticket.id, ticket.created, tagged=tagged)
         if not versions:
             return self._again(tickets, ticket, "training ended well, but registered no new version")
         version = versions[-1]
         self._put_back(ticket, [version])
-        run_id = registry.run_of(self._model, version)
+        run_id = champions.run_of(self._model, version)
         clear(gate_directory(ticket))  # which nobody but the job can have made by now
         detail = {
             "version": version,
@@ -235,14 +239,14 @@ class Retraining:
             "MOORING_ATTEMPT": f"{ticket.attempt}",
         }
         if self._settings.retrain_webhook:
-            argv = [sys.executable, "-P", "-m", "mooring.retrain.webhook"]
+            argv = [sys.executable, "-P", "-m", "mooring.retrain.job.webhook"]
             env |= {webhook.URL: self._settings.retrain_webhook, webhook.OPENED: ticket.created.isoformat()}
             env |= {webhook.SECRET: self._settings.retrain_secret} if self._settings.retrain_secret else {}
             env = {**os.environ, **env}  # it is Mooring's own program
         else:
             named = self._settings.retrain_environment
             env = child_environment.handed_on(os.environ, child_environment.JOB, named) | env
-            argv = job.argv_of(
+            argv = jobs.argv_of(
                 self._settings,
                 data=data,
                 ticket=ticket.id,
@@ -258,9 +262,9 @@ class Retraining:
         self, tickets: Tickets, ticket: Ticket, directory: Path, argv: list[str], env: dict[str, str]
     ) -> None:
         """Begin a job, and end it at once where the ticket was cancelled right before: who did found no job."""
-        job.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
+        jobs.start(directory, argv, env=env, timeout=self._settings.retrain_timeout)
         if tickets.named(None, ticket.id).ended is not None:
-            job.stop(directory)
+            jobs.stop(directory)
             raise TicketError(f"retraining {ticket.number} was ended meanwhile")
 
     def _again(self, tickets: Tickets, ticket: Ticket, why: str) -> Ticket:
@@ -281,12 +285,12 @@ class Retraining:
         take_back(Tickets(self._state), ticket, versions, self._say)
 
     def _put_back_while_it_runs(self, ticket: Ticket) -> None:
-        if registry.champion(self._model) not in (None, ticket.champion):
-            self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        if champions.champion(self._model) not in (None, ticket.champion):
+            self._put_back(ticket, champions.candidates(self._model, ticket.id, ticket.created, tagged=True))
 
     def _gate(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         directory = gate_directory(ticket)
-        found = job.look(directory)
+        found = jobs.look(directory)
         assert ticket.candidate is not None
         if found is None:
             # The state tells what was gathered: in the ticket's directory the job may have written what it likes.
@@ -299,10 +303,10 @@ class Retraining:
                     "anew with mooring retrain --now",
                 )
             try:
-                holdout = dataset.open_holdout(Path(ticket.directory), gathered["holdout_digest"])
-            except dataset.Changed as error:
+                holdout = gather.open_holdout(Path(ticket.directory), gathered["holdout_digest"])
+            except gather.Changed as error:
                 return self._fail(tickets, ticket, f"{error}; the job must not touch it")
-            argv = evaluation.command(
+            argv = records.command(
                 self._settings,
                 model=self._model,
                 champion=ticket.champion,
@@ -316,37 +320,37 @@ class Retraining:
             self._begin(tickets, ticket, directory, argv, environment)
             tickets.say(ticket, f"version {ticket.candidate} is compared with {ticket.champion or 'none'}")
             return None
-        if isinstance(found, job.Running):
+        if isinstance(found, jobs.Running):
             return None
-        if isinstance(found, job.Lost) or found.code == evaluation.TEMPORARY:
+        if isinstance(found, jobs.Lost) or found.code == records.TEMPORARY:
             return self._gate_again(tickets, ticket, directory, found)
         if found.timed_out or found.code != 0:
             why = "that took too long" if found.timed_out else _last_line(directory) or f"code {found.code}"
             return self._fail(
-                tickets, ticket, f"the versions could not be compared: {why}; see {directory / job.OUTPUT}"
+                tickets, ticket, f"the versions could not be compared: {why}; see {directory / jobs.OUTPUT}"
             )
         try:
-            verdict = gate.decide(evaluation.read(directory / RESULT), self._settings)
+            verdict = gate.decide(records.read(directory / RESULT), self._settings)
         except (msgspec.MsgspecError, FileNotFoundError) as error:
             return self._fail(tickets, ticket, f"what the versions' comparison found can't be read: {error}")
         try:
             return self._decided(tickets, ticket, verdict)
-        except registry.Missing as error:
+        except champions.Missing as error:
             return self._fail(tickets, ticket, f"{error}: was it deleted?")
 
     def _gate_again(
-        self, tickets: Tickets, ticket: Ticket, directory: Path, found: job.Lost | job.Ended
+        self, tickets: Tickets, ticket: Ticket, directory: Path, found: jobs.Lost | jobs.Ended
     ) -> Ticket | None:
         """Compare again what was killed, or where MLflow or the log did not answer: nothing was changed by it."""
         why = "it was killed"
-        if isinstance(found, job.Ended):
+        if isinstance(found, jobs.Ended):
             why = _last_line(directory) or "MLflow or the log does not answer"
         trained = [step.at for step in tickets.steps(ticket.id) if step.what == "trained"]
         if trained and datetime.now(UTC) - trained[-1] > _GIVE_UP:
             return self._fail(tickets, ticket, f"the versions could not be compared for a day: {why}")
         if tickets.say(ticket, f"the versions are compared again: {why}") is not ticket:
             self._say(f"retraining {ticket.number}: version {ticket.candidate} can't be compared yet: {why}")
-        if isinstance(found, job.Lost) or datetime.now(UTC) - found.ended > _AGAIN:
+        if isinstance(found, jobs.Lost) or datetime.now(UTC) - found.ended > _AGAIN:
             shutil.rmtree(directory)
         return None
 
@@ -357,11 +361,11 @@ class Retraining:
         tags = {"mooring.ticket": ticket.id, "mooring.verdict": ticket.cause.verdict or ticket.cause.kind}
         if not verdict.passed:
             self._put_back(ticket, [ticket.candidate])  # a job elsewhere may promote late
-            registry.refuse(self._model, ticket.candidate, verdict.reasons, tags)
+            champions.refuse(self._model, ticket.candidate, verdict.reasons, tags)
             return tickets.move(
                 ticket, "refused", "gate", told, message=f"version {ticket.candidate}: {verdict.in_words}"
             )
-        registry.set_challenger(self._model, ticket.candidate, tags)
+        champions.set_challenger(self._model, ticket.candidate, tags)
         if self._state.holder(f"serve/{self._model}") is not None:
             return tickets.move(ticket, "challenger", "gate", told, message=ROLLS_OUT)
         promotion = self._promotion(ticket, verdict.in_words)
@@ -405,14 +409,14 @@ class Retraining:
         begun = next(one for one in tickets.promotions(self._model) if one.ticket_id == ticket.id)
         # Here nothing can be cancelled any more, so what can't be must not wait for ever.
         try:
-            registry.move_champion(
+            champions.move_champion(
                 self._model,
                 ticket.candidate,
-                expected=ticket.champion if registry.champion(self._model) is not None else None,
+                expected=ticket.champion if champions.champion(self._model) is not None else None,
                 at=begun.created,
                 tags={"mooring.ticket": ticket.id},
             )
-        except (registry.Moved, registry.Missing) as error:
+        except (champions.Moved, champions.Missing) as error:
             failed = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
             return tickets.move(
                 ticket, "failed", "not promoted", {"why": f"{error}"}, promotion=failed, message=f"{error}"
@@ -429,8 +433,8 @@ def end_jobs(tickets: Tickets, ticket: Ticket, say: Say) -> None:
     Raises OSError where a job can't be ended, TrackingError where MLflow does not answer.
     """
     for directory in (attempt_directory(ticket), gate_directory(ticket)):
-        job.stop(directory)
-    versions = registry.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
+        jobs.stop(directory)
+    versions = champions.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
     take_back(tickets, ticket, versions, say)
 
 
@@ -442,16 +446,16 @@ def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Sa
     model = ticket.model
     if not versions:
         return
-    for version in registry.disown(model, versions):
+    for version in champions.disown(model, versions):
         say(f"training said by itself that version {version} of {model} has passed the gate; that is taken back")
-    champion = registry.champion(model)
+    champion = champions.champion(model)
     if ticket.champion is None or champion in (None, ticket.champion) or champion not in versions:
         return
     if any(one.version == champion for one in tickets.promotions(model)):
         return  # a person wanted it so
     try:
-        registry.put_back(model, ticket.champion, expected=champion)
-    except registry.Moved as error:
+        champions.put_back(model, ticket.champion, expected=champion)
+    except champions.Moved as error:
         say(f"{error}")
         return
     say(
@@ -462,7 +466,7 @@ def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Sa
 
 def champion_of(state: State, model: str) -> str | None:
     """Return the version that is to be bettered: the alias champion, else the one that answered last."""
-    champion = registry.champion(model)
+    champion = champions.champion(model)
     if champion is not None:
         return champion
     newest = state.history(model, variant="champion", newest=1)
@@ -477,7 +481,7 @@ def data_of(
     directory: Path,
     ticket: str,
     windows: Sequence[tuple[datetime, datetime]] | None,
-) -> dataset.Manifest:
+) -> gather.Manifest:
     """Gather what a retraining trains on and is measured by; raises what `dataset.make` does."""
     now = datetime.now(UTC)
     start = now - timedelta(seconds=settings.range_seconds) if settings.range_seconds is not None else None
@@ -485,7 +489,7 @@ def data_of(
     if windows and settings.retrain_range == "drifted":
         # What came after the last of them is most likely like it.
         drifted, start = [*windows, (windows[-1][1], now)], windows[0][0]
-    return dataset.make(
+    return gather.make(
         settings.log,
         model,
         directory,
@@ -517,7 +521,7 @@ def label_of(settings: RetrainSettings, state: State, model: str, champion: str 
 
 def _last_line(directory: Path) -> str:
     """Return the last line of a job's output."""
-    said = (directory / job.OUTPUT).read_text(errors="replace").strip().splitlines()
+    said = (directory / jobs.OUTPUT).read_text(errors="replace").strip().splitlines()
     return said[-1][:500] if said else ""
 
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from mooring.config import RetrainSettings
-from mooring.monitor.state import Judged, State
-from mooring.retrain.tickets import Cause, Ticket, Tickets
+from mooring.state.retrainings import Cause, Ticket, Tickets
+from mooring.state.state import Judged, State
 
 NEWS = timedelta(days=1)
 _LEVELS = {"warning": ("warning", "critical"), "critical": ("critical",)}

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mooring.ui.answers import problem
+from mooring.ui.responses import problem
 
 SESSION_SECONDS = 12 * 3600
 CSRF_FIELD = "csrf"

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mooring.log.reader import LogError
 from mooring.log.store import StoreError
-from mooring.monitor.database import StateError
-from mooring.ui import access, answers, assets, openapi, routing, templating
+from mooring.state.database import StateError
+from mooring.ui import access, assets, openapi, responses, routing, templating
 from mooring.ui.pages import ACTIONS, PAGES
 from mooring.ui.routing import Action, Page
 from mooring.ui.sources import Sources
@@ -68,7 +68,7 @@ def create(sources: Sources, rules: access.Rules) -> Starlette:
             Route(path, _as_action(action, sources), methods=["POST"]) for path in (action.path, action.api_path)
         ]
     routes += [
-        Route("/api/openapi.json", lambda _: answers.as_json(openapi.document(PAGES, ACTIONS))),
+        Route("/api/openapi.json", lambda _: responses.as_json(openapi.document(PAGES, ACTIONS))),
         Route("/healthz", lambda _: PlainTextResponse("ok\n")),
         Route("/static/{name}", assets.serve),
         Route(access.LOGIN, _login_page, methods=["GET"]),
@@ -136,7 +136,7 @@ def _as_page(page: Page, sources: Sources) -> Callable[[Request], Awaitable[Resp
             """Return this page's address with something else asked."""
             return routing.address(page.path, here | changes)
 
-        return answers.page(
+        return responses.page(
             request,
             f"{page.name}.html",
             told=told,
@@ -149,11 +149,11 @@ def _as_page(page: Page, sources: Sources) -> Callable[[Request], Awaitable[Resp
 
 
 def _as_json(page: Page, sources: Sources) -> Callable[[Request], Awaitable[Response]]:
-    return _answering(lambda request: answers.as_json(_told(page, sources, request)[1]))
+    return _answering(lambda request: responses.as_json(_told(page, sources, request)[1]))
 
 
 def _told(page: Page, sources: Sources, request: Request) -> tuple[routing.Query, Any]:
-    query = routing.query_of(page.query, request.query_params.multi_items(), strict=answers.wants_json(request))
+    query = routing.query_of(page.query, request.query_params.multi_items(), strict=responses.wants_json(request))
     return query, page.told(sources, query, **_path(request))
 
 
@@ -167,12 +167,12 @@ def _answering(answer: Callable[[Request], Response]) -> Callable[[Request], Awa
     def explained(request: Request) -> Response:
         try:
             return answer(request)
-        except answers.Asked as error:
-            return answers.problem(request, error.status, str(error))
+        except responses.Asked as error:
+            return responses.problem(request, error.status, str(error))
         except msgspec.ValidationError as error:
-            return answers.problem(request, 400, f"The address asks for something invalid: {error}.")
+            return responses.problem(request, 400, f"The address asks for something invalid: {error}.")
         except (StateError, StoreError, LogError) as error:
-            return answers.problem(request, 503, str(error))
+            return responses.problem(request, 503, str(error))
 
     async def answered(request: Request) -> Response:
         return await run_in_threadpool(explained, request)
@@ -182,7 +182,7 @@ def _answering(answer: Callable[[Request], Response]) -> Callable[[Request], Awa
 
 def _as_action(action: Action, sources: Sources) -> Callable[[Request], Awaitable[Response]]:
     async def act(request: Request) -> Response:
-        programs = answers.wants_json(request)
+        programs = responses.wants_json(request)
         try:
             body = await _body(request)
             if programs:
@@ -192,16 +192,16 @@ def _as_action(action: Action, sources: Sources) -> Callable[[Request], Awaitabl
                 form = _form(body)
                 reason, given = form.get("reason", ""), form.get(access.CSRF_FIELD, "")
         except msgspec.MsgspecError as error:
-            return answers.problem(request, 400, f"The body can't be read: {error}.")
+            return responses.problem(request, 400, f"The body can't be read: {error}.")
         if access.is_forged(request, given):
-            return answers.problem(
+            return responses.problem(
                 request, 403, "This form is too old, or was not made here: load the page again."
             )
 
         def done(request: Request) -> Response:
             name, where = action.done(sources, request.scope["who"], access.plain_reason(reason), **_path(request))
             see = request.app.state.link(name, **where)
-            return answers.as_json(Done(see)) if programs else RedirectResponse(see, 303)
+            return responses.as_json(Done(see)) if programs else RedirectResponse(see, 303)
 
         return await _answering(done)(request)
 
@@ -223,7 +223,9 @@ def _form(body: bytes) -> dict[str, str]:
 
 
 async def _login_page(request: Request) -> Response:
-    return answers.page(request, "login.html", next=_own(request.query_params.get("next", "/")), wrong="", name="")
+    return responses.page(
+        request, "login.html", next=_own(request.query_params.get("next", "/")), wrong="", name=""
+    )
 
 
 def _login(rules: access.Rules, tries: access.Tries) -> Callable[[Request], Awaitable[Response]]:
@@ -231,14 +233,14 @@ def _login(rules: access.Rules, tries: access.Tries) -> Callable[[Request], Awai
         try:
             form = _form(await _body(request))
         except msgspec.DecodeError as error:
-            return answers.problem(request, 400, f"The form can't be read: {error}.")
+            return responses.problem(request, 400, f"The form can't be read: {error}.")
         wanted, who = _own(form.get("next", "/")), form.get("who", "")
 
         def again(wrong: str, status: int) -> Response:
-            return answers.page(request, "login.html", status, next=wanted, wrong=wrong, name=who)
+            return responses.page(request, "login.html", status, next=wanted, wrong=wrong, name=who)
 
         if access.from_elsewhere(request.headers):
-            return answers.problem(request, 403, "This was sent by a page from elsewhere.")
+            return responses.problem(request, 403, "This was sent by a page from elsewhere.")
         if tries.exhausted():
             return again("Too many wrong tokens: try again in a minute.", 429)
         if not access.is_token(form.get("token", ""), rules.token):
@@ -253,7 +255,7 @@ def _login(rules: access.Rules, tries: access.Tries) -> Callable[[Request], Awai
 
 async def _logout(request: Request) -> Response:
     if access.is_forged(request, _form(await _body(request)).get(access.CSRF_FIELD, "")):
-        return answers.problem(request, 403, "This form is too old, or was not made here: load the page again.")
+        return responses.problem(request, 403, "This form is too old, or was not made here: load the page again.")
     request.session.clear()
     return RedirectResponse("/", 303)
 
@@ -267,10 +269,10 @@ def _own(path: str) -> str:
 async def _not_there(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = "There is no such page." if error.status_code == 404 else f"{error.detail}."
-    answer = answers.problem(request, error.status_code, text)
+    answer = responses.problem(request, error.status_code, text)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _failed(request: Request, _: Exception) -> Response:
-    return answers.problem(request, 500, "Something went wrong here. The dashboard's own output says what.")
+    return responses.problem(request, 500, "Something went wrong here. The dashboard's own output says what.")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from mooring.monitor.cells import Cell
 from mooring.monitor.results import STATUSES
-from mooring.monitor.schema import Level, Status
 from mooring.report.words import measure, name, number, plural, short
+from mooring.state.cells import Cell
+from mooring.state.tables import Level, Status
 
 Figure = dict[str, Any]
 

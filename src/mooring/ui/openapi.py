@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from mooring import __version__
-from mooring.ui.answers import Problem
+from mooring.ui.responses import Problem
 from mooring.ui.routing import Action, Page, Query, parts
 
 _PROBLEMS = {

@@ -9,7 +9,7 @@ import sys
 import uvicorn
 
 from mooring.config import UiSettings
-from mooring.monitor.database import StateError
+from mooring.state.database import StateError
 from mooring.ui import access
 from mooring.ui.app import create
 from mooring.ui.sources import sources_of

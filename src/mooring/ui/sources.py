@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from mooring.config import UiSettings
-from mooring.monitor.state import State
+from mooring.state.state import State
 
 
 class Sources(NamedTuple):

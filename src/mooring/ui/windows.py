@@ -15,11 +15,11 @@ from sqlalchemy import select
 from mooring.drift.baseline import BaselineParts, Feature
 from mooring.drift.judge import Judgement
 from mooring.drift.stored import FormatError
-from mooring.monitor.schema import JUDGED, Status, baselines, windows
-from mooring.monitor.state import Judged, State
 from mooring.report.reading import CHAMPION
+from mooring.state.state import Judged, State
+from mooring.state.tables import JUDGED, Status, baselines, windows
 from mooring.ui import paths
-from mooring.ui.answers import NotFound
+from mooring.ui.responses import NotFound
 from mooring.ui.routing import Range, address, asked
 from mooring.ui.sources import Sources
 

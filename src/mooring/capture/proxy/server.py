@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from mooring.capture.proxy.backend import Backend
+from mooring.capture.proxy.client import ClientProtocol
 from mooring.capture.proxy.context import Context, Routes
-from mooring.capture.proxy.downstream import ClientProtocol
 from mooring.capture.proxy.listening import BACKLOG
 from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.shadow import Shadows

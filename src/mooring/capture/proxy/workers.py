@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.capture import form
+from mooring.capture.admin.app import Admin, Upstreams
+from mooring.capture.admin.labels import LabelIntake
 from mooring.capture.drainer import Drainer
-from mooring.capture.proxy.admin import Admin, Upstreams
-from mooring.capture.proxy.labels import LabelIntake
 from mooring.capture.proxy.limits import raise_file_limit
 from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route

@@ -6,11 +6,11 @@ from functools import partial
 
 from mooring.monitor.tracking import TrackingError
 from mooring.retrain import asked
-from mooring.retrain.tickets import Ticket, TicketError, Tickets
-from mooring.rollout.rollouts import RolloutError, Rollouts, Wish
+from mooring.state.retrainings import Ticket, TicketError, Tickets
+from mooring.state.rollouts import RolloutError, Rollouts, Wish
 from mooring.ui import paths
-from mooring.ui.answers import NotFound, TooLate
-from mooring.ui.parts import model_of, number_of
+from mooring.ui.path_params import model_of, number_of
+from mooring.ui.responses import NotFound, TooLate
 from mooring.ui.routing import Action
 from mooring.ui.sources import Sources
 

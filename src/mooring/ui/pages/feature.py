@@ -9,15 +9,15 @@ import msgspec
 
 from mooring.drift.judge import Judgement
 from mooring.drift.tensors import column_of
-from mooring.monitor.cells import Cell, strongest
-from mooring.monitor.judging import judgement_of
 from mooring.monitor.results import STATUSES, was_judged
-from mooring.monitor.schema import Level, Status
-from mooring.monitor.state import Judged
 from mooring.report.words import measure, name, number, plural
+from mooring.state.cells import Cell, strongest
+from mooring.state.judgements import judgement_of
+from mooring.state.state import Judged
+from mooring.state.tables import Level, Status
 from mooring.ui import charts, paths, windows
-from mooring.ui.answers import NotFound
-from mooring.ui.drifted import FeatureInWindow, MeasureValue, feature_in, unjudged, value_of
+from mooring.ui.feature_detail import FeatureInWindow, MeasureValue, feature_in, unjudged, value_of
+from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
 from mooring.ui.sources import Sources
 from mooring.ui.windows import Choice, Chosen, WindowPoint, finite

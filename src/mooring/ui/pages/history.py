@@ -10,14 +10,14 @@ import msgspec
 from msgspec import Meta
 from sqlalchemy import select
 
-from mooring.monitor.schema import alerts
 from mooring.report import words
 from mooring.retrain.history import Entry, RolledOut, history
-from mooring.retrain.tickets import Tickets, within
-from mooring.rollout.rollouts import Rollouts
+from mooring.state.retrainings import Tickets, within
+from mooring.state.rollouts import Rollouts
+from mooring.state.tables import alerts
 from mooring.ui import paths
 from mooring.ui.pages.rollout import said
-from mooring.ui.parts import model_of, time_of
+from mooring.ui.path_params import model_of, time_of
 from mooring.ui.routing import Page, Range, address, asked
 from mooring.ui.sources import Sources
 

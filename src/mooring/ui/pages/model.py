@@ -12,25 +12,25 @@ from msgspec import Meta
 
 from mooring.drift.baseline import Baseline, BaselineParts
 from mooring.drift.judge import Judgement
-from mooring.monitor.cells import Cell, cells_of
-from mooring.monitor.judging import judgement_of
 from mooring.monitor.results import STATUSES, was_judged
-from mooring.monitor.schema import Assessment, Level, Measured, Status
-from mooring.monitor.state import Judged
 from mooring.report import figures
 from mooring.report import performance as performing
 from mooring.report import verdict as judging
 from mooring.report.model import Report, ReportWindow
 from mooring.report.reading import read
 from mooring.report.words import name, number, percent, plural
-from mooring.rollout.rollouts import in_words
-from mooring.ui import charts, happened, paths, windows
-from mooring.ui.answers import NotFound
-from mooring.ui.drifted import FeatureInWindow, feature_in, unjudged
-from mooring.ui.happened import PutIntoService, Retrained, Sent
+from mooring.state.cells import Cell, cells_of
+from mooring.state.judgements import judgement_of
+from mooring.state.rollouts import in_words
+from mooring.state.state import Judged
+from mooring.state.tables import Assessment, Level, Measured, Status
+from mooring.ui import charts, paths, timeline, windows
+from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
 from mooring.ui.pages.models import Line, lines
+from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
 from mooring.ui.sources import Sources
+from mooring.ui.timeline import PutIntoService, Retrained, Sent
 from mooring.ui.windows import Choice, Chosen, Found, Here, WindowPoint, finite
 
 _MAPPED = 200
@@ -305,9 +305,9 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         variants=windows.choices(found.variants, found.variant, "variant", paths.MODEL, here),
         versions=windows.choices(["", *found.versions], query.version, "version", paths.MODEL, here),
         windows=shown,
-        alerts=happened.sent(state, model, start, end),
-        retrainings=happened.retrained(state, model, start, end),
-        rollouts=happened.put_into_service(state, model, start, end),
+        alerts=timeline.sent(state, model, start, end),
+        retrainings=timeline.retrained(state, model, start, end),
+        rollouts=timeline.put_into_service(state, model, start, end),
         heat_from=found.windows.index(mapped.windows[0]) if mapped.windows else 0,
         heat_windows=len(mapped.windows),
         heat=rows,

@@ -11,12 +11,12 @@ from markupsafe import Markup
 from mooring.log.reader import LogError, open_log
 from mooring.log.reader import models as models_in
 from mooring.log.store import StoreError
-from mooring.monitor.leases import Holder
-from mooring.monitor.schema import JUDGED, Status
-from mooring.monitor.state import Recent, Watched
 from mooring.report import figures
-from mooring.retrain.tickets import Ticket, Tickets
-from mooring.rollout.rollouts import Rollout, Rollouts, Served, in_words
+from mooring.state.leases import Holder
+from mooring.state.retrainings import Ticket, Tickets
+from mooring.state.rollouts import Rollout, Rollouts, Served, in_words
+from mooring.state.state import Recent, Watched
+from mooring.state.tables import JUDGED, Status
 from mooring.ui import paths
 from mooring.ui.routing import Page, Query, address
 from mooring.ui.sources import Sources

@@ -20,9 +20,9 @@ from mooring.log.reader import LogError
 from mooring.log.requests import LOOKBACK_DAYS, MOST_ROWS, Story
 from mooring.report.words import listed, name
 from mooring.ui import paths
-from mooring.ui.answers import NotFound
 from mooring.ui.bodies import Body, as_body
 from mooring.ui.codes import in_words
+from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, Query, address
 from mooring.ui.sources import Sources
 

@@ -11,16 +11,18 @@ import msgspec
 from markupsafe import Markup
 from msgspec import Meta
 
-from mooring.monitor.schema import rollouts
 from mooring.report import words
-from mooring.retrain import asked, dataset, job
-from mooring.retrain.evaluation import Evaluation
+from mooring.retrain import asked
+from mooring.retrain.dataset import gather
+from mooring.retrain.evaluation.records import Evaluation
+from mooring.retrain.job import jobs
 from mooring.retrain.machine import RESULT, attempt_directory, gate_directory
-from mooring.retrain.tickets import Step, Ticket, TicketError, Tickets
+from mooring.state.retrainings import Step, Ticket, TicketError, Tickets
+from mooring.state.tables import rollouts
 from mooring.ui import output, paths
-from mooring.ui.answers import NotFound
 from mooring.ui.pages.rollout import Watching
-from mooring.ui.parts import model_of, number_of
+from mooring.ui.path_params import model_of, number_of
+from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
 from mooring.ui.sources import Sources
 
@@ -277,7 +279,7 @@ def _trained_on(ticket: Ticket, detail: dict[str, Any]) -> TrainedOn:
         holdout_rows=detail.get("holdout_rows", 0),
     )
     try:
-        made = dataset.read(Path(ticket.directory))
+        made = gather.read(Path(ticket.directory))
     except (OSError, msgspec.MsgspecError):
         made = None
     if made is None or made.ticket != ticket.id:
@@ -392,14 +394,14 @@ def _directory(ticket: Ticket, name: str) -> Path:
 
 
 def _file(ticket: Ticket, name: str) -> Path:
-    return _directory(ticket, name) / job.OUTPUT
+    return _directory(ticket, name) / jobs.OUTPUT
 
 
 def _job(ticket: Ticket, name: str, after: int | None) -> Job | None:
     directory = _directory(ticket, name)
     try:
-        found = job.look(directory)
-        said = output.read(directory / job.OUTPUT, after, ended=not isinstance(found, job.Running))
+        found = jobs.look(directory)
+        said = output.read(directory / jobs.OUTPUT, after, ended=not isinstance(found, jobs.Running))
     except (OSError, msgspec.MsgspecError) as error:
         return Job(
             name=name, running=False, ending=f"it can't be read: {error}", text="", next=after or 0, left_out=0
@@ -408,7 +410,7 @@ def _job(ticket: Ticket, name: str, after: int | None) -> Job | None:
         return None
     return Job(
         name=name,
-        running=isinstance(found, job.Running),
+        running=isinstance(found, jobs.Running),
         ending=_ending(found),
         text=said.text,
         next=said.next,
@@ -416,10 +418,10 @@ def _job(ticket: Ticket, name: str, after: int | None) -> Job | None:
     )
 
 
-def _ending(found: job.Running | job.Ended | job.Lost | None) -> str:
-    if isinstance(found, job.Lost):
+def _ending(found: jobs.Running | jobs.Ended | jobs.Lost | None) -> str:
+    if isinstance(found, jobs.Lost):
         return "it was killed, or its machine went down"
-    if not isinstance(found, job.Ended):
+    if not isinstance(found, jobs.Ended):
         return ""
     took = f"after {found.seconds:.0f} seconds"
     if found.timed_out:

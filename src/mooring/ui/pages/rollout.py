@@ -11,14 +11,14 @@ import msgspec
 from markupsafe import Markup
 from msgspec import Meta
 
-from mooring.monitor.leases import Holder
 from mooring.report import words
-from mooring.retrain.tickets import TicketError, Tickets
-from mooring.rollout import power
-from mooring.rollout.rollouts import TO_GO, Event, Rollout, RolloutError, Rollouts, Served, Wish, in_words
+from mooring.serving.rollout import power
+from mooring.state.leases import Holder
+from mooring.state.retrainings import TicketError, Tickets
+from mooring.state.rollouts import TO_GO, Event, Rollout, RolloutError, Rollouts, Served, Wish, in_words
 from mooring.ui import paths
-from mooring.ui.answers import NotFound
-from mooring.ui.parts import model_of, number_of
+from mooring.ui.path_params import model_of, number_of
+from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, Query, address
 from mooring.ui.sources import Sources
 
@@ -244,8 +244,8 @@ def _place(rollout: Rollout, at: int, reached: int, *, full: bool, last: bool) -
 def weights_of(rollout: Rollout) -> tuple[Weight, ...]:
     """Return which share of the requests goes where as long as a rollout is under way; nothing once it has ended.
 
-    >>> from mooring.rollout.plan import parse
-    >>> from mooring.rollout.rollouts import moved, new
+    >>> from mooring.rollout_plan import parse
+    >>> from mooring.state.rollouts import moved, new
     >>> stepping = moved(new("wine", "2", "1", "challenger", parse(["canary 5%"])), "stepping")
     >>> [(one.version, one.variant, one.share) for one in weights_of(stepping)]
     [('1', 'champion', 0.95), ('2', 'canary', 0.05)]

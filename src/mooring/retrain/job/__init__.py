@@ -1,0 +1,1 @@
+"""The job that trains: a process that outlives whoever started it."""

@@ -1,1 +1,0 @@
-"""New versions into service while traffic flows: model servers, shadow, canary, full, and back."""

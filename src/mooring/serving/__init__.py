@@ -1,0 +1,1 @@
+"""`mooring serve`: clients are answered while new versions come into service: shadow, canary, full, and back."""

@@ -1,0 +1,179 @@
+"""What a rollout reads in MLflow's registry, and what it makes of it there at its end.
+
+Each function may be called again after a kill, or after MLflow or the state was away, and finishes what it began.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from mooring.registry import champions
+from mooring.state.database import StateError
+from mooring.state.leases import Lease
+from mooring.state.retrainings import Promotion, Status, Ticket, TicketError, Tickets
+from mooring.state.rollouts import Rollout
+from mooring.state.state import State
+
+
+class Held(NamedTuple):
+    """A version that the followed alias names, and that is not served yet: why, and which it is to better."""
+
+    version: str
+    why: str
+    champion: str | None = None
+
+
+class Seen(NamedTuple):
+    """What the registry says: the version that the followed alias names, and a challenger that passed the gate.
+
+    `ticket` is the retraining that the challenger came of, where it says so. Where the alias names a version that
+    only the gate may put into service, `held` tells of it, and `followed` is None.
+    """
+
+    followed: str | None
+    challenger: str | None = None
+    ticket: str | None = None
+    held: Held | None = None
+
+
+def look(model: str, alias: str, state: State | None, served: str | None) -> Seen:
+    """Return what the registry says now, and the state of what it names other than `served`.
+
+    Raises TrackingError.
+    """
+    aliases = champions.aliases(model)
+    followed, challenger = aliases.get(alias), aliases.get(champions.CHALLENGER)
+    held = None
+    if alias == champions.CHAMPION and followed is not None and followed != served:
+        held = _held(model, followed, state)
+    seen = Seen(followed) if held is None else Seen(None, held=held)
+    if challenger is None or challenger == followed:
+        return seen
+    if champions.tags_of(model, challenger).get(champions.GATE) != "passed":
+        return seen
+    return seen._replace(challenger=challenger, ticket=next(iter(champions.tickets_of(model, challenger)), None))
+
+
+def _held(model: str, version: str, state: State | None) -> Held | None:
+    """Return why a version that is named champion is not served: its retraining has not come to an end.
+
+    A job may name it so by itself. Where the state does not answer, the registry has to do.
+    """
+    names = champions.tickets_of(model, version)
+    if not names:
+        return None
+    try:
+        if state is None:
+            raise StateError("the state is not there")
+        tickets = Tickets(state)
+        if any(one.version == version and one.ticket_id is None for one in tickets.promotions(model)):
+            return None  # a person wants it so
+        for name in names:
+            with suppress(TicketError):  # it is of another state
+                ticket = tickets.named(None, name)
+                if ticket.is_undecided:
+                    why = f"its retraining {ticket.number} has not passed the gate ({ticket.in_words})"
+                    return Held(version, why, ticket.champion)
+    except StateError as error:
+        if champions.tags_of(model, version).get(champions.GATE) == "passed":
+            return None
+        return Held(version, f"its retraining can't be asked for: {error}")
+    return None
+
+
+def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
+    """Make a version that answers everything the champion, and bring its ticket to its end.
+
+    Raises Moved, Missing, TrackingError, StateError, and TicketError where this is to be called again.
+    """
+    tickets = Tickets(state, lease)
+    ticket = _ticket(tickets, rollout)
+    done: Promotion | None = None
+    if rollout.cause == "challenger":
+        begun = _promotion(
+            rollout, "promotion", rollout.version, rollout.previous, "passed the gate and its rollout"
+        )
+        tickets.put_promotion(begun)
+        tags = {champions.ROLLOUT: "promoted"}
+        tags |= {champions.TICKET: rollout.ticket_id} if rollout.ticket_id is not None else {}
+        try:
+            champions.move_champion(
+                rollout.model,
+                rollout.version,
+                expected=rollout.previous if champions.champion(rollout.model) is not None else None,
+                at=rollout.created,
+                tags=tags,
+            )
+        except (champions.Moved, champions.Missing) as error:
+            now = datetime.now(UTC)
+            told = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=now)
+            tickets.put_promotion(told)
+            raise
+        done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
+        tickets.put_promotion(done)
+    if ticket is not None:
+        detail = {"version": rollout.version, "previous": rollout.previous, "rollout": rollout.number}
+        told_so = f"version {rollout.version} is the champion, and answers"
+        tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=told_so)
+
+
+def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
+    """Make the registry say that a version was taken out of service again, and bring its ticket to its end.
+
+    The champion's alias goes back where it is at that version, and the version is no challenger any more. Return
+    whether the alias may be at that version nevertheless, as there is none to go back to.
+    Raises TrackingError, StateError, and TicketError where this is to be called again.
+    """
+    tickets = Tickets(state, lease)
+    named = champions.champion(rollout.model) == rollout.version
+    if named and rollout.previous is not None:
+        restored = _promotion(rollout, "restored", rollout.previous, rollout.version, rollout.reason)
+        with suppress(champions.Moved, champions.Missing):  # somebody else has seen to it, or nobody can
+            champions.put_back(rollout.model, rollout.previous, expected=rollout.version)
+            named = False
+            tickets.put_promotion(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
+    what = "aborted" if rollout.status == "aborting" else "rolled back"
+    champions.end_rollout(rollout.model, rollout.version, what, rollout.reason)
+    end_ticket(tickets, rollout, "rolled_back", what)
+    return named
+
+
+def put_back(rollout: Rollout) -> None:
+    """Take the alias from a challenger that another version came before. Raises TrackingError."""
+    champions.end_rollout(rollout.model, rollout.version, "superseded", rollout.reason)
+
+
+def end_ticket(tickets: Tickets, rollout: Rollout, status: Status, what: str) -> None:
+    """Bring the retraining that a version came of to its end, where it waits for the rollout."""
+    if (ticket := _ticket(tickets, rollout)) is not None:
+        message = f"version {rollout.version} was {what}: {rollout.reason}"
+        tickets.move(ticket, status, what, {"why": rollout.reason, "rollout": rollout.number}, message=message)
+
+
+def _ticket(tickets: Tickets, rollout: Rollout) -> Ticket | None:
+    """Return the retraining that waits for a rollout, or will in a moment, as it has just passed the gate."""
+    ticket = tickets.unended(rollout.model)
+    if ticket is None or ticket.candidate != rollout.version or ticket.status not in ("gating", "challenger"):
+        return None
+    return ticket
+
+
+def _promotion(rollout: Rollout, kind: str, version: str, previous: str | None, reason: str) -> Promotion:
+    name = rollout.ticket_id if kind == "promotion" and rollout.ticket_id else f"{rollout.id}/{kind}"
+    return Promotion(
+        id=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+        model=rollout.model,
+        ticket_id=rollout.ticket_id if kind == "promotion" else None,
+        kind="restored" if kind == "restored" else "promotion",
+        version=version,
+        previous=previous,
+        status="begun",
+        reason=reason,
+        who=rollout.evidence.get("promote") or rollout.who,
+        created=datetime.now(UTC),
+    )

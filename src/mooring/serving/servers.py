@@ -1,0 +1,240 @@
+"""The model server processes of all versions that run: started, watched, started anew, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mooring import child_environment
+from mooring.capture.proxy.backend import MOST_TIMEOUTS
+from mooring.capture.say import say
+from mooring.config import ServeSettings
+from mooring.serving import messages
+from mooring.serving.messages import Model
+from mooring.serving.process import Process, ping
+
+_STARTING_SECONDS = 0.1
+_PING_SECONDS = 5.0
+_MEMORY_SECONDS = 1.0
+_SILENT_SECONDS = 30.0
+_HEALTHY_SECONDS = 60.0
+_SHORTEST_BACKOFF = 1.0
+_LONGEST_BACKOFF = 30.0
+_CLOSE_SECONDS = 10.0
+
+
+class Servers:
+    """The model server processes of all versions that run.
+
+    `directory` is where their sockets go: its path has to be short, as a Unix socket's may have no more than 104
+    bytes on macOS. `changed` is called whenever a process became ready or ended. All of it is of one event loop.
+    """
+
+    def __init__(self, settings: ServeSettings, directory: Path, changed: Callable[[], None]) -> None:
+        self._settings = settings
+        self._changed = changed
+        self._paths = (str(directory / f"{number}.sock") for number in itertools.count(1))
+        self._versions: dict[str, list[_Place]] = {}
+        self._stopping: set[_Place] = set()
+
+    def want(self, models: Sequence[Model]) -> None:
+        """Start the servers of versions that have none. Those of others go on."""
+        for model in models:
+            places = self._versions.get(model.version)
+            if places is None:
+                self._versions[model.version] = [
+                    _Place(model, number, self._settings, self._paths, self._changed)
+                    for number in range(1, self._settings.workers + 1)
+                ]
+            else:
+                for place in places:
+                    place.model = model
+
+    async def stop(self, version: str, grace: float | None = None) -> None:
+        """Have a version's servers finish what they have, and end them.
+
+        They may take `grace` seconds, by default somewhat more than a prediction may. The version is forgotten at
+        once: wanted again meanwhile, it gets servers of its own.
+        """
+        grace = self._settings.timeout + _PING_SECONDS if grace is None else grace
+        places = self._versions.pop(version, [])
+        self._stopping.update(places)
+        await asyncio.gather(*(place.stop(grace) for place in places))
+        self._stopping.difference_update(places)
+
+    async def close(self, grace: float = _CLOSE_SECONDS) -> None:
+        """End all servers, those that are being stopped, too. They may take `grace` seconds."""
+        places = [place for places in self._versions.values() for place in places]
+        self._versions.clear()
+        await asyncio.gather(*(place.stop(grace) for place in (*places, *self._stopping)))
+
+    def take_out(self, version: str, socket: str) -> None:
+        """Have another take the place of a process whose requests time out, which may finish what it has."""
+        for place in self._versions.get(version, ()):
+            if place.socket == socket:
+                place.take_out()
+
+    def sockets(self, version: str) -> list[str]:
+        """Return the sockets of a version's processes that answer, in the order of their numbers."""
+        return [place.socket for place in self._versions.get(version, ()) if place.socket]
+
+    def states(self) -> dict[str, messages.Server]:
+        """Return how the servers of each version are that is wanted."""
+        return {
+            version: messages.Server(
+                wanted=len(places),
+                ready=sum(place.socket is not None for place in places),
+                crashed=sum(place.crashed for place in places),
+                hung=sum(place.hung for place in places),
+                reason=max((place.last_end for place in places), key=lambda end: end.time).reason,
+            )
+            for version, places in self._versions.items()
+        }
+
+
+@dataclass(frozen=True)
+class _End:
+    time: float = 0.0
+    reason: str = ""
+
+
+class _Place:
+    """The place of one process: when it ends by itself another takes its place, on a socket of its own."""
+
+    def __init__(
+        self,
+        model: Model,
+        number: int,
+        settings: ServeSettings,
+        paths: Iterator[str],
+        changed: Callable[[], None],
+    ) -> None:
+        self.model = model
+        self.socket: str | None = None
+        self.crashed = 0
+        self.hung = 0
+        self.last_end = _End()
+        self._name = f"version {model.version}, server {number}"
+        self._settings = settings
+        self._paths = paths
+        self._changed = changed
+        self._process: Process | None = None
+        self._taken_out = asyncio.Event()
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._ready_at = math.inf
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    def take_out(self) -> None:
+        """Give the process no further requests, and its place to another: those that it has go on timing out."""
+        self.socket = None
+        self._taken_out.set()
+
+    async def stop(self, grace: float) -> None:
+        """End the process, which may take `grace` seconds to finish what it has, and start none any more."""
+        self.socket = None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._process is not None:
+            await self._process.end(grace)
+            self._process = None
+        for task in self._finishing:
+            task.cancel()
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+
+    async def _run(self) -> None:
+        backoff = _SHORTEST_BACKOFF
+        while True:
+            self._ready_at = math.inf
+            reason = await self._serve()
+            if time.monotonic() - self._ready_at > _HEALTHY_SECONDS:
+                backoff = _SHORTEST_BACKOFF
+            self.crashed += 1
+            self.last_end = _End(time.monotonic(), reason)
+            if self._taken_out.is_set():
+                self._taken_out.clear()
+                self.hung += 1
+                say(f"{self._name} {reason}")
+            self._changed()
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+
+    async def _serve(self) -> str:
+        """Run a process until it ends, or has to be ended, and return why that was.
+
+        Cancelled, it leaves the process to `stop`.
+        """
+        path = next(self._paths)
+        environment = child_environment.handed_on(
+            os.environ, child_environment.MODEL_SERVER, self._settings.serve_environment
+        )
+        try:
+            self._process = await Process.start(self.model, path, self._settings.timeout, self._name, environment)
+        except OSError as error:
+            return f"can't be started: {error}"
+        reason = await self._watch(self._process)
+        self.socket = None
+        process, self._process = self._process, None
+        if self._taken_out.is_set():
+            finishing = asyncio.create_task(process.end(self._settings.timeout + _PING_SECONDS))
+            self._finishing.add(finishing)
+            finishing.add_done_callback(self._finishing.discard)
+        else:
+            await process.end(0)
+        printed = process.output.reason
+        return f"{reason}; the last it said: {printed}" if printed else reason
+
+    async def _watch(self, process: Process) -> str:
+        watches = [process.wait(), self._hangs(), self._answers(process)]
+        if self._settings.worker_memory is not None:
+            watches.append(self._grows(process, self._settings.worker_memory))
+        tasks = [asyncio.create_task(watch) for watch in watches]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return next(task.result() for task in tasks if task in done)
+
+    async def _hangs(self) -> str:
+        """Return once it is taken out. That it answers a ping says nothing of a model that never returns."""
+        await self._taken_out.wait()
+        seconds = self._settings.timeout
+        return f"was replaced: {MOST_TIMEOUTS} requests in a row had no answer within {seconds:g} seconds"
+
+    async def _answers(self, process: Process) -> str:
+        """Take it into service once it answers. Return when it does not within its time, or not any more.
+
+        A model may keep Python from answering while it predicts, and that is no fault as long as a prediction may
+        take.
+        """
+        end = time.monotonic() + self._settings.start_timeout
+        while not await ping(process.socket, _PING_SECONDS):
+            if time.monotonic() > end:
+                return f"did not answer within {self._settings.start_timeout:g} seconds of its start"
+            await asyncio.sleep(_STARTING_SECONDS)
+        self._ready_at = answered = time.monotonic()
+        self.socket = process.socket
+        self._changed()
+        patience = max(self._settings.timeout, _SILENT_SECONDS)
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            if await ping(process.socket, patience):
+                answered = time.monotonic()
+            elif time.monotonic() - answered > patience:
+                return f"was ended, as it did not answer for {patience:g} seconds"
+
+    async def _grows(self, process: Process, limit: int) -> str:
+        """Return when it has more than `limit` bytes of memory."""
+        while True:
+            size = await process.memory()
+            if size > limit:
+                has, may = (f"{number / 2**20:,.0f} MiB" for number in (size, limit))
+                return f"was ended, as it had {has} of memory, more than the {may} of --worker-memory"
+            await asyncio.sleep(_MEMORY_SECONDS)

@@ -1,0 +1,1 @@
+"""The state: what the monitor, retraining and rollouts remember, in SQLite or PostgreSQL."""

@@ -1,0 +1,416 @@
+"""Tickets: one for each retraining, from what called for it to what came of it, each step written down once."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Table, func, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from mooring.log.parquet import folder_name
+from mooring.state.database import insert
+from mooring.state.leases import Lease
+from mooring.state.state import State
+from mooring.state.tables import promotions, rollouts, steps, tickets
+
+Status = Literal[
+    "approval",  # waits for somebody to approve it
+    "dataset",  # its data are to be gathered; they may lack labels
+    "training",
+    "gating",
+    "promoting",
+    "promoted",
+    "challenger",  # passed, and a supervisor puts it into service
+    "rolled_back",  # by the supervisor, as it proved worse under traffic
+    "refused",
+    "failed",
+    "cancelled",
+]
+ENDED: frozenset[Status] = frozenset({"promoted", "rolled_back", "refused", "failed", "cancelled"})
+_UNDECIDED: frozenset[Status] = frozenset({"approval", "dataset", "training", "gating"})
+_UNPROVEN: frozenset[Status] = frozenset({"refused", "failed", "cancelled"})
+_TAKEN_BACK = timedelta(seconds=60)
+_AT_ONCE = 500  # ids in a query
+_MOST_MODELS = 10_000
+_NAMESPACE = uuid.UUID("0d4b3e0a-4c55-5a0f-8d9f-2a1de1d4f6c3")
+
+
+class TicketError(ValueError):
+    """A ticket that is not there, or not in a state for what is asked; the message says so."""
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """What called for a retraining. `verdict` names the newest of the verdicts that did, `windows` their times."""
+
+    kind: Literal["drift", "performance", "manual"]
+    verdict: str | None = None
+    windows: tuple[tuple[datetime, datetime], ...] = ()
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """A retraining. `champion` is the version that it is to better, `candidate` the one that came of it.
+
+    `number` counts a model's tickets from 1; `attempt` how often training was begun; `message` says where it is.
+    """
+
+    id: str
+    model: str
+    number: int
+    cause: Cause
+    reason: str
+    status: Status
+    attempt: int = 0
+    champion: str | None = None
+    candidate: str | None = None
+    run_id: str | None = None
+    directory: str
+    message: str = ""
+    created: datetime
+    updated: datetime
+    ended: datetime | None = None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the gate has not passed what came of it: it goes on, or has just ended without.
+
+        Then its versions may still have aliases that the job gave them, which are taken back in a moment.
+        """
+        if self.status in _UNPROVEN and self.ended is not None:
+            return datetime.now(UTC) - self.ended < _TAKEN_BACK
+        return self.status in _UNDECIDED
+
+    @property
+    def in_words(self) -> str:
+        """Its status as it is told."""
+        return self.status.replace("_", " ")
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a ticket, who did it, and what is to be known of it."""
+
+    ticket_id: str
+    number: int
+    what: str
+    detail: dict[str, Any]
+    who: str
+    at: datetime
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """A move of the champion that Mooring made. It is written down before it begins, and again once it is done."""
+
+    id: str
+    model: str
+    ticket_id: str | None
+    kind: Literal["promotion", "rollback", "restored"]
+    version: str
+    previous: str | None
+    status: Literal["begun", "done", "failed"]
+    reason: str
+    who: str
+    created: datetime
+    ended: datetime | None = None
+
+
+_TICKET = [tickets.c[name] for name in Ticket.__struct_fields__]
+_STEP = [steps.c[name] for name in Step.__struct_fields__]
+_PROMOTION = [promotions.c[name] for name in Promotion.__struct_fields__]
+
+
+def me() -> str:
+    """Return who acts: a user of this machine."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return socket.gethostname()
+
+
+class Tickets:
+    """The tickets in a state.
+
+    Each change writes the ticket and its step in one transaction, and only from the status that it was expected
+    in: so whoever comes second, or again after a kill, changes nothing.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> directory = TemporaryDirectory()
+    >>> with State(f"{directory.name}/state.db") as state:
+    ...     found = Tickets(state)
+    ...     ticket = found.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="retrain")
+    ...     ticket = found.move(ticket, "cancelled", "cancelled", message="no longer wanted")
+    ...     [(step.number, step.what) for step in found.steps(ticket.id)]
+    [(1, 'opened'), (2, 'cancelled')]
+    >>> directory.cleanup()
+    """
+
+    def __init__(self, state: State, lease: Lease | None = None) -> None:
+        self._state = state
+        self._lease = lease
+
+    def open(
+        self,
+        model: str,
+        cause: Cause,
+        reason: str,
+        *,
+        champion: str | None,
+        directory: str,
+        status: Status = "dataset",
+        who: str = "mooring",
+    ) -> Ticket:
+        """Open a ticket; the same verdict twice gives the same one. Raises TicketError where another is open."""
+        now = datetime.now(UTC)
+        name = uuid.uuid5(_NAMESPACE, f"{model}/{cause.verdict}") if cause.verdict else uuid.uuid4()
+        with self._writing() as connection:
+            row = connection.execute(select(*_TICKET).where(tickets.c.id == str(name))).first()
+            if row is not None:
+                return _ticket(row)
+            number = connection.scalar(select(func.max(tickets.c.number)).where(tickets.c.model == model)) or 0
+            ticket = Ticket(
+                id=str(name),
+                model=model,
+                number=number + 1,
+                cause=cause,
+                reason=reason,
+                status=status,
+                champion=champion,
+                directory=str(_directory(directory, model, number + 1, name)),
+                message="waits to be approved" if status == "approval" else "",
+                created=now,
+                updated=now,
+            )
+            try:
+                connection.execute(tickets.insert().values(_columns(ticket)))
+            except IntegrityError:
+                raise TicketError(f"a retraining of {model} is under way already") from None
+            self._note(connection, ticket, "opened", {"reason": reason, "cause": msgspec.to_builtins(cause)}, who)
+            return ticket
+
+    def move(
+        self,
+        ticket: Ticket,
+        status: Status,
+        what: str,
+        detail: dict[str, Any] | None = None,
+        *,
+        who: str = "mooring",
+        promotion: Promotion | None = None,
+        **changes: Any,
+    ) -> Ticket:
+        """Bring a ticket from the status that it has here to another, and note what happened.
+
+        `changes` are other fields of it, `promotion` what is begun or done with it. Raises TicketError where it
+        has another status by now.
+        """
+        now = datetime.now(UTC)
+        changed = msgspec.structs.replace(
+            ticket, status=status, updated=now, ended=now if status in ENDED else None, **changes
+        )
+        with self._writing() as connection:
+            written = connection.execute(
+                update(tickets)
+                .where(
+                    tickets.c.id == ticket.id,
+                    tickets.c.status == ticket.status,
+                    tickets.c.attempt == ticket.attempt,
+                    tickets.c.updated == ticket.updated,
+                )
+                .values(_columns(changed))
+            )
+            if written.rowcount != 1:
+                raise TicketError(f"the retraining {ticket.number} of {ticket.model} has gone on meanwhile")
+            if promotion is not None:
+                _put_promotion(connection, promotion)
+            self._note(connection, changed, what, detail or {}, who)
+        return changed
+
+    def say(self, ticket: Ticket, message: str) -> Ticket:
+        """Note where a ticket is, where that is not what it says already."""
+        if ticket.message == message:
+            return ticket
+        changed = msgspec.structs.replace(ticket, message=message, updated=datetime.now(UTC))
+        with self._writing() as connection:
+            connection.execute(
+                update(tickets)
+                .where(tickets.c.id == ticket.id, tickets.c.updated == ticket.updated)
+                .values(message=message, updated=changed.updated)
+            )
+        return changed
+
+    def put_promotion(self, promotion: Promotion) -> None:
+        """Write a move of the champion that no ticket is behind, or what became of it."""
+        with self._writing() as connection:
+            _put_promotion(connection, promotion)
+
+    def unended(self, model: str) -> Ticket | None:
+        """Return the model's ticket that is under way, if there is one."""
+        found = self._tickets(tickets.c.model == model, tickets.c.ended.is_(None), newest=1)
+        return found[0] if found else None
+
+    def is_rolled_out(self, model: str) -> bool:
+        """Whether a rollout of the model is under way, or waits for its supervisor to come back."""
+        query = select(rollouts.c.id).where(rollouts.c.model == model, rollouts.c.ended.is_(None)).limit(1)
+        with self._state.database.reading() as connection:
+            return connection.scalar(query) is not None
+
+    def newest(
+        self,
+        model: str | None,
+        count: int = 100,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> list[Ticket]:
+        """Return a model's newest tickets, or those of all models, the newest first.
+
+        Those that were opened from `start` on and before `end`.
+        """
+        return self._tickets(*within(tickets, model, start, end), newest=count)
+
+    def latest(self) -> dict[str, Ticket]:
+        """Return by model its newest ticket."""
+        last = select(tickets.c.model, func.max(tickets.c.number)).group_by(tickets.c.model)
+        found = self._tickets(tuple_(tickets.c.model, tickets.c.number).in_(last), newest=_MOST_MODELS)
+        return {ticket.model: ticket for ticket in found}
+
+    def named(self, model: str | None, name: str) -> Ticket:
+        """Return a ticket by its number, or by its id or the beginning of it. Raises TicketError."""
+        of_it = [tickets.c.model == model] if model else []
+        if not name:
+            raise TicketError("no ticket is named: give its number")
+        if name.lstrip("#").isdecimal() and len(name) < 8:
+            found = self._tickets(*of_it, tickets.c.number == int(name.lstrip("#")), newest=2)
+        else:
+            found = self._tickets(*of_it, tickets.c.id.startswith(name, autoescape=True), newest=2)
+        if len(found) != 1:
+            several = f"there are several tickets {name}: say of which model, with --model"
+            raise TicketError(several if found else f"there is no ticket {name}")
+        return found[0]
+
+    def steps(self, ticket_id: str) -> list[Step]:
+        """Return what happened to a ticket, in its order."""
+        query = select(*_STEP).where(steps.c.ticket_id == ticket_id).order_by(steps.c.number)
+        with self._state.database.reading() as connection:
+            return [
+                Step(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
+                for row in connection.execute(query)
+            ]
+
+    def steps_of(self, ticket_ids: Sequence[str]) -> dict[str, list[Step]]:
+        """Return what happened to several tickets, by their ids, each in its order."""
+        found: dict[str, list[Step]] = {name: [] for name in ticket_ids}
+        with self._state.database.reading() as connection:
+            for some in chunks(ticket_ids):
+                query = select(*_STEP).where(steps.c.ticket_id.in_(some)).order_by(steps.c.number)
+                for row in connection.execute(query):
+                    step = Step(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
+                    found[step.ticket_id].append(step)
+        return found
+
+    def promotions(
+        self,
+        model: str | None,
+        newest: int = 100,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        without_ticket: bool = False,
+    ) -> list[Promotion]:
+        """Return the moves of a model's champion, or of all, that Mooring made, the newest first.
+
+        Those that were begun from `start` on and before `end`, or of them only those that no ticket is behind.
+        """
+        alone = [promotions.c.ticket_id.is_(None)] if without_ticket else []
+        query = select(*_PROMOTION).where(*within(promotions, model, start, end), *alone)
+        query = query.order_by(promotions.c.created.desc(), promotions.c.id).limit(newest)
+        with self._state.database.reading() as connection:
+            return [Promotion(**row._mapping) for row in connection.execute(query)]
+
+    def promotions_of(self, ticket_ids: Sequence[str]) -> dict[str, Promotion]:
+        """Return the newest move of the champion that each of these tickets led to, by the ticket's id."""
+        found: dict[str, Promotion] = {}
+        with self._state.database.reading() as connection:
+            for some in chunks(ticket_ids):
+                query = select(*_PROMOTION).where(promotions.c.ticket_id.in_(some)).order_by(promotions.c.created)
+                found |= {row.ticket_id: Promotion(**row._mapping) for row in connection.execute(query)}
+        return found
+
+    def models(self) -> list[str]:
+        """Return the names of the models that there are tickets or promotions of."""
+        with self._state.database.reading() as connection:
+            found = {*connection.scalars(select(tickets.c.model).distinct())}
+            return sorted(found | {*connection.scalars(select(promotions.c.model).distinct())})
+
+    def _tickets(self, *where: Any, newest: int) -> list[Ticket]:
+        query = select(*_TICKET).where(*where).order_by(tickets.c.created.desc(), tickets.c.number.desc())
+        with self._state.database.reading() as connection:
+            return [_ticket(row) for row in connection.execute(query.limit(newest))]
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._state.begin(self._lease) as tx:
+            yield tx.connection
+
+    def _note(self, connection: Connection, ticket: Ticket, what: str, detail: dict[str, Any], who: str) -> None:
+        last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.ticket_id == ticket.id)) or 0
+        connection.execute(
+            steps.insert().values(
+                ticket_id=ticket.id,
+                number=last + 1,
+                what=what,
+                detail=msgspec.json.encode(detail).decode(),
+                who=who,
+                at=ticket.updated,
+            )
+        )
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ids, as many at a time as a query may name.
+
+    >>> [len(some) for some in chunks(["1"] * 1200)]
+    [500, 500, 200]
+    """
+    for start in range(0, len(ids), _AT_ONCE):
+        yield ids[start : start + _AT_ONCE]
+
+
+def within(table: Table, model: str | None, start: datetime | None, end: datetime | None) -> list[Any]:
+    """Return the conditions that rows are of a model, if one is named, and were made in a time."""
+    given = ((table.c.model.__eq__, model), (table.c.created.__ge__, start), (table.c.created.__lt__, end))
+    return [condition(value) for condition, value in given if value is not None]
+
+
+def _directory(parent: str, model: str, number: int, name: uuid.UUID) -> Path:
+    """Return a ticket's own directory, the same wherever it is looked at from.
+
+    The number alone would not do: a state that was begun anew counts from 1 again.
+    """
+    return Path(parent).absolute() / f"{folder_name(model)}-{number}-{name.hex[:8]}"
+
+
+def _put_promotion(connection: Connection, promotion: Promotion) -> None:
+    columns = msgspec.structs.asdict(promotion)
+    statement = insert(connection, promotions).values(columns)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[promotions.c.id],
+            set_={name: statement.excluded[name] for name in ("status", "reason", "ended")},
+        )
+    )
+
+
+def _ticket(row: Any) -> Ticket:
+    columns = dict(zip(Ticket.__struct_fields__, row, strict=True))
+    return Ticket(**{**columns, "cause": msgspec.json.decode(columns["cause"], type=Cause)})
+
+
+def _columns(ticket: Ticket) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(ticket), "cause": msgspec.json.encode(ticket.cause).decode()}
