@@ -22,7 +22,8 @@ def make_registry(directory: Path, versions: int = 4) -> Path:
             source = directory / "models" / f"{number}"
             source.mkdir(parents=True)
             (source / "MLmodel").write_text("flavors: {}\n")
-            client.create_model_version("wine", source=f"file://{source}")
+            run = client.create_run("0")
+            client.create_model_version("wine", source=f"file://{source}", run_id=run.info.run_id)
         client.set_registered_model_alias("wine", "champion", "1")
     finally:
         mlflow.set_tracking_uri(None)

@@ -175,6 +175,7 @@ class Deciding:
 
         def brought(model: Model) -> None:
             self._rolling.served = model
+            say(f"version {model.version} of {self._start.model} is served")
 
         def failed(error: models.BringError) -> None:
             self._chores.wait("serve", self._start.settings.poll)
