@@ -1,7 +1,7 @@
 """The job where others train: tells them, then waits for a version that carries the ticket as a tag.
 
-Run as `python -m mooring.retrain.job.webhook` by the job, whose time limit holds for it, too. It finds the
-URL in its environment, as that may hold a secret, and everybody on a machine can read the arguments of its processes.
+Run as `python -m mooring.retrain.job.webhook` by the job, whose time limit holds for it, too. It finds the URL in
+its environment, as that may hold a secret, and everybody on a machine can read the arguments of its processes.
 """
 
 from __future__ import annotations
