@@ -30,6 +30,8 @@ from mooring.demo.processes import running, wait_for
 from mooring.state.retrainings import Tickets
 from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 TARGET = 200.0
 START_SECONDS = 60.0
@@ -45,9 +47,9 @@ class Took(NamedTuple):
 
 def paths(state: State, model: str) -> dict[str, str]:
     """Return what is asked for of a model, by the page's name."""
-    [*_, judged] = [one for one in state.history(model, newest=10, status="closed") if one.verdict]
+    [*_, judged] = [one for one in Windows(state).history(model, newest=10, status="closed") if one.verdict]
     assert judged.verdict is not None
-    cells = state.cells([judged.verdict.id]).get(judged.verdict.id) or {}
+    cells = Verdicts(state).cells([judged.verdict.id]).get(judged.verdict.id) or {}
     feature = quote(next(iter(cells), "prediction"), safe="")
     of_it = f"/models/{quote(model, safe='')}"
     pages = {
@@ -164,7 +166,15 @@ def main() -> None:
             models = build(url, *sizes, profiles=given.profiles, say=lambda line: print(line, flush=True))
         with State(url) as state:
             asked = [paths(state, model) for model in models]
-            features = len(next(iter(state.cells([state.history(models[0], newest=50)[0].verdict.id]).values())))
+            features = len(
+                next(
+                    iter(
+                        Verdicts(state)
+                        .cells([Windows(state).history(models[0], newest=50)[0].verdict.id])
+                        .values()
+                    )
+                )
+            )
         found = measure(url, asked, given.rounds, given.processes, given.log)
         size = os.path.getsize(path) / 1e9 if path.exists() else 0.0
     lines = lines_of(found)

@@ -32,11 +32,18 @@ from mooring.retrain.evaluation.difference import difference
 from mooring.serving.messages import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 from mooring.state import tables
+from mooring.state.alerts import Alerts
+from mooring.state.assessments import Assessment, Assessments, Measured, Segment
+from mooring.state.baselines import StoredBaselines
 from mooring.state.database import insert
-from mooring.state.retrainings import Cause, Promotion, Tickets
+from mooring.state.promotions import Promotion
+from mooring.state.repository import Transaction
+from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, Served, moved, new
-from mooring.state.state import Judged, State, Transaction
-from mooring.state.tables import Assessment, Measured, Segment, Status, Verdict, Window
+from mooring.state.state import State
+from mooring.state.tables import Status
+from mooring.state.verdicts import Verdict, Verdicts
+from mooring.state.windows import Judged, Window, Windows
 
 HOUR = timedelta(hours=1)
 ROWS = 1000
@@ -172,7 +179,7 @@ def _write_windows(
         drift_at[-DRIFTING:] = [DRIFTING] * DRIFTING
     with state.begin() as tx:
         digests = {
-            version: tx.put_baseline(model, version, shape.baseline, f"models:/{model}/{version}").digest
+            version: StoredBaselines(tx).put(model, version, shape.baseline, f"models:/{model}/{version}").digest
             for version in VERSIONS
         }
     statuses: list[Status] = []
@@ -202,8 +209,8 @@ def _write_windows(
         _send(state, model)
     with state.begin() as tx:
         for variant, sample in (("canary", shape.steady[0]), ("shadow", shape.drifting[-1])):
-            window = tx.put_window(_window(model, "4", end - 2 * HOUR, ROWS, variant=variant), sample.profile)
-            tx.put_verdict(_verdict(sample, window, digests["3"]), sample.results, sample.cells)
+            window = Windows(tx).put(_window(model, "4", end - 2 * HOUR, ROWS, variant=variant), sample.profile)
+            Verdicts(tx).put(_verdict(sample, window, digests["3"]), sample.results, sample.cells)
 
 
 def _window(model: str, version: str, start: datetime, rows: int, **others: Any) -> Window:
@@ -263,14 +270,14 @@ def _insert(
 def _send(state: State, model: str) -> None:
     """Mark alerts as sent, but for the newest."""
     with state.begin() as tx:
-        for alert in state.alerts(model)[1:]:
+        for alert in Alerts(state).newest(model)[1:]:
             if alert.status == "pending":
-                tx.update_alert(msgspec.structs.replace(alert, status="sent", attempts=1, sent=alert.created))
+                Alerts(tx).update(msgspec.structs.replace(alert, status="sent", attempts=1, sent=alert.created))
 
 
 def _write_performance(state: State, model: str) -> None:
     random = np.random.default_rng(1)
-    judged = state.history(model, variant="champion", newest=ASSESSED)
+    judged = Windows(state).history(model, variant="champion", newest=ASSESSED)
     with state.begin() as tx:
         for one, _ in judged:
             accuracy = float(0.8 + 0.02 * random.standard_normal())
@@ -279,7 +286,7 @@ def _write_performance(state: State, model: str) -> None:
                 for name, value in (("accuracy", accuracy), ("f1", accuracy - 0.02), ("log_loss", 0.45))
             }
             labelled = int(one.rows * random.uniform(0.2, 0.9))
-            tx.put_assessment(
+            Assessments(tx).put(
                 Assessment(
                     window=one,
                     look=1,
@@ -314,7 +321,11 @@ def _write_performance(state: State, model: str) -> None:
 
 def _write_retrainings(state: State, model: str, place: int) -> None:
     """Write retrainings, each refused or promoted, the last of some models waiting for somebody, and rollouts."""
-    drifted = [one for one in state.history(model, newest=300) if one.verdict and one.verdict.status == "critical"]
+    drifted = [
+        one
+        for one in Windows(state).history(model, newest=300)
+        if one.verdict and one.verdict.status == "critical"
+    ]
     tickets = Tickets(state)
     for number in range(TICKETS):
         cause = Cause(kind="manual")
@@ -408,7 +419,7 @@ def _write_rollout(
         rollout = rollouts.move(rollout, after, what, {"version": version})
 
     on("checking", "loaded")
-    on("stepping", "checked")
+    on("stepping", "step")
     counts = {"champion": 900, "canary": 50, "shadow": 200}
     for step in range(1, len(steps)):
         on("stepping", "step", step=step, seconds=12.0, requests=50 * step, counts=counts, evidence=evidence)
@@ -435,7 +446,7 @@ def _guards(place: int) -> Guards:
 def models_of(url: str) -> Iterator[str]:
     """Yield the models of a state that was built before."""
     with State(url) as state:
-        yield from sorted({one.model for one in state.models()})
+        yield from sorted({one.model for one in Windows(state).watched()})
 
 
 def main() -> None:

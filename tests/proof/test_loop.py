@@ -126,7 +126,7 @@ def test_it_closes_with_mlflow_and_the_state_on_postgresql(served, tmp_path, mon
             tickets = Tickets(state)
             wait_for(lambda: any(one.ended for one in tickets.newest(MODEL)), "see monitor.log", 6 * PATIENCE)
         [ticket] = tickets.newest(MODEL)
-        [promotion] = tickets.promotions(MODEL)
+        [promotion] = tickets.promotions.newest(MODEL)
         assert [one.version for one in Rollouts(state).newest(MODEL)] == (["2"] if supervised else [])
     assert (ticket.status, ticket.candidate) == ("promoted", "2"), (tmp_path / "monitor.log").read_text()
     assert promotion.status == "done"

@@ -13,6 +13,7 @@ import pytest
 
 import monitoring as support
 from monitoring import START, Monitoring, Traffic, results, settings, without_mlflow
+from mooring.state.windows import Windows
 from waiting import PATIENCE
 
 
@@ -27,12 +28,14 @@ import os, signal, sys
 sys.path[:0] = sys.argv[4:]
 import monitoring as support
 from monitoring import Monitoring, settings
-from mooring.state.state import Transaction
+from mooring.state.objects import Objects
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 from pathlib import Path
 log, state, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 calls = 0
-def dying(name):
-    original = getattr(Transaction, name)
+def dying(repository, name):
+    original = getattr(repository, name)
     def patched(*args, **kwargs):
         global calls
         calls += 1
@@ -40,9 +43,9 @@ def dying(name):
         if calls == nth:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
-    setattr(Transaction, name, patched)
-for name in ("mark_done", "put_window", "put_verdict", "prune"):
-    dying(name)
+    setattr(repository, name, patched)
+for write in ((Objects, "mark_done"), (Windows, "put"), (Verdicts, "put"), (Windows, "prune")):
+    dying(*write)
 import mooring.monitor.ingest as incoming
 incoming.CHUNK_ROWS = 1500
 Monitoring(settings(log, state)).watch.look(provisional=True)
@@ -76,8 +79,8 @@ def test_killed_at_any_write_it_gives_the_same_verdicts_each_once(traffic, tmp_p
         again = Monitoring(settings(traffic.log, state))
         again.watch.look(provisional=True)
         assert results(again) == wanted
-        assert [(w.rows, w.revision) for w, _ in again.state.history("wine")] == [
-            (w.rows, w.revision) for w, _ in whole.state.history("wine")
+        assert [(w.rows, w.revision) for w, _ in Windows(again.state).history("wine")] == [
+            (w.rows, w.revision) for w, _ in Windows(whole.state).history("wine")
         ]
         again.state.close()
         if first.returncode == 0:

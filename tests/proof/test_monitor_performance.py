@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labelling import Labelling
-from mooring.state.tables import Assessment
+from mooring.state.assessments import Assessment, Assessments
 
 
 def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
@@ -24,23 +24,22 @@ def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
     wanted = whole.look()
 
     from mooring.monitor import performance
-    from mooring.state.state import Transaction
 
     monkeypatch.setattr(performance, "_AT_ONCE", 1)
     monkeypatch.setattr(performance, "_BATCH_ROWS", 100)
-    done = Transaction.put_assessment
+    done = Assessments.put
     for survived in range(4):
         count = iter(range(100))
 
-        def put(tx: Transaction, one: Assessment, count=count, survived=survived) -> None:
+        def put(kept: Assessments, one: Assessment, count=count, survived=survived) -> None:
             if next(count) == survived:
                 raise KeyboardInterrupt
-            done(tx, one)
+            done(kept, one)
 
-        monkeypatch.setattr(Transaction, "put_assessment", put)
+        monkeypatch.setattr(Assessments, "put", put)
         with pytest.raises(KeyboardInterrupt):
             it.again().watch.look()
-    monkeypatch.setattr(Transaction, "put_assessment", done)
+    monkeypatch.setattr(Assessments, "put", done)
     it.again().watch.look()
 
     def told(one: Assessment) -> tuple:

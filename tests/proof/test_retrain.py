@@ -89,7 +89,7 @@ def test_killed_before_and_after_each_step_it_retrains_once_and_promotes_once(pl
     assert deaths == len(died) >= 20, died
     with State("sqlite:///state.db") as state:
         [entry] = history(state, MODEL)
-        [promotion] = Tickets(state).promotions(MODEL)
+        [promotion] = Tickets(state).promotions.newest(MODEL)
     assert [step.what for step in entry.steps] == ["opened", "dataset", "trained", "gate", "promoted"]
     assert (entry.status, entry.version, entry.previous) == ("promoted", "2", "1")
     assert (promotion.status, promotion.version, promotion.previous) == ("done", "2", "1")

@@ -19,7 +19,9 @@ import pytest
 
 from alerting import HOUR, SECRET, conclude, delivered
 from mooring.monitor.alerts import Command, NotSent, Webhook, deliver
+from mooring.state.alerts import Alerts
 from mooring.state.state import State
+from mooring.state.windows import Windows
 from ports import reserved_port
 from waiting import PATIENCE, wait_for
 
@@ -107,9 +109,9 @@ def test_each_drift_is_sent_once_as_signed_json(state):
     assert [one["kind"] for one in sent] == ["new", "worsened", "ended"]
     assert len({one["id"] for one in sent}) == 3
     first = sent[0]
-    judged = state.verdict(first["verdict"])
+    judged = Windows(state).judged(first["verdict"])
     assert first == {
-        "id": state.alerts("wine")[-1].id,
+        "id": Alerts(state).newest("wine")[-1].id,
         "kind": "new",
         "text": "wine version 3: drift (warning), 2026-03-01 13:00 to 14:00 UTC. alcohol ks 0.315. "
         "https://reports/wine.html",
@@ -183,7 +185,7 @@ def test_a_receiver_that_fails_is_asked_again_later_and_what_is_behind_keeps_its
         assert all(alert.last_error for alert in seen[:4])
     assert [json.loads(body)["kind"] for _, _, body in receiver.got] == ["new"] * 5 + ["ended"]
     assert len({body for _, _, body in receiver.got[:5]}) == 1
-    assert all(alert.status == "sent" and alert.last_error is None for alert in state.alerts("wine"))
+    assert all(alert.status == "sent" and alert.last_error is None for alert in Alerts(state).newest("wine"))
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 302])

@@ -12,7 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mooring.monitor.metrics import KEPT, CantServe, Metrics, serving
-from mooring.state.tables import Verdict, Window
+from mooring.state.verdicts import Verdict
+from mooring.state.windows import Window
 from waiting import PATIENCE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

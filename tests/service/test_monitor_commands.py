@@ -21,7 +21,9 @@ from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.demo.processes import running
 from mooring.monitor.alerts import sign
+from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
+from mooring.state.windows import Windows
 from waiting import PATIENCE, wait_for
 
 
@@ -116,11 +118,11 @@ def test_the_monitor_waits_for_the_first_traffic_and_says_so_once(tmp_path, monk
         running([*command, "--state", f"sqlite:///{tmp_path}/state.db"], tmp_path, said) as monitor,
     ):
         with state.begin() as tx:
-            tx.put_baseline("wine", None, made.baseline().to_bytes(), "test")
+            StoredBaselines(tx).put("wine", None, made.baseline().to_bytes(), "test")
         wait_for(lambda: "waiting for the first traffic" in said.read_text(), "it does not say that it waits")
         address = said.read_text().split("metrics on ")[1].split()[0]
         made.write(made.exchanges(1000))
-        wait_for(lambda: state.models() and len(state.history("wine")) == 1, "no verdict")
+        wait_for(lambda: Windows(state).watched() and len(Windows(state).history("wine")) == 1, "no verdict")
         counted = urlopen(address).read().decode()
         monitor.send_signal(signal.SIGTERM)
         assert monitor.wait(PATIENCE) == 0
@@ -150,7 +152,7 @@ def test_a_window_of_few_seconds_is_said_where_minutes_may_be_meant(tmp_path, mo
 
 def test_a_threshold_of_no_feature_is_said_once_the_baseline_is_known(traffic, tmp_path):
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.begin() as tx:
-        tx.put_baseline("wine", None, traffic.baseline().to_bytes(), "test")
+        StoredBaselines(tx).put("wine", None, traffic.baseline().to_bytes(), "test")
     given = ("nosuch.ks=0.3", "colour.ks=0.3", "alcohol.ks=0.3", "psi=0.2")
     flags = [part for one in given for part in ("--threshold", one)]
     said = mooring("monitor", "--once", *flags, directory=tmp_path).stderr
@@ -222,7 +224,7 @@ def test_a_report_on_a_newest_window_that_is_open_or_a_canarys(traffic, tmp_path
 def test_a_window_with_too_few_rows_has_values_and_no_alarms(traffic, tmp_path, monkeypatch):
     traffic.write(traffic.exchanges(20, datetime.now(UTC), shift=5))
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.begin() as tx:
-        tx.put_baseline("wine", None, traffic.baseline().to_bytes(), "test")
+        StoredBaselines(tx).put("wine", None, traffic.baseline().to_bytes(), "test")
     mooring("monitor", "--once", directory=tmp_path)
     [few] = json.loads(mooring("drift", "--json", "-n", "1", directory=tmp_path).stdout)
     assert (few["status"], few["features"], few["results"]) == ("too_few", [], [])
@@ -278,7 +280,7 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:
         statuses = [
             verdict.status
-            for window, verdict in state.history("wine")
+            for window, verdict in Windows(state).history("wine")
             if window.start > START + timedelta(hours=1)
         ]
     assert statuses.count("ok") >= 30, statuses
@@ -294,14 +296,14 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
 def test_it_runs_until_it_is_told_to_stop_serves_metrics_and_takes_over_from_another(traffic, tmp_path):
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:
         with state.begin() as tx:
-            tx.put_baseline("wine", None, traffic.baseline().to_bytes(), "test")
+            StoredBaselines(tx).put("wine", None, traffic.baseline().to_bytes(), "test")
         command = [sys.executable, "-m", "mooring", "monitor", "--every", "0.2s", "--metrics-port", "0"]
         with (
             running(command, tmp_path, tmp_path / "a.log") as one,
             running(command, tmp_path, tmp_path / "b.log") as two,
         ):
             logs = [tmp_path / "a.log", tmp_path / "b.log"]
-            wait_for(lambda: len(state.history("wine")) == 3, "no verdicts")
+            wait_for(lambda: len(Windows(state).history("wine")) == 3, "no verdicts")
             wait_for(lambda: any("stands by" in log.read_text() for log in logs), "both work")
             working, standing = (one, two) if "stands by" in logs[1].read_text() else (two, one)
             said = logs[0 if working is one else 1].read_text()
@@ -310,7 +312,7 @@ def test_it_runs_until_it_is_told_to_stop_serves_metrics_and_takes_over_from_ano
             working.send_signal(signal.SIGTERM)
             assert working.wait(PATIENCE) == 0
             traffic.write(traffic.exchanges(1000, START + timedelta(minutes=20)))
-            wait_for(lambda: len(state.history("wine")) == 4, "the other did not take over")
+            wait_for(lambda: len(Windows(state).history("wine")) == 4, "the other did not take over")
             standing.send_signal(signal.SIGTERM)
             assert standing.wait(PATIENCE) == 0
 
@@ -422,7 +424,7 @@ def test_once_twice_at_the_same_time_works_once(traffic, tmp_path):
         assert other.returncode == 0
         where = rf"process {os.getpid()} on \S+ since \d{{4}}-\S+ \S+ UTC"
         assert re.search(f"a monitor of wine is running already, {where}: it goes on by itself", other.stderr)
-        assert state.history("wine") == []
+        assert Windows(state).history("wine") == []
 
 
 @pytest.fixture(scope="module")

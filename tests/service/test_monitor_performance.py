@@ -8,6 +8,7 @@ import pytest
 
 from labelling import HOUR, Labelling, by_hand, values
 from monitoring import START
+from mooring.state.assessments import Assessments
 from postgres import Postgres
 
 
@@ -21,6 +22,6 @@ def test_assessments_are_kept_in_postgresql_alike(tmp_path: Path, postgresql: Po
     [one] = it.look()
     assert (one.look, one.labelled) == (2, 300)
     assert values(one) == pytest.approx(by_hand(labelled))
-    assert it.monitoring.state.unassessed("wine", START) == []
-    assert [each.id for each in it.monitoring.state.untracked_assessments("wine")] == [one.id]
+    assert Assessments(it.monitoring.state).unassessed("wine", START) == []
+    assert [each.id for each in Assessments(it.monitoring.state).untracked("wine")] == [one.id]
     it.monitoring.state.close()

@@ -15,9 +15,11 @@ from mooring.config import RetrainSettings
 from mooring.retrain import manual, trigger
 from mooring.retrain.history import history
 from mooring.serving.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
+from mooring.state.alerts import Alerts
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
+from moves import trained
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from registries import aliases, challenge, copied_registry, make_registry
 
@@ -90,7 +92,7 @@ def test_without_a_plan_a_challenger_is_loaded_checked_and_becomes_the_champion(
     assert client.get_model_version("wine", "2").tags["mooring.rollout"] == "promoted"
     assert one.events() == ["begun", "loaded", "full", "promoted"]
     with State(STATE) as state:
-        [promotion] = Tickets(state).promotions("wine")
+        [promotion] = Tickets(state).promotions.newest("wine")
         assert (promotion.version, promotion.previous, promotion.status) == ("2", "1", "done")
         one.until(lambda: Rollouts(state).serving("wine")[0].version == "2")
 
@@ -273,7 +275,7 @@ def test_a_moved_champion_that_fails_is_moved_back(front, client):
         one.until(lambda: one.is_at("stepping"))
         failing(one)
         assert aliases(client) == {"champion": "1", "previous": "1"}
-        newest = Tickets(state).promotions("wine")[0]
+        newest = Tickets(state).promotions.newest("wine")[0]
         assert (newest.kind, newest.version, newest.previous, newest.status) == ("restored", "1", "2", "done")
         assert [one.kind for one in history(state, "wine")] == ["promotion", "rollout", "restored"]
     assert one.version == "1"
@@ -308,7 +310,7 @@ def test_of_two_promoted_by_hand_at_once_the_later_is_rolled_out_and_both_are_re
     one.until(lambda: one.is_at("promoted"))
     assert one.version == aliases(client)["champion"] == last
     with State(STATE) as state:
-        moves = [(move.version, move.status) for move in Tickets(state).promotions("wine")]
+        moves = [(move.version, move.status) for move in Tickets(state).promotions.newest("wine")]
         assert sorted(moves) == [("2", "done"), ("3", "done")]
         assert all(rollout.ended is not None for rollout in Rollouts(state).newest("wine"))
 
@@ -398,7 +400,7 @@ def test_one_can_abort(front, client):
     assert client.get_model_version("wine", "2").tags["mooring.rollout"] == "aborted"
     assert "no rollout of wine is under way" in mooring("rollout", "abort", code=1)
     with State(STATE) as state:
-        assert state.alerts("wine") == []
+        assert Alerts(state).newest("wine") == []
 
 
 @pytest.mark.parametrize("how", ["challenger", "moved"])
@@ -423,7 +425,7 @@ def test_the_retraining_behind_a_rollout_ends_with_it_and_no_other_begins_before
     with State(STATE) as state:
         tickets = Tickets(state)
         ticket = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
-        ticket = tickets.move(ticket, "gating", "trained", candidate="2")
+        ticket = trained(tickets, ticket)
         ticket = tickets.move(ticket, "challenger", "gate", {"passed": True, "champion": "1", "candidate": "2"})
         client.set_model_version_tag("wine", "2", "mooring.ticket", ticket.id)
         one = stepping(front, client, "canary 5% 0s 40")
@@ -439,7 +441,7 @@ def test_the_retraining_behind_a_rollout_ends_with_it_and_no_other_begins_before
         [entry] = [one for one in history(state, "wine") if one.ticket]
         assert entry.rollout.status == ended.status
         assert (entry.promoted is not None) == good
-        promotions = [(move.ticket_id, move.status) for move in tickets.promotions("wine")]
+        promotions = [(move.ticket_id, move.status) for move in tickets.promotions.newest("wine")]
         assert promotions == ([(ticket.id, "done")] if good else [])
 
 

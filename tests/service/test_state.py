@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import states
+from mooring.state.alerts import Alerts
+from mooring.state.objects import Objects
 from mooring.state.state import State
+from mooring.state.windows import Windows
 from states import LOG, NOON, put, window
 from waiting import wait_for
 
@@ -31,19 +34,20 @@ WORK = """
 import sys
 sys.path[:0] = [{tests!r}]
 from states import DAY, LOG, alert, verdict, window
-from mooring.state.tables import Alert
-from mooring.state.state import Done, State
+from mooring.state.alerts import Alert
+from mooring.state.objects import DoneObject
+from mooring.state.state import State
 
 state = State(sys.argv[1])
 lease = state.lease("monitor/wine", 1.0)
 assert lease.acquire()
 with state.begin(lease) as tx:
-    one = tx.put_window(window(), b"profile")
+    one = Windows(tx).put(window(), b"profile")
     drift = verdict(one, "critical")
-    tx.put_verdict(drift, b"results")
-    tx.put_alert(alert(drift))
-    tx.set_standing("wine", "3", "champion", "critical")
-    tx.mark_done("wine", LOG, [Done("a", DAY, 10)])
+    Verdicts(tx).put(drift, b"results")
+    Alerts(tx).put(alert(drift))
+    Windows(tx).set_standing("wine", "3", "champion", "critical")
+    Objects(tx).mark_done("wine", LOG, [DoneObject("a", DAY, 10)])
     if "wait" in sys.argv:
         print("working", flush=True)
         sys.stdin.read()
@@ -65,25 +69,25 @@ def test_killed_in_the_middle_of_a_transaction_nothing_is_there_and_the_next_one
     with run(WORK, url, "wait") as killed:
         assert killed.stdout.readline() == "working\n"
         killed.kill()
-    assert state.history("wine") == []
-    assert state.seen("wine", LOG, ["a"]) == set()
+    assert Windows(state).history("wine") == []
+    assert Objects(state).seen("wine", LOG, ["a"]) == set()
     lease = state.lease("monitor/wine")
     wait_for(lease.acquire, "the dead process's lease does not expire")
     lease.release()
     with run(WORK, url) as worked:
         assert worked.stdout.readline() == "done\n"
-    [judged] = state.history("wine")
+    [judged] = Windows(state).history("wine")
     assert judged.verdict.status == "critical"
-    assert state.seen("wine", LOG, ["a"]) == {"a"}
-    assert [one.verdict_id for one in state.due_alerts("wine", NOON)] == [judged.verdict.id]
-    assert state.standing("wine", "3", "champion") == "critical"
+    assert Objects(state).seen("wine", LOG, ["a"]) == {"a"}
+    assert [one.verdict_id for one in Alerts(state).due("wine", NOON)] == [judged.verdict.id]
+    assert Windows(state).standing("wine", "3", "champion") == "critical"
 
 
 def test_who_reads_sees_the_last_whole_transaction_while_another_writes(state, url):
     put(state, window())
     with run(WORK, url, "wait") as writing:
         assert writing.stdout.readline() == "working\n"
-        assert [one.verdict.status for one in state.history("wine")] == ["ok"]
+        assert [one.verdict.status for one in Windows(state).history("wine")] == ["ok"]
         writing.kill()
 
 

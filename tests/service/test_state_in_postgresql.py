@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mooring.state.state import State
+from mooring.state.windows import Windows
 from state_contract import StateContract
 from states import put, window
 
@@ -25,4 +26,4 @@ def test_a_server_that_comes_back_is_used_again(postgresql):
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'", "postgres"
         )
         put(state, window(1))
-        assert len(state.history("wine")) == 2
+        assert len(Windows(state).history("wine")) == 2

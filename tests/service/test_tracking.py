@@ -23,7 +23,8 @@ from mooring.log.signature import single_floats
 from mooring.monitor.baselines import log_baseline
 from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
 from mooring.registry.process import log_baseline_artifact
-from mooring.state.tables import Verdict, Window
+from mooring.state.verdicts import Verdict
+from mooring.state.windows import Window
 from ports import reserved_port
 from waiting import PATIENCE, wait_for
 

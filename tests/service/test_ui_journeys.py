@@ -16,6 +16,7 @@ from mooring.rollout_plan import parse
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, moved, new
 from mooring.state.state import State
+from moves import loaded
 
 WAITING, CANARY = "wine", "beer"
 
@@ -45,6 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
         rollouts = Rollouts(state)
         begun = rollouts.open(new(CANARY, "2", "1", "challenger", parse(["shadow 20%", "canary 5% 10m 200"])))
+        begun = loaded(rollouts, begun)
         rollouts.move(
             begun, moved(begun, "stepping", step=1, requests=40, seconds=60.0), "step", {"step": "canary"}
         )

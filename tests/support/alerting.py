@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from mooring.monitor.alerts import deliver, enqueue
 from mooring.state.state import State
-from mooring.state.tables import Finding, Verdict, Window
+from mooring.state.verdicts import Finding, Verdict, Verdicts
+from mooring.state.windows import Window, Windows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -24,11 +25,11 @@ def conclude(state: State, *seen: str, channels=(), first: int = 0, **options) -
         start = NOON + hour * HOUR
         window = Window(model="wine", version="3", start=start, end=start + HOUR, status="closed", rows=1000)
         with state.begin() as tx:
-            window = tx.put_window(window, b"")
+            window = Windows(tx).put(window, b"")
             verdict = Verdict(
                 window_id=window.id, status=status, rows=1000, created=start, alarms=2, summary=FINDINGS
             )
-            if not tx.put_verdict(verdict, b""):
+            if not Verdicts(tx).put(verdict, b""):
                 kinds.append(None)
                 continue
             history = [seen[index - first] for index in range(first, hour + 1)]

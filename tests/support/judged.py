@@ -12,8 +12,11 @@ from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
 from mooring.monitor.judging import conclude
+from mooring.state.assessments import Assessment, Assessments, Measured, Segment
+from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
-from mooring.state.tables import Assessment, Measured, Segment, Window
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Window, Windows
 
 HOUR = timedelta(hours=1)
 HOSTILE = '<script>alert(1)</script><a href="javascript:1">x</a>'
@@ -66,7 +69,7 @@ class Made:
             profile = profile_of(table, self.baseline)
             self.past.insert(0, profile)
             with self.state.begin() as tx:
-                digest = tx.put_baseline(self.model, version, self.baseline.to_bytes(), "test").digest
+                digest = StoredBaselines(tx).put(self.model, version, self.baseline.to_bytes(), "test").digest
             if not rename:
                 red = baseline_of(columns(3000))
                 segments = {"colour=red": (red, profile_of(table, red))}
@@ -81,19 +84,19 @@ class Made:
             segments=segments,
         )
         with self.state.begin() as tx:
-            tx.put_window(window, profile_to_bytes(profile) if profile else b"")
-            tx.put_verdict(concluded.verdict, concluded.results, concluded.cells)
+            Windows(tx).put(window, profile_to_bytes(profile) if profile else b"")
+            Verdicts(tx).put(concluded.verdict, concluded.results, concluded.cells)
         self.ids.append(window.id)
         return window.id
 
 
 def assess(state: State, model: str) -> None:
-    judged = state.history(model, variant="champion")
+    judged = Windows(state).history(model, variant="champion")
     with state.begin() as tx:
         for at, (window, _) in enumerate(judged):
             value = 0.7 if at < 3 else 1.2
             measures = {"rmse": Measured(value, value - 0.1, value + 0.1), "mae": Measured(value / 2)}
-            tx.put_assessment(
+            Assessments(tx).put(
                 Assessment(
                     window=window,
                     look=1,

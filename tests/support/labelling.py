@@ -15,7 +15,7 @@ from mooring.comparison import evaluated
 from mooring.exchange import Exchange
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import read_log
-from mooring.state.tables import Assessment
+from mooring.state.assessments import Assessment, Assessments
 
 HOUR = timedelta(hours=1)
 
@@ -69,7 +69,7 @@ class Labelling:
         return self.found()
 
     def found(self) -> list[Assessment]:
-        return self.monitoring.state.assessments("wine")
+        return Assessments(self.monitoring.state).history("wine")
 
     def again(self) -> Monitoring:
         """Return another monitor of the same state."""

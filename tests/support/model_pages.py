@@ -10,10 +10,12 @@ import msgspec
 
 from dashboard import Answer, ask
 from judged import HOSTILE, HOUR, START, Made, assess, baseline_of, columns
+from mooring.state.alerts import Alert, Alerts
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, new
 from mooring.state.state import State
-from mooring.state.tables import Alert, verdicts, windows
+from mooring.state.tables import verdicts, windows
+from mooring.state.windows import Windows
 from mooring.ui.pages.model import ModelPage
 
 
@@ -49,11 +51,11 @@ def nine_hours(directory: Path) -> Made:
     Made(state, "wine", baseline).put(7, shift=5, version="3", variant="shadow")
     assess(state, "wine")
     with state.begin() as tx:
-        tx.prune("wine", START + HOUR)
-        judged = state.history("wine", newest=1, variant="champion", end=START + 5 * HOUR)[0].verdict
+        Windows(tx).prune("wine", START + HOUR)
+        judged = Windows(state).history("wine", newest=1, variant="champion", end=START + 5 * HOUR)[0].verdict
         assert judged is not None
         at = START + 5 * HOUR
-        tx.put_alert(
+        Alerts(tx).put(
             Alert(verdict_id=judged.id, model="wine", kind="new", channel="webhook:x", created=at, next_attempt=at)
         )
     Tickets(state).open("wine", Cause(kind="manual"), "asked for", champion="1", directory="retrain")

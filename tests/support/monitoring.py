@@ -22,8 +22,11 @@ from mooring.monitor.baselines import Baselines
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.tracking import Tracking
 from mooring.monitor.watch import Watch
+from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -113,24 +116,24 @@ class Monitoring:
         self.state = State(chosen.state)
         self.tracking = tracking or Tracking()
         self.metrics = Metrics()
-        baselines = Baselines(self.state, self.tracking, self.said.append)
+        baselines = Baselines(StoredBaselines(self.state), self.tracking, self.said.append)
         self.watch = Watch(chosen, self.state, baselines, list(channels), self.said.append, self.metrics)
 
     def keep(self, baseline: Baseline, version: str | None = None) -> None:
         with self.state.begin() as tx:
-            tx.put_baseline(self.settings.model or "", version, baseline.to_bytes(), "test")
+            StoredBaselines(tx).put(self.settings.model or "", version, baseline.to_bytes(), "test")
 
     def verdicts(self, **which: Any) -> list[tuple[int, str]]:
         """Return rows and verdict of each window, by their time."""
-        found = self.state.history("wine", newest=10_000, **which)
+        found = Windows(self.state).history("wine", newest=10_000, **which)
         return [(window.rows, verdict.status if verdict else "-") for window, verdict in found]
 
 
 def results(monitoring: Monitoring) -> dict[str, object]:
     """Return what was found of each window; moments may differ in their last bits with the order of the rows."""
     found = {}
-    for _, verdict in monitoring.state.history("wine", newest=1000):
-        if verdict is not None and (judgement := judgement_of(monitoring.state.results(verdict.id))):
+    for _, verdict in Windows(monitoring.state).history("wine", newest=1000):
+        if verdict is not None and (judgement := judgement_of(Verdicts(monitoring.state).results(verdict.id))):
             values = [(one.feature, one.measure, round(one.value, 9), one.p_value) for one in judgement.results]
             found[verdict.id] = (verdict.status, verdict.seed, values)
     return found

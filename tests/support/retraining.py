@@ -15,8 +15,11 @@ import pyarrow as pa
 from mlflow_store import new_store
 from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
+from mooring.state.assessments import Assessment, Assessments
 from mooring.state.state import State
-from mooring.state.tables import Assessment, Status, Verdict, Window
+from mooring.state.tables import Status
+from mooring.state.verdicts import Verdict, Verdicts
+from mooring.state.windows import Window, Windows
 from waiting import PATIENCE
 
 MODEL = "wine"
@@ -92,13 +95,13 @@ def labelled_log(log: Path, rows: int = 600, version: str = "1") -> datetime:
 
 def assessed(state: State, statuses: Sequence[Status]) -> None:
     """Say of the newest windows that are judged how the model did in them."""
-    for (window, _), status in zip(state.history(MODEL, newest=len(statuses)), statuses, strict=True):
+    for (window, _), status in zip(Windows(state).history(MODEL, newest=len(statuses)), statuses, strict=True):
         assessment = Assessment(
             window=window, look=1, status=status, rows=100, labelled=100, message=f"{status} on labels",
             created=datetime.now(UTC),
         )  # fmt: skip
         with state.begin() as tx:
-            tx.put_assessment(assessment)
+            Assessments(tx).put(assessment)
 
 
 def judged(state: State, statuses: Sequence[Status], *, end: datetime | None = None, version: str = "1") -> None:
@@ -108,7 +111,7 @@ def judged(state: State, statuses: Sequence[Status], *, end: datetime | None = N
     for place, status in enumerate(statuses):
         start = end - (len(statuses) - place) * length
         with state.begin() as tx:
-            window = tx.put_window(
+            window = Windows(tx).put(
                 Window(model=MODEL, version=version, start=start, end=start + length, rows=100, status="closed"),
                 b"",
             )
@@ -119,4 +122,4 @@ def judged(state: State, statuses: Sequence[Status], *, end: datetime | None = N
                 message=f"{status} it is",
                 created=end,
             )
-            tx.put_verdict(verdict, b"")
+            Verdicts(tx).put(verdict, b"")

@@ -14,6 +14,7 @@ from mooring.state.leases import LeaseLost
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollout, RolloutError, Rollouts, Served, moved, new
 from mooring.state.state import State
+from moves import loaded, rolled_back
 
 
 def begun(state: State, version: str = "2", **given) -> Rollout:
@@ -32,16 +33,25 @@ class RolloutsContract:
         rollout = begun(state, who="ann")
         assert rollout.number == 1
         assert found.unended("wine") == rollout
-        stepping = moved(rollout, "stepping", step=0, evidence={"guards": {"wealth": [1.5]}}, counts={"canary": 3})
+        checking = loaded(found, rollout)
+        stepping = moved(
+            checking, "stepping", step=0, evidence={"guards": {"wealth": [1.5]}}, counts={"canary": 3}
+        )
         assert stepping.at == rollout.plan[0]
-        found.move(rollout, stepping, "step", {"step": "canary 5%"})
-        ended = moved(stepping, "promoted")
-        found.move(stepping, ended, "promoted", who="mooring")
+        found.move(checking, stepping, "step", {"step": "canary 5%"})
+        full = found.move(stepping, moved(stepping, "promoting"), "full", who="ann")
+        ended = moved(full, "promoted")
+        found.move(full, ended, "promoted", who="mooring")
         assert found.newest("wine") == [ended]
         assert found.unended("wine") is None
         events = [(one.number, one.what, one.who, one.detail) for one in found.events(rollout.id)]
         assert events[0] == (1, "begun", "ann", {"cause": "challenger", "plan": ["canary 5% 1m 100"]})
-        assert events[1:] == [(2, "step", "mooring", {"step": "canary 5%"}), (3, "promoted", "mooring", {})]
+        assert events[1:] == [
+            (2, "loaded", "mooring", {"servers": 1}),
+            (3, "step", "mooring", {"step": "canary 5%"}),
+            (4, "full", "ann", {}),
+            (5, "promoted", "mooring", {}),
+        ]
 
     def test_there_are_never_two_at_once_of_one_model(self, state):
         first = begun(state)
@@ -134,9 +144,8 @@ class RolloutsContract:
         found = Rollouts(state)
         with pytest.raises(RolloutError, match="no rollout of wine is under way"):
             found.ask("wine", "abort", who="ann")
-        rollout = begun(state)
-        promoting = moved(rollout, "promoting")
-        found.move(rollout, promoting, "full")
+        rollout = loaded(found, begun(state))
+        found.move(rollout, moved(rollout, "promoting"), "full")
         with pytest.raises(RolloutError, match="rollout 1 of wine is promoting: too late"):
             found.ask("wine", "abort", who="ann")
 
@@ -161,7 +170,7 @@ class RolloutsContract:
         tickets = Tickets(state)
         ticket = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
         rollout = begun(state, ticket_id=ticket.id)
-        Rollouts(state).move(rollout, moved(rollout, "rolled_back", reason="slow"), "rolled back")
+        rolled_back(Rollouts(state), rollout, "slow")
         Rollouts(state).open(new("wine", "3", "1", "moved"))
         retraining, alone = history(state, "wine")
         assert (retraining.kind, retraining.rollout.status, retraining.rollout.reason) == (

@@ -15,19 +15,24 @@ from sqlalchemy import create_engine, text
 from mooring.drift.judge import Judgement, Result
 from mooring.monitor.judging import Concluded
 from mooring.state import migrations
+from mooring.state.alerts import Alerts
+from mooring.state.baselines import StoredBaselines
 from mooring.state.cells import Cell, encode
 from mooring.state.database import Database, StateError
 from mooring.state.leases import LeaseHeld, LeaseLost
-from mooring.state.state import Done, Judged, Recent, State, StateConflict
-from mooring.state.tables import VERSION_TABLE, Finding, Verdict, Window, metadata
+from mooring.state.objects import DoneObject, Objects, StateConflict
+from mooring.state.state import State
+from mooring.state.tables import VERSION_TABLE, metadata
+from mooring.state.verdicts import Finding, Verdict, Verdicts
+from mooring.state.windows import Judged, Recent, Window, Windows
 from states import DAY, HOUR, LOG, NOON, alert, put, verdict, window
 from waiting import wait_for
 
 
-def count(state: State, done: list[Done]) -> None:
+def count(state: State, done: list[DoneObject]) -> None:
     with state.begin() as tx:
-        tx.put_window(window(), b"")
-        tx.mark_done("wine", LOG, done)
+        Windows(tx).put(window(), b"")
+        Objects(tx).mark_done("wine", LOG, done)
 
 
 CELLS = {"alcohol": Cell(1.5, "warning", "ks", 4, 0.3), "pH, naïve": Cell(0.2, "ok", "js", 1, 0.01)}
@@ -44,7 +49,7 @@ JUDGEMENT = Judgement(
 def put_cells(state: State, *given: Verdict, cells: bytes) -> None:
     with state.begin() as tx:
         for one in given:
-            tx.put_verdict(one, Concluded(one, JUDGEMENT).results, cells)
+            Verdicts(tx).put(one, Concluded(one, JUDGEMENT).results, cells)
 
 
 LATER = """
@@ -88,13 +93,13 @@ class StateContract:
             revision=1,
         )
         with state.begin() as tx:
-            written = tx.put_window(given, b"\x00profile\xff")
-        [(found, none)] = state.history("wine")
+            written = Windows(tx).put(given, b"\x00profile\xff")
+        [(found, none)] = Windows(state).history("wine")
         assert found == written == msgspec.structs.replace(given, number=1)
         assert none is None
         assert found.start.tzinfo is UTC
         assert found.id == given.id
-        assert state.profiles([found.id, "unknown"]) == {found.id: b"\x00profile\xff"}
+        assert Windows(state).profiles([found.id, "unknown"]) == {found.id: b"\x00profile\xff"}
 
     def test_a_verdict_comes_back_with_its_findings_and_results(self, state):
         findings = (
@@ -105,101 +110,106 @@ class StateContract:
             window(), "critical", rows=1000, seed=2**62, budget=0.001, baseline="d1", alarms=2, summary=findings
         )
         with state.begin() as tx:
-            of = tx.put_window(window(), b"")
-            assert tx.put_verdict(given, b"\x00results\xff")
-        found = state.verdict(given.id)
+            of = Windows(tx).put(window(), b"")
+            assert Verdicts(tx).put(given, b"\x00results\xff")
+        found = Windows(state).judged(given.id)
         no_number = msgspec.structs.replace(findings[1], value=None)
         assert found == Judged(of, msgspec.structs.replace(given, summary=(findings[0], no_number)))
-        assert state.results(given.id) == b"\x00results\xff"
-        assert (state.verdict("unknown"), state.results("unknown")) == (None, None)
+        assert Verdicts(state).results(given.id) == b"\x00results\xff"
+        assert (Windows(state).judged("unknown"), Verdicts(state).results("unknown")) == (None, None)
 
     def test_the_newest_baseline_of_a_version_counts_and_the_older_are_kept(self, state):
         with state.begin() as tx:
-            first = tx.put_baseline("wine", None, b"\x00one", "models:/wine/3")
+            first = StoredBaselines(tx).put("wine", None, b"\x00one", "models:/wine/3")
         with state.begin() as tx:
-            second = tx.put_baseline("wine", None, b"two", "mooring-log 2026-02-01..2026-03-01")
-        assert state.baseline("wine", None) == second
-        assert state.baseline("wine", None, first.digest) == first
-        assert state.baseline("wine", "3") is None
+            second = StoredBaselines(tx).put("wine", None, b"two", "mooring-log 2026-02-01..2026-03-01")
+        assert StoredBaselines(state).newest("wine", None) == second
+        assert StoredBaselines(state).newest("wine", None, first.digest) == first
+        assert StoredBaselines(state).newest("wine", "3") is None
         with state.begin() as tx:
-            tx.put_baseline("wine", None, b"\x00one", "again")
-        assert state.baseline("wine", None).source == "again"
+            StoredBaselines(tx).put("wine", None, b"\x00one", "again")
+        assert StoredBaselines(state).newest("wine", None).source == "again"
 
     def test_a_time_without_a_zone_is_refused(self, state):
         with pytest.raises(Exception, match="has no time zone"), state.begin() as tx:
-            tx.put_window(window(start=datetime(2026, 3, 1, 12)), b"")
+            Windows(tx).put(window(start=datetime(2026, 3, 1, 12)), b"")
 
     def test_objects_that_are_done_are_known_by_model_and_log(self, state):
         names = [f"inferences/model=wine/date=2026-03-01/{number}.parquet" for number in range(1200)]
         with state.begin() as tx:
-            tx.mark_done("wine", LOG, [Done(name, DAY, 10) for name in names[:1100]])
-            tx.mark_done("wine", LOG, [])
-            tx.mark_done("wine", "other", [Done(names[1199], DAY + timedelta(days=1), 10)])
-        assert state.seen("wine", LOG, names) == set(names[:1100])
-        assert state.seen("beer", LOG, names) == set()
-        assert state.newest_day("wine", LOG) == DAY
-        assert state.newest_day("beer", LOG) is None
+            Objects(tx).mark_done("wine", LOG, [DoneObject(name, DAY, 10) for name in names[:1100]])
+            Objects(tx).mark_done("wine", LOG, [])
+            Objects(tx).mark_done("wine", "other", [DoneObject(names[1199], DAY + timedelta(days=1), 10)])
+        assert Objects(state).seen("wine", LOG, names) == set(names[:1100])
+        assert Objects(state).seen("beer", LOG, names) == set()
+        assert Objects(state).newest_day("wine", LOG) == DAY
+        assert Objects(state).newest_day("beer", LOG) is None
 
     def test_an_object_that_is_done_already_lets_nothing_of_the_transaction_through(self, state):
         with state.begin() as tx:
-            tx.mark_done("wine", LOG, [Done("a", DAY, 10)])
+            Objects(tx).mark_done("wine", LOG, [DoneObject("a", DAY, 10)])
         with pytest.raises(StateConflict, match="nothing is counted twice"):
-            count(state, [Done("b", DAY, 10), Done("a", DAY, 10)])
-        assert state.seen("wine", LOG, ["a", "b"]) == {"a"}
-        assert state.history("wine") == []
+            count(state, [DoneObject("b", DAY, 10), DoneObject("a", DAY, 10)])
+        assert Objects(state).seen("wine", LOG, ["a", "b"]) == {"a"}
+        assert Windows(state).history("wine") == []
 
     def test_a_window_written_again_is_changed_and_keeps_its_number(self, state):
         first, second, other = put(state, window(0), window(1), window(0, model="beer"))
         assert [first.number, second.number, other.number] == [1, 2, 1]
         with state.begin() as tx:
-            again = tx.put_window(
+            again = Windows(tx).put(
                 msgspec.structs.replace(window(0), rows=5, late=5, revision=1, status="open"), b"new"
             )
         assert (again.number, again.rows, again.revision) == (1, 5, 1)
-        assert [one.window for one in state.history("wine")] == [again, second]
-        assert [one.window for one in state.history("wine", status="open")] == [again]
-        assert state.profiles([first.id])[first.id] == b"new"
+        assert [one.window for one in Windows(state).history("wine")] == [again, second]
+        assert [one.window for one in Windows(state).history("wine", status="open")] == [again]
+        assert Windows(state).profiles([first.id])[first.id] == b"new"
 
     def test_a_final_verdict_is_written_once(self, state):
         [one] = put(state, window())
         with state.begin() as tx:
-            assert not tx.put_verdict(verdict(one, "critical"), b"otherwise")
-        [judged] = state.history("wine")
+            assert not Verdicts(tx).put(verdict(one, "critical"), b"otherwise")
+        [judged] = Windows(state).history("wine")
         assert judged.verdict.status == "ok"
-        assert state.results(judged.verdict.id) != b"otherwise"
+        assert Verdicts(state).results(judged.verdict.id) != b"otherwise"
 
     def test_a_provisional_verdict_is_replaced_and_gives_way_to_the_final_one_and_to_later_revisions(self, state):
         now = window(status="open")
         with state.begin() as tx:
-            tx.put_window(now, b"")
+            Windows(tx).put(now, b"")
             first = verdict(now, "too_few", provisional=True, rows=10)
             more = verdict(now, "warning", provisional=True, rows=500)
-            assert [tx.put_verdict(each, b"") for each in (first, first, more, more)] == [True, False, True, False]
+            assert [Verdicts(tx).put(each, b"") for each in (first, first, more, more)] == [
+                True,
+                False,
+                True,
+                False,
+            ]
         assert first.id == more.id
-        assert state.history("wine")[0].verdict == more
+        assert Windows(state).history("wine")[0].verdict == more
         final = verdict(now, "ok")
         with state.begin() as tx:
-            tx.put_verdict(final, b"")
-        assert state.history("wine")[0].verdict == final
-        assert state.verdict(more.id).verdict == more
+            Verdicts(tx).put(final, b"")
+        assert Windows(state).history("wine")[0].verdict == final
+        assert Windows(state).judged(more.id).verdict == more
         late = verdict(msgspec.structs.replace(now, revision=1), "critical", provisional=True)
         with state.begin() as tx:
-            tx.put_verdict(late, b"")
-        assert state.history("wine")[0].verdict == late
+            Verdicts(tx).put(late, b"")
+        assert Windows(state).history("wine")[0].verdict == late
 
     def test_an_exception_undoes_all_of_a_transaction(self, state):
         def fail(tx):
-            tx.put_window(window(), b"")
-            tx.put_baseline("wine", "3", b"", "")
-            tx.mark_done("wine", LOG, [Done("a", DAY, 10)])
+            Windows(tx).put(window(), b"")
+            StoredBaselines(tx).put("wine", "3", b"", "")
+            Objects(tx).mark_done("wine", LOG, [DoneObject("a", DAY, 10)])
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError), state.begin() as tx:
             fail(tx)
-        assert state.history("wine") == []
-        assert state.models() == []
-        assert state.baseline("wine", "3") is None
-        assert state.seen("wine", LOG, ["a"]) == set()
+        assert Windows(state).history("wine") == []
+        assert Windows(state).watched() == []
+        assert StoredBaselines(state).newest("wine", "3") is None
+        assert Objects(state).seen("wine", LOG, ["a"]) == set()
 
     def test_a_lease_is_renewed_as_long_as_it_is_used_and_released_then(self, state):
         with state.lease("monitor/wine", 1.0):
@@ -222,26 +232,26 @@ class StateContract:
             pytest.raises(LeaseLost, match="another process has taken over monitor/wine"),
             state.begin(slow) as tx,
         ):
-            tx.put_window(window(), b"")
+            Windows(tx).put(window(), b"")
         with pytest.raises(LeaseLost):
             slow.renew()
         slow.release()
         assert not slow.acquire()
         with state.begin(quick) as tx:
-            tx.put_window(window(), b"")
-        assert len(state.history("wine")) == 1
+            Windows(tx).put(window(), b"")
+        assert len(Windows(state).history("wine")) == 1
 
     def test_history_is_by_range_version_and_variant_and_the_oldest_first(self, state):
         hours = put(state, *(window(hour) for hour in range(5)))
         canary, unversioned = put(state, window(1, variant="canary"), window(2, version=None))
         found = {
-            "newest": state.history("wine", newest=2),
-            "range": state.history(
+            "newest": Windows(state).history("wine", newest=2),
+            "range": Windows(state).history(
                 "wine", start=NOON + HOUR, end=NOON + 3 * HOUR, version="3", variant="champion"
             ),
-            "canary": state.history("wine", variant="canary"),
-            "unversioned": state.history("wine", version=None),
-            "nothing": state.history("beer"),
+            "canary": Windows(state).history("wine", variant="canary"),
+            "unversioned": Windows(state).history("wine", version=None),
+            "nothing": Windows(state).history("beer"),
         }
         assert {name: [one.window for one in judged] for name, judged in found.items()} == {
             "newest": hours[3:],
@@ -250,14 +260,14 @@ class StateContract:
             "unversioned": [unversioned],
             "nothing": [],
         }
-        assert all(one.verdict.window_id == one.window.id for one in state.history("wine"))
+        assert all(one.verdict.window_id == one.window.id for one in Windows(state).history("wine"))
 
     def test_overlapping_windows_are_found_by_any_part(self, state):
         first, second = put(state, window(0), window(5, end=NOON + 8 * HOUR))
         put(state, window(0, end=NOON + 9 * HOUR, variant="canary"))
 
         def overlapping(start: float, end: float) -> list[Window]:
-            return state.overlapping("wine", "3", "champion", NOON + start * HOUR, NOON + end * HOUR)
+            return Windows(state).overlapping("wine", "3", "champion", NOON + start * HOUR, NOON + end * HOUR)
 
         assert overlapping(0.5, 0.6) == [first]
         assert overlapping(-1, 0.1) == [first]
@@ -270,16 +280,16 @@ class StateContract:
         [_, last] = put(state, window(2), window(3, version="4"), status="warning")
         put(state, window(0, model="beer", version=None, variant="shadow"))
         with state.begin() as tx:
-            tx.put_window(window(4, status="open"), b"")
-            tx.set_standing("wine", "4", "champion", "warning")
-        beer, three, four = state.models()
+            Windows(tx).put(window(4, status="open"), b"")
+            Windows(tx).set_standing("wine", "4", "champion", "warning")
+        beer, three, four = Windows(state).watched()
         assert beer[:4] == ("beer", None, "shadow", "ok")
         assert three[:4] == ("wine", "3", "champion", "ok")
         assert (three.newest.window.start, three.newest.verdict.status) == (NOON + 2 * HOUR, "warning")
         assert four[:4] == ("wine", "4", "champion", "warning")
         assert four.newest.window == last
-        assert state.standing("wine", "4", "champion") == "warning"
-        assert state.standing("rum", None, "champion") == "ok"
+        assert Windows(state).standing("wine", "4", "champion") == "warning"
+        assert Windows(state).standing("rum", None, "champion") == "ok"
 
     def test_the_newest_windows_of_every_model_come_at_once_and_without_shadows(self, state):
         put(state, *(window(hour, rows=hour) for hour in range(4)), status="warning")
@@ -287,11 +297,11 @@ class StateContract:
         put(state, window(0, model="beer", version=None), window(1, model="beer", version=None))
         put(state, window(0, model="rum", variant="shadow"))
         with state.begin() as tx:
-            last = tx.put_window(window(5, rows=7, status="open"), b"")
-            tx.put_verdict(verdict(window(3), "too_few", provisional=True, alarms=9), b"")
-            again = tx.put_window(window(2, rows=2, revision=1), b"")
-            tx.put_verdict(verdict(again, "critical", alarms=3), b"")
-        found = state.recent(newest=4)
+            last = Windows(tx).put(window(5, rows=7, status="open"), b"")
+            Verdicts(tx).put(verdict(window(3), "too_few", provisional=True, alarms=9), b"")
+            again = Windows(tx).put(window(2, rows=2, revision=1), b"")
+            Verdicts(tx).put(verdict(again, "critical", alarms=3), b"")
+        found = Windows(state).recent(newest=4)
         assert set(found) == {"wine", "beer"}
         assert [(one.start.hour, one.rows, one.variant, one.status, one.alarms) for one in found["wine"]] == [
             (14, 2, "champion", "critical", 3),
@@ -301,21 +311,21 @@ class StateContract:
         ]
         assert found["wine"][-1] == Recent(last.id, last.start, last.end, 7, "3", "champion", None, 0, False)
         assert [(one.version, one.status) for one in found["beer"]] == [(None, "ok")] * 2
-        assert state.recent(["beer"], newest=1) == {"beer": found["beer"][1:]}
-        assert state.recent(["gin"]) == state.recent([]) == {}
-        history = [one for one in state.history("wine") if one.window.variant != "shadow"]
-        assert [one.window.id for one in history] == [one.window_id for one in state.recent()["wine"]]
+        assert Windows(state).recent(["beer"], newest=1) == {"beer": found["beer"][1:]}
+        assert Windows(state).recent(["gin"]) == Windows(state).recent([]) == {}
+        history = [one for one in Windows(state).history("wine") if one.window.variant != "shadow"]
+        assert [one.window.id for one in history] == [one.window_id for one in Windows(state).recent()["wine"]]
 
     def test_a_provisional_verdict_is_recent_until_there_is_a_final_one(self, state):
         now = window(status="open")
         with state.begin() as tx:
-            tx.put_window(now, b"")
-            tx.put_verdict(verdict(now, "warning", provisional=True, alarms=1), b"")
-        [recent] = state.recent()["wine"]
+            Windows(tx).put(now, b"")
+            Verdicts(tx).put(verdict(now, "warning", provisional=True, alarms=1), b"")
+        [recent] = Windows(state).recent()["wine"]
         assert (recent.status, recent.alarms, recent.provisional) == ("warning", 1, True)
         with state.begin() as tx:
-            tx.put_verdict(verdict(now, "ok"), b"")
-        [recent] = state.recent()["wine"]
+            Verdicts(tx).put(verdict(now, "ok"), b"")
+        [recent] = Windows(state).recent()["wine"]
         assert (recent.status, recent.alarms, recent.provisional) == ("ok", 0, False)
 
     def test_cells_come_back_by_verdict_and_feature(self, state):
@@ -323,11 +333,11 @@ class StateContract:
         ids = [verdict(one).id for one in hours]
         late = [verdict(msgspec.structs.replace(one, revision=1), "warning") for one in hours]
         put_cells(state, *late, cells=encode(CELLS))
-        found = state.cells(one.id for one in late)
+        found = Verdicts(state).cells(one.id for one in late)
         assert len(found) == 600
         assert all(cells == CELLS for cells in found.values())
-        assert state.cells(ids) == {}  # their results hold none either
-        assert state.cells([]) == state.cells(["unknown"]) == {}
+        assert Verdicts(state).cells(ids) == {}  # their results hold none either
+        assert Verdicts(state).cells([]) == Verdicts(state).cells(["unknown"]) == {}
 
     def test_cells_of_verdicts_written_before_there_were_any_are_worked_out_from_the_results(self, state):
         first, second, third = put(state, *(window(hour, revision=1) for hour in range(3)))
@@ -338,7 +348,7 @@ class StateContract:
         put_cells(state, new, cells=encode({"alcohol": CELLS["alcohol"]}))
         damaged = verdict(msgspec.structs.replace(third, revision=4), "ok")
         put_cells(state, damaged, cells=encode(CELLS)[:-2])
-        found = state.cells([one.id for one in (*old, few, new, damaged)])
+        found = Verdicts(state).cells([one.id for one in (*old, few, new, damaged)])
         assert set(found) == {old[0].id, old[1].id, new.id, damaged.id}
         assert found[new.id] == {"alcohol": CELLS["alcohol"]}
         for one in (*old, damaged):
@@ -351,42 +361,42 @@ class StateContract:
         hours = put(state, *(window(hour, revision=1) for hour in range(102)))
         old = [verdict(msgspec.structs.replace(one, revision=2)) for one in hours]
         put_cells(state, *old, cells=b"")
-        assert set(state.cells(one.id for one in old)) == {one.id for one in old[2:]}
+        assert set(Verdicts(state).cells(one.id for one in old)) == {one.id for one in old[2:]}
 
     def test_a_provisional_verdicts_cells_are_replaced_with_it(self, state):
         now = window(status="open")
         few, more, none = (verdict(now, provisional=True, rows=rows) for rows in (10, 20, 30))
         with state.begin() as tx:
-            tx.put_window(now, b"")
-            tx.put_verdict(few, b"", encode(CELLS))
+            Windows(tx).put(now, b"")
+            Verdicts(tx).put(few, b"", encode(CELLS))
         only = {"alcohol": CELLS["alcohol"]}
         with state.begin() as tx:
-            assert tx.put_verdict(more, b"", encode(only))
-            assert not tx.put_verdict(more, b"", encode(CELLS))
-        assert state.cells([more.id]) == {more.id: only}
+            assert Verdicts(tx).put(more, b"", encode(only))
+            assert not Verdicts(tx).put(more, b"", encode(CELLS))
+        assert Verdicts(state).cells([more.id]) == {more.id: only}
         with state.begin() as tx:
-            tx.put_verdict(none, b"")
-        assert state.cells([more.id]) == {}
+            Verdicts(tx).put(none, b"")
+        assert Verdicts(state).cells([more.id]) == {}
 
     def test_final_verdicts_wait_to_be_logged_to_mlflow(self, state):
         first, second, third = put(state, window(1), window(0), window(2))
         with state.begin() as tx:
-            tx.put_verdict(verdict(third, provisional=True), b"")
-        waiting = state.untracked("wine")
+            Verdicts(tx).put(verdict(third, provisional=True), b"")
+        waiting = Windows(state).untracked("wine")
         assert [one.window for one in waiting] == [first, second, third]
         with state.begin() as tx:
-            tx.mark_tracked([one.verdict.id for one in waiting[:2]])
-        assert [one.window for one in state.untracked("wine")] == [third]
-        assert state.history("wine")[0].verdict.tracked is not None
+            Verdicts(tx).mark_tracked([one.verdict.id for one in waiting[:2]])
+        assert [one.window for one in Windows(state).untracked("wine")] == [third]
+        assert Windows(state).history("wine")[0].verdict.tracked is not None
 
     def test_old_profiles_are_forgotten_and_their_verdicts_stay(self, state):
         old, new = put(state, window(0), window(1))
         [open_one] = put(state, window(-1, status="open"))
         with state.begin() as tx:
-            assert tx.prune("wine", before=NOON + HOUR) == 1
-            assert tx.prune("beer", before=NOON + HOUR) == 0
-        assert set(state.profiles([old.id, new.id, open_one.id])) == {new.id, open_one.id}
-        assert all(one.verdict for one in state.history("wine"))
+            assert Windows(tx).prune("wine", before=NOON + HOUR) == 1
+            assert Windows(tx).prune("beer", before=NOON + HOUR) == 0
+        assert set(Windows(state).profiles([old.id, new.id, open_one.id])) == {new.id, open_one.id}
+        assert all(one.verdict for one in Windows(state).history("wine"))
 
     def test_an_alert_is_put_once_and_those_of_a_channel_keep_their_order(self, state):
         first, second = put(state, window(0), window(1))
@@ -394,22 +404,22 @@ class StateContract:
         ended = alert(verdict(second), "ended", created=NOON + HOUR)
         elsewhere = alert(verdict(second), "ended", "command:page", created=NOON + HOUR)
         with state.begin() as tx:
-            assert [tx.put_alert(one) for one in (new, new, ended, elsewhere)] == [True, False, True, True]
+            assert [Alerts(tx).put(one) for one in (new, new, ended, elsewhere)] == [True, False, True, True]
         later = NOON + 2 * HOUR
-        assert state.due_alerts("wine", NOON - HOUR) == state.due_alerts("beer", later) == []
-        assert state.due_alerts("wine", later) == [new, elsewhere]
+        assert Alerts(state).due("wine", NOON - HOUR) == Alerts(state).due("beer", later) == []
+        assert Alerts(state).due("wine", later) == [new, elsewhere]
         failed = msgspec.structs.replace(new, attempts=1, next_attempt=later + HOUR, last_error="refused")
         sent = msgspec.structs.replace(elsewhere, attempts=1, status="sent", sent=later)
         with state.begin() as tx:
-            tx.update_alert(failed)
-            tx.update_alert(sent)
-        assert state.due_alerts("wine", later) == []
-        assert state.due_alerts("wine", later + HOUR) == [failed]
+            Alerts(tx).update(failed)
+            Alerts(tx).update(sent)
+        assert Alerts(state).due("wine", later) == []
+        assert Alerts(state).due("wine", later + HOUR) == [failed]
         with state.begin() as tx:
-            tx.update_alert(msgspec.structs.replace(failed, status="failed"))
-        assert state.due_alerts("wine", later) == [ended]
-        assert len(state.alerts("wine")) == 3
-        assert state.alerts("wine", newest=1)[0].kind == "ended"
+            Alerts(tx).update(msgspec.structs.replace(failed, status="failed"))
+        assert Alerts(state).due("wine", later) == [ended]
+        assert len(Alerts(state).newest("wine")) == 3
+        assert Alerts(state).newest("wine", 1)[0].kind == "ended"
 
     def test_the_migrations_make_the_tables_that_the_code_knows(self, state, url):
         with state.database.reading() as connection:
@@ -426,7 +436,7 @@ class StateContract:
         database.close()
         with State(url) as state:
             put(state, window())
-            assert len(state.history("wine")) == 1
+            assert len(Windows(state).history("wine")) == 1
 
     @pytest.fixture
     def later(self, tmp_path):
@@ -448,7 +458,7 @@ class StateContract:
             migrations.downgrade(connection, "-1", later)
         database.close()
         with State(url) as state:
-            assert [one.window for one in state.history("wine")] == written
+            assert [one.window for one in Windows(state).history("wine")] == written
 
     def test_a_state_of_a_newer_mooring_is_left_alone(self, url, later):
         State(url).close()
@@ -466,4 +476,4 @@ class StateContract:
             connection.execute(text("INSERT INTO alembic_version VALUES ('of-mlflow')"))
         engine.dispose()
         with State(url) as again:
-            assert again.models() == []
+            assert Windows(again).watched() == []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+from mooring.state.alerts import Alert
 from mooring.state.state import State
-from mooring.state.tables import Alert, Verdict, Window
+from mooring.state.verdicts import Verdict, Verdicts
+from mooring.state.windows import Window, Windows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -25,9 +27,9 @@ def verdict(of: Window, status: str = "ok", **changed) -> Verdict:
 def put(state: State, *windows: Window, status: str = "ok") -> list[Window]:
     """Write windows, each with a verdict, and return them with their numbers."""
     with state.begin() as tx:
-        written = [tx.put_window(one, b"profile of " + one.id.encode()) for one in windows]
+        written = [Windows(tx).put(one, b"profile of " + one.id.encode()) for one in windows]
         for one in written:
-            tx.put_verdict(verdict(one, status), b"results of " + one.id.encode())
+            Verdicts(tx).put(verdict(one, status), b"results of " + one.id.encode())
     return written
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mooring.monitor.metrics import Metrics
-from mooring.state.tables import Assessment, Measured, Verdict, Window
+from mooring.state.assessments import Assessment, Measured
+from mooring.state.verdicts import Verdict
+from mooring.state.windows import Window
 
 
 def told_metrics() -> Metrics:

@@ -19,7 +19,7 @@ from mooring.engine.local import profile_of
 from mooring.monitor.judging import Concluded, conclude
 from mooring.state.cells import FORMAT, Cell, Strongest, cells_of, decode, encode, ratio, strongest
 from mooring.state.judgements import judgement_of
-from mooring.state.tables import Window
+from mooring.state.windows import Window
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

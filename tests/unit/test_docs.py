@@ -26,7 +26,8 @@ from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
 from mooring.serving.front import metrics as server_metrics
 from mooring.serving.messages import Route, Server
-from mooring.state.tables import Finding, Verdict, Window
+from mooring.state.verdicts import Finding, Verdict
+from mooring.state.windows import Window
 from told_metrics import told_metrics
 
 ROOT = Path(__file__).parents[2]

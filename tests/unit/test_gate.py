@@ -22,6 +22,7 @@ from mooring.retrain.evaluation.process import _segments
 from mooring.retrain.evaluation.proof import better, requests
 from mooring.retrain.evaluation.signatures import as_input, differences
 from mooring.retrain.gate import _parts
+from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
 
 
@@ -121,7 +122,7 @@ def test_segments_are_cut_as_the_baseline_is_not_as_the_holdout(tmp_path):
     baseline = make(trained)
     state = f"sqlite:///{tmp_path}/state.db"
     with State(state) as opened, opened.begin() as tx:
-        tx.put_baseline("wine", "3", baseline.to_bytes(), "test")
+        StoredBaselines(tx).put("wine", "3", baseline.to_bytes(), "test")
     # The holdout lies above nearly all of the training data.
     holdout = pa.table({"alcohol": random.normal(12, 1, 300), "colour": ["red"] * 299 + ["rosé"]})
     given = Namespace(model="wine", champion="3", state=state, segment=["alcohol", "colour"])
@@ -134,7 +135,7 @@ def test_segments_are_cut_as_the_baseline_is_not_as_the_holdout(tmp_path):
 def test_without_the_baseline_s_column_the_holdout_s_own_quartiles_are_taken(tmp_path):
     state = f"sqlite:///{tmp_path}/state.db"
     with State(state) as opened, opened.begin() as tx:
-        tx.put_baseline("wine", "3", make({"sugar": pa.array(np.arange(200.0))}).to_bytes(), "test")
+        StoredBaselines(tx).put("wine", "3", make({"sugar": pa.array(np.arange(200.0))}).to_bytes(), "test")
     holdout = pa.table({"alcohol": np.arange(400) / 7})
     found = _segments(Namespace(model="wine", champion="3", state=state, segment=["alcohol"]), holdout)
     parts = [int(rows.sum()) for _, rows in _parts(found["alcohol"], 30)]

@@ -14,7 +14,10 @@ from monitoring import START, Monitoring, Traffic, settings, without_mlflow
 from mooring.drift.baseline import make
 from mooring.log.reader import read_log
 from mooring.monitor.building import between, from_log
+from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 
 @pytest.fixture
@@ -44,11 +47,11 @@ def test_rows_of_a_host_whose_clock_is_ahead_neither_hide_nor_delay_the_others(t
     monitoring.watch.look()
     traffic.write(traffic.exchanges(50, now - timedelta(minutes=4)))
     monitoring.watch.look()
-    windows = [window for window, _ in monitoring.state.history("wine")]
+    windows = [window for window, _ in Windows(monitoring.state).history("wine")]
     assert sum(window.rows for window in windows) == 2050
     assert all(window.revision <= 1 for window in windows)
     assert sum("set the clock" in line for line in monitoring.said) == 1
-    assert all(monitoring.state.profiles([window.id for window in windows]).values())
+    assert all(Windows(monitoring.state).profiles([window.id for window in windows]).values())
 
 
 def test_a_spool_that_is_drained_days_later_is_read(traffic, monitoring):
@@ -126,9 +129,9 @@ def test_features_may_be_named_like_anything(traffic, monitoring):
     monitoring.keep(make({name: flat[name] for name in flat.column_names}, roles={"prediction": "output"}))
     traffic.write(exchanges(1000, 2, START + timedelta(minutes=10)))
     monitoring.watch.look()
-    [*_, (_, verdict)] = monitoring.state.history("wine")
+    [*_, (_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "critical"
-    judgement = judgement_of(monitoring.state.results(verdict.id))
+    judgement = judgement_of(Verdicts(monitoring.state).results(verdict.id))
     assert set(judgement.features) >= {"time", "variant", "input.prediction", "two\nlines", "x" * 3000, " "}
     assert all("\n" not in line and "\0" not in line and len(line) < 400 for line in monitoring.said)
 
@@ -144,9 +147,9 @@ def test_columns_that_come_later_or_not_at_all_are_told(traffic, monitoring):
     monitoring.watch.look()
     traffic.write(exchanges[50:])
     monitoring.watch.look()
-    [(window, verdict)] = monitoring.state.history("wine")
+    [(window, verdict)] = Windows(monitoring.state).history("wine")
     assert (window.rows, verdict.status) == (1000, "ok")
-    assert judgement_of(monitoring.state.results(verdict.id)).unknown == ["vintage"]
+    assert judgement_of(Verdicts(monitoring.state).results(verdict.id)).unknown == ["vintage"]
 
 
 def test_rows_without_any_input_are_drift(traffic, monitoring):
@@ -154,7 +157,7 @@ def test_rows_without_any_input_are_drift(traffic, monitoring):
     path = written(traffic, name)
     pq.write_table(pq.read_table(path).drop_columns(["input"]), path)
     monitoring.watch.look()
-    [(_, verdict)] = monitoring.state.history("wine")
+    [(_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "critical"
     assert "alcohol: null_rate 1" in verdict.message
 
@@ -178,15 +181,17 @@ def test_an_object_too_large_for_memory_gives_the_same_verdicts(traffic, monitor
         monitoring.keep(traffic.baseline(), version)
     in_parts = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/parts.db"))
     for version in ("1", None):
-        kept = monitoring.state.baseline("wine", version)
+        kept = StoredBaselines(monitoring.state).newest("wine", version)
         with in_parts.state.begin() as tx:
-            tx.put_baseline("wine", version, kept.data, "test")
+            StoredBaselines(tx).put("wine", version, kept.data, "test")
     monitoring.watch.look(provisional=True)
     monkeypatch.setattr("mooring.monitor.ingest.CHUNK_VALUES", 10_000)
     in_parts.watch.look(provisional=True)
     assert monitoring.verdicts() == in_parts.verdicts()
     assert len(monitoring.verdicts()) == 8
-    for one, two in zip(monitoring.state.history("wine"), in_parts.state.history("wine"), strict=True):
+    for one, two in zip(
+        Windows(monitoring.state).history("wine"), Windows(in_parts.state).history("wine"), strict=True
+    ):
         assert one.verdict.summary == two.verdict.summary
 
 

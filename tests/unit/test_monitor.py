@@ -12,7 +12,11 @@ from monitoring import START, Monitoring, Traffic, results, settings, without_ml
 from mooring.drift.baseline import Baseline
 from mooring.monitor.alerts import Webhook
 from mooring.monitor.tracking import Tracking, TrackingError, Version
+from mooring.state.alerts import Alerts
+from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def test_unchanged_traffic_is_ok_and_shifted_traffic_is_drift(traffic, state):
     traffic.write(traffic.exchanges(2000, START + timedelta(minutes=10), shift=0.7))
     assert monitoring.watch.look() == 5
     assert monitoring.verdicts() == [(1000, "ok")] * 3 + [(1000, "critical")] * 2
-    [*_, last] = monitoring.state.history("wine")
+    [*_, last] = Windows(monitoring.state).history("wine")
     assert [one.feature for one in last.verdict.summary][:2] in (
         ["alcohol", "prediction"],
         ["prediction", "alcohol"],
@@ -51,10 +55,10 @@ def test_slow_drift_is_found_in_merged_windows_before_single_ones_show_it(traffi
     alarms = [
         {
             one.scale
-            for one in judgement_of(monitoring.state.results(verdict.id)).alarms
+            for one in judgement_of(Verdicts(monitoring.state).results(verdict.id)).alarms
             if one.feature == "alcohol"
         }
-        for _, verdict in monitoring.state.history("wine")
+        for _, verdict in Windows(monitoring.state).history("wine")
         if verdict is not None
     ]
     assert 16 in alarms[-1]
@@ -92,10 +96,10 @@ def test_late_rows_open_their_window_again(traffic, state):
     monitoring.keep(traffic.baseline())
     traffic.write(traffic.exchanges(2000))
     monitoring.watch.look()
-    [first, _] = monitoring.state.history("wine")
+    [first, _] = Windows(monitoring.state).history("wine")
     traffic.write(traffic.exchanges(500, START + timedelta(seconds=1), seconds=0.1, shift=3))
     assert monitoring.watch.look() == 1
-    [again, _] = monitoring.state.history("wine")
+    [again, _] = Windows(monitoring.state).history("wine")
     assert (again.window.rows, again.window.late, again.window.revision) == (1500, 500, 1)
     assert (first.verdict.status, again.verdict.status) == ("ok", "critical")
     assert first.verdict.id != again.verdict.id
@@ -108,7 +112,7 @@ def test_rows_later_than_the_grace_are_counted_and_said(traffic, state):
     monitoring.watch.look()
     traffic.write(traffic.exchanges(30, START + timedelta(seconds=1)))
     assert monitoring.watch.look() == 0
-    [first, *_] = monitoring.state.history("wine")
+    [first, *_] = Windows(monitoring.state).history("wine")
     assert (first.window.rows, first.window.late, first.window.revision) == (1000, 30, 0)
     assert any("30 rows came later than --grace" in line for line in monitoring.said)
 
@@ -135,7 +139,7 @@ def test_a_window_waits_for_its_hour_and_then_says_that_it_has_too_few_rows(traf
     monitoring.watch.look()
     assert monitoring.verdicts() == [(10, "too_few"), (10, "-")]
     monitoring.watch.look(provisional=True)
-    [_, (_, provisional)] = monitoring.state.history("wine")
+    [_, (_, provisional)] = Windows(monitoring.state).history("wine")
     assert (provisional.status, provisional.provisional) == ("too_few", True)
 
 
@@ -144,7 +148,7 @@ def test_many_rows_in_one_request_are_too_few_independent_ones(traffic, state):
     monitoring.keep(traffic.baseline())
     traffic.write(traffic.exchanges(1000, per_request=500))
     monitoring.watch.look()
-    [(_, verdict)] = monitoring.state.history("wine")
+    [(_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "too_few"
     assert verdict.message.startswith("1000 rows, worth 2 independent ones")
 
@@ -155,7 +159,7 @@ def test_without_a_baseline_windows_wait_for_one_and_are_judged_then(traffic, st
     traffic.write(traffic.exchanges(2500))
     monitoring.watch.look()
     assert monitoring.verdicts() == [(1000, "no_baseline"), (1000, "no_baseline"), (500, "no_baseline")]
-    [(_, verdict), *_] = monitoring.state.history("wine")
+    [(_, verdict), *_] = Windows(monitoring.state).history("wine")
     assert "MLFLOW_TRACKING_URI" in verdict.message
     monitoring.keep(traffic.baseline())
     traffic.write(traffic.exchanges(500, START + timedelta(minutes=20)))
@@ -195,7 +199,7 @@ def test_a_window_of_nan_only_is_drift_and_no_crash(traffic, state):
         exchange.request = body
     traffic.write(exchanges)
     monitoring.watch.look()
-    [(_, verdict)] = monitoring.state.history("wine")
+    [(_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "critical"
     assert {one.measure for one in verdict.summary if one.feature != "prediction"} == {"null_rate"}
 
@@ -213,10 +217,10 @@ def test_a_baseline_of_another_format_is_said_and_windows_wait(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state))
     newer = traffic.baseline().to_bytes().replace(b"mooring-baseline 2", b"mooring-baseline 3", 1)
     with monitoring.state.begin() as tx:
-        tx.put_baseline("wine", None, newer, "test")
+        StoredBaselines(tx).put("wine", None, newer, "test")
     traffic.write(traffic.exchanges(1000))
     monitoring.watch.look()
-    [(_, verdict)] = monitoring.state.history("wine")
+    [(_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "no_baseline"
     assert "format 3 and this Mooring reads 2" in verdict.message
     assert "mooring baseline build --model wine" in verdict.message
@@ -233,8 +237,8 @@ def test_a_baseline_that_is_replaced_judges_what_comes_and_what_was_open(traffic
     traffic.write(traffic.exchanges(10, START + timedelta(seconds=5)))  # late, for a window of the old one
     monitoring.watch.look()
     assert monitoring.verdicts() == [(1010, "ok"), (500, "ok"), (1000, "ok")]
-    newest = {verdict.baseline for _, verdict in monitoring.state.history("wine") if verdict}
-    assert newest == {monitoring.state.baseline("wine", None).digest}
+    newest = {verdict.baseline for _, verdict in Windows(monitoring.state).history("wine") if verdict}
+    assert newest == {StoredBaselines(monitoring.state).newest("wine", None).digest}
 
 
 class Registry(Tracking):
@@ -276,7 +280,7 @@ def test_rows_without_a_version_are_compared_with_whatever_is_champion(traffic, 
             registry.is_champion = "2"
         if number == 2:
             registry.off = True  # what is known goes on to be used
-    used = [verdict.baseline for _, verdict in monitoring.state.history("wine")]
+    used = [verdict.baseline for _, verdict in Windows(monitoring.state).history("wine")]
     assert used[0] == used[1] != used[2] == used[3]
     assert all(status == "ok" for _, status in monitoring.verdicts())
 
@@ -312,13 +316,13 @@ def test_a_drift_that_began_long_ago_and_lasts_is_told(traffic, state):
         traffic.write(traffic.exchanges(1000, datetime.now(UTC) - timedelta(hours=hours), shift=2))
     monitoring.watch.look()
     assert [status for _, status in monitoring.verdicts()] == ["critical"] * 3
-    assert monitoring.state.standing("wine", None, "champion") == "critical"
-    [_, _, (_, newest)] = monitoring.state.history("wine")
+    assert Windows(monitoring.state).standing("wine", None, "champion") == "critical"
+    [_, _, (_, newest)] = Windows(monitoring.state).history("wine")
     webhook = Webhook("http://127.0.0.1:9/")
     told = Monitoring(settings(traffic.log, f"{state}.told", window=1e9), channels=[webhook])
     told.keep(traffic.baseline())
     told.watch.look()
-    assert [(alert.kind, alert.verdict_id) for alert in told.state.alerts("wine")] == [("new", newest.id)]
+    assert [(alert.kind, alert.verdict_id) for alert in Alerts(told.state).newest("wine")] == [("new", newest.id)]
 
 
 def test_it_ends_between_two_chunks_when_it_is_told_to(traffic, state):

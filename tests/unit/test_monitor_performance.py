@@ -30,6 +30,9 @@ from mooring.monitor.loop import run
 from mooring.monitor.performance_results import as_dicts as performance_dicts
 from mooring.monitor.results import as_dicts
 from mooring.report.from_state import small_report, whole_report
+from mooring.state.alerts import Alerts
+from mooring.state.assessments import Assessments
+from mooring.state.windows import Windows
 from mooring.ui.pages.model import ModelQuery
 from mooring.ui.pages.model import told as page_of_model
 from mooring.ui.sources import Sources
@@ -156,7 +159,9 @@ def test_a_model_that_does_worse_alarms_and_is_told_of_once(tmp_path: Path) -> N
     assert [one.status for one in it.found()] == ["ok", "critical", "critical", "ok"]
     assert "worse than" in it.found()[1].message
     told = [
-        msgspec.json.decode(one.payload) for one in it.monitoring.state.alerts("wine") if "performance" in one.kind
+        msgspec.json.decode(one.payload)
+        for one in Alerts(it.monitoring.state).newest("wine")
+        if "performance" in one.kind
     ]
     assert [one["kind"] for one in told[::-1]] == ["new", "ended"]
     assert {one["about"] for one in told} == {"performance"}
@@ -201,7 +206,7 @@ def test_an_open_window_is_assessed_where_only_one_look_is_taken(tmp_path: Path)
     assert it.look() == []
     [one] = it.look(provisional=True)
     assert one.labelled == 300
-    assert it.monitoring.state.assessments("wine", variant="champion", status="closed") == []
+    assert Assessments(it.monitoring.state).history("wine", variant="champion", status="closed") == []
 
 
 def test_segments_have_their_own_performance(tmp_path: Path) -> None:
@@ -394,12 +399,12 @@ def test_drift_of_one_segment_is_found_though_the_whole_hardly_moves(tmp_path: P
     it.ask(900, hour=1)
     it.look()
     state = it.monitoring.state
-    first, second = (judged.verdict for judged in state.history("wine"))
+    first, second = (judged.verdict for judged in Windows(state).history("wine"))
     assert (first.status, first.budget) == ("ok", pytest.approx(0.00025))
     assert second.status in ("warning", "critical")
     assert "colour=rosé: alcohol" in second.message
     assert "colour=red" not in second.message
-    _, told = as_dicts(state, state.history("wine"))
+    _, told = as_dicts(state, Windows(state).history("wine"))
     assert set(told["segments"]) == {"colour=red", "colour=white", "colour=rosé"}
     assert [name for name, one in told["segments"].items() if one["results"]] == ["colour=rosé"]
     assert "rosé" in whole_report(state, "wine")

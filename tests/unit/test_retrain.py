@@ -11,8 +11,11 @@ from click.testing import CliRunner
 
 from mooring.cli import main
 from mooring.retrain.trigger import ask
-from mooring.state.retrainings import Cause, Promotion, TicketError, Tickets
+from mooring.state.promotions import Promotion
+from mooring.state.retrainings import Cause, TicketError, Tickets
 from mooring.state.state import State
+from mooring.state.windows import Windows
+from moves import trained
 from retrain_places import configured, settings
 from retraining import MODEL, assessed, judged
 
@@ -47,7 +50,7 @@ def test_so_many_of_the_last_windows_call_for_it(state, statuses, changed, due):
     assert (answer.cause is not None) == due, answer.reason
     if due:
         assert answer.cause.windows
-        assert state.verdict(answer.cause.verdict) is not None
+        assert Windows(state).judged(answer.cause.verdict) is not None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_one_at_a_time_then_a_cooldown_then_so_many_a_week(state):
     assert "is under way" in ask(state, MODEL, settings(), now).reason
     with pytest.raises(TicketError, match="under way already"):
         tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory="d")
-    tickets.move(first, "refused", "gate")
+    tickets.move(trained(tickets, first), "refused", "gate")
     assert "cools down until" in ask(state, MODEL, settings(), now).reason
     without = settings(retrain_cooldown=0.0)
     assert ask(state, MODEL, without, datetime.now(UTC)).cause is not None
@@ -174,7 +177,7 @@ def test_a_server_that_was_not_restarted_calls_for_nothing(state):
         id="p", model=MODEL, ticket_id=None, kind="promotion", version="2", previous="1", status="done",
         reason="", who="me", created=NOW,
     )  # fmt: skip
-    Tickets(state).put_promotion(done)
+    Tickets(state).promotions.put(done)
     answer = ask(state, MODEL, settings(), NOW)
     assert answer.cause is None
     assert "restart the server" in answer.reason

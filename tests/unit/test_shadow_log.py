@@ -32,6 +32,8 @@ from mooring.monitor.building import from_log
 from mooring.retrain.dataset import gather
 from mooring.retrain.dataset.logged import traffic
 from mooring.spool import last_ledger, live_writers
+from mooring.state.assessments import Assessments
+from mooring.state.windows import Windows
 
 HOUR = timedelta(hours=1)
 START = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - 48 * HOUR
@@ -295,13 +297,13 @@ def test_the_monitor_makes_windows_of_what_clients_got_alone(tmp_path):
         monitoring.keep(asked.baseline(), version)
     mooring.add_labels(labels([*champion, *canary]), model="wine", log=asked.log)
     monitoring.watch.look()
-    found = monitoring.state.history("wine")
+    found = Windows(monitoring.state).history("wine")
     assert sorted((one.window.version, one.window.variant, one.window.rows) for one in found) == [
         ("1", "champion", 1000),
         ("2", "canary", 1000),
     ]
     assert {one.verdict.status for one in found if one.verdict is not None} == {"ok"}
-    assessed = monitoring.state.assessments("wine")
+    assessed = Assessments(monitoring.state).history("wine")
     assert sorted((one.window.variant, one.rows, one.labelled) for one in assessed) == [
         ("canary", 1000, 1000),
         ("champion", 1000, 1000),
@@ -309,7 +311,7 @@ def test_the_monitor_makes_windows_of_what_clients_got_alone(tmp_path):
     # A segment with nothing but a shadow's answers is read once, and is no reason for another window.
     asked.write(shadow_of(asked.exchanges(1000, START + 2 * HOUR), version="3"))
     assert monitoring.watch.look() == 0
-    assert not monitoring.state.history("wine", version="3")
+    assert not Windows(monitoring.state).history("wine", version="3")
     assert not [line for line in monitoring.said if "left out" in line]
     span = f"{START:%Y-%m-%d}..{START + timedelta(days=2):%Y-%m-%d}"
     assert from_log(str(asked.log), "wine", "1", span).rows == 1000

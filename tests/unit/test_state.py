@@ -9,8 +9,13 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
+from mooring.state.alerts import Alerts
+from mooring.state.assessments import Assessments
 from mooring.state.database import StateError
+from mooring.state.objects import Objects
 from mooring.state.state import State
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 from state_contract import StateContract
 from states import HOUR, LOG, NOON, put, verdict, window
 
@@ -36,22 +41,22 @@ def test_questions_are_answered_from_indexes(tmp_path):
         [one] = put(state, window())
         asked = []
         event.listen(state.database._engine, "before_cursor_execute", lambda *args: asked.append(args[2:4]))
-        state.seen("wine", LOG, ["a"])
-        state.newest_day("wine", LOG)
-        state.history("wine")
-        state.history("wine", version="3", variant="champion", start=NOON, end=NOON, newest=5)
-        state.history("wine", status="open")
-        state.overlapping("wine", "3", "champion", NOON, NOON)
-        state.profiles([one.id])
-        state.verdict(verdict(one).id)
-        state.models()
-        state.recent()
-        state.recent(["wine"], newest=5)
-        state.cells([verdict(one).id])
-        state.assessments("wine")
-        state.untracked("wine")
-        state.due_alerts("wine", NOON)
-        state.alerts("wine")
+        Objects(state).seen("wine", LOG, ["a"])
+        Objects(state).newest_day("wine", LOG)
+        Windows(state).history("wine")
+        Windows(state).history("wine", version="3", variant="champion", start=NOON, end=NOON, newest=5)
+        Windows(state).history("wine", status="open")
+        Windows(state).overlapping("wine", "3", "champion", NOON, NOON)
+        Windows(state).profiles([one.id])
+        Windows(state).judged(verdict(one).id)
+        Windows(state).watched()
+        Windows(state).recent()
+        Windows(state).recent(["wine"], newest=5)
+        Verdicts(state).cells([verdict(one).id])
+        Assessments(state).history("wine")
+        Windows(state).untracked("wine")
+        Alerts(state).due("wine", NOON)
+        Alerts(state).newest("wine")
     with sqlite3.connect(tmp_path / "state.db") as connection:
         for statement, parameters in asked:
             if statement.startswith("SELECT"):
@@ -68,7 +73,7 @@ def test_the_default_is_a_file_in_a_directory_that_is_made(tmp_path, monkeypatch
         put(state, window())
     assert (tmp_path / ".mooring" / "state.db").exists()
     with State(".mooring/state.db") as state:
-        assert len(state.history("wine")) == 1
+        assert len(Windows(state).history("wine")) == 1
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from mooring.log.queries import export
 from mooring.log.schema import ARROW, as_nested
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation.signatures import as_frame, as_input
+from mooring.state.windows import Windows
 
 DIGITS = np.random.default_rng(0).permutation(load_digits().images)
 TRAINING, TODAY = DIGITS[:900], DIGITS[900:]
@@ -170,7 +171,7 @@ def test_the_log_has_their_numbers_and_shape_and_the_monitor_sees_what_the_basel
     monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/state.db", window_rows=600))
     monitoring.keep(make(columns(TRAINING)))
     monitoring.watch.look()
-    found = monitoring.state.history("wine")
+    found = Windows(monitoring.state).history("wine")
     verdicts = sorted((one.window.start, one.verdict.status) for one in found if one.verdict is not None)
     assert [status == "ok" for _, status in verdicts] == [True, False]
 

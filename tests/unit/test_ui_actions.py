@@ -17,10 +17,14 @@ from dashboard import TOKEN, ask, pages
 from mooring.rollout_plan import parse
 from mooring.serving.messages import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
-from mooring.state.retrainings import Cause, Promotion, Tickets
+from mooring.state.alerts import Alert, Alerts
+from mooring.state.promotions import Promotion
+from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollout, Rollouts, Served, moved, new
 from mooring.state.state import State
-from mooring.state.tables import Alert, Verdict, Window
+from mooring.state.verdicts import Verdict, Verdicts
+from mooring.state.windows import Window, Windows
+from moves import loaded, promoted, rolled_back, trained
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLAN = parse(["shadow 50% 1m 100", "canary 5% 1m 100"])
@@ -39,8 +43,7 @@ def begun(shown: Shown, model: str, status: str = "stepping", **changes: Any) ->
     rollout = found.open(new(model, "2", "1", "challenger", PLAN))
     if status == "loading":
         return rollout
-    checking = moved(rollout, "checking")
-    found.move(rollout, checking, "loaded", {"servers": 1})
+    checking = loaded(found, rollout)
     stepping = moved(checking, "stepping", **changes)
     return found.move(checking, stepping, "step", {"step": str(PLAN[stepping.step])})
 
@@ -140,7 +143,7 @@ def test_a_rollout_says_where_it_stands_and_how_near_its_guards_are(shown: Shown
         assert "mooring serve is not running" not in shown.see("/models/guarded/rollouts/1")
         assert shown.told("/models/guarded/rollouts/1")["supervisor"] is not None
     ended = Rollouts(shown.state).unended("guarded")
-    Rollouts(shown.state).move(ended, moved(ended, "rolled_back", reason="errors: many"), "rolled back")
+    rolled_back(Rollouts(shown.state), ended, "errors: many")
     told = shown.told("/models/guarded/rollouts/1")
     assert [one["place"] for one in told["stages"]] == ["done", "done", "done", "ended", "left out"]
     page = shown.see("/models/guarded/rollouts/1")
@@ -185,7 +188,7 @@ def test_one_that_waits_can_be_refused_and_what_is_over_can_not(shown: Shown) ->
     assert (status, error) == (409, "Retraining 1 is cancelled: there is nothing to cancel.")
     tickets = Tickets(shown.state)
     ticket = opened(shown, "handed", status="approval")
-    tickets.move(ticket, "challenger", "gate", {"passed": True}, candidate="2")
+    tickets.move(trained(tickets, ticket), "challenger", "gate", {"passed": True})
     status, error = shown.refused("/models/handed/retrainings/1/cancel")
     assert status == 409
     assert "mooring rollout abort" in error
@@ -236,9 +239,7 @@ def test_the_gate_is_told_rule_by_rule(shown: Shown) -> None:
     ]
     detail = {"passed": False, "checks": checks, "metric": "rmse", "champion_value": 1.0, "candidate_value": 2.0,
               "improvement": -1.0, "low": -1.4, "confidence": 0.95, "rows": 200, "difference": None}  # fmt: skip
-    ticket = tickets.move(
-        opened(shown, "gated"), "gating", "trained", {"version": "2"}, candidate="2", run_id="a/b"
-    )
+    ticket = trained(tickets, opened(shown, "gated"), {"version": "2"}, run_id="a/b")
     tickets.move(ticket, "refused", "gate", detail, message="version 2: refused")
     told = shown.told("/models/gated/retrainings/1")
     assert (told["gate"]["passed"], told["gate"]["low"], told["gate"]["needed"]) == (False, -1.4, 0.02)
@@ -250,12 +251,12 @@ def test_the_gate_is_told_rule_by_rule(shown: Shown) -> None:
 
 def test_the_history_leads_from_the_drift_to_the_champion(shown: Shown) -> None:
     with shown.state.begin() as tx:
-        window = tx.put_window(
+        window = Windows(tx).put(
             Window(model="chain", version="1", start=NOW, end=NOW + timedelta(hours=1), rows=100), b""
         )
         verdict = Verdict(window_id=window.id, status="critical", created=NOW)
-        tx.put_verdict(verdict, b"")
-        tx.put_alert(
+        Verdicts(tx).put(verdict, b"")
+        Alerts(tx).put(
             Alert(
                 verdict_id=verdict.id,
                 model="chain",
@@ -271,13 +272,11 @@ def test_the_history_leads_from_the_drift_to_the_champion(shown: Shown) -> None:
         )
     cause = Cause(kind="drift", verdict=verdict.id, windows=((window.start, window.end),))
     tickets = Tickets(shown.state)
-    ticket = opened(shown, "chain", cause=cause)
-    ticket = tickets.move(ticket, "training", "dataset", {"training_rows": 600}, attempt=1)
-    ticket = tickets.move(ticket, "gating", "trained", {"version": "2", "run": "abc"}, candidate="2", run_id="abc")
+    ticket = trained(tickets, opened(shown, "chain", cause=cause), {"version": "2", "run": "abc"}, run_id="abc")
     ticket = tickets.move(ticket, "challenger", "gate", {"passed": True, "improvement": 0.2})
     found = Rollouts(shown.state)
     rollout = found.open(new("chain", "2", "1", "challenger", (), ticket_id=ticket.id))
-    found.move(rollout, moved(rollout, "promoted"), "promoted")
+    promoted(found, rollout)
     promotion = Promotion(id="p", model="chain", ticket_id=ticket.id, kind="promotion", version="2", previous="1",
                           status="done", reason="", who="mooring", created=NOW, ended=NOW)  # fmt: skip
     tickets.move(ticket, "promoted", "promoted", {"version": "2"}, promotion=promotion)
@@ -302,7 +301,7 @@ def test_the_history_goes_back_page_by_page_and_misses_nothing(shown: Shown) -> 
     tickets = Tickets(shown.state)
     for number in range(5):
         kind = "rollback" if number % 2 else "promotion"
-        tickets.put_promotion(
+        tickets.promotions.put(
             Promotion(
                 id=f"page{number}",
                 model="pages",

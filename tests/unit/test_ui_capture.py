@@ -23,7 +23,7 @@ from mooring.log.labels import labels_table, write_labels
 from mooring.log.requests import find_request, newest_payloads
 from mooring.spool import SpoolWriter, last_ledger, look
 from mooring.state.state import State
-from mooring.state.tables import Window
+from mooring.state.windows import Window, Windows
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 ID = "00000000-0000-7000-8000-000000000000"
@@ -241,7 +241,9 @@ def test_a_request_is_told_with_its_rows_labels_window_and_shadow(tmp_path):
     write_labels(str(log), "wine", labels_table(*_columns(["order-1"], [8.0], [1], [late])))
     state = f"sqlite:///{tmp_path}/state.db"
     with State(state) as opened, opened.begin() as tx:
-        tx.put_window(Window(model="wine", version="3", start=START, end=START + timedelta(hours=1), rows=2), b"")
+        Windows(tx).put(
+            Window(model="wine", version="3", start=START, end=START + timedelta(hours=1), rows=2), b""
+        )
     with pages(state, log=str(log), token=None) as address:
         found = told(address, f"/requests/{one.request_id}")
         text = page(address, f"/requests/{one.request_id}")

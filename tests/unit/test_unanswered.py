@@ -16,6 +16,7 @@ from mooring.exchange import Exchange
 from mooring.log.parquet import ParquetLog
 from mooring.log.queries import stats
 from mooring.monitor.building import from_log
+from mooring.state.windows import Windows
 
 ANSWERS: dict[str, list[float]] = {"three for each": [1.5] * 30, "one for all": [2.5], "none": []}
 """To requests of ten rows."""
@@ -81,7 +82,7 @@ def test_the_drift_of_their_inputs_is_judged_and_they_lack_no_prediction(traffic
         )
     monitoring.watch.look()
     assert monitoring.verdicts() == [(1000, "ok"), (1000, "ok"), (1000, "critical")]
-    first, _, last = monitoring.state.history("wine")
+    first, _, last = Windows(monitoring.state).history("wine")
     without = 500 if share == "some" else 1000
     assert f"{without} of 1000 rows have no prediction of their own" in first.verdict.message
     assert "rows_differ" in first.verdict.message
@@ -112,4 +113,6 @@ def test_a_log_without_the_column_is_read_and_watched(traffic, tmp_path):
     monitoring.keep(traffic.baseline())
     monitoring.watch.look()
     assert monitoring.verdicts() == [(1000, "ok")] * 2
-    assert not any(re.search("rows_differ", one.verdict.message) for one in monitoring.state.history("wine"))
+    assert not any(
+        re.search("rows_differ", one.verdict.message) for one in Windows(monitoring.state).history("wine")
+    )

@@ -14,8 +14,12 @@ from monitoring import START, Monitoring, settings
 from mooring.config import LogSettings
 from mooring.log.drain import Drain
 from mooring.log.reader import read_log
+from mooring.state.assessments import Assessments
+from mooring.state.baselines import StoredBaselines
 from mooring.state.retrainings import Tickets
 from mooring.state.rollouts import Rollouts
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 WRITTEN = Path(__file__).parents[1] / "data" / "state-and-log-r0005.tar.xz"
 
@@ -44,17 +48,17 @@ def test_windows_and_verdicts_stay_and_nothing_is_judged_again(monitoring):
     monitoring.watch.look()
     assert monitoring.verdicts() == there
     assert monitoring.said == []
-    assessed = monitoring.state.assessments("wine")
+    assessed = Assessments(monitoring.state).history("wine")
     assert [(one.labelled, one.rows) for one in assessed] == [(150, 150)] * 3 + [(0, 150), (0, 1)]
 
 
 def test_what_was_judged_has_its_profiles_cells_and_baseline(monitoring):
-    newest = monitoring.state.history("wine")[3]
+    newest = Windows(monitoring.state).history("wine")[3]
     assert newest.window.start == START.replace(hour=15)
-    assert monitoring.state.profiles([newest.window.id])
-    cells = monitoring.state.cells([newest.verdict.id])[newest.verdict.id]
+    assert Windows(monitoring.state).profiles([newest.window.id])
+    cells = Verdicts(monitoring.state).cells([newest.verdict.id])[newest.verdict.id]
     assert {name for name, cell in cells.items() if cell.severity == "critical"} == {"alcohol", "prediction"}
-    assert monitoring.state.baseline("wine", "1") is not None
+    assert StoredBaselines(monitoring.state).newest("wine", "1") is not None
 
 
 def test_retrainings_rollouts_and_promotions_stay(monitoring):
@@ -63,7 +67,7 @@ def test_retrainings_rollouts_and_promotions_stay(monitoring):
     assert (ticket.status, ticket.candidate, ticket.cause.kind) == ("challenger", "2", "drift")
     assert [step.what for step in tickets.steps(ticket.id)] == ["opened", "dataset", "trained", "gate passed"]
     assert tickets.newest("beer")[0].status == "cancelled"
-    assert [(one.version, one.who) for one in tickets.promotions("wine")] == [("1", "ann@host")]
+    assert [(one.version, one.who) for one in tickets.promotions.newest("wine")] == [("1", "ann@host")]
     rollout = rollouts.unended("wine")
     assert (rollout.status, rollout.previous, [str(step) for step in rollout.plan]) == (
         "checking",
@@ -73,7 +77,7 @@ def test_retrainings_rollouts_and_promotions_stay(monitoring):
     assert [event.what for event in rollouts.events(rollout.id)] == ["begun", "loaded"]
     assert [one.version for one in rollouts.serving("wine")] == ["1"]
     going_on = msgspec.structs.replace(rollout, status="stepping")
-    assert rollouts.move(rollout, going_on, "checked").status == "stepping"
+    assert rollouts.move(rollout, going_on, "step").status == "stepping"
 
 
 def test_the_log_is_read_and_what_waits_in_the_spool_is_added(before):

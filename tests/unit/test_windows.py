@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.monitor.windows import Lengths, close, cut, micros, moment
-from mooring.state.tables import Window
+from mooring.state.windows import Window
 
 HOUR = 3_600_000_000
 BASE = micros(datetime(2026, 3, 1, 12, tzinfo=UTC))

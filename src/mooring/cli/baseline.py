@@ -45,6 +45,7 @@ def build(
     mooring baseline build --model wine --from-log 2026-03-01..2026-03-08
     """
     from mooring.monitor import building
+    from mooring.state.baselines import StoredBaselines
     from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "log": log, "state": state})
@@ -63,7 +64,7 @@ def build(
         except (ValueError, FileNotFoundError) as error:
             raise SettingError(str(error)) from None
         with State(settings.state) as opened, opened.begin() as tx:
-            tx.put_baseline(settings.model, model_version, made.to_bytes(), source)
+            StoredBaselines(tx).put(settings.model, model_version, made.to_bytes(), source)
     named = f" version {model_version}" if model_version else ""
     click.echo(f"{settings.model}{named}: {made.rows} rows, {len(made.features)} features", err=True)
 
@@ -80,13 +81,14 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
     from mooring.monitor.tracking import Tracking
+    from mooring.state.baselines import StoredBaselines
     from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     if settings.model is None:
         raise SettingError("--model is missing: say which model's baseline is meant")
     with explained(), State(settings.state) as opened:
-        baselines = Baselines(opened, Tracking(), lambda _: None)
+        baselines = Baselines(StoredBaselines(opened), Tracking(), lambda _: None)
         found, _ = baselines.of(settings.model, model_version)
         if found is None:
             raise click.ClickException(baselines.why_not(settings.model, model_version))
@@ -129,6 +131,7 @@ def calibrate(
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
     from mooring.monitor.tracking import Tracking
+    from mooring.state.baselines import StoredBaselines
     from mooring.state.state import State
 
     given = {"model": model, "log": log, "state": state, "window": window, "window_rows": window_rows}
@@ -136,7 +139,7 @@ def calibrate(
     if settings.model is None:
         raise SettingError("--model is missing: say which model is meant")
     with explained(), State(settings.state) as opened:
-        baselines = Baselines(opened, Tracking(), lambda _: None)
+        baselines = Baselines(StoredBaselines(opened), Tracking(), lambda _: None)
         found, _ = baselines.of(settings.model, model_version)
         if found is None:
             raise click.ClickException(baselines.why_not(settings.model, model_version))
@@ -145,7 +148,9 @@ def calibrate(
         except ValueError as error:
             raise SettingError(str(error)) from None
         with opened.begin() as tx:
-            tx.put_baseline(settings.model, model_version, made.baseline.to_bytes(), f"{settings.log} {from_log}")
+            StoredBaselines(tx).put(
+                settings.model, model_version, made.baseline.to_bytes(), f"{settings.log} {from_log}"
+            )
         unlike = building.unlike_the_monitors(opened, settings, model_version, variant, made.rows)
     few = f"; {made.too_few} more had too few rows" if made.too_few else ""
     click.echo(f"what is usual is taken from {len(made.rows)} windows{few}", err=True)

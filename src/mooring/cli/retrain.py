@@ -375,11 +375,12 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
 
 def _model(settings: StatePlace, state: State) -> str:
     from mooring.monitor.results import model_in
+    from mooring.state.promotions import Promotions
     from mooring.state.retrainings import Tickets
 
     if settings.model:
         return settings.model
-    known = Tickets(state).models()
+    known = [*{*Tickets(state).models(), *Promotions(state).models()}]
     return known[0] if len(known) == 1 else model_in(state, None)
 
 

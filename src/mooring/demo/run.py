@@ -32,6 +32,7 @@ from mooring.retrain.machine import attempt_directory, gate_directory
 from mooring.state.retrainings import Ticket, Tickets
 from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
+from mooring.state.windows import Windows
 
 REQUESTS = 200
 WINDOW_ROWS = 400
@@ -265,7 +266,7 @@ def _assessed(state: State, rows: int, directory: Path) -> None:
     """Wait until the monitor has seen all rows."""
     with console.status("the monitor reads the rest of the log"):
         wait_for(
-            lambda: sum(one.window.rows for one in state.history(MODEL, newest=10_000)) >= rows,
+            lambda: sum(one.window.rows for one in Windows(state).history(MODEL, newest=10_000)) >= rows,
             _LOOP_SECONDS,
             f"not all rows were seen; see {directory / 'monitor.log'} and {directory / 'serve.log'}",
         )

@@ -16,9 +16,10 @@ from mooring.demo.traffic import Traffic
 from mooring.demo.train import MODEL
 from mooring.registry import champions
 from mooring.retrain.history import Entry, history
+from mooring.state.assessments import Assessment, Assessments
 from mooring.state.rollouts import Event, Rollout, Rollouts
 from mooring.state.state import State
-from mooring.state.tables import Assessment
+from mooring.state.windows import Windows
 
 _WINDOWS = 100
 _ALIKE = 4
@@ -27,10 +28,10 @@ _ALIKE = 4
 def show(console: Console, state: State) -> None:
     """Show the verdicts, and each retraining from the drift to what came of it."""
     console.rule("What the monitor found")
-    assessed = {one.window.id: one for one in state.assessments(MODEL, newest=_WINDOWS)}
+    assessed = {one.window.id: one for one in Assessments(state).history(MODEL, newest=_WINDOWS)}
     table = Table("until", "version", "drift", "rmse", "performance")
     rows = []
-    for window, verdict in sorted(state.history(MODEL, newest=_WINDOWS), key=lambda one: one.window.end):
+    for window, verdict in sorted(Windows(state).history(MODEL, newest=_WINDOWS), key=lambda one: one.window.end):
         if verdict is None:
             continue
         one = assessed.get(window.id)

@@ -23,22 +23,14 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from mooring.state.alerts import About, Alert, AlertKind, Alerts, Kind, alert_id
+from mooring.state.assessments import Assessment, Measured
 from mooring.state.leases import Lease
-from mooring.state.state import Judged, State, Transaction
-from mooring.state.tables import (
-    About,
-    Alert,
-    AlertKind,
-    Assessment,
-    Finding,
-    Kind,
-    Level,
-    Measured,
-    Status,
-    Verdict,
-    Window,
-    alert_id,
-)
+from mooring.state.repository import Transaction
+from mooring.state.state import State
+from mooring.state.tables import Level, Status
+from mooring.state.verdicts import Finding, Verdict
+from mooring.state.windows import Judged, Window, Windows
 
 FEATURES = 10
 """How many features an alert names, at most."""
@@ -194,16 +186,16 @@ def enqueue(
     `statuses` are those of the model's last windows, this one's at the end; see `level`. Returns what is told,
     even where there is no channel to tell it.
     """
-    standing = tx.standing(window.model, window.version, window.variant)
+    standing = Windows(tx).standing(window.model, window.version, window.variant)
     kind, after = transition(standing, level(statuses, n, m))
     if after != standing:
-        tx.set_standing(window.model, window.version, window.variant, after)
+        Windows(tx).set_standing(window.model, window.version, window.variant, after)
     if kind is None:
         return None
     now = datetime.now(UTC)
     for channel in channels:
         said = payload(kind, window, verdict, channel=channel.name, report=report, now=now)
-        tx.put_alert(
+        Alerts(tx).put(
             Alert(
                 verdict_id=verdict.id,
                 model=window.model,
@@ -252,7 +244,7 @@ def enqueue_performance(
             about="performance",
             measures=assessment.measures,
         )
-        tx.put_alert(
+        Alerts(tx).put(
             Alert(
                 verdict_id=verdict.verdict.id,
                 model=window.model,
@@ -309,7 +301,7 @@ def enqueue_rollback(
             reason=reason,
             created=now,
         )
-        tx.put_alert(
+        Alerts(tx).put(
             Alert(
                 rollout_id=rollout_id,
                 model=model,
@@ -356,11 +348,11 @@ def deliver(
     named = {channel.name: channel for channel in channels}
     tried: list[Alert] = []
     begun = now or datetime.now(UTC)
-    while due := state.due_alerts(model, begun, rollouts=rollouts):
+    while due := Alerts(state).due(model, begun, rollouts=rollouts):
         for alert in due:
             told = _tell(alert, named.get(alert.channel), now)
             with state.begin(lease) as tx:
-                tx.update_alert(told)
+                Alerts(tx).update(told)
             tried.append(told)
     return tried
 

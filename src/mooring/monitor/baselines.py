@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from mooring.comparison.compare import Evaluation
     from mooring.drift.grid import Kind
     from mooring.monitor.tracking import Tracking
-    from mooring.state.state import State
-    from mooring.state.tables import Baseline as Stored
+    from mooring.state.baselines import StoredBaseline, StoredBaselines
 
 _AGAIN_SECONDS = 60.0
 _OF_REGISTRY = "models:/"
@@ -38,8 +37,8 @@ class Found(NamedTuple):
 class Baselines:
     """Finds the baseline of a version: in the state, else in MLflow, whose answer the state keeps."""
 
-    def __init__(self, state: State, tracking: Tracking, say: Callable[[str], None]) -> None:
-        self._state = state
+    def __init__(self, stored: StoredBaselines, tracking: Tracking, say: Callable[[str], None]) -> None:
+        self._stored = stored
         self._tracking = tracking
         self._say = say
         self._found: dict[tuple[str, str | None], Found] = {}
@@ -70,7 +69,7 @@ class Baselines:
         return found.why_not if found else ""
 
     def _find(self, model: str, version: str | None) -> Found:
-        kept = self._state.baseline(model, version)
+        kept = self._stored.newest(model, version)
         why_not = ""
         if kept is None or (version is None and kept.source.startswith(_OF_REGISTRY)):
             kept, why_not = self._ask(model, version, kept)
@@ -84,7 +83,9 @@ class Baselines:
         except FormatError as error:
             return Found(None, None, f"the baseline of {model} can't be read: {error}; `{_build(model, version)}`")
 
-    def _ask(self, model: str, version: str | None, kept: Stored | None) -> tuple[Stored | None, str]:
+    def _ask(
+        self, model: str, version: str | None, kept: StoredBaseline | None
+    ) -> tuple[StoredBaseline | None, str]:
         """Return what MLflow has for a version, kept from now on, else what is kept, and why there is nothing.
 
         A server that does not answer is left alone for a minute, whichever version it is about: each attempt takes
@@ -110,8 +111,7 @@ class Baselines:
             self._failed = time.monotonic(), why_not
             return kept, why_not
         if data is not None:
-            with self._state.begin() as tx:
-                return tx.put_baseline(model, version, data, source), ""
+            return self._stored.put(model, version, data, source), ""
         self._asked[model, version] = time.monotonic(), why_not
         return kept, why_not
 

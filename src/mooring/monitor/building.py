@@ -27,7 +27,7 @@ from mooring.log.signature import integers_of
 from mooring.monitor.ingest import Stream, chunks, of_stream, profile_of
 from mooring.monitor.judging import lengths_of
 from mooring.monitor.windows import cut, micros
-from mooring.state.tables import Window
+from mooring.state.windows import Window, Windows
 
 if TYPE_CHECKING:
     from mooring.config import JudgeSettings
@@ -220,7 +220,9 @@ def unlike_the_monitors(
 
     What is usual depends on the size: small windows vary more by chance alone.
     """
-    judged = state.history(settings.model or "", version=version, variant=variant, status="closed", newest=100)
+    judged = Windows(state).history(
+        settings.model or "", version=version, variant=variant, status="closed", newest=100
+    )
     theirs = [one.window.rows for one in judged if one.verdict is not None and one.verdict.status != "too_few"]
     if not theirs or not rows:
         return ""

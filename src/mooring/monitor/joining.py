@@ -20,7 +20,7 @@ from mooring.monitor.windows import micros
 from mooring.performance.kinds import MOST_TEXTS
 from mooring.performance.measures import Scored, Task, scored_of
 from mooring.performance.scored import prediction_in
-from mooring.state.tables import Window
+from mooring.state.windows import Window
 
 _SMALL_LABELS = 64_000_000
 

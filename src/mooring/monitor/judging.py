@@ -16,7 +16,9 @@ from mooring.drift.statistics import rows_of
 from mooring.drift.stored import dump
 from mooring.monitor.windows import Lengths
 from mooring.state.cells import cells_of, encode, strongest_alarm
-from mooring.state.tables import JUDGED, Finding, Verdict, Window
+from mooring.state.tables import JUDGED
+from mooring.state.verdicts import Finding, Verdict
+from mooring.state.windows import Window
 
 _FINDINGS = 10
 LONGEST = 1000 * 365 * 86_400.0

@@ -22,10 +22,14 @@ from mooring.monitor.judging import LONGEST, lengths_of, rules_of
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.monitor.watch import Watch
+from mooring.state.assessments import Assessments
+from mooring.state.baselines import StoredBaselines
 from mooring.state.database import StateError
 from mooring.state.judgements import judgement_of
 from mooring.state.leases import Lease, LeaseHeld
 from mooring.state.state import State
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 Page = Callable[[State, str], str]
 Retrain = Callable[[State, str, Callable[[str], None]], bool]
@@ -109,7 +113,7 @@ class _Watching:
         self._metrics = metrics
         self._tracking = Tracking()
         self._said: dict[str, float] = {}
-        self._baselines = Baselines(state, self._tracking, self._complain)
+        self._baselines = Baselines(StoredBaselines(state), self._tracking, self._complain)
 
     def once(self, stop: threading.Event) -> bool:
         if why_not := nothing_yet(self._settings.log):
@@ -204,13 +208,13 @@ class _Watching:
     def _track(self, model: str, stop: threading.Event) -> bool:
         """Log verdicts to MLflow that are not there yet; what fails is tried again the next time."""
         while not stop.is_set():
-            waiting = self._state.untracked(model, _TRACKED_AT_ONCE + 1)
+            waiting = Windows(self._state).untracked(model, _TRACKED_AT_ONCE + 1)
             if not waiting:
                 return self._track_performance(model, stop)
             for place, (window, verdict) in enumerate(waiting[:_TRACKED_AT_ONCE], 1):
                 if verdict is None:
                     continue
-                judgement = judgement_of(self._state.results(verdict.id))
+                judgement = judgement_of(Verdicts(self._state).results(verdict.id))
                 results = judgement.results if judgement else []
                 values = [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
                 html = self._small(self._state, model) if self._small and place == len(waiting) else None
@@ -221,7 +225,7 @@ class _Watching:
                     self._complain(f"{error}. Verdicts wait in the state until then")
                     return False
                 with self._state.begin() as tx:
-                    tx.mark_tracked([verdict.id])
+                    Verdicts(tx).mark_tracked([verdict.id])
                 if stop.is_set():
                     break
         return False
@@ -229,7 +233,7 @@ class _Watching:
     def _track_performance(self, model: str, stop: threading.Event) -> bool:
         """Log how well the model did to MLflow, as far as that is not there yet."""
         while not stop.is_set():
-            waiting = self._state.untracked_assessments(model, _TRACKED_AT_ONCE)
+            waiting = Assessments(self._state).untracked(model, _TRACKED_AT_ONCE)
             if not waiting:
                 return True
             for assessment in waiting:
@@ -240,7 +244,7 @@ class _Watching:
                     self._complain(f"{error}. What labels say waits in the state until then")
                     return False
                 with self._state.begin() as tx:
-                    tx.mark_assessments_tracked([assessment.id])
+                    Assessments(tx).mark_tracked([assessment.id])
         return False
 
     def _complain(self, text: str) -> None:

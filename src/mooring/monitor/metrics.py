@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from mooring.state.tables import Assessment, Verdict, Window
+from mooring.state.assessments import Assessment
+from mooring.state.verdicts import Verdict
+from mooring.state.windows import Window
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -30,9 +30,13 @@ from mooring.performance.bootstrap import intervals
 from mooring.performance.judge import FLOOR, Judged, effective_rows, judge
 from mooring.performance.measures import Scored, evaluate
 from mooring.performance.scored import UnscorableError
+from mooring.state.assessments import Assessment, Assessments, Measured, Segment
 from mooring.state.leases import Lease
-from mooring.state.state import Done, State, Transaction
-from mooring.state.tables import Assessment, Measured, Segment, Status, Window, final_verdict_id
+from mooring.state.objects import DoneObject, Objects
+from mooring.state.repository import Transaction
+from mooring.state.state import State
+from mooring.state.tables import Status
+from mooring.state.windows import Window, Windows, final_verdict_id
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -105,7 +109,7 @@ class Performance:
         Raises StoreError where the log can't be read now, StateError where the state refuses.
         """
         uri = self._settings.log
-        newest = self._state.history(model, newest=1)
+        newest = Windows(self._state).history(model, newest=1)
         if not newest:
             return 0
         keep = timedelta(seconds=self._settings.keep + self._settings.grace)
@@ -114,11 +118,11 @@ class Performance:
         listed = label_log.list_label_objects(opened, uri, model, since - _DAY)
         if not listed:
             return 0
-        seen = self._state.seen(model, self._key, [one.path for one in listed])
+        seen = Objects(self._state).seen(model, self._key, [one.path for one in listed])
         new = [one for one in listed if one.path not in seen]
         touched, marks = self._touched(opened, model, new, since)
         waiting = [
-            *self._state.unassessed(model, since, with_open=provisional),
+            *Assessments(self._state).unassessed(model, since, with_open=provisional),
             *self._with_a_baseline_now(model, since),
         ]
         chosen = {one.id: one for one in (*waiting, *touched) if provisional or one.status == "closed"}
@@ -143,7 +147,7 @@ class Performance:
     def _with_a_baseline_now(self, model: str, since: datetime) -> list[Window]:
         """Return the newest windows that were measured without a baseline, and that have one by now."""
         found = []
-        for one in self._state.assessments(model, start=since, newest=_STANDING):
+        for one in Assessments(self._state).history(model, start=since, newest=_STANDING):
             if one.status == "no_baseline" and not one.before:
                 baseline, _ = self._baselines.of(model, one.window.version)
                 if baseline is not None and baseline.performance is not None:
@@ -154,7 +158,7 @@ class Performance:
 
     def _touched(
         self, opened: ObjectStore, model: str, new: Sequence[reader.Object], since: datetime
-    ) -> tuple[list[Window], list[Done]]:
+    ) -> tuple[list[Window], list[DoneObject]]:
         """Return the windows that new labels are of, and which objects these were read from."""
         parts: list[pa.ChunkedArray] = []
         marks = []
@@ -163,7 +167,7 @@ class Performance:
             with ingest.telling(self._say_once):
                 for path, table in label_log.read_label_objects(opened, self._settings.log, model, new):
                     parts.append(pc.unique(table["request_id"]))
-                    marks.append(Done(path, days[path], table.num_rows))
+                    marks.append(DoneObject(path, days[path], table.num_rows))
         if not parts:
             return [], marks
         ids = pc.unique(pa.concat_arrays([pa.array([], pa.string()), *parts]))
@@ -172,7 +176,7 @@ class Performance:
         for stream, times, count in self._located(opened, model, ids, since):
             named += count
             first, last = moment(int(times.min())), moment(int(times.max()) + 1)
-            there = self._state.overlapping(model, *stream, first, last)
+            there = Windows(self._state).overlapping(model, *stream, first, last)
             starts = np.array([micros(one.start) for one in there], np.int64)
             for place in np.unique(np.searchsorted(starts, times, side="right") - 1).tolist():
                 if place >= 0:
@@ -242,7 +246,7 @@ class Performance:
         labelled = truth.of(rows)
         for window in batch:
             baseline, _ = self._baselines.of(model, window.version)
-            known = self._state.assessments(
+            known = Assessments(self._state).history(
                 model,
                 version=window.version,
                 variant=window.variant,
@@ -365,13 +369,15 @@ class Performance:
 
     # Writing
 
-    def _write(self, model: str, written: Sequence[Assessment], marks: Iterable[Done], lease: Lease | None) -> int:
+    def _write(
+        self, model: str, written: Sequence[Assessment], marks: Iterable[DoneObject], lease: Lease | None
+    ) -> int:
         """Write assessments, what is worth telling of them, and which labels are done with, all at once."""
         before = self._standing(model, written)
         with self._state.begin(lease) as tx:
             for one in written:
-                tx.put_assessment(one)
-            tx.mark_done(model, self._key, marks)
+                Assessments(tx).put(one)
+            Objects(tx).mark_done(model, self._key, marks)
             self._call(tx, before, written)
         for one in written:
             self._metrics.assessed(one)
@@ -383,7 +389,7 @@ class Performance:
         """Return the newest assessments of the streams that are written."""
         streams = {Stream(one.window.version, one.window.variant) for one in written}
         return {
-            stream: self._state.assessments(
+            stream: Assessments(self._state).history(
                 model, version=stream.version, variant=stream.variant, status="closed", newest=_STANDING
             )
             for stream in sorted(streams, key=lambda one: (one.version or "", one.variant))
@@ -402,7 +408,7 @@ class Performance:
             now = alerts.standing_of([one.status for one in ordered], n, m)
             kind, _ = alerts.transition(was, now)
             about = [one for one in ordered if one in closed and one.look]
-            verdict = self._state.verdict(final_verdict_id(about[-1].window)) if about else None
+            verdict = Windows(self._state).judged(final_verdict_id(about[-1].window)) if about else None
             if kind is not None and verdict is not None:
                 alerts.enqueue_performance(
                     tx, kind, about[-1], verdict, self._channels, report=self._settings.report

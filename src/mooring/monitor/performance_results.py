@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mooring.monitor.results import model_in
+from mooring.state.assessments import Assessment, Assessments, Measured
 from mooring.state.state import State
-from mooring.state.tables import Assessment, Measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,9 @@ def assessments(
     newest: int = 100,
 ) -> list[Assessment]:
     """Return how well a model did in its newest windows that were assessed, oldest first. Raises UnknownModel."""
-    return state.assessments(model_in(state, model), version=version or ..., start=start, end=end, newest=newest)
+    return Assessments(state).history(
+        model_in(state, model), version=version or ..., start=start, end=end, newest=newest
+    )
 
 
 def worse(found: Sequence[Assessment]) -> bool:

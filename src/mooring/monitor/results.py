@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from mooring.drift.judge import Result
 from mooring.state.judgements import judgement_of
-from mooring.state.state import Judged, State
-from mooring.state.tables import JUDGED, Status, Verdict
+from mooring.state.state import State
+from mooring.state.tables import JUDGED, Status
+from mooring.state.verdicts import Verdict, Verdicts
+from mooring.state.windows import Judged, Windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +66,9 @@ def history(
     name = model_in(state, model)
     found: list[Judged] = []
     for status in ("closed", "open"):  # of these only some have a verdict
-        found += state.history(name, version=version or ..., start=start, end=end, status=status, newest=newest)
+        found += Windows(state).history(
+            name, version=version or ..., start=start, end=end, status=status, newest=newest
+        )
     found = [judged for judged in found if judged.verdict is not None]
     return sorted(found, key=lambda one: (one.window.start, one.window.number))[-newest:]
 
@@ -78,7 +82,7 @@ def drifted(judged: list[Judged]) -> bool:
 
 def model_in(state: State, model: str | None) -> str:
     """Return `model`, or the only one that the state knows. Raises UnknownModel."""
-    known = sorted({watched.model for watched in state.models()})
+    known = sorted({watched.model for watched in Windows(state).watched()})
     if model in known:
         return str(model)
     if model is None and len(known) == 1:
@@ -97,7 +101,7 @@ def as_dicts(state: State, judged: list[Judged], *, values: bool = False) -> lis
 def _as_dict(state: State, judged: Judged, values: bool) -> dict[str, Any]:
     window, verdict = judged
     assert verdict is not None
-    judgement = judgement_of(state.results(verdict.id))
+    judgement = judgement_of(Verdicts(state).results(verdict.id))
     judged_it = was_judged(verdict)
     shown = [one for one in judgement.results if values or (judged_it and one.alarm)] if judgement else []
     return {
@@ -182,7 +186,7 @@ def drift(
         found = history(opened, model, version=version, start=start, end=end, newest=newest)
         for window, verdict in found:
             assert verdict is not None
-            judgement = judgement_of(opened.results(verdict.id))
+            judgement = judgement_of(Verdicts(opened).results(verdict.id))
             judged_it = was_judged(verdict)
             own = (
                 window.model,

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.registry.process import BASELINE, DIRECTORY, NO_STORE, has_store
-from mooring.state.tables import Assessment, Verdict, Window
+from mooring.state.assessments import Assessment
+from mooring.state.verdicts import Verdict
+from mooring.state.windows import Window
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

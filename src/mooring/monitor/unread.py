@@ -10,6 +10,7 @@ from mooring.config import MonitorSettings, duration_text
 from mooring.log import reader
 from mooring.log.parquet import folder_name
 from mooring.monitor.ingest import log_key, since
+from mooring.state.objects import Objects
 from mooring.state.state import State
 
 _COUNTED = 500
@@ -27,9 +28,9 @@ class Unread(NamedTuple):
 def unread(state: State, log: str, model: str, grace: float) -> Unread:
     """Return what of a model's log no look of the monitor has read. Raises LogError and StoreError."""
     opened = reader.open_log(log)
-    start = since(state.newest_day(model, log_key(log)), timedelta(seconds=grace))
+    start = since(Objects(state).newest_day(model, log_key(log)), timedelta(seconds=grace))
     listed = reader.list_objects(opened, log, f"inferences/model={folder_name(model)}", start)
-    done = state.seen(model, log_key(log), [one.path for one in listed])
+    done = Objects(state).seen(model, log_key(log), [one.path for one in listed])
     new = sorted((one for one in listed if one.path not in done), key=lambda one: one.written)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", reader.LogWarning)  # the monitor tells of what can't be read

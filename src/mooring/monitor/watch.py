@@ -29,8 +29,11 @@ from mooring.monitor.results import STATUSES
 from mooring.monitor.windows import Piece
 from mooring.state.judgements import judgement_of
 from mooring.state.leases import Lease
-from mooring.state.state import Done, State, Transaction
-from mooring.state.tables import Verdict, Window
+from mooring.state.objects import DoneObject, Objects
+from mooring.state.repository import Transaction
+from mooring.state.state import State
+from mooring.state.verdicts import Verdict, Verdicts
+from mooring.state.windows import Window, Windows
 
 _MERGED = SCALES[-1] - 1
 _OLD = timedelta(days=1)
@@ -143,23 +146,23 @@ class Watch:
             judged += self._judge_open(model, lease)
         judged += self._performance.look(opened, model, lease, provisional=provisional, stopping=stopping)
         if judged:
-            [newest] = self._state.history(model, newest=1)
+            [newest] = Windows(self._state).history(model, newest=1)
             keep = timedelta(seconds=self._settings.keep + self._settings.grace)
             with self._state.begin(lease) as tx:
-                tx.prune(model, min(newest.window.end, datetime.now(UTC)) - keep)
+                Windows(tx).prune(model, min(newest.window.end, datetime.now(UTC)) - keep)
         return judged
 
     # What is new
 
     def _new(self, opened: ObjectStore, model: str) -> list[reader.Object]:
         """Return the objects that are not done, day by day."""
-        newest = self._state.newest_day(model, self._key)
+        newest = Objects(self._state).newest_day(model, self._key)
         start = ingest.since(newest, timedelta(seconds=self._settings.grace))
         listed = reader.list_objects(opened, self._settings.log, f"inferences/model={folder_name(model)}", start)
         self._done &= {one.path for one in listed}
         unknown = [one.path for one in listed if one.path not in self._done]
         if unknown:
-            self._done |= self._state.seen(model, self._key, unknown)
+            self._done |= Objects(self._state).seen(model, self._key, unknown)
         elif newest is None:
             self._say_once(
                 f"the log {self._settings.log} has no scored rows of {model} yet; "
@@ -181,7 +184,7 @@ class Watch:
         if latest:
             self._note_time(model, windows.moment(latest))
         days = chunk.days
-        marks = [Done(path, days[path], count) for path, count in chunk.objects.items()]
+        marks = [DoneObject(path, days[path], count) for path, count in chunk.objects.items()]
         judged = self._write(written, lease, model, marks)
         self._taking = {}
         self._done |= chunk.objects.keys()
@@ -191,7 +194,7 @@ class Watch:
         """Return the windows that a stream's new rows go to, each with its verdict where it ended."""
         stream, times = rows.stream, rows.times
         first = windows.moment(int(times[0]) - int(times[0]) % self._lengths.length - 1)
-        known = self._state.overlapping(model, *stream, first, _FOREVER)
+        known = Windows(self._state).overlapping(model, *stream, first, _FOREVER)
         baseline, _ = self._baselines.of(model, stream.version)
         shelf: dict[str, Kept] = {}
         written: list[Written] = []
@@ -232,7 +235,7 @@ class Watch:
         before = windows.micros(now - timedelta(seconds=self._settings.settle))
         judged = 0
         for window in self._open(model):
-            later = self._state.overlapping(model, window.version, window.variant, window.end, _FOREVER)
+            later = Windows(self._state).overlapping(model, window.version, window.variant, window.end, _FOREVER)
             # What is of the future ends nothing: it is of a host whose clock is wrong.
             after = next((one for one in later if one.start <= now), None)
             over = windows.close(window, self._lengths, before, after)
@@ -252,12 +255,12 @@ class Watch:
         return judged
 
     def _open(self, model: str) -> list[Window]:
-        return [judged.window for judged in self._state.history(model, status="open", newest=10_000)]
+        return [judged.window for judged in Windows(self._state).history(model, status="open", newest=10_000)]
 
     def _catch_up(self, model: str, lease: Lease | None, stopping: Callable[[], bool]) -> int:
         """Judge the windows that had no baseline and have one now, from the log."""
         if self._streams is None:
-            watched = self._state.models()
+            watched = Windows(self._state).watched()
             self._streams = {Stream(one.version, one.variant) for one in watched if one.model == model}
         judged = 0
         for stream in sorted(self._streams, key=lambda one: (one.version or "", one.variant)):
@@ -284,7 +287,7 @@ class Watch:
         found: list[Window] = []
         end = None
         while True:
-            page = self._state.history(
+            page = Windows(self._state).history(
                 model, version=stream.version, variant=stream.variant, status="closed", end=end, newest=_PAGE
             )
             waiting = [one.window for one in page if one.verdict is None or one.verdict.status == "no_baseline"]
@@ -299,7 +302,7 @@ class Watch:
         start, end = (reader.midnight(one.date()) for one in (window.start, window.end))
         with ingest.telling(self._say_once):
             found = reader.find(uri, model=model, start=start, end=end + timedelta(days=1))
-        seen = self._state.seen(model, self._key, found.objects) | set(taking)
+        seen = Objects(self._state).seen(model, self._key, found.objects) | set(taking)
         return ingest.part_of(found, [path for path in found.fragments if path in seen])
 
     # Verdicts
@@ -356,7 +359,7 @@ class Watch:
         Merging looks for what no window shows alone, so it stops at one that showed much: else a drift that
         is over would be found again in the windows after it.
         """
-        past = self._state.history(
+        past = Windows(self._state).history(
             window.model, version=window.version, variant=window.variant, end=window.start, newest=_MERGED
         )
         echoing = {one.window.id: _echoes(one.verdict) for one in past} | self._echoing
@@ -374,7 +377,7 @@ class Watch:
         """Return a window with its profile, as far as that is kept and can be read; put on the shelf."""
         if window.id not in shelf:
             counted = None
-            data = self._state.profiles([window.id]).get(window.id)
+            data = Windows(self._state).profiles([window.id]).get(window.id)
             if data:
                 try:
                     counted = profile_from_bytes(data)
@@ -384,17 +387,17 @@ class Watch:
         return shelf[window.id]
 
     def _write(
-        self, written: Iterable[Written], lease: Lease | None, model: str = "", marks: Iterable[Done] = ()
+        self, written: Iterable[Written], lease: Lease | None, model: str = "", marks: Iterable[DoneObject] = ()
     ) -> int:
         """Write windows and verdicts, and which objects are done, all at once; return how many were judged."""
         new: list[tuple[Window, Written]] = []
         judged = 0
         with self._state.begin(lease) as tx:
-            tx.mark_done(model, self._key, marks)
+            Objects(tx).mark_done(model, self._key, marks)
             for one in written:
-                window = tx.put_window(one.window, one.profile)
+                window = Windows(tx).put(one.window, one.profile)
                 judged += one.verdict is not None
-                if one.verdict is not None and tx.put_verdict(one.verdict, one.results, one.cells):
+                if one.verdict is not None and Verdicts(tx).put(one.verdict, one.results, one.cells):
                     new.append((window, one))
                     self._call(tx, window, one.verdict)
         for window, one in new:
@@ -413,7 +416,7 @@ class Watch:
         news = datetime.now(UTC) - window.end < _OLD + timedelta(seconds=self._settings.grace)
         if verdict.provisional or not news:
             return
-        statuses = tx.statuses(window.model, window.version, window.variant, 2 * self._m + 10)
+        statuses = Verdicts(tx).statuses(window.model, window.version, window.variant, 2 * self._m + 10)
         report = self._settings.report
         alerts.enqueue(tx, window, verdict, statuses, self._channels, n=self._n, m=self._m, report=report)
 

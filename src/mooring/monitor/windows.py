@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from mooring.drift.grid import Integers
-from mooring.state.tables import Window
+from mooring.state.windows import Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = 2**62

@@ -11,8 +11,12 @@ from mooring.monitor.results import history, was_judged
 from mooring.report.model import Report, ReportWindow
 from mooring.report.page import html, svg
 from mooring.report.reading import answering
+from mooring.state.assessments import Assessments
+from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
-from mooring.state.state import Judged, State
+from mooring.state.state import State
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Judged, Windows
 
 _PROFILES = 20
 _SMALL = 48
@@ -33,10 +37,10 @@ def of_state(
     variant = answering((one.window.variant, one.window.rows) for one in judged)
     answered = [one.window.version for one in judged if one.window.variant == variant]
     baseline = _baseline(state, model, answered[-1] if answered else version)
-    profiles = state.profiles(one.window.id for one in judged[-_PROFILES:])
+    profiles = Windows(state).profiles(one.window.id for one in judged[-_PROFILES:])
     windows = [_window(state, one, profiles.get(one.window.id), baseline) for one in judged]
     of_windows = {one.window.id for one in judged if one.window.variant == variant}
-    assessed = state.assessments(
+    assessed = Assessments(state).history(
         model, version=version or ..., variant=variant, start=start, end=end, newest=newest
     )
     return Report(
@@ -60,7 +64,7 @@ def whole_report(state: State, model: str) -> str:
 
 
 def _baseline(state: State, model: str, version: str | None) -> Baseline | None:
-    kept = state.baseline(model, version)
+    kept = StoredBaselines(state).newest(model, version)
     try:
         return Baseline.from_bytes(kept.data) if kept else None
     except FormatError:
@@ -79,7 +83,7 @@ def _window(state: State, judged: Judged, data: bytes | None, baseline: Baseline
         variant=window.variant,
         severity=verdict.status,
         provisional=verdict.provisional,
-        judgement=judgement_of(state.results(verdict.id)) if was_judged(verdict) else None,
+        judgement=judgement_of(Verdicts(state).results(verdict.id)) if was_judged(verdict) else None,
         profile=_profile(data, baseline),
         late_rows=window.late,
         message=verdict.message,

@@ -10,7 +10,7 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.judge import Judgement
 from mooring.drift.profile import Profile
-from mooring.state.tables import Assessment
+from mooring.state.assessments import Assessment
 
 Status = Literal["ok", "warning", "critical", "too_few", "no_baseline"]
 """What is said of a window; the last two say that it could not be judged."""

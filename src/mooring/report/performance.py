@@ -10,7 +10,8 @@ from markupsafe import Markup
 from mooring.monitor.results import STATUSES
 from mooring.report.verdict import Verdict
 from mooring.report.words import name
-from mooring.state.tables import Assessment, Measured, Segment, Status
+from mooring.state.assessments import Assessment, Measured, Segment
+from mooring.state.tables import Status
 
 _WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
 _LEFT, _RIGHT = 10, 630

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 
-from mooring.state.retrainings import Promotion, Step, Ticket, Tickets, chunks, within
+from mooring.state.promotions import Promotion, Promotions
+from mooring.state.retrainings import Ticket, Tickets, TicketStep
+from mooring.state.rollouts import Event, Rollout, Rollouts
 from mooring.state.state import State
-from mooring.state.tables import rollout_events, rollouts, verdicts
-
-
-class Happened(msgspec.Struct, frozen=True):
-    """Something that happened to a rollout, what is to be known of it, who did it, and when."""
-
-    what: str
-    detail: dict[str, Any]
-    who: str
-    at: datetime
+from mooring.state.verdicts import Verdicts
 
 
 class RolledOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +29,7 @@ class RolledOut(msgspec.Struct, frozen=True, kw_only=True):
     who: str
     created: datetime
     ended: datetime | None
-    events: tuple[Happened, ...] = ()
+    events: tuple[Event, ...] = ()
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +61,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     promoted: datetime | None = None
     previous: str | None = None
     who: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[TicketStep, ...] = ()
 
 
 def history(
@@ -85,56 +76,36 @@ def history(
 
     What began from `start` on and before `end`. It takes as many queries for all models as for one.
     """
-    found = Tickets(state)
+    found, moved, rolled = Tickets(state), Promotions(state), Rollouts(state)
     tickets = found.newest(model, newest, start=start, end=end)
-    moves = found.promotions(model, newest, start=start, end=end, without_ticket=True)
-    alone = _rollouts(state, *within(rollouts, model, start, end), rollouts.c.ticket_id.is_(None), newest=newest)
-    began = [one.created for some in (tickets, moves, alone) for one in some]
-    begun = sorted(began)[-newest:]
-    since = begun[0] if begun else None
-    ids = [one.id for one in tickets if since is None or one.created >= since]
-    steps, promoted = found.steps_of(ids), found.promotions_of(ids)
-    rolled = {
-        one.ticket_id: one
-        for some in chunks(ids)
-        for one in reversed(_rollouts(state, rollouts.c.ticket_id.in_(some)))
-    }
-    windows = _windows(state, [one.cause.verdict for one in tickets if one.id in steps and one.cause.verdict])
+    moves = moved.newest(model, newest, start=start, end=end, without_ticket=True)
+    alone = rolled.without_ticket(model, newest, start=start, end=end)
+    began = sorted(one.created for some in (tickets, moves, alone) for one in some)[-newest:]
+    tickets = [one for one in tickets if one.created >= began[0]]
+    moves = [one for one in moves if one.created >= began[0]]
+    alone = [one for one in alone if one.created >= began[0]]
+    ids = [one.id for one in tickets]
+    steps, promoted, rollouts = found.steps_of(ids), moved.of_tickets(ids), rolled.of_tickets(ids)
+    events = rolled.events_of([one.id for one in (*rollouts.values(), *alone)])
+    windows = Verdicts(state).window_ids([one.cause.verdict for one in tickets if one.cause.verdict])
     entries = [
         _of_ticket(
-            one, steps[one.id], promoted.get(one.id), rolled.get(one.id), windows.get(one.cause.verdict or "")
+            one,
+            steps[one.id],
+            promoted.get(one.id),
+            _rolled_out(rollouts[one.id], events) if one.id in rollouts else None,
+            windows.get(one.cause.verdict or ""),
         )
         for one in tickets
-        if one.id in steps
     ]
-    entries += [_by_hand(one) for one in moves if since is None or one.created >= since]
-    entries += [_alone(one) for one in alone if since is None or one.created >= since]
+    entries += [_by_hand(one) for one in moves]
+    entries += [_alone(_rolled_out(one, events)) for one in alone]
     return sorted(entries, key=lambda one: one.created)[-newest:]
 
 
-def _rollouts(state: State, *where: Any, newest: int | None = None) -> list[RolledOut]:
-    """Return rollouts, the newest first, each with what happened to it."""
-    columns = [rollouts.c[name] for name in RolledOut.__struct_fields__ if name != "events"]
-    query = select(*columns).where(*where).order_by(rollouts.c.created.desc(), rollouts.c.number.desc())
-    events: dict[str, list[Happened]] = {}
-    with state.database.reading() as connection:
-        found = connection.execute(query.limit(newest)).all()
-        for some in chunks([row.id for row in found]):
-            of_these = select(rollout_events).where(rollout_events.c.rollout_id.in_(some))
-            for row in connection.execute(of_these.order_by(rollout_events.c.number)):
-                detail = msgspec.json.decode(row.detail)
-                events.setdefault(row.rollout_id, []).append(Happened(row.what, detail, row.who, row.at))
-    return [RolledOut(**row._mapping, events=tuple(events.get(row.id, ()))) for row in found]
-
-
-def _windows(state: State, verdict_ids: Sequence[str]) -> dict[str, str]:
-    """Return by verdict the id of the window that it is of."""
-    found: dict[str, str] = {}
-    with state.database.reading() as connection:
-        for some in chunks(verdict_ids):
-            query = select(verdicts.c.id, verdicts.c.window_id).where(verdicts.c.id.in_(some))
-            found |= {row.id: row.window_id for row in connection.execute(query)}
-    return found
+def _rolled_out(rollout: Rollout, events: dict[str, list[Event]]) -> RolledOut:
+    told = {name: getattr(rollout, name) for name in RolledOut.__struct_fields__ if name != "events"}
+    return RolledOut(**told, events=tuple(events[rollout.id]))
 
 
 def _alone(rolled: RolledOut) -> Entry:
@@ -155,7 +126,7 @@ def _alone(rolled: RolledOut) -> Entry:
 
 
 def _of_ticket(
-    ticket: Ticket, steps: list[Step], move: Promotion | None, rolled: RolledOut | None, window: str | None
+    ticket: Ticket, steps: list[TicketStep], move: Promotion | None, rolled: RolledOut | None, window: str | None
 ) -> Entry:
     details = {step.what: step.detail for step in steps}
     return Entry(

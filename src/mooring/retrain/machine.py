@@ -29,9 +29,13 @@ from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation import records
 from mooring.retrain.files import clear
 from mooring.retrain.job import jobs, webhook
+from mooring.state.baselines import StoredBaselines
 from mooring.state.leases import Lease, LeaseHeld
-from mooring.state.retrainings import ENDED, Promotion, Ticket, TicketError, Tickets
+from mooring.state.promotions import Promotion
+from mooring.state.retrainings import ENDED, Ticket, TicketError, Tickets
+from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
+from mooring.state.windows import Windows
 
 Say = Callable[[str], None]
 TRAINING = "training.parquet"
@@ -376,7 +380,7 @@ class Retraining:
         if self._state.holder(f"serve/{self._model}") is not None:
             tickets.say(ticket, ROLLS_OUT)
             return None
-        if tickets.is_rolled_out(self._model):
+        if Rollouts(self._state).unended(self._model) is not None:
             tickets.say(ticket, "its rollout is under way, and waits for the supervisor")
             return None
         gone = "no supervisor runs that would roll it out; without one it is promoted in ten minutes"
@@ -406,7 +410,7 @@ class Retraining:
 
     def _promote(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         assert ticket.candidate is not None
-        begun = next(one for one in tickets.promotions(self._model) if one.ticket_id == ticket.id)
+        begun = next(one for one in tickets.promotions.newest(self._model) if one.ticket_id == ticket.id)
         # Here nothing can be cancelled any more, so what can't be must not wait for ever.
         try:
             champions.move_champion(
@@ -451,7 +455,7 @@ def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Sa
     champion = champions.champion(model)
     if ticket.champion is None or champion in (None, ticket.champion) or champion not in versions:
         return
-    if any(one.version == champion for one in tickets.promotions(model)):
+    if any(one.version == champion for one in tickets.promotions.newest(model)):
         return  # a person wanted it so
     try:
         champions.put_back(model, ticket.champion, expected=champion)
@@ -469,7 +473,7 @@ def champion_of(state: State, model: str) -> str | None:
     champion = champions.champion(model)
     if champion is not None:
         return champion
-    newest = state.history(model, variant="champion", newest=1)
+    newest = Windows(state).history(model, variant="champion", newest=1)
     return newest[0].window.version if newest else None
 
 
@@ -511,7 +515,7 @@ def label_of(settings: RetrainSettings, state: State, model: str, champion: str 
     """Return the name of the label's column: the setting, else that in the champion's baseline, else label."""
     if settings.retrain_label:
         return settings.retrain_label
-    kept = state.baseline(model, champion)
+    kept = StoredBaselines(state).newest(model, champion)
     try:
         features = Baseline.from_bytes(kept.data).features if kept else {}
     except FormatError:

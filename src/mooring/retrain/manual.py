@@ -13,7 +13,8 @@ import msgspec
 
 from mooring.registry import champions
 from mooring.state.leases import Lease
-from mooring.state.retrainings import Promotion, Tickets, me
+from mooring.state.promotions import Promotion
+from mooring.state.retrainings import Tickets, me
 from mooring.state.state import State
 
 _PATIENCE_SECONDS = 20.0
@@ -71,7 +72,7 @@ def _lease(state: State, model: str) -> Iterator[Lease]:
 
 def _unfinished(tickets: Tickets, model: str, kind: Literal["promotion", "rollback"]) -> Promotion | None:
     """Return the newest move, where it is one by hand of this kind that was begun and not done."""
-    newest = next(iter(tickets.promotions(model, 1)), None)
+    newest = next(iter(tickets.promotions.newest(model, 1)), None)
     if newest is None or newest.ticket_id is not None or newest.kind != kind or newest.status == "done":
         return None
     return newest if champions.champion(model) in (newest.version, newest.previous) else None
@@ -104,13 +105,13 @@ def _move(
             who=me(),
             created=datetime.now(UTC),
         )
-    tickets.put_promotion(begun)
+    tickets.promotions.put(begun)
     try:
         champions.move_champion(model, version, expected=begun.previous)
     except Exception as error:
         told = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
-        tickets.put_promotion(told)
+        tickets.promotions.put(told)
         raise
     done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
-    tickets.put_promotion(done)
+    tickets.promotions.put(done)
     return done

@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from mooring.config import RetrainSettings
+from mooring.state.assessments import Assessments
 from mooring.state.retrainings import Cause, Ticket, Tickets
-from mooring.state.state import Judged, State
+from mooring.state.state import State
+from mooring.state.windows import Judged, Windows
 
 NEWS = timedelta(days=1)
 _LEVELS = {"warning": ("warning", "critical"), "critical": ("critical",)}
@@ -79,7 +81,7 @@ def windows_of(settings: RetrainSettings) -> tuple[int, int]:
 def called_for(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
     """Return whether the verdicts on the champion alone call for a retraining; see `ask` for the rest."""
     n, m = windows_of(settings)
-    judged = _final(state.history(model, variant="champion", newest=10 * m + 100))
+    judged = _final(Windows(state).history(model, variant="champion", newest=10 * m + 100))
     if not judged:
         return Answer(None, f"there is no verdict on {model} yet")
     version = judged[-1].window.version
@@ -108,7 +110,7 @@ def called_for(state: State, model: str, settings: RetrainSettings, now: datetim
 
 def _replaced(state: State, model: str, version: str | None) -> str | None:
     """Return who became champion in the place of a version that traffic still has, None where nobody did."""
-    moves = (one for one in Tickets(state).promotions(model) if one.status == "done")
+    moves = (one for one in Tickets(state).promotions.newest(model) if one.status == "done")
     newest = next(moves, None)
     if newest is None or newest.previous is None or newest.previous != version or newest.version == version:
         return None
@@ -140,7 +142,9 @@ def _performances(
 ) -> list[Bad | None]:
     version = judged[-1].window.version
     levels = _LEVELS[settings.retrain_level]
-    assessed = state.assessments(judged[-1].window.model, version=version, variant="champion", newest=newest)
+    assessed = Assessments(state).history(
+        judged[-1].window.model, version=version, variant="champion", newest=newest
+    )
     return [
         Bad(one.window.start, one.window.end, one.id, one.message) if one.status in levels else None
         for one in assessed

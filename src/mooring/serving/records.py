@@ -20,7 +20,7 @@ from mooring.serving.start import Start
 from mooring.state.database import StateError
 from mooring.state.leases import Lease, LeaseHeld, LeaseLost
 from mooring.state.retrainings import TicketError, Tickets
-from mooring.state.rollouts import Rollout, Rollouts, Served
+from mooring.state.rollouts import EventName, Rollout, Rollouts, Served
 from mooring.state.state import State
 
 LEASE_SECONDS = 15.0
@@ -108,7 +108,7 @@ class Keeper:
         begun = self._surely(lambda: self._rollouts.open(rollout))
         return begun, self._surely(lambda: self._holdout(begun))
 
-    def move(self, before: Rollout, after: Rollout, what: str, detail: dict[str, Any], who: str) -> None:
+    def move(self, before: Rollout, after: Rollout, what: EventName, detail: dict[str, Any], who: str) -> None:
         """Write what has happened to a rollout, whom to tell of it, and what it means for its ticket."""
         self._surely(lambda: self._rollouts.move(before, after, what, detail, who=who))
         if after.status == "rolling_back":

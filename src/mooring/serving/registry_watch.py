@@ -15,7 +15,8 @@ import msgspec
 from mooring.registry import champions
 from mooring.state.database import StateError
 from mooring.state.leases import Lease
-from mooring.state.retrainings import Promotion, Status, Ticket, TicketError, Tickets
+from mooring.state.promotions import Promotion
+from mooring.state.retrainings import EventName, Status, Ticket, TicketError, Tickets
 from mooring.state.rollouts import Rollout
 from mooring.state.state import State
 
@@ -71,7 +72,7 @@ def _held(model: str, version: str, state: State | None) -> Held | None:
         if state is None:
             raise StateError("the state is not there")
         tickets = Tickets(state)
-        if any(one.version == version and one.ticket_id is None for one in tickets.promotions(model)):
+        if any(one.version == version and one.ticket_id is None for one in tickets.promotions.newest(model)):
             return None  # a person wants it so
         for name in names:
             with suppress(TicketError):  # it is of another state
@@ -98,7 +99,7 @@ def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
         begun = _promotion(
             rollout, "promotion", rollout.version, rollout.previous, "passed the gate and its rollout"
         )
-        tickets.put_promotion(begun)
+        tickets.promotions.put(begun)
         tags = {champions.ROLLOUT: "promoted"}
         tags |= {champions.TICKET: rollout.ticket_id} if rollout.ticket_id is not None else {}
         try:
@@ -112,10 +113,10 @@ def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
         except (champions.Moved, champions.Missing) as error:
             now = datetime.now(UTC)
             told = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=now)
-            tickets.put_promotion(told)
+            tickets.promotions.put(told)
             raise
         done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
-        tickets.put_promotion(done)
+        tickets.promotions.put(done)
     if ticket is not None:
         detail = {"version": rollout.version, "previous": rollout.previous, "rollout": rollout.number}
         told_so = f"version {rollout.version} is the champion, and answers"
@@ -136,8 +137,8 @@ def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
         with suppress(champions.Moved, champions.Missing):  # somebody else has seen to it, or nobody can
             champions.put_back(rollout.model, rollout.previous, expected=rollout.version)
             named = False
-            tickets.put_promotion(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
-    what = "aborted" if rollout.status == "aborting" else "rolled back"
+            tickets.promotions.put(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
+    what: EventName = "aborted" if rollout.status == "aborting" else "rolled back"
     champions.end_rollout(rollout.model, rollout.version, what, rollout.reason)
     end_ticket(tickets, rollout, "rolled_back", what)
     return named
@@ -148,7 +149,7 @@ def put_back(rollout: Rollout) -> None:
     champions.end_rollout(rollout.model, rollout.version, "superseded", rollout.reason)
 
 
-def end_ticket(tickets: Tickets, rollout: Rollout, status: Status, what: str) -> None:
+def end_ticket(tickets: Tickets, rollout: Rollout, status: Status, what: EventName) -> None:
     """Bring the retraining that a version came of to its end, where it waits for the rollout."""
     if (ticket := _ticket(tickets, rollout)) is not None:
         message = f"version {rollout.version} was {what}: {rollout.reason}"

@@ -21,7 +21,7 @@ from mooring.serving.start import Start
 from mooring.state.database import StateError
 from mooring.state.leases import LeaseLost
 from mooring.state.retrainings import TicketError
-from mooring.state.rollouts import TO_GO, Cause, Rollout, RolloutError, Status, in_words, new
+from mooring.state.rollouts import TO_GO, Cause, EventName, Rollout, RolloutError, Status, in_words, new
 
 SELDOM_SECONDS = 60.0
 _BRING_TRIES = 2
@@ -301,7 +301,7 @@ class Rolling:
             say(f"{error}")
         self._send(Replay(model.version, example=example))
 
-    def noted(self, before: Rollout, after: Rollout, what: str, detail: dict[str, Any], who: str) -> None:
+    def noted(self, before: Rollout, after: Rollout, what: EventName, detail: dict[str, Any], who: str) -> None:
         """Say what has happened to a rollout, and keep it."""
         told = ", ".join(f"{value}" for value in detail.values())
         by = f" by {who}" if who != "mooring" else ""

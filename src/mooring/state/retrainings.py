@@ -5,21 +5,20 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.log.parquet import folder_name
-from mooring.state.database import insert
-from mooring.state.leases import Lease
-from mooring.state.state import State
-from mooring.state.tables import promotions, rollouts, steps, tickets
+from mooring.state.promotions import Promotion, Promotions
+from mooring.state.repository import Repository, Transaction, chunks, created_within, under_way_within
+from mooring.state.tables import steps, tickets
+from mooring.state.transitions import Move, Transitions
 
 Status = Literal[
     "approval",  # waits for somebody to approve it
@@ -34,11 +33,50 @@ Status = Literal[
     "failed",
     "cancelled",
 ]
-ENDED: frozenset[Status] = frozenset({"promoted", "rolled_back", "refused", "failed", "cancelled"})
-_UNDECIDED: frozenset[Status] = frozenset({"approval", "dataset", "training", "gating"})
-_UNPROVEN: frozenset[Status] = frozenset({"refused", "failed", "cancelled"})
+EventName = Literal[
+    "opened",
+    "approved",
+    "dataset",
+    "trained",
+    "attempt failed",
+    "gate",
+    "handed back",
+    "promoted",
+    "not promoted",
+    "rolled back",
+    "aborted",
+    "superseded",
+    "failed",
+    "cancelled",
+]
+Act = Literal["approve", "cancel"]
+"""What a person can do to a retraining."""
+# The supervisor may end a rollout before it is written down here that the gate was passed.
+_ROLLED_OUT: tuple[Status, ...] = ("gating", "challenger")
+TRANSITIONS: Transitions[Status, EventName] = Transitions(
+    "opened",
+    ("approval", "dataset"),
+    [
+        Move("approved", ("approval",), ("dataset",)),
+        Move("dataset", ("dataset",), ("training",)),
+        Move("attempt failed", ("training",)),
+        Move("trained", ("training",), ("gating",)),
+        Move("gate", ("gating",), ("challenger", "promoting", "refused")),
+        Move("handed back", ("challenger",), ("promoting",)),
+        Move("promoted", ("promoting", *_ROLLED_OUT), ("promoted",)),
+        Move("not promoted", ("promoting",), ("failed",)),
+        Move("rolled back", _ROLLED_OUT, ("rolled_back",)),
+        Move("aborted", _ROLLED_OUT, ("rolled_back",)),
+        Move("superseded", _ROLLED_OUT, ("cancelled",)),
+        Move("failed", ("dataset", "training", "gating"), ("failed",)),
+        Move("cancelled", ("approval", "dataset", "training", "gating"), ("cancelled",)),
+    ],
+)
+ENDED = TRANSITIONS.ended
+_UNDECIDED = TRANSITIONS.leading_to("gate")
+_UNPROVEN = TRANSITIONS.after("gate", "failed", "cancelled") & ENDED
+_ACTS: dict[Act, EventName] = {"approve": "approved", "cancel": "cancelled"}
 _TAKEN_BACK = timedelta(seconds=60)
-_AT_ONCE = 500  # ids in a query
 _MOST_MODELS = 10_000
 _NAMESPACE = uuid.UUID("0d4b3e0a-4c55-5a0f-8d9f-2a1de1d4f6c3")
 
@@ -88,41 +126,29 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in _UNDECIDED
 
     @property
+    def can(self) -> tuple[Act, ...]:
+        """What a person can do to it now."""
+        return tuple(act for act, event in _ACTS.items() if self.status in TRANSITIONS.before(event))
+
+    @property
     def in_words(self) -> str:
         """Its status as it is told."""
         return self.status.replace("_", " ")
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class TicketStep(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened to a ticket, who did it, and what is to be known of it."""
 
     ticket_id: str
     number: int
-    what: str
+    what: EventName
     detail: dict[str, Any]
     who: str
     at: datetime
 
 
-class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """A move of the champion that Mooring made. It is written down before it begins, and again once it is done."""
-
-    id: str
-    model: str
-    ticket_id: str | None
-    kind: Literal["promotion", "rollback", "restored"]
-    version: str
-    previous: str | None
-    status: Literal["begun", "done", "failed"]
-    reason: str
-    who: str
-    created: datetime
-    ended: datetime | None = None
-
-
 _TICKET = [tickets.c[name] for name in Ticket.__struct_fields__]
-_STEP = [steps.c[name] for name in Step.__struct_fields__]
-_PROMOTION = [promotions.c[name] for name in Promotion.__struct_fields__]
+_STEP = [steps.c[name] for name in TicketStep.__struct_fields__]
 
 
 def me() -> str:
@@ -133,13 +159,14 @@ def me() -> str:
         return socket.gethostname()
 
 
-class Tickets:
+class Tickets(Repository):
     """The tickets in a state.
 
     Each change writes the ticket and its step in one transaction, and only from the status that it was expected
     in: so whoever comes second, or again after a kill, changes nothing.
 
     >>> from tempfile import TemporaryDirectory
+    >>> from mooring.state.state import State
     >>> directory = TemporaryDirectory()
     >>> with State(f"{directory.name}/state.db") as state:
     ...     found = Tickets(state)
@@ -150,9 +177,10 @@ class Tickets:
     >>> directory.cleanup()
     """
 
-    def __init__(self, state: State, lease: Lease | None = None) -> None:
-        self._state = state
-        self._lease = lease
+    @property
+    def promotions(self) -> Promotions:
+        """The moves of the champion, written with the same lease."""
+        return Promotions(self._source, self._lease)
 
     def open(
         self,
@@ -190,14 +218,14 @@ class Tickets:
                 connection.execute(tickets.insert().values(_columns(ticket)))
             except IntegrityError:
                 raise TicketError(f"a retraining of {model} is under way already") from None
-            self._note(connection, ticket, "opened", {"reason": reason, "cause": msgspec.to_builtins(cause)}, who)
+            _note(connection, ticket, "opened", {"reason": reason, "cause": msgspec.to_builtins(cause)}, who)
             return ticket
 
     def move(
         self,
         ticket: Ticket,
         status: Status,
-        what: str,
+        what: EventName,
         detail: dict[str, Any] | None = None,
         *,
         who: str = "mooring",
@@ -207,8 +235,9 @@ class Tickets:
         """Bring a ticket from the status that it has here to another, and note what happened.
 
         `changes` are other fields of it, `promotion` what is begun or done with it. Raises TicketError where it
-        has another status by now.
+        has another status by now, and InvalidTransition where this event does not lead to that status.
         """
+        TRANSITIONS.check(ticket.status, what, status)
         now = datetime.now(UTC)
         changed = msgspec.structs.replace(
             ticket, status=status, updated=now, ended=now if status in ENDED else None, **changes
@@ -227,8 +256,8 @@ class Tickets:
             if written.rowcount != 1:
                 raise TicketError(f"the retraining {ticket.number} of {ticket.model} has gone on meanwhile")
             if promotion is not None:
-                _put_promotion(connection, promotion)
-            self._note(connection, changed, what, detail or {}, who)
+                Promotions(Transaction(connection)).put(promotion)
+            _note(connection, changed, what, detail or {}, who)
         return changed
 
     def say(self, ticket: Ticket, message: str) -> Ticket:
@@ -244,21 +273,10 @@ class Tickets:
             )
         return changed
 
-    def put_promotion(self, promotion: Promotion) -> None:
-        """Write a move of the champion that no ticket is behind, or what became of it."""
-        with self._writing() as connection:
-            _put_promotion(connection, promotion)
-
     def unended(self, model: str) -> Ticket | None:
         """Return the model's ticket that is under way, if there is one."""
         found = self._tickets(tickets.c.model == model, tickets.c.ended.is_(None), newest=1)
         return found[0] if found else None
-
-    def is_rolled_out(self, model: str) -> bool:
-        """Whether a rollout of the model is under way, or waits for its supervisor to come back."""
-        query = select(rollouts.c.id).where(rollouts.c.model == model, rollouts.c.ended.is_(None)).limit(1)
-        with self._state.database.reading() as connection:
-            return connection.scalar(query) is not None
 
     def newest(
         self,
@@ -272,7 +290,11 @@ class Tickets:
 
         Those that were opened from `start` on and before `end`.
         """
-        return self._tickets(*within(tickets, model, start, end), newest=count)
+        return self._tickets(*created_within(tickets, model, start, end), newest=count)
+
+    def under_way(self, model: str, start: datetime, end: datetime, newest: int = 100) -> list[Ticket]:
+        """Return a model's newest tickets that were open between two times, the newest first."""
+        return self._tickets(*under_way_within(tickets, model, start, end), newest=newest)
 
     def latest(self) -> dict[str, Ticket]:
         """Return by model its newest ticket."""
@@ -294,98 +316,30 @@ class Tickets:
             raise TicketError(several if found else f"there is no ticket {name}")
         return found[0]
 
-    def steps(self, ticket_id: str) -> list[Step]:
+    def steps(self, ticket_id: str) -> list[TicketStep]:
         """Return what happened to a ticket, in its order."""
-        query = select(*_STEP).where(steps.c.ticket_id == ticket_id).order_by(steps.c.number)
-        with self._state.database.reading() as connection:
-            return [
-                Step(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
-                for row in connection.execute(query)
-            ]
+        return self.steps_of([ticket_id])[ticket_id]
 
-    def steps_of(self, ticket_ids: Sequence[str]) -> dict[str, list[Step]]:
+    def steps_of(self, ticket_ids: Sequence[str]) -> dict[str, list[TicketStep]]:
         """Return what happened to several tickets, by their ids, each in its order."""
-        found: dict[str, list[Step]] = {name: [] for name in ticket_ids}
-        with self._state.database.reading() as connection:
+        found: dict[str, list[TicketStep]] = {name: [] for name in ticket_ids}
+        with self._reading() as connection:
             for some in chunks(ticket_ids):
                 query = select(*_STEP).where(steps.c.ticket_id.in_(some)).order_by(steps.c.number)
                 for row in connection.execute(query):
-                    step = Step(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
+                    step = TicketStep(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
                     found[step.ticket_id].append(step)
         return found
 
-    def promotions(
-        self,
-        model: str | None,
-        newest: int = 100,
-        *,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        without_ticket: bool = False,
-    ) -> list[Promotion]:
-        """Return the moves of a model's champion, or of all, that Mooring made, the newest first.
-
-        Those that were begun from `start` on and before `end`, or of them only those that no ticket is behind.
-        """
-        alone = [promotions.c.ticket_id.is_(None)] if without_ticket else []
-        query = select(*_PROMOTION).where(*within(promotions, model, start, end), *alone)
-        query = query.order_by(promotions.c.created.desc(), promotions.c.id).limit(newest)
-        with self._state.database.reading() as connection:
-            return [Promotion(**row._mapping) for row in connection.execute(query)]
-
-    def promotions_of(self, ticket_ids: Sequence[str]) -> dict[str, Promotion]:
-        """Return the newest move of the champion that each of these tickets led to, by the ticket's id."""
-        found: dict[str, Promotion] = {}
-        with self._state.database.reading() as connection:
-            for some in chunks(ticket_ids):
-                query = select(*_PROMOTION).where(promotions.c.ticket_id.in_(some)).order_by(promotions.c.created)
-                found |= {row.ticket_id: Promotion(**row._mapping) for row in connection.execute(query)}
-        return found
-
     def models(self) -> list[str]:
-        """Return the names of the models that there are tickets or promotions of."""
-        with self._state.database.reading() as connection:
-            found = {*connection.scalars(select(tickets.c.model).distinct())}
-            return sorted(found | {*connection.scalars(select(promotions.c.model).distinct())})
+        """Return the names of the models that there are tickets of."""
+        with self._reading() as connection:
+            return sorted(connection.scalars(select(tickets.c.model).distinct()))
 
-    def _tickets(self, *where: Any, newest: int) -> list[Ticket]:
+    def _tickets(self, *where: ColumnElement[bool], newest: int) -> list[Ticket]:
         query = select(*_TICKET).where(*where).order_by(tickets.c.created.desc(), tickets.c.number.desc())
-        with self._state.database.reading() as connection:
+        with self._reading() as connection:
             return [_ticket(row) for row in connection.execute(query.limit(newest))]
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._state.begin(self._lease) as tx:
-            yield tx.connection
-
-    def _note(self, connection: Connection, ticket: Ticket, what: str, detail: dict[str, Any], who: str) -> None:
-        last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.ticket_id == ticket.id)) or 0
-        connection.execute(
-            steps.insert().values(
-                ticket_id=ticket.id,
-                number=last + 1,
-                what=what,
-                detail=msgspec.json.encode(detail).decode(),
-                who=who,
-                at=ticket.updated,
-            )
-        )
-
-
-def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield ids, as many at a time as a query may name.
-
-    >>> [len(some) for some in chunks(["1"] * 1200)]
-    [500, 500, 200]
-    """
-    for start in range(0, len(ids), _AT_ONCE):
-        yield ids[start : start + _AT_ONCE]
-
-
-def within(table: Table, model: str | None, start: datetime | None, end: datetime | None) -> list[Any]:
-    """Return the conditions that rows are of a model, if one is named, and were made in a time."""
-    given = ((table.c.model.__eq__, model), (table.c.created.__ge__, start), (table.c.created.__lt__, end))
-    return [condition(value) for condition, value in given if value is not None]
 
 
 def _directory(parent: str, model: str, number: int, name: uuid.UUID) -> Path:
@@ -396,13 +350,16 @@ def _directory(parent: str, model: str, number: int, name: uuid.UUID) -> Path:
     return Path(parent).absolute() / f"{folder_name(model)}-{number}-{name.hex[:8]}"
 
 
-def _put_promotion(connection: Connection, promotion: Promotion) -> None:
-    columns = msgspec.structs.asdict(promotion)
-    statement = insert(connection, promotions).values(columns)
+def _note(connection: Connection, ticket: Ticket, what: EventName, detail: dict[str, Any], who: str) -> None:
+    last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.ticket_id == ticket.id)) or 0
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[promotions.c.id],
-            set_={name: statement.excluded[name] for name in ("status", "reason", "ended")},
+        steps.insert().values(
+            ticket_id=ticket.id,
+            number=last + 1,
+            what=what,
+            detail=msgspec.json.encode(detail).decode(),
+            who=who,
+            at=ticket.updated,
         )
     )
 

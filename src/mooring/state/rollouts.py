@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, case, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, case, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.rollout_plan import Plan, Step
 from mooring.state.database import insert
-from mooring.state.leases import Lease
-from mooring.state.state import State
+from mooring.state.repository import Repository, chunks, created_within, under_way_within
 from mooring.state.tables import rollout_events, rollouts, serving
+from mooring.state.transitions import Move, Transitions
 
 Cause = Literal["challenger", "moved"]
 """Why a version is rolled out: it passed the gate, or somebody made it the champion."""
@@ -34,9 +33,54 @@ Status = Literal[
     "aborted",
     "superseded",  # another version came before it was done
 ]
-ENDED: frozenset[Status] = frozenset({"promoted", "rolled_back", "aborted", "superseded"})
-TO_GO: frozenset[Status] = frozenset({"loading", "checking", "stepping"})
+EventName = Literal[
+    "begun",
+    "loaded",
+    "step",
+    "skipped",
+    "full",
+    "promoted",
+    "asked",
+    "paused",
+    "resumed",
+    "promote",
+    "failed",
+    "rolled back",
+    "aborted",
+    "superseded",
+]
+_TO_GO: tuple[Status, ...] = ("loading", "checking", "stepping")
+TRANSITIONS: Transitions[Status, EventName] = Transitions(
+    "begun",
+    ("loading",),
+    [
+        Move("loaded", ("loading",), ("checking",)),
+        Move("step", ("checking", "stepping"), ("stepping",)),
+        Move("skipped", ("stepping",)),
+        Move("full", ("checking", "stepping"), ("promoting",)),
+        Move("promoted", ("promoting",), ("promoted",)),
+        Move("asked", _TO_GO),
+        Move("paused", _TO_GO),
+        Move("resumed", _TO_GO),
+        Move("promote", _TO_GO),
+        # A supervisor that takes a rollout up again may not get the version's files any more.
+        Move("failed", (*_TO_GO, "promoting"), ("rolling_back",)),
+        Move("rolled back", ("rolling_back",), ("rolled_back",)),
+        Move("aborted", _TO_GO, ("aborting",)),
+        Move("aborted", ("aborting",), ("aborted",)),
+        Move("superseded", (*_TO_GO, "promoting"), ("superseded",)),
+    ],
+)
+ENDED = TRANSITIONS.ended
+TO_GO = TRANSITIONS.before("asked")
 """Where a rollout can still be asked for something."""
+ENDINGS: dict[Status, EventName] = {
+    "promoted": "promoted",
+    "rolled_back": "rolled back",
+    "aborted": "aborted",
+    "superseded": "superseded",
+}
+"""The event by which a rollout ends so."""
 
 
 class RolloutError(ValueError):
@@ -80,13 +124,20 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         """The step of the plan that it is in, None outside of them."""
         return self.plan[self.step] if self.status == "stepping" and self.step < len(self.plan) else None
 
+    @property
+    def can(self) -> tuple[Wish, ...]:
+        """What can be asked of it now."""
+        if self.status not in TO_GO:
+            return ()
+        return ("resume" if self.paused or self.wish == "pause" else "pause", "promote", "abort")
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened to a rollout, who did it, and what is to be known of it."""
 
     rollout_id: str
     number: int
-    what: str
+    what: EventName
     detail: dict[str, Any]
     who: str
     at: datetime
@@ -110,6 +161,8 @@ _ROLLOUT = [rollouts.c[name] for name in Rollout.__struct_fields__]
 _EVENT = [rollout_events.c[name] for name in Event.__struct_fields__]
 _SERVED = [serving.c[name] for name in Served.__struct_fields__]
 _MOST_MODELS = 10_000
+_NEWEST = rollouts.c.number.desc()
+_NEWEST = rollouts.c.number.desc()
 _JSON: dict[str, Any] = {"plan": Plan, "counts": dict[str, int], "evidence": dict[str, Any]}
 _WISHES = ("wish", "wish_by", "wish_reason")
 
@@ -148,13 +201,14 @@ def moved(rollout: Rollout, status: Status, **changes: Any) -> Rollout:
     return msgspec.structs.replace(rollout, status=status, updated=now, ended=ended, **changes)
 
 
-class Rollouts:
+class Rollouts(Repository):
     """The rollouts in a state.
 
     Each change writes the rollout and its event in one transaction, and only from the status and step that it was
     expected in: so whoever comes second, or again after a kill, changes nothing.
 
     >>> from tempfile import TemporaryDirectory
+    >>> from mooring.state.state import State
     >>> directory = TemporaryDirectory()
     >>> with State(f"{directory.name}/state.db") as state:
     ...     found = Rollouts(state)
@@ -164,10 +218,6 @@ class Rollouts:
     [(1, 'begun'), (2, 'superseded')]
     >>> directory.cleanup()
     """
-
-    def __init__(self, state: State, lease: Lease | None = None) -> None:
-        self._state = state
-        self._lease = lease
 
     # The supervisor's
 
@@ -196,15 +246,17 @@ class Rollouts:
         self,
         before: Rollout,
         after: Rollout,
-        what: str,
+        what: EventName,
         detail: dict[str, Any] | None = None,
         *,
         who: str = "mooring",
     ) -> Rollout:
         """Bring a rollout from what it was to what it is now, and note what happened; see `moved`.
 
-        The same move again changes nothing. Raises RolloutError where it is neither the one nor the other by now.
+        The same move again changes nothing. Raises RolloutError where it is neither the one nor the other by now,
+        and InvalidTransition where this event does not lead from the one to the other.
         """
+        TRANSITIONS.check(before.status, what, after.status)
         with self._writing() as connection:
             columns = {name: value for name, value in _columns(after).items() if name not in _WISHES}
             written = connection.execute(update(rollouts).where(*_is(before)).values(columns))
@@ -265,9 +317,9 @@ class Rollouts:
         which is meant. Raises RolloutError where none is under way, or another, or where that can't be asked any
         more.
         """
-        with self._state.begin() as tx:
+        with self._writing() as connection:
             where = rollouts.c.model == model, rollouts.c.ended.is_(None)
-            row = tx.connection.execute(select(*_ROLLOUT).where(*where)).first()
+            row = connection.execute(select(*_ROLLOUT).where(*where)).first()
             if row is None:
                 raise RolloutError(f"no rollout of {model} is under way")
             rollout = _rollout(row)
@@ -275,14 +327,14 @@ class Rollouts:
                 raise RolloutError(f"rollout {number} of {model} is not under way: rollout {rollout.number} is")
             if rollout.status not in TO_GO:
                 raise RolloutError(f"rollout {rollout.number} of {model} is {in_words(rollout.status)}: too late")
-            if wish == "resume" and not rollout.paused and rollout.wish != "pause":
+            if wish == "resume" and wish not in rollout.can:
                 raise RolloutError(f"rollout {rollout.number} of {model} is not paused")
             wished = {"wish": wish, "wish_by": who, "wish_reason": reason}
             still = rollouts.c.id == rollout.id, rollouts.c.status.in_(TO_GO)
-            if tx.connection.execute(update(rollouts).where(*still).values(wished)).rowcount != 1:
+            if connection.execute(update(rollouts).where(*still).values(wished)).rowcount != 1:
                 raise RolloutError(f"rollout {rollout.number} of {model} has gone on meanwhile: too late")
             detail = {"wish": wish, "reason": reason} if reason else {"wish": wish}
-            _note(tx.connection, rollout, "asked", detail, who, datetime.now(UTC))
+            _note(connection, rollout, "asked", detail, who, datetime.now(UTC))
             return msgspec.structs.replace(rollout, wish=wish, wish_by=who, wish_reason=reason)
 
     def unended(self, model: str) -> Rollout | None:
@@ -294,6 +346,29 @@ class Rollouts:
         """Return a model's newest rollouts, or those of a version, the newest first."""
         of_it = [rollouts.c.version == version] if version is not None else []
         return self._rollouts(rollouts.c.model == model, *of_it, newest=count)
+
+    def under_way(self, model: str, start: datetime, end: datetime, newest: int = 100) -> list[Rollout]:
+        """Return a model's newest rollouts that were under way between two times, the newest first."""
+        return self._rollouts(*under_way_within(rollouts, model, start, end), newest=newest)
+
+    def without_ticket(
+        self, model: str | None, newest: int = 100, *, start: datetime | None = None, end: datetime | None = None
+    ) -> list[Rollout]:
+        """Return the newest rollouts of a model, or of all, that no retraining is behind, the newest first.
+
+        Those that were begun from `start` on and before `end`.
+        """
+        alone = (*created_within(rollouts, model, start, end), rollouts.c.ticket_id.is_(None))
+        return self._rollouts(*alone, newest=newest, order=rollouts.c.created.desc())
+
+    def of_tickets(self, ticket_ids: Sequence[str]) -> dict[str, Rollout]:
+        """Return the newest rollout that each of these retrainings led to, by the ticket's id."""
+        return {
+            rollout.ticket_id: rollout
+            for some in chunks(ticket_ids)
+            for rollout in reversed(self._rollouts(rollouts.c.ticket_id.in_(some)))
+            if rollout.ticket_id is not None
+        }
 
     def latest(self) -> dict[str, Rollout]:
         """Return by model its newest rollout."""
@@ -310,12 +385,19 @@ class Rollouts:
 
     def events(self, rollout_id: str) -> list[Event]:
         """Return what happened to a rollout, in its order."""
-        query = select(*_EVENT).where(rollout_events.c.rollout_id == rollout_id).order_by(rollout_events.c.number)
-        with self._state.database.reading() as connection:
-            return [
-                Event(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
-                for row in connection.execute(query)
-            ]
+        return self.events_of([rollout_id])[rollout_id]
+
+    def events_of(self, rollout_ids: Sequence[str]) -> dict[str, list[Event]]:
+        """Return what happened to several rollouts, by their ids, each in its order."""
+        found: dict[str, list[Event]] = {name: [] for name in rollout_ids}
+        with self._reading() as connection:
+            for some in chunks(rollout_ids):
+                query = select(*_EVENT).where(rollout_events.c.rollout_id.in_(some))
+                for row in connection.execute(query.order_by(rollout_events.c.number)):
+                    found[row.rollout_id].append(
+                        Event(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
+                    )
+        return found
 
     def serving(self, model: str, host: str | None = None) -> list[Served]:
         """Return what supervisors serve of a model, or were serving when they were last heard of."""
@@ -323,29 +405,26 @@ class Rollouts:
         query = (
             select(*_SERVED).where(serving.c.model == model, *on_it).order_by(serving.c.host, serving.c.follows)
         )
-        with self._state.database.reading() as connection:
+        with self._reading() as connection:
             return [Served(**row._mapping) for row in connection.execute(query)]
 
     def served(self) -> list[Served]:
         """Return what supervisors serve, of all models."""
-        with self._state.database.reading() as connection:
+        with self._reading() as connection:
             return [Served(**row._mapping) for row in connection.execute(select(*_SERVED).order_by(*_SERVED[:3]))]
 
     def models(self) -> list[str]:
         """Return the names of the models that are served, or were rolled out."""
-        with self._state.database.reading() as connection:
+        with self._reading() as connection:
             found = {*connection.scalars(select(rollouts.c.model).distinct())}
             return sorted(found | {*connection.scalars(select(serving.c.model).distinct())})
 
-    def _rollouts(self, *where: Any, newest: int) -> list[Rollout]:
-        query = select(*_ROLLOUT).where(*where).order_by(rollouts.c.number.desc()).limit(newest)
-        with self._state.database.reading() as connection:
+    def _rollouts(
+        self, *where: ColumnElement[bool], newest: int | None = None, order: ColumnElement[Any] = _NEWEST
+    ) -> list[Rollout]:
+        query = select(*_ROLLOUT).where(*where).order_by(order, _NEWEST).limit(newest)
+        with self._reading() as connection:
             return [_rollout(row) for row in connection.execute(query)]
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._state.begin(self._lease) as tx:
-            yield tx.connection
 
 
 def in_words(status: Status) -> str:
@@ -360,7 +439,7 @@ def in_words(status: Status) -> str:
 def _note(
     connection: Connection,
     rollout: Rollout,
-    what: str,
+    what: EventName,
     detail: dict[str, Any],
     who: str,
     at: datetime | None = None,
@@ -379,7 +458,7 @@ def _note(
     )
 
 
-def _is(rollout: Rollout) -> list[Any]:
+def _is(rollout: Rollout) -> list[ColumnElement[bool]]:
     return [
         rollouts.c.id == rollout.id,
         rollouts.c.status == rollout.status,

@@ -1,16 +1,14 @@
-"""What the monitor remembers: the tables, and a plain class for a row of each.
+"""The tables. A row of each is a plain class beside the repository that reads and writes it.
 
 Times are aware datetimes, kept in UTC. A change here goes into a new file in `migrations/versions`, too.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -38,17 +36,8 @@ JUDGED: tuple[Status, ...] = ("ok", "warning", "critical")
 """Those that say how a window is."""
 Level = Literal["ok", "warning", "critical"]
 """How bad a drift is."""
-Kind = Literal["new", "worsened", "ended"]
-"""What happened to a drift that somebody is told of."""
-AlertKind = Literal[
-    "new", "worsened", "ended", "performance_new", "performance_worsened", "performance_ended", "rolled_back"
-]
-"""The same of an alert in the queue, which may be about the model's performance, or about a rollout, instead."""
-About = Literal["drift", "performance"]
-"""What an alert is about."""
 
 VERSION_TABLE = "mooring_version"
-_NAMESPACE = uuid.UUID("6f0e7c52-3d1b-5a0c-9a8e-0c7d0b1f6a11")
 
 
 class Utc(TypeDecorator[datetime]):
@@ -366,200 +355,3 @@ leases = Table(
     Column("holder", Text, nullable=False),
     Column("expires", Utc, nullable=False),
 )
-
-
-def _id(*parts: object) -> str:
-    """Return an id that is the same for the same parts, on whatever machine."""
-    return str(uuid.uuid5(_NAMESPACE, msgspec.json.encode(parts).decode()))
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of one model, version and variant that are judged together: those from `start` on and before `end`.
-
-    `requests` is the number of requests that they came in, `weight` the sum over the rows of their request's
-    number of rows, `late` how many rows came after the window had been closed, `revision` how often it was opened
-    again for them. `number` counts a model's windows from 1, and is 0 until the window is written.
-
-    >>> hour = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1, 13, tzinfo=UTC)
-    >>> Window(model="wine", version="3", start=hour[0], end=hour[1]).id
-    '5d8c43dc-3681-5be3-b1f1-d6bb18d2a8ec'
-    """
-
-    model: str
-    version: str | None = None
-    variant: str = "champion"
-    start: datetime
-    end: datetime
-    number: int = 0
-    rows: int = 0
-    requests: int = 0
-    weight: int = 0
-    late: int = 0
-    revision: int = 0
-    status: Literal["open", "closed"] = "open"
-
-    @property
-    def id(self) -> str:
-        """The window's id, which follows from what it is a window of and where it begins."""
-        return _id(self.model, self.version or "", self.variant, self.start.astimezone(UTC))
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a measure gave for a feature; `scale` is how many windows were taken together."""
-
-    feature: str
-    measure: str
-    value: float | None
-    threshold: float | None = None
-    p_value: float | None = None
-    scale: int = 1
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the monitor concluded for one window, at one of its revisions.
-
-    `rows` is how many were judged: a provisional verdict is on a window that is not closed yet. `baseline` is the
-    digest of the one compared with, `summary` the features that moved most, `alarms` how many alarms there were.
-    With `seed`, `budget` and the profiles it can be computed again.
-    """
-
-    window_id: str
-    revision: int = 0
-    provisional: bool = False
-    status: Status
-    rows: int = 0
-    seed: int = 0
-    budget: float = 0.0
-    baseline: str | None = None
-    alarms: int = 0
-    message: str = ""
-    summary: tuple[Finding, ...] = ()
-    created: datetime
-    tracked: datetime | None = None
-
-    @property
-    def id(self) -> str:
-        """The verdict's id, fit for links: the same one however often the verdict is computed."""
-        return _id(self.window_id, self.revision, self.provisional)
-
-
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """A baseline and where it is from: the URI of an artifact, or a log and `START..END`."""
-
-    model: str
-    version: str | None
-    digest: str
-    created: datetime
-    source: str
-    data: bytes
-
-
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """One message to one channel about a verdict or a rollout: one of the two is named.
-
-    `channel` names it without its secrets; `payload` is JSON.
-    """
-
-    verdict_id: str | None = None
-    rollout_id: str | None = None
-    model: str
-    kind: AlertKind
-    channel: str
-    payload: str = "{}"
-    status: Literal["pending", "sent", "failed"] = "pending"
-    attempts: int = 0
-    created: datetime
-    next_attempt: datetime
-    last_error: str | None = None
-    sent: datetime | None = None
-
-    @property
-    def id(self) -> str:
-        """The alert's id: whoever gets one twice knows it by this."""
-        return alert_id(self.verdict_id or self.rollout_id or "", self.kind, self.channel)
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """What a measure gave on labelled rows, and the interval in which it lies with 95 % probability."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model did on the rows of a window in which a feature has one value, or is in one range.
-
-    `status` and `chance` are there where it was judged: the baseline has held-out rows of the segment.
-    """
-
-    column: str
-    value: str
-    rows: int
-    labelled: int
-    measures: dict[str, Measured] = {}
-    status: Level | None = None
-    chance: float | None = None
-
-
-class Assessment(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the model did on the labelled rows of a window.
-
-    `look` counts how often it was judged: 0 where it could not be, for want of labels or of a baseline. `labelled`
-    of the `rows` have a label, which came `delay` seconds after them in the middle. `chance` is that of a loss as
-    large if nothing had changed, judged with `judged` labelled rows and compared with `budget`. `before` is what
-    the measures were on the baseline's held-out rows.
-    """
-
-    window: Window
-    look: int = 0
-    status: Status
-    task: str = ""
-    rows: int
-    labelled: int
-    delay: float | None = None
-    chance: float | None = None
-    budget: float = 0.0
-    message: str = ""
-    created: datetime
-    tracked: datetime | None = None
-    judged: int = 0
-    measures: dict[str, Measured] = {}
-    before: dict[str, float] = {}
-    segments: tuple[Segment, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """The assessment's id: the same one however often it is computed."""
-        return _id(self.window.id, "performance", self.look)
-
-    @property
-    def coverage(self) -> float:
-        """The share of rows that have a label."""
-        return min(self.labelled / self.rows, 1.0) if self.rows else 0.0
-
-
-def final_verdict_id(window: Window) -> str:
-    """Return the id of the final verdict on a window as it is now."""
-    return _id(window.id, window.revision, False)
-
-
-def alert_id(about: str, kind: AlertKind, channel: str) -> str:
-    """Return the id of the alert of this kind to a channel; `about` is the id of a verdict or of a rollout."""
-    return _id(about, kind, channel)
-
-
-def encode_summary(summary: tuple[Finding, ...]) -> str:
-    """Return findings as JSON; a value that is no finite number becomes null."""
-    return msgspec.json.encode(summary).decode()
-
-
-def decode_summary(text: str) -> tuple[Finding, ...]:
-    """Return the findings that `encode_summary` made a text of."""
-    return msgspec.json.decode(text, type=tuple[Finding, ...])
-
-
-def values(row: msgspec.Struct) -> dict[str, Any]:
-    """Return a row's columns by name, its id too where it has one."""
-    columns = {name: getattr(row, name) for name in row.__struct_fields__}
-    return {"id": row.id, **columns} if isinstance(row, Window | Verdict | Alert) else columns

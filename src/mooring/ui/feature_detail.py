@@ -21,8 +21,9 @@ from mooring.monitor.results import STATUSES, was_judged
 from mooring.report import figures, words
 from mooring.report.reading import FeatureReading
 from mooring.state.cells import strongest
-from mooring.state.state import Judged, State
+from mooring.state.state import State
 from mooring.state.tables import Level
+from mooring.state.windows import Judged, Windows
 from mooring.ui.windows import Found, baseline_of, feature_of, finite
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -211,7 +212,7 @@ def _profiles(
     state: State, of: Sequence[Judged], digest: str | None, name: str
 ) -> tuple[list[FeatureProfile], str]:
     """Return a feature's profile in each of these windows, up to the first without; and why the first has none."""
-    kept = state.profiles(one.window.id for one in of)
+    kept = Windows(state).profiles(one.window.id for one in of)
     found: list[FeatureProfile] = []
     why = "The window's distribution is no longer kept (mooring monitor --keep); its measures are."
     for one in of:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import or_, select
 
+from mooring.state.alerts import Alerts
+from mooring.state.retrainings import Tickets
+from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
-from mooring.state.tables import alerts, rollouts, tickets
 from mooring.ui import paths
 from mooring.ui.routing import address
 
@@ -52,59 +53,50 @@ class PutIntoService(msgspec.Struct, frozen=True, kw_only=True):
 
 def sent(state: State, model: str, start: datetime, end: datetime) -> tuple[Sent, ...]:
     """Return the newest alerts that were made between two times, the oldest of them first."""
-    columns = [alerts.c[name] for name in ("kind", "status", "channel", "created", "last_error")]
-    query = (
-        select(*columns)
-        .where(alerts.c.model == model, alerts.c.created >= start, alerts.c.created <= end)
-        .order_by(alerts.c.created.desc())
-        .limit(_MOST)
-    )
     see = address(paths.HISTORY, {"model": model})
-    with state.database.reading() as connection:
-        found = [
-            Sent(kind=row[0], status=row[1], channel=row[2], created=row[3], error=row[4], see=see)
-            for row in connection.execute(query)
-        ]
+    found = [
+        Sent(
+            kind=one.kind,
+            status=one.status,
+            channel=one.channel,
+            created=one.created,
+            error=one.last_error,
+            see=see,
+        )
+        for one in Alerts(state).newest(model, _MOST, start=start, end=end)
+    ]
     return tuple(found[::-1])
 
 
 def retrained(state: State, model: str, start: datetime, end: datetime) -> tuple[Retrained, ...]:
     """Return the newest retrainings that were under way between two times, the oldest of them first."""
-    names = ("number", "status", "reason", "candidate", "created", "ended")
-    query = (
-        select(*(tickets.c[name] for name in names))
-        .where(
-            tickets.c.model == model,
-            tickets.c.created <= end,
-            or_(tickets.c.ended.is_(None), tickets.c.ended >= start),
+    found = [
+        Retrained(
+            number=one.number,
+            status=one.status,
+            reason=one.reason,
+            candidate=one.candidate,
+            created=one.created,
+            ended=one.ended,
+            see=address(paths.RETRAINING, {"model": model, "number": one.number}),
         )
-        .order_by(tickets.c.number.desc())
-        .limit(_MOST)
-    )
-    with state.database.reading() as connection:
-        found = [
-            Retrained(**row._mapping, see=address(paths.RETRAINING, {"model": model, "number": row.number}))
-            for row in connection.execute(query)
-        ]
+        for one in Tickets(state).under_way(model, start, end, _MOST)
+    ]
     return tuple(found[::-1])
 
 
 def put_into_service(state: State, model: str, start: datetime, end: datetime) -> tuple[PutIntoService, ...]:
     """Return the newest rollouts that were under way between two times, the oldest of them first."""
-    names = ("number", "status", "version", "reason", "created", "ended")
-    query = (
-        select(*(rollouts.c[name] for name in names))
-        .where(
-            rollouts.c.model == model,
-            rollouts.c.created <= end,
-            or_(rollouts.c.ended.is_(None), rollouts.c.ended >= start),
+    found = [
+        PutIntoService(
+            number=one.number,
+            status=one.status,
+            version=one.version,
+            reason=one.reason,
+            created=one.created,
+            ended=one.ended,
+            see=address(paths.ROLLOUT, {"model": model, "number": one.number}),
         )
-        .order_by(rollouts.c.number.desc())
-        .limit(_MOST)
-    )
-    with state.database.reading() as connection:
-        found = [
-            PutIntoService(**row._mapping, see=address(paths.ROLLOUT, {"model": model, "number": row.number}))
-            for row in connection.execute(query)
-        ]
+        for one in Rollouts(state).under_way(model, start, end, _MOST)
+    ]
     return tuple(found[::-1])

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import select
 
 from mooring.drift.baseline import BaselineParts, Feature
 from mooring.drift.judge import Judgement
 from mooring.drift.stored import FormatError
 from mooring.report.reading import CHAMPION
-from mooring.state.state import Judged, State
-from mooring.state.tables import JUDGED, Status, baselines, windows
+from mooring.state.baselines import StoredBaselines
+from mooring.state.state import State
+from mooring.state.tables import JUDGED, Status
+from mooring.state.windows import Judged, Windows
 from mooring.ui import paths
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Range, address, asked
@@ -25,7 +26,6 @@ from mooring.ui.sources import Sources
 
 SHADOW = "shadow"
 _BASELINES = 4  # of 200 features each is some megabytes
-_JUST = timedelta(microseconds=1)
 
 Here = dict[str, Any]
 
@@ -98,19 +98,21 @@ def found(sources: Sources, model: str, query: Chosen) -> Found:
     for text in (model, query.variant, query.version, query.window):
         if not _can_be_kept(text):
             raise NotFound(f"Nothing here has a name as {text!r}.")
-    watched = sources.state.models(model)
+    watched = Windows(sources.state).watched(model)
     variants = sorted({one.variant for one in watched}, key=lambda one: (one == SHADOW, one != CHAMPION, one))
     versions = sorted({one.version for one in watched if one.version}, key=_by_number)
     variant = query.variant or (variants[0] if variants else CHAMPION)
     start, end = query.span
-    windows = sources.state.history(
+    windows = Windows(sources.state).history(
         model, variant=variant, version=query.version or ..., start=start, end=end, newest=query.newest
     )
     windows.sort(key=lambda one: (one.window.end, one.window.start, one.window.number))
     picked = None
     if query.window:
         picked = next((one for one in windows if one.window.id == query.window), None)
-        picked = picked or _elsewhere(sources.state, model, query.window)
+        picked = picked or Windows(sources.state).find(model, query.window)
+        if picked is None:
+            raise NotFound(f"There is no such window of {model}: {query.window}.")
     else:
         # Of the version that answers now: another's last window may have ended later, as it was left open.
         newest = max(windows, key=lambda one: (one.window.start, one.window.number), default=None)
@@ -178,24 +180,19 @@ def baseline_of(state: State, judged: Judged) -> BaselineParts | None:
     """
     window, verdict = judged
     digest = verdict.baseline if verdict else None
-    columns = baselines.c.model == window.model, baselines.c.digest == digest
-    if digest is None:
-        columns = baselines.c.model == window.model, baselines.c.version == window.version
-    query = select(baselines.c.digest).where(*columns).order_by(baselines.c.created.desc()).limit(1)
-    with state.database.reading() as connection:
-        kept = connection.scalar(query)
-    return _baseline(state, window.model, kept) if kept is not None else None
+    digest = digest or StoredBaselines(state).newest_digest(window.model, window.version)
+    try:
+        return _baseline(state, window.model, digest) if digest is not None else None
+    except (LookupError, FormatError):
+        return None
 
 
 @lru_cache(maxsize=_BASELINES)
-def _baseline(state: State, model: str, digest: str) -> BaselineParts | None:
-    query = select(baselines.c.data).where(baselines.c.model == model, baselines.c.digest == digest).limit(1)
-    with state.database.reading() as connection:
-        data = connection.scalar(query)
-    try:
-        return BaselineParts.from_bytes(data) if data else None
-    except FormatError:
-        return None
+def _baseline(state: State, model: str, digest: str) -> BaselineParts:
+    data = StoredBaselines(state).data(model, digest)
+    if data is None:
+        raise LookupError(digest)
+    return BaselineParts.from_bytes(data)
 
 
 def feature_of(baseline: BaselineParts | None, name: str) -> Feature | None:
@@ -220,19 +217,6 @@ def finite(value: float | None) -> float | None:
     (0.5, None, None)
     """
     return value if value is not None and math.isfinite(value) else None
-
-
-def _elsewhere(state: State, model: str, window_id: str) -> Judged:
-    """Return a window outside of the range. Raises NotFound."""
-    query = select(windows.c.start, windows.c.variant).where(windows.c.id == window_id, windows.c.model == model)
-    with state.database.reading() as connection:
-        row = connection.execute(query).first()
-    if row is not None:
-        there = state.history(model, variant=row.variant, start=row.start, end=row.start + _JUST, newest=100)
-        for one in there:
-            if one.window.id == window_id:
-                return one
-    raise NotFound(f"There is no such window of {model}: {window_id}.")
 
 
 def _can_be_kept(text: str) -> bool:

@@ -32,6 +32,7 @@ from mooring.retrain.evaluation.mlflow_log import log_to_mlflow
 from mooring.retrain.evaluation.records import Evaluation, EvaluationError, Sample, reason_of
 from mooring.retrain.evaluation.signatures import as_frame, differences
 from mooring.retrain.evaluation.versions import LoadedModel, finite, latencies, size
+from mooring.state.baselines import StoredBaselines
 from mooring.state.database import StateError
 from mooring.state.state import State
 
@@ -155,7 +156,7 @@ def _baseline(given: Namespace) -> Baseline | None:
     data = None
     try:
         with State(given.state) as state:
-            kept = state.baseline(given.model, given.champion)
+            kept = StoredBaselines(state).newest(given.model, given.champion)
         data = kept.data if kept is not None else None
     except StateError:
         pass  # no monitor has run yet

@@ -13,7 +13,7 @@ from mooring.retrain.evaluation.difference import Difference
 from mooring.serving.messages import Model, Outcomes, Replayed, Route, Server
 from mooring.serving.rollout import answers
 from mooring.serving.rollout.guards import Guards, Limits
-from mooring.state.rollouts import TO_GO, Rollout, Status, Wish, moved
+from mooring.state.rollouts import ENDINGS, TO_GO, TRANSITIONS, EventName, Rollout, Status, Wish, moved
 
 _LONGEST = 1000
 CRASHES = 2
@@ -30,7 +30,7 @@ class Around(Protocol):
     def replay(self, model: Model) -> None:
         """Have requests put to a version, as a check."""
 
-    def noted(self, before: Rollout, after: Rollout, what: str, detail: dict[str, Any], who: str) -> None:
+    def noted(self, before: Rollout, after: Rollout, what: EventName, detail: dict[str, Any], who: str) -> None:
         """Keep what has happened: the rollout is in another status, step, or paused."""
 
 
@@ -250,13 +250,14 @@ class Stages:
         """Have the champion answer everything at once; then tell."""
         # It may quote what a model printed or answered, and goes into databases.
         why = "".join(char if char.isprintable() else " " for char in why)[:_LONGEST]
-        self._move(status, "failed" if status == "rolling_back" else "aborted", {"why": why}, who,
-                   wanted=True, reason=why, paused=False)  # fmt: skip
+        what: EventName = "failed" if status == "rolling_back" else "aborted"
+        if TRANSITIONS.allows(self.status, what, status):  # else it is on its way out of service already
+            self._move(status, what, {"why": why}, who, wanted=True, reason=why, paused=False)
 
     def end(self, status: Status, detail: dict[str, Any] | None = None, *, reason: str | None = None) -> None:
         """It is over, and the registry says so."""
         changes = {} if reason is None else {"reason": reason}
-        self._move(status, status.replace("_", " "), detail or {}, wanted=True, **changes)
+        self._move(status, ENDINGS[status], detail or {}, wanted=True, **changes)
 
     # What is wanted
 
@@ -288,7 +289,7 @@ class Stages:
     def _move(
         self,
         status: Status,
-        what: str,
+        what: EventName,
         detail: dict[str, Any],
         who: str = "mooring",
         *,

@@ -13,8 +13,9 @@ from mooring.monitor.results import STATUSES, was_judged
 from mooring.report.words import measure, name, number, plural
 from mooring.state.cells import Cell, strongest
 from mooring.state.judgements import judgement_of
-from mooring.state.state import Judged
 from mooring.state.tables import Level, Status
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Judged
 from mooring.ui import charts, paths, windows
 from mooring.ui.feature_detail import FeatureInWindow, MeasureValue, feature_in, unjudged, value_of
 from mooring.ui.responses import NotFound
@@ -98,8 +99,8 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
     here = windows.here_of(model, query, feature=feature)
     judgement = None
     if picked is not None and picked.verdict is not None:
-        judgement = judgement_of(state.results(picked.verdict.id))
-    cells = state.cells(one.verdict.id for one in found.judged if one.verdict is not None)
+        judgement = judgement_of(Verdicts(state).results(picked.verdict.id))
+    cells = Verdicts(state).cells(one.verdict.id for one in found.judged if one.verdict is not None)
     cell = feature_in(state, found, picked, judgement, feature) if picked is not None else None
     there = any(feature in some for some in cells.values())
     if cell is not None and not there and not cell.measures and cell.kind is None:

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import select
 
 from mooring.report import words
 from mooring.retrain.history import Entry, RolledOut, history
-from mooring.state.retrainings import Tickets, within
-from mooring.state.rollouts import Rollouts
-from mooring.state.tables import alerts
+from mooring.state.alerts import Alert, Alerts
+from mooring.state.promotions import Promotions
+from mooring.state.retrainings import Tickets
+from mooring.state.rollouts import EventName, Rollouts
 from mooring.ui import paths
 from mooring.ui.pages.rollout import said
 from mooring.ui.path_params import model_of, time_of
@@ -32,7 +32,8 @@ _KINDS = {
     "performance_ended": "loss of performance has ended",
     "rolled_back": "rolled back",
 }
-_DECIDING = {"promoted": "full", "aborted": "aborted"}  # what says who it was that ended a rollout so
+_DECIDING: dict[str, EventName] = {"promoted": "full", "aborted": "aborted"}
+"""The event that says who ended a rollout so."""
 State = Literal["done", "now", "failed", "none"]
 """How a link of a chain is: behind it, in it, where it ended, or not reached."""
 
@@ -115,13 +116,13 @@ def told(sources: Sources, query: Of) -> History:
     entries = history(sources.state, model, query.newest, start=start, end=end)[::-1]
     is_more = len(entries) == query.newest
     since = entries[-1].created if is_more else start
-    found = _alerts(sources, model, since, end, query.newest)
+    found = Alerts(sources.state).newest(model, query.newest, start=since, end=end)
     here = asked(query)
-    rollouts = Rollouts(sources.state)
+    known = (repository(sources.state).models() for repository in (Tickets, Promotions, Rollouts))
     return History(
         chains=tuple(_chain(sources, entry) for entry in entries),
-        alerts=found,
-        models=tuple(sorted({*Tickets(sources.state).models(), *rollouts.models()})),
+        alerts=tuple(_alert(one) for one in found),
+        models=tuple(sorted({model for models in known for model in models})),
         model=query.model,
         older=address(paths.HISTORY, here | {"end": entries[-1].created}) if is_more else None,
         newest=address(paths.HISTORY, here | {"end": None}) if end is not None else None,
@@ -279,32 +280,22 @@ def _acts(entry: Entry) -> Iterator[Act]:
         yield Act(entry.kind, entry.reason[:_TEXT], entry.who, entry.created)
 
 
-def _alerts(
-    sources: Sources, model: str | None, start: datetime | None, end: datetime | None, newest: int
-) -> tuple[AlertSent, ...]:
-    """Return the newest alerts of a time, the newest first."""
-    query = select(alerts).where(*within(alerts, model, start, end))
-    query = query.order_by(alerts.c.created.desc(), alerts.c.id.desc()).limit(newest)
-    with sources.state.database.reading() as connection:
-        return tuple(_alert(row) for row in connection.execute(query))
-
-
-def _alert(row: Any) -> AlertSent:
-    payload = msgspec.json.decode(row.payload)
-    number = payload.get("number") if row.rollout_id is not None else None
-    see = address(paths.MODEL, {"model": row.model, "window": (payload.get("window") or {}).get("id")})
+def _alert(alert: Alert) -> AlertSent:
+    payload = msgspec.json.decode(alert.payload)
+    number = payload.get("number") if alert.rollout_id is not None else None
+    see = address(paths.MODEL, {"model": alert.model, "window": (payload.get("window") or {}).get("id")})
     if number is not None:
-        see = address(paths.ROLLOUT, {"model": row.model, "number": number})
+        see = address(paths.ROLLOUT, {"model": alert.model, "number": number})
     return AlertSent(
-        model=row.model,
-        kind=_KINDS.get(row.kind, row.kind),
+        model=alert.model,
+        kind=_KINDS.get(alert.kind, alert.kind),
         text=f"{payload.get('text', '')}"[:_TEXT],
-        channel=row.channel,
-        status=row.status,
-        attempts=row.attempts,
-        created=row.created,
-        sent=row.sent,
-        error=row.last_error,
+        channel=alert.channel,
+        status=alert.status,
+        attempts=alert.attempts,
+        created=alert.created,
+        sent=alert.sent,
+        error=alert.last_error,
         see=see,
     )
 

@@ -19,11 +19,13 @@ from mooring.report import verdict as judging
 from mooring.report.model import Report, ReportWindow
 from mooring.report.reading import read
 from mooring.report.words import name, number, percent, plural
+from mooring.state.assessments import Assessment, Assessments, Measured
 from mooring.state.cells import Cell, cells_of
 from mooring.state.judgements import judgement_of
 from mooring.state.rollouts import in_words
-from mooring.state.state import Judged
-from mooring.state.tables import Assessment, Level, Measured, Status
+from mooring.state.tables import Level, Status
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Judged
 from mooring.ui import charts, paths, timeline, windows
 from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
 from mooring.ui.pages.models import Line, lines
@@ -268,11 +270,11 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
     judgements = _judgements(sources, [newest, found.picked])
     picked = found.picked
     mapped = _around(found)
-    cells = state.cells(one.verdict.id for one in mapped.judged if one.verdict is not None)
+    cells = Verdicts(state).cells(one.verdict.id for one in mapped.judged if one.verdict is not None)
     baseline = windows.baseline_of(state, picked) if picked is not None else None
     latest = windows.baseline_of(state, newest) if newest is not None else baseline
     judgement = judgements.get(picked.window.id) if picked is not None else None
-    assessed = state.assessments(
+    assessed = Assessments(state).history(
         model,
         variant=found.variant,
         version=query.version or ...,
@@ -335,7 +337,7 @@ def _judgements(sources: Sources, of: Sequence[Judged | None]) -> dict[str, Judg
     for one in of:
         if one is None or one.verdict is None or one.window.id in found:
             continue
-        judgement = judgement_of(sources.state.results(one.verdict.id))
+        judgement = judgement_of(Verdicts(sources.state).results(one.verdict.id))
         if judgement is not None:
             found[one.window.id] = judgement
     return found

@@ -12,11 +12,13 @@ from mooring.log.reader import LogError, open_log
 from mooring.log.reader import models as models_in
 from mooring.log.store import StoreError
 from mooring.report import figures
+from mooring.state.alerts import Alerts
+from mooring.state.assessments import Assessments
 from mooring.state.leases import Holder
 from mooring.state.retrainings import Ticket, Tickets
 from mooring.state.rollouts import Rollout, Rollouts, Served, in_words
-from mooring.state.state import Recent, Watched
 from mooring.state.tables import JUDGED, Status
+from mooring.state.windows import Recent, Watched, Windows
 from mooring.ui import paths
 from mooring.ui.routing import Page, Query, address
 from mooring.ui.sources import Sources
@@ -117,7 +119,7 @@ def lines(sources: Sources, only: str | None = None) -> list[Line]:
     """Return how each model is, or only one; of one that the state does not know nothing."""
     state, tickets, rollouts = sources.state, Tickets(sources.state), Rollouts(sources.state)
     watched: dict[str, list[Watched]] = {}
-    for one in state.models(only):
+    for one in Windows(state).watched(only):
         watched.setdefault(one.model, []).append(one)
     if only is None:
         retrained, rolled = tickets.latest(), rollouts.latest()
@@ -127,9 +129,9 @@ def lines(sources: Sources, only: str | None = None) -> list[Line]:
     served: dict[str, list[Served]] = {}
     for served_one in rollouts.served():
         served.setdefault(served_one.model, []).append(served_one)
-    recent = state.recent(None if only is None else [only], newest=WINDOWS)
-    assessed = state.assessed(one.window_id for some in recent.values() for one in some[-_LABELLED:])
-    failed = state.failed_alerts(datetime.now(UTC) - _RECENT)
+    recent = Windows(state).recent(None if only is None else [only], newest=WINDOWS)
+    assessed = Assessments(state).statuses(one.window_id for some in recent.values() for one in some[-_LABELLED:])
+    failed = Alerts(state).failed(datetime.now(UTC) - _RECENT)
     holders = state.holders()
     names = sorted({*watched, *retrained, *rolled, *served})
     return [

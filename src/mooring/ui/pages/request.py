@@ -19,6 +19,7 @@ from mooring.log import reader, requests
 from mooring.log.reader import LogError
 from mooring.log.requests import LOOKBACK_DAYS, MOST_ROWS, Story
 from mooring.report.words import listed, name
+from mooring.state.windows import Windows
 from mooring.ui import paths
 from mooring.ui.bodies import Body, as_body
 from mooring.ui.codes import in_words
@@ -224,7 +225,7 @@ def _whole(sources: Sources, story: Story, asked: str) -> Whole:
 def _answered(sources: Sources, story: Story, one: dict[str, Any]) -> Answered:
     rows = [row for row in story.rows if (row["variant"], row["model_version"]) == _who(one)]
     version, variant = one["model_version"], one["variant"]
-    windows = sources.state.overlapping(
+    windows = Windows(sources.state).overlapping(
         story.model, version, variant, one["time"], one["time"] + timedelta(microseconds=1)
     )
     window = windows[0] if windows else None

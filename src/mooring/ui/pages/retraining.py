@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from markupsafe import Markup
@@ -17,8 +17,9 @@ from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation.records import Evaluation
 from mooring.retrain.job import jobs
 from mooring.retrain.machine import RESULT, attempt_directory, gate_directory
-from mooring.state.retrainings import Step, Ticket, TicketError, Tickets
-from mooring.state.tables import rollouts
+from mooring.state.retrainings import Act, Ticket, TicketError, Tickets, TicketStep
+from mooring.state.rollouts import Rollouts
+from mooring.state.windows import Windows
 from mooring.ui import output, paths
 from mooring.ui.pages.rollout import Watching
 from mooring.ui.path_params import model_of, number_of
@@ -28,7 +29,6 @@ from mooring.ui.sources import Sources
 
 GATE = "gate"
 _ATTEMPTS = 20
-Can = Literal["approve", "cancel"]
 
 
 class OfJob(Watching, frozen=True, kw_only=True):
@@ -147,7 +147,7 @@ class RetrainingTold(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     phase: str
-    can: tuple[Can, ...]
+    can: tuple[Act, ...]
     attempt: int
     champion: str | None
     candidate: str | None
@@ -185,7 +185,6 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         raise NotFound(f"There is no retraining {which} of {model}.") from None
     steps = tickets.steps(ticket.id)
     details = {step.what: step.detail for step in steps}
-    can = _can(ticket)
     phase = f"{ticket.status}-{ticket.attempt}"
     jobs = tuple(_jobs(ticket))
     shown = None
@@ -201,7 +200,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         reason=ticket.reason,
         message=ticket.message,
         phase=phase,
-        can=can,
+        can=ticket.can,
         attempt=ticket.attempt,
         champion=ticket.champion,
         candidate=ticket.candidate,
@@ -225,14 +224,8 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
     )
 
 
-def _can(ticket: Ticket) -> tuple[Can, ...]:
-    if ticket.status == "approval":
-        return ("approve", "cancel")
-    return ("cancel",) if ticket.status in ("dataset", "training", "gating") else ()
-
-
 def _drift(sources: Sources, ticket: Ticket) -> str | None:
-    judged = sources.state.verdict(ticket.cause.verdict) if ticket.cause.verdict else None
+    judged = Windows(sources.state).judged(ticket.cause.verdict) if ticket.cause.verdict else None
     if judged is None:
         return None
     return address(paths.MODEL, {"model": ticket.model, "window": judged.window.id})
@@ -240,18 +233,14 @@ def _drift(sources: Sources, ticket: Ticket) -> str | None:
 
 def _rollout(sources: Sources, ticket: Ticket) -> PutInto | None:
     """Return the newest rollout that a retraining led to."""
-    query = rollouts.select().with_only_columns(rollouts.c.number, rollouts.c.status)
-    of_it = rollouts.c.model == ticket.model, rollouts.c.ticket_id == ticket.id
-    query = query.where(*of_it).order_by(rollouts.c.number.desc()).limit(1)
-    with sources.state.database.reading() as connection:
-        row = connection.execute(query).first()
-    if row is None:
+    found = Rollouts(sources.state).of_tickets([ticket.id]).get(ticket.id)
+    if found is None:
         return None
-    see = address(paths.ROLLOUT, {"model": ticket.model, "number": row.number})
-    return PutInto(row.number, row.status, see)
+    see = address(paths.ROLLOUT, {"model": ticket.model, "number": found.number})
+    return PutInto(found.number, found.status, see)
 
 
-def _said(step: Step) -> str:
+def _said(step: TicketStep) -> str:
     detail = step.detail
     if step.what == "opened":
         return ""  # why stands above

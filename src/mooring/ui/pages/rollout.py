@@ -179,7 +179,7 @@ def told(sources: Sources, _: Watching, model: str, number: str) -> RolloutTold:
     events = found.events(rollout.id)
     holder: Holder | None = sources.state.holder(f"serve/{model}")
     retraining = _retraining(sources, rollout)
-    at, can = rollout.at, _can(rollout)
+    at = rollout.at
     return RolloutTold(
         model=model,
         number=rollout.number,
@@ -190,8 +190,8 @@ def told(sources: Sources, _: Watching, model: str, number: str) -> RolloutTold:
         paused=rollout.paused,
         under_way=rollout.ended is None,
         reason=rollout.reason,
-        phase=f"{rollout.ended is None}-{'-'.join(can)}",
-        can=can,
+        phase=f"{rollout.ended is None}-{'-'.join(rollout.can)}",
+        can=rollout.can,
         asked=Asking(rollout.wish, rollout.wish_by or "somebody", rollout.wish_reason or "")
         if rollout.wish and rollout.ended is None
         else None,
@@ -309,14 +309,6 @@ def shares_bar(weights: Sequence[Weight]) -> Markup:
     parts += [Markup('<path class="shadow" d="M0 13h{:.2f}v5H0z"/>').format(100 * one.share) for one in shadows]
     return Markup('<svg class="shares" viewBox="0 0 100 {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
                   ).format(18 if shadows else 10, Markup("").join(parts))  # fmt: skip
-
-
-def _can(rollout: Rollout) -> tuple[Wish, ...]:
-    if rollout.status not in TO_GO:
-        return ()
-    if rollout.paused or rollout.wish == "pause":
-        return ("resume", "promote", "abort")
-    return ("pause", "promote", "abort")
 
 
 def _guard(row: dict[str, Any]) -> Guard:
