@@ -34,9 +34,11 @@ WORK = """
 import sys
 sys.path[:0] = [{tests!r}]
 from states import DAY, LOG, alert, verdict, window
-from mooring.state.alerts import Alert
-from mooring.state.objects import DoneObject
+from mooring.state.alerts import Alerts
+from mooring.state.objects import DoneObject, Objects
 from mooring.state.state import State
+from mooring.state.verdicts import Verdicts
+from mooring.state.windows import Windows
 
 state = State(sys.argv[1])
 lease = state.lease("monitor/wine", 1.0)

@@ -27,7 +27,7 @@ def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> 
     ('dataset', ('approved', 'ann', {'reason': 'labels are in'}))
     >>> directory.cleanup()
     """
-    if ticket.status != "approval":
+    if "approve" not in ticket.can:
         raise TicketError(f"retraining {ticket.number} does not wait to be approved: it is {ticket.in_words}")
     return tickets.move(ticket, "dataset", "approved", {"reason": reason} if reason else {}, who=who, message="")
 
@@ -56,7 +56,7 @@ def _cancelled(tickets: Tickets, ticket: Ticket, who: str, reason: str) -> Ticke
                 f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
                 "mooring rollout abort"
             )
-        if ticket.ended is not None or ticket.status == "promoting":
+        if "cancel" not in ticket.can:
             break
         try:
             return tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=who, message=reason)

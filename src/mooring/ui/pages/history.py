@@ -16,7 +16,7 @@ from mooring.state.promotions import Promotions
 from mooring.state.retrainings import Tickets
 from mooring.state.rollouts import EventName, Rollouts
 from mooring.ui import paths
-from mooring.ui.pages.rollout import said
+from mooring.ui.pages.rollout import Occurred, said
 from mooring.ui.path_params import model_of, time_of
 from mooring.ui.routing import Page, Range, address, asked
 from mooring.ui.sources import Sources
@@ -57,15 +57,6 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     who: str | None = None
 
 
-class Act(msgspec.Struct, frozen=True):
-    """Something that was done, by whom, and when."""
-
-    what: str
-    text: str
-    who: str
-    at: datetime
-
-
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """A retraining and what came of it, or a move of the champion or a rollout without one."""
 
@@ -76,7 +67,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     under_way: bool
     see: str
     links: tuple[Link, ...]
-    acts: tuple[Act, ...]
+    acts: tuple[Occurred, ...]
     created: datetime
     ended: datetime | None
 
@@ -265,19 +256,19 @@ def _gate(gate: dict[str, Any] | None) -> str:
     return f"passed{by}" if gate.get("passed") else "refused"
 
 
-def _acts(entry: Entry) -> Iterator[Act]:
+def _acts(entry: Entry) -> Iterator[Occurred]:
     for step in entry.steps:
         texts = [f"{value}" for value in step.detail.values() if isinstance(value, str | int)]
         text = _gate(step.detail) if step.what == "gate" else "; ".join(texts) if step.what != "dataset" else ""
         if step.what == "dataset":
             text = f"{step.detail.get('training_rows', 0):,} rows"
-        yield Act(step.what, text[:_TEXT], step.who, step.at)
+        yield Occurred(step.what, text[:_TEXT], step.who, step.at)
     if entry.rollout is not None:
         for event in entry.rollout.events:
             text = said(event.what, event.detail)[:_TEXT]
-            yield Act(f"rollout: {event.what}", text, event.who, event.at)
+            yield Occurred(f"rollout: {event.what}", text, event.who, event.at)
     if not entry.steps and entry.rollout is None:
-        yield Act(entry.kind, entry.reason[:_TEXT], entry.who, entry.created)
+        yield Occurred(entry.kind, entry.reason[:_TEXT], entry.who, entry.created)
 
 
 def _alert(alert: Alert) -> AlertSent:

@@ -21,7 +21,7 @@ from mooring.state.retrainings import Act, Ticket, TicketError, Tickets, TicketS
 from mooring.state.rollouts import Rollouts
 from mooring.state.windows import Windows
 from mooring.ui import output, paths
-from mooring.ui.pages.rollout import Watching
+from mooring.ui.pages.rollout import Occurred, Watching
 from mooring.ui.path_params import model_of, number_of
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
@@ -29,6 +29,20 @@ from mooring.ui.sources import Sources
 
 GATE = "gate"
 _ATTEMPTS = 20
+TITLES: dict[str, str] = {
+    "approval": "retraining {number} waits to be approved",
+    "dataset": "retraining {number} gathers its training data",
+    "training": "retraining {number} trains{attempt}",
+    "gating": "the gate compares {version} with the champion",
+    "promoting": "{version} becomes the champion",
+    "promoted": "{version} came of it, and became the champion",
+    "challenger": "{version} has passed the gate, and is rolled out",
+    "rolled_back": "{version} came of it, and was taken out of service again",
+    "refused": "the gate refused {version}",
+    "failed": "retraining {number} failed",
+    "cancelled": "retraining {number} was cancelled",
+}
+"""What is said of a retraining, by its status."""
 
 
 class OfJob(Watching, frozen=True, kw_only=True):
@@ -38,15 +52,6 @@ class OfJob(Watching, frozen=True, kw_only=True):
     after: Annotated[
         Annotated[int, Meta(ge=0, le=2**53)] | None, Meta(description="only what was said after so many bytes")
     ] = None
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """A step of a retraining, in words, who did it, and when."""
-
-    what: str
-    text: str
-    who: str
-    at: datetime
 
 
 class TrainedOn(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +162,7 @@ class RetrainingTold(msgspec.Struct, frozen=True, kw_only=True):
     candidate_link: str | None
     drift: str | None
     windows: tuple[tuple[datetime, datetime], ...]
-    steps: tuple[Taken, ...]
+    steps: tuple[Occurred, ...]
     trained_on: TrainedOn | None
     gate: GateSaid | None
     directory: str
@@ -210,7 +215,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         candidate_link=sources.version_link(ticket.model, ticket.candidate),
         drift=_drift(sources, ticket),
         windows=ticket.cause.windows,
-        steps=tuple(Taken(step.what, _said(step), step.who, step.at) for step in steps),
+        steps=tuple(Occurred(step.what, _said(step), step.who, step.at) for step in steps),
         trained_on=_trained_on(ticket, details["dataset"]) if "dataset" in details else None,
         gate=_gate(ticket, details["gate"]) if "gate" in details else None,
         directory=ticket.directory,
@@ -421,21 +426,10 @@ def _ending(found: jobs.Running | jobs.Ended | jobs.Lost | None) -> str:
 
 
 def _title(one: RetrainingTold) -> str:
-    it, version = f"Retraining {one.number}", f"ersion {words.name(one.candidate or '', 40)}"
-    telling = {
-        "approval": f"{it} waits to be approved",
-        "dataset": f"{it} gathers its training data",
-        "training": f"{it} trains" if one.attempt < 2 else f"{it} trains, attempt {one.attempt}",
-        "gating": f"The gate compares v{version} with the champion",
-        "promoting": f"V{version} becomes the champion",
-        "promoted": f"V{version} came of it, and became the champion",
-        "challenger": f"V{version} has passed the gate, and is rolled out",
-        "rolled_back": f"V{version} came of it, and was taken out of service again",
-        "refused": f"The gate refused v{version}",
-        "failed": f"{it} failed",
-        "cancelled": f"{it} was cancelled",
-    }
-    return telling.get(one.status, one.status)
+    attempt = f", attempt {one.attempt}" if one.attempt > 1 else ""
+    version = f"version {words.name(one.candidate or '', 40)}"
+    told = TITLES.get(one.status, one.status).format(number=one.number, attempt=attempt, version=version)
+    return told[0].upper() + told[1:]
 
 
 PAGE = Page(

@@ -24,6 +24,19 @@ from mooring.ui.sources import Sources
 
 _OTHERS = 20
 _HUNDRED = 0.999
+TITLES: dict[str, str] = {
+    "loading": "Version {version} is being loaded",
+    "checking": "Version {version} is being checked",
+    "stepping": "Version {version} goes through its steps",
+    "promoting": "Version {version} answers everything, and becomes the champion",
+    "promoted": "Version {version} was put into service",
+    "rolling_back": "Version {version} is being rolled back",
+    "rolled_back": "Version {version} was rolled back",
+    "aborting": "Version {version} is being taken out of service",
+    "aborted": "Version {version} was taken out of service",
+    "superseded": "Another version came before version {version} was done",
+}
+"""What is said of a rollout, by its status."""
 Place = Literal["done", "now", "next", "ended", "left out"]
 """Where a stage stands: behind it, in it, before it, where it ended, or what was never reached."""
 
@@ -78,25 +91,12 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Occurred(msgspec.Struct, frozen=True):
-    """Something that happened to a rollout, in words, who did it, and when."""
+    """Something that happened to a rollout or a retraining, in words, who did it, and when."""
 
     what: str
     text: str
     who: str
     at: datetime
-
-
-class ServedOn(msgspec.Struct, frozen=True):
-    """The version that a supervisor serves; `follows` is what it was told to: `@champion`, or a version.
-
-    `held_back` says why what an alias names is not served, or rolled out.
-    """
-
-    host: str
-    follows: str
-    version: str
-    since: datetime
-    held_back: str
 
 
 class OtherRollout(msgspec.Struct, frozen=True):
@@ -147,7 +147,7 @@ class RolloutTold(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     guards: tuple[Guard, ...]
     events: tuple[Occurred, ...]
-    serving: tuple[ServedOn, ...]
+    serving: tuple[Served, ...]
     others: tuple[OtherRollout, ...]
     retraining: str | None
     retraining_number: int | None
@@ -205,7 +205,7 @@ def told(sources: Sources, _: Watching, model: str, number: str) -> RolloutTold:
         counts=rollout.counts,
         guards=tuple(_guard(row) for row in rollout.evidence.get("rows", ())),
         events=tuple(Occurred(one.what, said(one.what, one.detail), one.who, one.at) for one in events),
-        serving=tuple(_served(one) for one in found.serving(model)),
+        serving=tuple(found.serving(model)),
         others=tuple(_other(one) for one in found.newest(model, _OTHERS) if one.id != rollout.id),
         retraining=address(paths.RETRAINING, {"model": model, "number": retraining}) if retraining else None,
         retraining_number=retraining,
@@ -326,10 +326,6 @@ def _guard(row: dict[str, Any]) -> Guard:
     )
 
 
-def _served(one: Served) -> ServedOn:
-    return ServedOn(one.host, one.follows, one.version, one.since, one.held_back)
-
-
 def _other(one: Rollout) -> OtherRollout:
     see = address(paths.ROLLOUT, {"model": one.model, "number": one.number})
     return OtherRollout(one.number, one.version, in_words(one.status), one.created, see)
@@ -345,28 +341,17 @@ def _retraining(sources: Sources, rollout: Rollout) -> int | None:
 
 
 def _title(one: RolloutTold) -> str:
-    version = f"version {words.name(one.version, 40)}"
     if one.under_way and one.paused:
-        return f"The rollout of {version} is paused"
-    telling = {
-        "loading": f"Version {one.version} is being loaded",
-        "checking": f"Version {one.version} is being checked",
-        "stepping": _share_in_words(one),
-        "promoting": f"Version {one.version} answers everything, and becomes the champion",
-        "promoted": f"Version {one.version} was put into service",
-        "rolling_back": f"Version {one.version} is being rolled back",
-        "rolled_back": f"Version {one.version} was rolled back",
-        "aborting": f"Version {one.version} is being taken out of service",
-        "aborted": f"Version {one.version} was taken out of service",
-        "superseded": f"Another version came before {version} was done",
-    }
-    return words.name(telling.get(one.status, one.status), 160)
+        return f"The rollout of version {words.name(one.version, 40)} is paused"
+    if one.status == "stepping":
+        return words.name(_share_in_words(one), 160)
+    return words.name(TITLES.get(one.status, one.status).format(version=one.version), 160)
 
 
 def _share_in_words(one: RolloutTold) -> str:
     new = next((weight for weight in one.weights if weight.variant != "champion"), None)
     if new is None:
-        return f"Version {one.version} goes through its steps"
+        return TITLES["stepping"].format(version=one.version)
     share = "all" if new.share > _HUNDRED else words.percent(new.share)
     if new.variant == "shadow":
         return f"Version {one.version} gets a copy of {share} of the requests"
