@@ -179,3 +179,32 @@ class RolloutsContract:
             "slow",
         )
         assert (alone.kind, alone.version, alone.previous, alone.status) == ("rollout", "3", "1", "loading")
+        tickets.move(ticket, "cancelled", "cancelled")
+        other = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+        assert Rollouts(state).of_tickets([ticket.id, other.id]) == {
+            ticket.id: Rollouts(state).numbered("wine", 1)
+        }
+        assert [one.number for one in Rollouts(state).without_ticket(None)] == [2]
+        assert Rollouts(state).without_ticket("beer") == []
+
+    def test_what_was_under_way_in_a_time_is_found(self, state):
+        tickets, found = Tickets(state), Rollouts(state)
+        first = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+        one = rolled_back(found, begun(state), "slow")
+        tickets.move(first, "cancelled", "cancelled")
+        between = datetime.now(UTC)
+        second = tickets.open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+        two = begun(state, "3")
+        for repository, ended, open_one in ((tickets, first, second), (found, one, two)):
+            numbers = [
+                [each.number for each in repository.under_way("wine", start, end)]
+                for start, end in (
+                    (ended.created, ended.created),
+                    (between, between),
+                    (between, datetime.now(UTC)),
+                    (ended.created, datetime.now(UTC)),
+                )
+            ]
+            assert numbers == [[1], [], [2], [2, 1]]
+            assert [each.number for each in repository.under_way("wine", between, datetime.now(UTC), 0)] == []
+            assert repository.under_way("beer", ended.created, open_one.created) == []

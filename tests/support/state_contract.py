@@ -117,6 +117,9 @@ class StateContract:
         assert found == Judged(of, msgspec.structs.replace(given, summary=(findings[0], no_number)))
         assert Verdicts(state).results(given.id) == b"\x00results\xff"
         assert (Windows(state).judged("unknown"), Verdicts(state).results("unknown")) == (None, None)
+        assert Windows(state).find("wine", of.id) == found
+        assert Windows(state).find("beer", of.id) is Windows(state).find("wine", "unknown") is None
+        assert Verdicts(state).window_ids([given.id, "unknown"]) == {given.id: of.id}
 
     def test_the_newest_baseline_of_a_version_counts_and_the_older_are_kept(self, state):
         with state.begin() as tx:
@@ -129,6 +132,10 @@ class StateContract:
         with state.begin() as tx:
             StoredBaselines(tx).put("wine", None, b"\x00one", "again")
         assert StoredBaselines(state).newest("wine", None).source == "again"
+        assert StoredBaselines(state).newest_digest("wine", None) == first.digest
+        assert StoredBaselines(state).newest_digest("wine", "3") is None
+        assert StoredBaselines(state).data("wine", second.digest) == b"two"
+        assert StoredBaselines(state).data("beer", second.digest) is None
 
     def test_a_time_without_a_zone_is_refused(self, state):
         with pytest.raises(Exception, match="has no time zone"), state.begin() as tx:
@@ -420,6 +427,10 @@ class StateContract:
         assert Alerts(state).due("wine", later) == [ended]
         assert len(Alerts(state).newest("wine")) == 3
         assert Alerts(state).newest("wine", 1)[0].kind == "ended"
+        assert Alerts(state).newest(None, end=NOON + HOUR) == Alerts(state).newest("wine", end=NOON + HOUR)
+        assert [one.id for one in Alerts(state).newest("wine", end=NOON + HOUR)] == [new.id]
+        assert len(Alerts(state).newest("wine", start=NOON + HOUR)) == 2
+        assert Alerts(state).newest("beer") == []
 
     def test_the_migrations_make_the_tables_that_the_code_knows(self, state, url):
         with state.database.reading() as connection:

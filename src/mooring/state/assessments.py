@@ -11,8 +11,7 @@ import msgspec
 from sqlalchemy import Row, Select, func, select, update
 
 from mooring.drift.stored import FormatError, dump, load
-from mooring.state.database import insert
-from mooring.state.repository import Repository, chunks, stable_id
+from mooring.state.repository import Repository, chunks, stable_id, upsert
 from mooring.state.tables import Level, Status, performance, windows
 from mooring.state.windows import Window, chosen
 
@@ -161,13 +160,7 @@ class Assessments(Repository):
             **{name: getattr(assessment, name) for name in _PLAIN},
         }
         with self._writing() as connection:
-            statement = insert(connection, performance).values(columns)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[performance.c.id],
-                    set_={name: statement.excluded[name] for name in columns if name != "id"},
-                )
-            )
+            connection.execute(upsert(connection, performance, columns, (*_PLAIN, "results")))
 
     def mark_tracked(self, ids: Iterable[str]) -> None:
         """Note that these are logged to MLflow."""

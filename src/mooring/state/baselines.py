@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 from sqlalchemy import select
 
-from mooring.state.database import insert
-from mooring.state.repository import Repository
+from mooring.state.repository import Repository, upsert
 from mooring.state.tables import baselines
 
 
@@ -58,11 +57,7 @@ class StoredBaselines(Repository):
             model=model, version=version, digest=digest, created=datetime.now(UTC), source=source, data=data
         )
         with self._writing() as connection:
-            statement = insert(connection, baselines).values(msgspec.structs.asdict(baseline))
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["model", "version", "digest"],
-                    set_={"created": statement.excluded.created, "source": statement.excluded.source},
-                )
-            )
+            columns = msgspec.structs.asdict(baseline)
+            keys = "model version digest"
+            connection.execute(upsert(connection, baselines, columns, ("created", "source"), keys))
         return baseline

@@ -9,8 +9,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import select
 
-from mooring.state.database import insert
-from mooring.state.repository import Repository, chunks, created_within
+from mooring.state.repository import Repository, chunks, created_within, upsert
 from mooring.state.tables import promotions
 
 
@@ -39,13 +38,8 @@ class Promotions(Repository):
     def put(self, promotion: Promotion) -> None:
         """Write a move of the champion, or what became of it."""
         with self._writing() as connection:
-            statement = insert(connection, promotions).values(msgspec.structs.asdict(promotion))
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[promotions.c.id],
-                    set_={name: statement.excluded[name] for name in ("status", "reason", "ended")},
-                )
-            )
+            columns = msgspec.structs.asdict(promotion)
+            connection.execute(upsert(connection, promotions, columns, ("status", "reason", "ended")))
 
     def newest(
         self,

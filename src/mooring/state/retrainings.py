@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.log.parquet import folder_name
 from mooring.state.promotions import Promotion, Promotions
-from mooring.state.repository import Repository, Transaction, chunks, created_within, under_way_within
+from mooring.state.repository import Journal, Repository, Transaction, created_within, under_way_within
 from mooring.state.tables import steps, tickets
 from mooring.state.transitions import Move, Transitions
 
@@ -148,7 +148,7 @@ class TicketStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TICKET = [tickets.c[name] for name in Ticket.__struct_fields__]
-_STEP = [steps.c[name] for name in TicketStep.__struct_fields__]
+_STEPS = Journal(steps, "ticket_id", TicketStep)
 
 
 def me() -> str:
@@ -218,7 +218,8 @@ class Tickets(Repository):
                 connection.execute(tickets.insert().values(_columns(ticket)))
             except IntegrityError:
                 raise TicketError(f"a retraining of {model} is under way already") from None
-            _note(connection, ticket, "opened", {"reason": reason, "cause": msgspec.to_builtins(cause)}, who)
+            detail = {"reason": reason, "cause": msgspec.to_builtins(cause)}
+            _STEPS.add(connection, ticket.id, "opened", detail, who, now)
             return ticket
 
     def move(
@@ -257,7 +258,7 @@ class Tickets(Repository):
                 raise TicketError(f"the retraining {ticket.number} of {ticket.model} has gone on meanwhile")
             if promotion is not None:
                 Promotions(Transaction(connection)).put(promotion)
-            _note(connection, changed, what, detail or {}, who)
+            _STEPS.add(connection, ticket.id, what, detail or {}, who, now)
         return changed
 
     def say(self, ticket: Ticket, message: str) -> Ticket:
@@ -322,14 +323,8 @@ class Tickets(Repository):
 
     def steps_of(self, ticket_ids: Sequence[str]) -> dict[str, list[TicketStep]]:
         """Return what happened to several tickets, by their ids, each in its order."""
-        found: dict[str, list[TicketStep]] = {name: [] for name in ticket_ids}
         with self._reading() as connection:
-            for some in chunks(ticket_ids):
-                query = select(*_STEP).where(steps.c.ticket_id.in_(some)).order_by(steps.c.number)
-                for row in connection.execute(query):
-                    step = TicketStep(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
-                    found[step.ticket_id].append(step)
-        return found
+            return _STEPS.of(connection, ticket_ids)
 
     def models(self) -> list[str]:
         """Return the names of the models that there are tickets of."""
@@ -348,20 +343,6 @@ def _directory(parent: str, model: str, number: int, name: uuid.UUID) -> Path:
     The number alone would not do: a state that was begun anew counts from 1 again.
     """
     return Path(parent).absolute() / f"{folder_name(model)}-{number}-{name.hex[:8]}"
-
-
-def _note(connection: Connection, ticket: Ticket, what: EventName, detail: dict[str, Any], who: str) -> None:
-    last = connection.scalar(select(func.max(steps.c.number)).where(steps.c.ticket_id == ticket.id)) or 0
-    connection.execute(
-        steps.insert().values(
-            ticket_id=ticket.id,
-            number=last + 1,
-            what=what,
-            detail=msgspec.json.encode(detail).decode(),
-            who=who,
-            at=ticket.updated,
-        )
-    )
 
 
 def _ticket(row: Any) -> Ticket:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, case, func, select, tuple_, update
+from sqlalchemy import ColumnElement, case, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.rollout_plan import Plan, Step
 from mooring.state.database import insert
-from mooring.state.repository import Repository, chunks, created_within, under_way_within
+from mooring.state.repository import Journal, Repository, chunks, created_within, under_way_within
 from mooring.state.tables import rollout_events, rollouts, serving
 from mooring.state.transitions import Move, Transitions
 
@@ -75,10 +75,7 @@ ENDED = TRANSITIONS.ended
 TO_GO = TRANSITIONS.before("asked")
 """Where a rollout can still be asked for something."""
 ENDINGS: dict[Status, EventName] = {
-    "promoted": "promoted",
-    "rolled_back": "rolled back",
-    "aborted": "aborted",
-    "superseded": "superseded",
+    end: move.event for move in TRANSITIONS.moves for end in move.after if end in ENDED
 }
 """The event by which a rollout ends so."""
 
@@ -158,7 +155,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ROLLOUT = [rollouts.c[name] for name in Rollout.__struct_fields__]
-_EVENT = [rollout_events.c[name] for name in Event.__struct_fields__]
+_EVENTS = Journal(rollout_events, "rollout_id", Event)
 _SERVED = [serving.c[name] for name in Served.__struct_fields__]
 _MOST_MODELS = 10_000
 _NEWEST = rollouts.c.number.desc()
@@ -239,7 +236,7 @@ class Rollouts(Repository):
             except IntegrityError:
                 raise RolloutError(f"a rollout of {rollout.model} is under way already") from None
             detail = {"cause": rollout.cause, "plan": [str(step) for step in rollout.plan]}
-            _note(connection, rollout, "begun", detail, rollout.who)
+            _EVENTS.add(connection, rollout.id, "begun", detail, rollout.who, rollout.updated)
             return rollout
 
     def move(
@@ -266,7 +263,7 @@ class Rollouts(Repository):
                 ):
                     return after
                 raise RolloutError(f"the rollout {before.number} of {before.model} has gone on meanwhile")
-            _note(connection, after, what, detail or {}, who)
+            _EVENTS.add(connection, after.id, what, detail or {}, who, after.updated)
         return after
 
     def keep(self, rollout: Rollout) -> Rollout:
@@ -334,7 +331,7 @@ class Rollouts(Repository):
             if connection.execute(update(rollouts).where(*still).values(wished)).rowcount != 1:
                 raise RolloutError(f"rollout {rollout.number} of {model} has gone on meanwhile: too late")
             detail = {"wish": wish, "reason": reason} if reason else {"wish": wish}
-            _note(connection, rollout, "asked", detail, who, datetime.now(UTC))
+            _EVENTS.add(connection, rollout.id, "asked", detail, who, datetime.now(UTC))
             return msgspec.structs.replace(rollout, wish=wish, wish_by=who, wish_reason=reason)
 
     def unended(self, model: str) -> Rollout | None:
@@ -389,15 +386,8 @@ class Rollouts(Repository):
 
     def events_of(self, rollout_ids: Sequence[str]) -> dict[str, list[Event]]:
         """Return what happened to several rollouts, by their ids, each in its order."""
-        found: dict[str, list[Event]] = {name: [] for name in rollout_ids}
         with self._reading() as connection:
-            for some in chunks(rollout_ids):
-                query = select(*_EVENT).where(rollout_events.c.rollout_id.in_(some))
-                for row in connection.execute(query.order_by(rollout_events.c.number)):
-                    found[row.rollout_id].append(
-                        Event(**{**row._mapping, "detail": msgspec.json.decode(row.detail)})
-                    )
-        return found
+            return _EVENTS.of(connection, rollout_ids)
 
     def serving(self, model: str, host: str | None = None) -> list[Served]:
         """Return what supervisors serve of a model, or were serving when they were last heard of."""
@@ -434,28 +424,6 @@ def in_words(status: Status) -> str:
     'rolling back'
     """
     return status.replace("_", " ")
-
-
-def _note(
-    connection: Connection,
-    rollout: Rollout,
-    what: EventName,
-    detail: dict[str, Any],
-    who: str,
-    at: datetime | None = None,
-) -> None:
-    of_it = rollout_events.c.rollout_id == rollout.id
-    last = connection.scalar(select(func.max(rollout_events.c.number)).where(of_it)) or 0
-    connection.execute(
-        rollout_events.insert().values(
-            rollout_id=rollout.id,
-            number=last + 1,
-            what=what,
-            detail=msgspec.json.encode(detail).decode(),
-            who=who,
-            at=at or rollout.updated,
-        )
-    )
 
 
 def _is(rollout: Rollout) -> list[ColumnElement[bool]]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, literal_column, sele
 
 from mooring.state import verdicts as verdict_rows
 from mooring.state.database import insert
-from mooring.state.repository import Repository, chunks, of_stream, stable_id
+from mooring.state.repository import Repository, chunks, of_stream, stable_id, upsert
 from mooring.state.tables import Level, Status, answering, models, verdicts, windows
 from mooring.state.verdicts import Verdict, verdict_of
 
@@ -228,11 +228,8 @@ class Windows(Repository):
         with self._writing() as connection:
             watched = insert(connection, models).values(**stream, standing="ok", created=datetime.now(UTC))
             connection.execute(watched.on_conflict_do_nothing())
-            statement = insert(connection, windows).values(columns)
-            written = statement.on_conflict_do_update(
-                index_elements=[windows.c.id],
-                set_={name: statement.excluded[name] for name in columns if name not in fixed},
-            ).returning(*_WINDOW)
+            changing = [name for name in columns if name not in fixed]
+            written = upsert(connection, windows, columns, changing).returning(*_WINDOW)
             return _window(connection.execute(written).one())
 
     def prune(self, model: str, before: datetime) -> int:

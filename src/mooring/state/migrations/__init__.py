@@ -1,6 +1,6 @@
 """Bringing a state's tables to the form that this code knows.
 
-A change to `schema.py` needs a new file in `versions/`: copy the newest, name it after what it does, and set its
+A change to `tables.py` needs a new file in `versions/`: copy the newest, name it after what it does, and set its
 `revision` and `down_revision`. On SQLite an existing table is altered through `op.batch_alter_table`.
 """
 
