@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from mooring.config import ServeSettings
+from mooring.rollout_plan import parse
+from mooring.serving.rollout.stages import Model, Replayed, Server, Stages
 from mooring.state import retrainings, rollouts
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, moved, new
@@ -98,6 +103,63 @@ def test_what_a_person_may_do_follows_from_the_table(state):
     assert rollout.can == ("pause", "promote", "abort")
     assert moved(rollout, "loading", paused=True).can == ("resume", "promote", "abort")
     assert all(moved(rollout, one).can == () for one in rollouts.TRANSITIONS.states - rollouts.TO_GO)
+
+
+class Written:
+    """What is around a rollout: it writes each move down as a state would, by the table alone."""
+
+    def __init__(self) -> None:
+        self.moves = []
+
+    def want(self, models, routes) -> None:
+        """Take what is wanted."""
+
+    def replay(self, model) -> None:
+        """Take what is put to a version."""
+
+    def noted(self, before, after, what, detail, who) -> None:
+        """Write a move."""
+        rollouts.TRANSITIONS.check(before.status, what, after.status)
+        self.moves.append(what)
+
+
+HAPPENS = {
+    "brought": lambda one: one.brought(Model("2", "path")),
+    "ready": lambda one: one.serving({"2": Server(1, 1)}),
+    "crashes": lambda one: one.serving({"2": Server(1, 0, crashed=9)}),
+    "checked": lambda one: one.replayed(Replayed("2", 1, 0)),
+    "check failed": lambda one: one.replayed(Replayed("2", 1, 1)),
+    "time": lambda one: one.tick(),
+    "does not load": lambda one: one.fail("it does not load"),
+    "superseded": lambda one: one.end("superseded") if one.status in rollouts.TO_GO else None,
+    "done": lambda one: one.end(DONE[one.status], reason="why") if one.status in DONE else None,
+    **{wish: lambda one, wish=wish: one.wish(wish, "ann", "why") for wish in get_args(rollouts.Wish)},
+}
+DONE = {"promoting": "promoted", "rolling_back": "rolled_back", "aborting": "aborted"}
+
+
+@given(st.lists(st.sampled_from(sorted(HAPPENS)), max_size=20))
+@example(["brought", "ready", "checked", "time", "time", "done"])
+@example(["abort", "does not load", "done"])
+@example(["brought", "ready", "checked", "time", "time", "does not load", "done"])
+def test_whatever_happens_a_rollout_makes_only_moves_of_its_table(happens):
+    around = Written()
+    plan = parse(["canary 5% 0s 0"])
+    one = Stages(
+        new("wine", "2", "1", "challenger", plan), Model("1", "path"), ServeSettings(model="wine"), around
+    )
+    for name in happens:
+        HAPPENS[name](one)
+    assert (one.rollout.ended is not None) == (one.status in rollouts.ENDED)
+    assert set(around.moves) <= rollouts.TRANSITIONS.events
+
+
+@pytest.mark.parametrize("status", sorted(rollouts.TRANSITIONS.states))
+def test_what_is_on_its_way_out_of_service_does_not_fail_anew(status):
+    around = Written()
+    rollout = moved(new("wine", "2", "1", "challenger"), status)
+    Stages(rollout, Model("1", "path"), ServeSettings(model="wine"), around).fail("it does not load")
+    assert around.moves == (["failed"] if status in {*rollouts.TO_GO, "promoting"} else [])
 
 
 def test_what_follows_from_a_table():

@@ -159,7 +159,7 @@ def end_ticket(tickets: Tickets, rollout: Rollout, status: Status, what: EventNa
 def _ticket(tickets: Tickets, rollout: Rollout) -> Ticket | None:
     """Return the retraining that waits for a rollout, or will in a moment, as it has just passed the gate."""
     ticket = tickets.unended(rollout.model)
-    if ticket is None or ticket.candidate != rollout.version or ticket.status not in ("gating", "challenger"):
+    if ticket is None or ticket.candidate != rollout.version or not ticket.ends_with_rollout:
         return None
     return ticket
 

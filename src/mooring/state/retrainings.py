@@ -126,6 +126,11 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in _UNDECIDED
 
     @property
+    def ends_with_rollout(self) -> bool:
+        """Whether a rollout of its candidate ends it."""
+        return self.status in TRANSITIONS.before("rolled back")
+
+    @property
     def can(self) -> tuple[Act, ...]:
         """What a person can do to it now."""
         return tuple(act for act, event in _ACTS.items() if self.status in TRANSITIONS.before(event))
