@@ -19,6 +19,8 @@ import click
 import msgspec
 from msgspec import Meta
 
+from mooring import messages
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 _ARGUMENT = "without_flag"
 _DURATION = {"unit": "duration"}
@@ -39,7 +41,20 @@ VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_*][A-Za-z0-9_*]*$")]
 """A name, or several by a pattern, and no value: that stays where only the environment tells it."""
 
 
-class LogPlace(msgspec.Struct, kw_only=True, frozen=True):
+class MessageSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """What a process says on stderr, and how."""
+
+    group: ClassVar = "Messages"
+
+    message_format: Annotated[
+        messages.Format, Meta(description="messages on stderr as lines of text, or as JSON, an object a line")
+    ] = "text"
+    message_level: Annotated[
+        messages.Level, Meta(description="messages of this level and above; with debug text has times and levels")
+    ] = "info"
+
+
+class LogPlace(MessageSettings, kw_only=True, frozen=True):
     """Where the log lies."""
 
     group: ClassVar = "Log"
@@ -555,7 +570,7 @@ class UiSettings(SpoolPlace, kw_only=True, frozen=True):
     ] = None
 
 
-COMMANDS: dict[str, type[msgspec.Struct]] = {
+COMMANDS: dict[str, type[MessageSettings]] = {
     "proxy": ProxySettings,
     "serve": ServeSettings,
     "drain": DrainSettings,
@@ -567,7 +582,7 @@ COMMANDS: dict[str, type[msgspec.Struct]] = {
 """The settings of each command that has any."""
 _GROUPS = ("retrain", "gate", "rollout", "serve", "ui")
 
-Settings = TypeVar("Settings", bound=msgspec.Struct)
+Settings = TypeVar("Settings", bound=MessageSettings)
 Command = Callable[..., Any]
 
 
@@ -585,11 +600,13 @@ class SettingError(click.ClickException):
     exit_code = 2
 
 
-def options(settings: type[Settings], argument: str | None = None) -> Callable[[Callable[..., None]], Command]:
+def options(
+    settings: type[Settings], argument: str | None = None, program: str = "mooring"
+) -> Callable[[Callable[..., None]], Command]:
     """Give a command a flag for every setting, and call it with the settings resolved, then its own flags.
 
-    The setting `argument` may be given without its flag. Raises SettingError (exit code 2) where one is missing or
-    wrong.
+    The setting `argument` may be given without its flag; the command's messages are `program`'s. Raises
+    SettingError (exit code 2) where a setting is missing or wrong.
     """
 
     def decorate(command: Callable[..., None]) -> Command:
@@ -599,7 +616,9 @@ def options(settings: type[Settings], argument: str | None = None) -> Callable[[
             if argument is not None and without_flag is not None:
                 flags[argument] = without_flag
             own = {name: flags.pop(name) for name in list(flags) if name not in settings.__struct_fields__}
-            command(load(settings, flags), **own)
+            found = load(settings, flags)
+            messages.set_up(found.message_format, found.message_level, program)
+            command(found, **own)
 
         decorated: Command = run
         for option in reversed(_flags(settings)):

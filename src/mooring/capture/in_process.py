@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mooring import messages
 from mooring.capture.drainer import Drainer
 from mooring.capture.recorder import Recorder
 from mooring.config import REMOTE, CaptureSettings
@@ -48,6 +49,7 @@ class Capture:
 
     def __init__(self, settings: CaptureSettings) -> None:
         check(settings)
+        messages.last_resort()
         self.settings = settings
         self.closed = False
         self._recorder = Recorder(settings)

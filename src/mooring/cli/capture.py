@@ -55,7 +55,7 @@ def _with_question(settings: ProxySettings) -> tuple[ProxySettings, Question | N
 
 
 @click.command(context_settings=CONTEXT)
-@options(DrainSettings)
+@options(DrainSettings, program="mooring drain")
 def drain(settings: DrainSettings) -> None:
     """Put what lies in a spool into the log; the proxy starts one by itself.
 

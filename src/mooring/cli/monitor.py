@@ -43,7 +43,7 @@ def explained() -> Iterator[None]:
 
 
 @click.command(cls=Command, context_settings=CONTEXT)
-@options(MonitorSettings)
+@options(MonitorSettings, program="mooring monitor")
 @click.option("--once", is_flag=True, help="judge what is new, and open windows as they are now; then end")
 def monitor(settings: MonitorSettings, *, once: bool) -> None:
     """Watch a model's log for drift, window by window.

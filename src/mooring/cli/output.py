@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from mooring import messages
 from mooring.config import StatePlace, load
 
 _LONG_WORD = 40  # an id is shorter
@@ -24,8 +25,10 @@ CONTEXT = {
 
 
 def placed(settings: type[Place], given: Mapping[str, Any]) -> Place:
-    """Return the settings of a command, as `load` does, with the model's plain name."""
-    return with_name(load(settings, given))
+    """Return the settings of a command, as `load` does, with the model's plain name; messages go by them."""
+    found = with_name(load(settings, given))
+    messages.set_up(found.message_format, found.message_level)
+    return found
 
 
 def with_name(settings: Place) -> Place:

@@ -54,7 +54,7 @@ def _of_state(command: Any) -> Any:
 
 
 @click.group(cls=Group, context_settings=CONTEXT, invoke_without_command=True)
-@options(RetrainSettings)
+@options(RetrainSettings, program="mooring retrain")
 @click.option("--now", is_flag=True, help="retrain whatever the verdicts say, and wait for what comes of it")
 @click.option("--dry-run", is_flag=True, help="gather the training data, say what would be run, and end")
 @click.pass_context
