@@ -122,9 +122,9 @@ class LastResort(Stderr):
 
 
 def set_up(format: Format = "text", level: Level = "info", program: str = _ROOT) -> None:
-    """Show the messages of this process, which is Mooring's own, on stderr, those of `level` and above.
+    """Show this process's messages, those of `level` and above, on stderr: for processes of Mooring's own.
 
-    `program` is whose they are, in a command's words. At level debug text has times and levels, as JSON always has.
+    `program` is whose they are. At level debug text has times and levels, as JSON always has.
     """
     handler = Stderr()
     handler.setFormatter(Json(program) if format == "json" else Text(program, details=level == "debug"))
@@ -137,7 +137,7 @@ def set_up(format: Format = "text", level: Level = "info", program: str = _ROOT)
 
 
 def last_resort() -> None:
-    """Have warnings shown as `mooring: TEXT` where nobody has set up logging in this process, which is a user's."""
+    """Have warnings shown as `mooring: TEXT` where a user, whose process it is, has set up no logging."""
     if not logging.getLogger(_ROOT).handlers:
         handler = LastResort(logging.WARNING)
         handler.setFormatter(Text())

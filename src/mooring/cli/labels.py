@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli.help import Group
-from mooring.cli.output import CONTEXT, show
+from mooring.cli.output import CONTEXT, show, warned
 from mooring.config import LabelSettings, options
 
 if TYPE_CHECKING:
@@ -32,19 +32,15 @@ def labels_group() -> None:
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn what a user can do something about into a message and an exit code."""
-    import warnings
-
     from mooring.log.labels import LabelError
     from mooring.log.reader import LogError, LogWarning
     from mooring.log.store import StoreError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LogWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
+    try:
+        with warned(LogWarning):
             yield
-        except (LabelError, LogError, StoreError) as error:
-            raise click.ClickException(str(error)) from None
+    except (LabelError, LogError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _model(settings: LabelSettings) -> str:

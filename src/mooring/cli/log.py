@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli.help import Group
-from mooring.cli.output import CONTEXT, show
+from mooring.cli.output import CONTEXT, show, warned
 from mooring.config import LogSettings, SettingError, load
 
 if TYPE_CHECKING:
@@ -69,15 +68,13 @@ def _reading() -> Iterator[None]:
     from mooring.log.reader import LogError, LogWarning
     from mooring.log.store import StoreError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LogWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
+    try:
+        with warned(LogWarning):
             yield
-        except LogError as error:
-            raise SettingError(str(error)) from None
-        except StoreError as error:
-            raise click.ClickException(str(error)) from None
+    except LogError as error:
+        raise SettingError(str(error)) from None
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
 _as_json_flag = click.option("--json", "as_json", is_flag=True, help="a JSON object a line")

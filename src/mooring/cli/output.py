@@ -76,9 +76,9 @@ def _narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> li
 
 
 @contextmanager
-def warned() -> Iterator[None]:
+def warned(kind: type[Warning] = UserWarning) -> Iterator[None]:
     """Say warnings of data that is read as they are worded, on standard error."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always", kind)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
         yield

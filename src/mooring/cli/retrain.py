@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mooring.state.retrainings import Ticket, Tickets
     from mooring.state.state import State
 
+logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _RUN = 8  # letters of a run's id that a table shows
 
@@ -113,7 +115,7 @@ def _windows(settings: RetrainSettings, state: State, model: str) -> Any:
         return ()
     answer = called_for(state, model, settings, datetime.now(UTC))
     if answer.cause is None:
-        _say(f"{answer.reason}: all labelled rows are meant, as no windows are drifted")
+        logger.info("%s: all labelled rows are meant, as no windows are drifted", answer.reason)
         return ()
     return answer.cause.windows
 
@@ -176,11 +178,11 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
             directory=settings.retrain_directory,
             who=me(),
         )
-        _say(f"retraining {ticket.number} of {model}")
+        logger.info("retraining %d of %s", ticket.number, model)
     elif ticket.status == "approval":
         ticket = asked.approve(tickets, ticket, who=me())
     else:
-        _say(f"retraining {ticket.number} of {model} is under way already: {ticket.status}")
+        logger.info("retraining %d of %s is under way already: %s", ticket.number, model, ticket.status)
     return _followed(running, tickets, ticket)
 
 
@@ -192,11 +194,13 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
             ticket = tickets.named(None, ticket.id)
             if ticket.ended is None and ticket.status != "challenger":
                 if ticket.status == "dataset" and ticket.message:
-                    _say(f"it waits: {ticket.message}; it goes on with the monitor, or with mooring retrain --now")
+                    logger.info(
+                        "it waits: %s; it goes on with the monitor, or with mooring retrain --now", ticket.message
+                    )
                     return 4
                 time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
-        _say(f"retraining {ticket.number} is left where it is; it goes on with the monitor, or with --now")
+        logger.info("retraining %d is left where it is; it goes on with the monitor, or with --now", ticket.number)
         return 130
     click.echo(f"{ticket.status}: {ticket.message}")
     return codes.get(ticket.status, 4)
@@ -384,11 +388,6 @@ def _model(settings: StatePlace, state: State) -> str:
     return known[0] if len(known) == 1 else model_in(state, None)
 
 
-_said: list[str] = []
-
-
 def _say(text: str) -> None:
-    """Say something, what was said last not again: a step that waits says so at each look."""
-    if _said != [text]:
-        _said[:] = [text]
-        click.echo(f"mooring retrain: {text}", err=True)
+    """Say something, and what was said not again for an hour: a step that waits says so at each look."""
+    logger.info("%s", text, extra={"every": 3600.0, "about": text})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import select
 import socket
@@ -34,6 +35,7 @@ PIECES_AT_ONCE: Final = 1000
 many pieces the rest waits for the next turn of the loop."""
 _SAID_ALL: Final[int] = getattr(select, "POLLRDHUP", 0)
 """Linux tells of a client that has said all though nothing is read from it."""
+logger = logging.getLogger(__name__)
 _HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
@@ -93,9 +95,10 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         context.clients.add(self)
         self._wait_for(ClientState.IDLE)
         if len(context.clients) > context.max_connections:
-            context.say(
-                f"{context.max_connections} clients are connected, and further ones get 503: see "
-                "--max-connections, and `ulimit -n`"
+            logger.warning(
+                "%d clients are connected, and further ones get 503: see --max-connections, and `ulimit -n`",
+                context.max_connections,
+                extra={"every": 10.0},
             )
             refused = Refused(503, "overloaded", "As many clients are connected as may be.")
             self._state = ClientState.CLOSE

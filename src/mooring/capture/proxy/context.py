@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mooring.capture.proxy.headers import (
     ANSWER_READ,
@@ -26,14 +26,11 @@ from mooring.capture.proxy.redactions import Redactions
 from mooring.capture.proxy.states import deadlines
 from mooring.capture.proxy.tap import Budget, Tap, TapSettings, text
 from mooring.capture.recorder import Recorder
-from mooring.capture.say import Seldom
 from mooring.exchange import fraction_of
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.security import Security
     from mooring.config import FrontSettings
-
-_SAY_EVERY_SECONDS: Final = 10.0
 
 
 class Routes:
@@ -108,7 +105,6 @@ class Context:
         self.loop = loop
         self.redactions = Redactions(settings, loop)
         self.journal = Journal(recorder, self.redactions, settings.durability, loop)
-        self.say = Seldom(_SAY_EVERY_SECONDS)
         self.held = Budget(settings.max_held)
         self.aside = ThreadPoolExecutor(1)
         """The thread that looks at long bodies: one, since each needs as much memory again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from mooring.exchange import Exchange
 RECENT_BYTES: Final = 256 * 1024
 RECORDED_BYTES: Final = 2**20
 """So many bytes of bodies are recorded in one turn of the loop, and what ends beyond them in the next."""
+logger = logging.getLogger(__name__)
+_SELDOM: Final = {"every": 10.0}
 _BUCKETS_NS: Final = [round(bound * 1e9) for bound in BUCKETS]
 
 
@@ -162,7 +165,7 @@ class Journal:
             try:
                 await self._loop.run_in_executor(None, self.recorder.sync())
             except OSError as error:
-                self.recorder.say(f"can't sync the spool: {error}")
+                logger.warning("can't sync the spool: %s", error, extra=_SELDOM)
             self._release(done)
         self._syncing = None
 
@@ -177,7 +180,7 @@ class Journal:
             try:
                 carried.release_answer()
             except Exception as error:  # noqa: BLE001 - nobody else's answer is to wait for it
-                self.recorder.say(f"an answer could not be sent: {error!r}")
+                logger.warning("an answer could not be sent: %r", error, extra=_SELDOM)
 
     def _pass_on(self, carried: Carried) -> None:
         """Tell the watcher of an answered request, and send the shadow its copy; then forget it."""
@@ -190,5 +193,5 @@ class Journal:
             if self.copy is not None and tap.copied and tap.status and not tap.errors:
                 self.copy(tap)
         except Exception as error:  # noqa: BLE001 - the request has its answer, whatever becomes of its copy
-            self.recorder.say(f"a request was neither watched nor copied: {error!r}")
+            logger.warning("a request was neither watched nor copied: %r", error, extra=_SELDOM)
         tap.free()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, cast
@@ -14,7 +15,9 @@ from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
+logger = logging.getLogger(__name__)
 MAX_IDLE: Final = 128
+_SELDOM: Final = {"every": 10.0}
 
 
 class PoolOwner(Target):
@@ -91,9 +94,11 @@ class Pool(ConnectionOwner):
         """Give it a new connection as soon as there is one."""
         context = self._context
         if len(context.upstreams) >= context.max_upstream_connections:
-            context.say(
-                f"{context.max_upstream_connections} connections to model servers are open, and requests that "
-                "need another get 503: see --max-upstream-connections, and `ulimit -n`"
+            logger.warning(
+                "%d connections to model servers are open, and requests that need another get 503: see "
+                "--max-upstream-connections, and `ulimit -n`",
+                context.max_upstream_connections,
+                extra=_SELDOM,
             )
             # In a turn of its own, since the answer to many in a row begins with the next.
             context.loop.call_soon(carried.refused, "All connections to model servers are in use.")
@@ -198,10 +203,9 @@ class Pool(ConnectionOwner):
         self._context.upstreams.discard(connection)
         connection.abort()  # it may have come about too late
         self.outstanding -= counted
-        message = f"The model server at {self.address.url} {why}"
-        self._context.say(message)
+        logger.warning("The model server at %s %s", self.address.url, why, extra=_SELDOM)
         if gone and self.limited:
             self._owner.lost(self, carried)
         else:
-            carried.failed(status, code, message)
+            carried.failed(status, code, f"The model server at {self.address.url} {why}")
         self._owner.freed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
@@ -19,6 +20,7 @@ from mooring.capture.recorder import Recorder
 if TYPE_CHECKING:
     from mooring.config import FrontSettings
 
+logger = logging.getLogger(__name__)
 _SWEEP_SECONDS = 0.25
 
 
@@ -108,5 +110,5 @@ async def _sweep(proxy: Proxy) -> None:
             proxy.sweep()
             proxy.recorder.tick()
         except Exception as error:  # noqa: BLE001 - without it no time limit would hold any more
-            proxy.context.say(f"a look at what is overdue failed, and is repeated: {error!r}")
+            logger.warning("a look at what is overdue failed, and is repeated: %r", error, extra={"every": 10.0})
         await asyncio.sleep(_SWEEP_SECONDS)

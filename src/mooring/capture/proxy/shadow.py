@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -11,10 +12,10 @@ from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.interfaces import Carried, Connection, Target
 from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE
 from mooring.capture.proxy.tap import Tap
-from mooring.capture.say import Seldom
 from mooring.exchange import Exchange
 
 MOST_WAITING: Final = 256
+logger = logging.getLogger(__name__)
 _SAID_SECONDS: Final = 60.0
 MOST_BYTES: Final = 32 * 2**20
 """How many copies, and bytes of them and of the live answers, there may be at a time; further ones are dropped."""
@@ -108,7 +109,6 @@ class Shadows:
         self._context = context
         self._count = self._bytes = 0
         self._ended: list[ShadowCopy] = []
-        self._say = Seldom(_SAID_SECONDS)
 
     def send(self, live: Tap) -> None:
         """Send a copy of a request that has its answer, if there is room."""
@@ -168,9 +168,12 @@ class Shadows:
         """Drop a copy that the shadow has no room for, as it has not answered those before."""
         self._count_dropped()
         account = self._context.recorder.ledger.shadow
-        self._say(
-            f"the shadow, version {copy.own_tap.version}, does not keep up: {account['dropped']:,} of "
-            f"{account['copied']:,} copies for shadows were dropped so far"
+        logger.warning(
+            "the shadow, version %s, does not keep up: %s of %s copies for shadows were dropped so far",
+            copy.own_tap.version,
+            f"{account['dropped']:,}",
+            f"{account['copied']:,}",
+            extra={"every": _SAID_SECONDS},
         )
         if self._context.journal.watcher is not None:
             self._context.journal.watcher.shadow_dropped()
