@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from mooring.config import LogSettings
+from mooring.files import try_lock
 from mooring.messages import REPEATS
-from mooring.spool import abandoned, try_lock, writers
+from mooring.spool import abandoned, writers
 
 logger = logging.getLogger(__name__)
 logger.addFilter(REPEATS)

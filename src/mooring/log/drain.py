@@ -18,20 +18,18 @@ import msgspec
 
 from mooring.config import LogSettings
 from mooring.exchange import Exchange, decode
-from mooring.files import check, make_directory
+from mooring.files import Lock, check, make_directory, try_lock
 from mooring.label import Labels
 from mooring.log import csv_files
 from mooring.log.attempts import MOST, Attempts
 from mooring.spool import (
     Account,
-    Lock,
     Segment,
     keep_account,
     live_writers,
     read_frames,
     segments,
     set_aside,
-    try_lock,
     writers,
 )
 

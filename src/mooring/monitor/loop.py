@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from mooring.config import MonitorSettings, duration_text
+from mooring.files import replace
 from mooring.log import reader
 from mooring.log.store import StoreError, is_local
 from mooring.monitor import alerts
@@ -189,10 +190,8 @@ class _Watching:
         if not judged or self._page is None or self._settings.report is None:
             return
         path = Path(self._settings.report)
-        part = path.with_name(f".{path.name}.part")
         try:
-            part.write_text(self._page(self._state, model), encoding="utf-8")
-            part.replace(path)
+            replace(path, self._page(self._state, model).encode(), private=False)
         except OSError as error:
             self._complain(f"the report {path} can't be written: {error.strerror}")
 

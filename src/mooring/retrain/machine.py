@@ -20,6 +20,7 @@ from mooring import child_environment
 from mooring.config import RetrainSettings
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
+from mooring.files import clear
 from mooring.log.reader import LogError
 from mooring.log.store import StoreError
 from mooring.monitor.tracking import TrackingError
@@ -27,7 +28,6 @@ from mooring.registry import champions
 from mooring.retrain import gate, trigger
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation import records
-from mooring.retrain.files import clear
 from mooring.retrain.job import jobs, webhook
 from mooring.state.baselines import StoredBaselines
 from mooring.state.leases import Lease, LeaseHeld
