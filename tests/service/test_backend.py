@@ -19,7 +19,7 @@ from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.listening import bind
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.recorder import Recorder
-from mooring.config import ServeSettings
+from mooring.settings import ServeSettings
 from peers import OK, Message, answering, post, read_head, read_message, upstream
 from waiting import PATIENCE, wait_for
 

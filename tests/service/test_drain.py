@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from mooring import read_log
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, Ledger, encode
 from mooring.ids import new_request_id
 from mooring.log.drain import Drain, run
 from mooring.log.parquet import CHUNK_EXCHANGES, ParquetLog
+from mooring.settings import LogSettings
 from mooring.spool import SpoolWriter, last_ledger, live_writers, segments
 from peers import read_message, upstream
 from waiting import wait_for

@@ -17,7 +17,6 @@ import pytest
 
 from mooring import read_log
 from mooring.casts import Casts
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, Ledger, encode
 from mooring.ids import new_request_id
 from mooring.log import drain as drain_module
@@ -25,6 +24,7 @@ from mooring.log import parquet
 from mooring.log.attempts import Attempts
 from mooring.log.drain import Drain
 from mooring.log.schema import MAX_FIELDS
+from mooring.settings import LogSettings
 from mooring.spool import SpoolWriter, look, past_ledger, segments, unreadable
 from waiting import wait_for
 

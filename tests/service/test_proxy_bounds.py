@@ -21,7 +21,7 @@ from mooring.capture.proxy.routes import parse_upstreams, route
 from mooring.capture.proxy.server import Proxy as ProxyProcess
 from mooring.capture.proxy.server import serve
 from mooring.capture.recorder import Recorder
-from mooring.config import ProxySettings
+from mooring.settings import ProxySettings
 from peers import BODY, Proxy, post, proxy
 from waiting import PATIENCE, wait_for
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_store import new_store
-from mooring.config import RetrainSettings
 from mooring.monitor.alerts import sign
 from mooring.retrain.job import jobs
+from mooring.settings import RetrainSettings
 from waiting import wait_for
 
 WAIT = 60.0

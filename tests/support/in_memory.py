@@ -21,7 +21,7 @@ from mooring.capture.proxy.interfaces import Carried, Target
 from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol
 from mooring.capture.recorder import Recorder
-from mooring.config import ServeSettings
+from mooring.settings import ServeSettings
 from strict_http import RequestReader
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from mooring.config import LogSettings
 from mooring.files import try_lock
 from mooring.messages import REPEATS
+from mooring.settings import LogSettings
 from mooring.spool import abandoned, writers
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ import pandas as pd
 from mooring import messages
 from mooring.capture.drainer import Drainer
 from mooring.capture.recorder import Recorder
-from mooring.config import REMOTE, CaptureSettings
 from mooring.exchange import Exchange
+from mooring.settings import REMOTE, CaptureSettings
 
 JSON = "application/json"
 TEXT = "text/plain"

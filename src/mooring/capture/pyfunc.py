@@ -26,10 +26,11 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from mooring.capture.in_process import JSON, TEXT, Body, Captures, as_request, as_response, as_text, check, encoded
-from mooring.config import CaptureSettings, resolve
+from mooring.config import resolve
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.registry.process import log_baseline_artifact
+from mooring.settings import CaptureSettings
 
 if TYPE_CHECKING:
     from mooring.drift.baseline import Baseline

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from mooring.capture.redact import Redactor, parse_rule
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, Ledger, encode, encoded, in_sample
 from mooring.messages import REPEATS
+from mooring.settings import CaptureSettings
 from mooring.spool import SpoolWriter, spooled_bytes
 
 logger = logging.getLogger(__name__)

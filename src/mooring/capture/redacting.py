@@ -20,8 +20,8 @@ import msgspec
 
 from mooring.capture.drainer import environment
 from mooring.capture.redact import EMPTIED, Redactor, parse_rule
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, decode, encoded
+from mooring.settings import CaptureSettings
 
 logger = logging.getLogger(__name__)
 _MEMORY = 64 * 2**20

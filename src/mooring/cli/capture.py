@@ -9,7 +9,8 @@ import click
 
 from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT
-from mooring.config import DrainSettings, ProxySettings, options
+from mooring.config import options
+from mooring.settings import DrainSettings, ProxySettings
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.version_finder import Question

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
 from mooring.cli.output import CONTEXT, show, warned
-from mooring.config import LabelSettings, options
+from mooring.config import options
+from mooring.settings import LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow
@@ -70,7 +72,7 @@ def _model(settings: LabelSettings) -> str:
     show_default=True,
     help="what labels are; auto: as FILE says, in CSV a number where it reads as one",
 )
-@click.option("--json", "as_json", is_flag=True, help="a JSON object")
+@flags.as_json
 def labels_add(
     settings: LabelSettings,
     *,
@@ -158,7 +160,7 @@ def _say(counts: Any, bad: int, refused: list[Refused], as_json: bool) -> None:
 
 @labels_group.command("show", context_settings=CONTEXT)
 @options(LabelSettings)
-@click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
+@flags.as_json_lines
 def labels_show(settings: LabelSettings, *, as_json: bool) -> None:
     """Say for each day how many of the rows that were scored have a label, and after how long."""
     from datetime import UTC, datetime

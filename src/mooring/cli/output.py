@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from mooring import messages
-from mooring.config import StatePlace, load
+from mooring.config import load
+from mooring.settings import StatePlace
 
 _LONG_WORD = 40  # an id is shorter
 Place = TypeVar("Place", bound=StatePlace)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show, with_name
-from mooring.config import RetrainSettings, SettingError, StatePlace, options
+from mooring.config import SettingError, options
+from mooring.settings import RetrainSettings, StatePlace
 
 if TYPE_CHECKING:
     from mooring.state.retrainings import Ticket, Tickets
@@ -44,15 +46,6 @@ def _explained() -> Iterator[None]:
         if type(error) is not ValueError:
             raise
         raise SettingError(str(error)) from None
-
-
-def _of_state(command: Any) -> Any:
-    for flag in (
-        click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]"),
-        click.option("--model", help="name of the model; needed where the state knows several"),
-    ):
-        command = flag(command)
-    return command
 
 
 @click.group(cls=Group, context_settings=CONTEXT, invoke_without_command=True)
@@ -208,8 +201,8 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
 
 @retrain.command(context_settings=CONTEXT)
 @click.argument("ticket")
-@click.option("--reason", default="", help="why, for the record")
-@_of_state
+@flags.reason
+@flags.of_state
 def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Let a retraining begin that waits to be approved; the monitor goes on with it."""
     from mooring.retrain import asked
@@ -225,8 +218,8 @@ def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -
 
 @retrain.command(context_settings=CONTEXT)
 @click.argument("ticket")
-@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
-@_of_state
+@flags.reason_by_hand
+@flags.of_state
 def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """End a retraining that is under way, its job too."""
     from mooring.retrain import asked
@@ -245,7 +238,7 @@ def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) ->
 @retrain.command("show", context_settings=CONTEXT)
 @click.argument("ticket", required=False)
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="lines of output")
-@_of_state
+@flags.of_state
 def show_(ticket: str | None, *, lines: int, model: str | None, state: str | None) -> None:
     """Show what happened to a retraining, by default the newest, and the end of its job's output."""
     from mooring.monitor.results import model_in
@@ -286,8 +279,8 @@ def _short(detail: dict[str, Any]) -> str:
 
 @click.command(context_settings=CONTEXT)
 @click.argument("version")
-@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
-@_of_state
+@flags.reason_by_hand
+@flags.of_state
 def promote(version: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Make a version the champion; the one before becomes `previous`. It is in the history like any other."""
     from mooring.retrain.manual import promote as move
@@ -299,8 +292,8 @@ def promote(version: str, *, reason: str, model: str | None, state: str | None) 
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
-@_of_state
+@flags.reason_by_hand
+@flags.of_state
 def rollback(*, reason: str, model: str | None, state: str | None) -> None:
     """Make the version before the champion again: the one with the alias `previous`."""
     from mooring.retrain.manual import rollback as move
@@ -324,7 +317,7 @@ def _told(state: State, done: Any) -> None:
 @click.command(context_settings=CONTEXT)
 @click.option("-n", "--newest", type=click.IntRange(min=1), default=100, show_default=True, help="how many")
 @click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest first")
-@_of_state
+@flags.of_state
 def history(*, newest: int, as_json: bool, model: str | None, state: str | None) -> None:
     """Show what happened to a model: verdict, ticket, run, version, gate, rollout, promotion."""
     import msgspec

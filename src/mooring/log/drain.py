@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, decode
 from mooring.files import Lock, check, make_directory, try_lock
 from mooring.label import Labels
 from mooring.log import csv_files
 from mooring.log.attempts import MOST, Attempts
+from mooring.settings import LogSettings
 from mooring.spool import (
     Account,
     Segment,

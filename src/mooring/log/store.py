@@ -13,8 +13,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
-from mooring.config import REMOTE
 from mooring.files import create, make_directory
+from mooring.settings import REMOTE
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from mooring.config import MonitorSettings, duration_text
 from mooring.files import replace
 from mooring.log import reader
 from mooring.log.store import StoreError, is_local
@@ -23,6 +22,7 @@ from mooring.monitor.judging import LONGEST, lengths_of, rules_of
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.monitor.watch import Watch
+from mooring.settings import MonitorSettings, duration_text
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
 from mooring.state.database import StateError

@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 from mooring import child_environment
-from mooring.config import RetrainSettings
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.files import clear
@@ -29,6 +28,7 @@ from mooring.retrain import gate, trigger
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation import records
 from mooring.retrain.job import jobs, webhook
+from mooring.settings import RetrainSettings
 from mooring.state.baselines import StoredBaselines
 from mooring.state.leases import Lease, LeaseHeld
 from mooring.state.promotions import Promotion

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from mooring.capture.proxy.security import Security
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 Snapshot = Callable[[], Awaitable[Stats]]
 _TIMEOUT = 10.0

@@ -18,7 +18,7 @@ from mooring.label import Label, Labels, as_label
 from mooring.spool import SpoolWriter, spooled_bytes
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 _JSON = ("application/json", "")
 _LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")

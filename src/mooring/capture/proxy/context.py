@@ -30,7 +30,7 @@ from mooring.exchange import fraction_of
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.security import Security
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 
 class Routes:

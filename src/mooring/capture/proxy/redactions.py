@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from mooring.capture.redacting import RedactingProcess
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange
+from mooring.settings import CaptureSettings
 
 LONG_BYTES: Final = 64 * 1024
 """An exchange with longer bodies is redacted aside; a shorter one at once, which takes less than 10 ms."""

@@ -12,7 +12,7 @@ from mooring.capture.proxy.tls import ServerTls
 from mooring.capture.proxy.tls_connection import TlsConnection
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 _LOOK_SECONDS = 1.0
 _ADMIN_HANDSHAKE_SECONDS = 10.0

@@ -18,7 +18,7 @@ from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 logger = logging.getLogger(__name__)
 _SWEEP_SECONDS = 0.25

@@ -34,7 +34,7 @@ from mooring.exchange import Ledger
 from mooring.spool import last_ledger
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings, ProxySettings
+    from mooring.settings import FrontSettings, ProxySettings
 
 logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25

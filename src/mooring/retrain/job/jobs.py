@@ -27,7 +27,7 @@ from mooring.retrain import trigger
 from mooring.retrain.job.wrapper import KEEP_BYTES, LOCK, ORDER, OUTPUT, RESULT, Ended, Order
 
 if TYPE_CHECKING:
-    from mooring.config import RetrainSettings
+    from mooring.settings import RetrainSettings
 
 __all__ = [
     "KEEP_BYTES",
