@@ -30,11 +30,11 @@ class Told:
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, int]] = []
 
-    def answered(self, tap) -> None:
-        self.outcomes.append((tap.variant, tap.status))
+    def answered(self, capture) -> None:
+        self.outcomes.append((capture.variant, capture.status))
 
-    def shadow(self, tap, live) -> None:
-        self.outcomes.append(("shadow", tap.status))
+    def shadow(self, capture, live) -> None:
+        self.outcomes.append(("shadow", capture.status))
 
     def shadow_dropped(self) -> None:
         self.outcomes.append(("dropped", 0))

@@ -87,7 +87,7 @@ def test_a_segment_that_is_refused_does_not_hold_up_those_behind_it(tmp_path):
     assert json.loads((spool / "ledger.json").read_bytes())["ledger"][:3] == ["ledger", 10, 10]
 
 
-def test_the_last_drain_gives_up_on_what_is_refused_and_on_nothing_else(tmp_path, capfd):
+def test_the_last_drain_gives_up_on_what_is_refused_and_on_nothing_else(tmp_path, caplog):
     log, spool = tmp_path / "log", tmp_path / "spool"
     refuse(log, "bad")
     fill(spool, "bad", *["good"] * 5)
@@ -99,7 +99,7 @@ def test_the_last_drain_gives_up_on_what_is_refused_and_on_nothing_else(tmp_path
             signal.signal(number, handler)
     assert rows(log, "good") == 5
     assert left(spool) == 1
-    assert capfd.readouterr().err.count("the log refuses: ") == 1
+    assert caplog.text.count("the log refuses: ") == 1
 
 
 def test_in_an_outage_not_every_segment_is_tried(tmp_path, monkeypatch):

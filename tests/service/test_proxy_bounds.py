@@ -293,7 +293,14 @@ def test_with_log_and_spool_read_only_clients_get_their_answers(server, tmp_path
 # What a connection held
 
 
-KINDS = ("ClientProtocol", "UpstreamProtocol", "Flow", "Tap", "HttpRequestParser", "HttpResponseParser")
+KINDS = (
+    "ClientConnection",
+    "UpstreamConnection",
+    "ProxiedRequest",
+    "ExchangeCapture",
+    "HttpRequestParser",
+    "HttpResponseParser",
+)
 
 
 def alive() -> Counter[str]:

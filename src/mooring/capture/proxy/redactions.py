@@ -20,7 +20,7 @@ Done = Callable[[Exchange | None], None]
 class Redactions:
     """Redacts exchanges aside: of each, `done` gets what may be stored, or None where it was given up.
 
-    Until then the bodies are held by the exchange's tap, and count there.
+    Until then the bodies are held by the exchange's capture, and count there.
     """
 
     def __init__(self, settings: CaptureSettings, loop: asyncio.AbstractEventLoop) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from mooring.capture.proxy.backend import Backend
-from mooring.capture.proxy.client import ClientProtocol
+from mooring.capture.proxy.client import ClientConnection
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.listening import BACKLOG
 from mooring.capture.proxy.security import Security
@@ -80,7 +80,7 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
     loop, settings, context = proxy.loop, proxy.settings, proxy.context
 
     def client() -> asyncio.Protocol:
-        return cast("asyncio.Protocol", ClientProtocol(context))
+        return cast("asyncio.Protocol", ClientConnection(context))
 
     server = await loop.create_server(proxy.security.for_clients(client), sock=listening, backlog=BACKLOG)
     sweeping = loop.create_task(_sweep(proxy))
