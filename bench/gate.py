@@ -26,10 +26,10 @@ from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from wine import REAL, progress
 
-from mooring.config import GateSettings
 from mooring.performance.measures import evaluate, primary
 from mooring.performance.scored import Scored, scored_of
 from mooring.retrain.evaluation.proof import better
+from mooring.settings import GateSettings
 
 HOLDOUTS = (100, 300, 1000, 3000)
 TRAINING = 1000

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 
 from mooring import rollout_plan
-from mooring.config import JudgeSettings
 from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
@@ -31,6 +30,7 @@ from mooring.retrain import gate
 from mooring.retrain.evaluation.difference import difference
 from mooring.serving.messages import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
+from mooring.settings import JudgeSettings
 from mooring.state import tables
 from mooring.state.alerts import Alerts
 from mooring.state.assessments import Assessment, Assessments, Measured, Segment

@@ -15,6 +15,7 @@ import multiprocessing.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ import pytest
 import urllib3  # noqa: F401 - as it is imported it binds a socket, to see whether there is IPv6
 from hypothesis import HealthCheck, settings
 
+from overheard import HeardPopen, overheard
 from postgres import Postgres, postgres
 
 pytest.register_assert_rewrite("rollouts_contract", "state_contract")
@@ -34,6 +36,7 @@ platform.processor()  # asks a process, the first time: MLflow does as it is imp
 # MLflow's servers begin with seven processes more, for jobs that no test has.
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 collect_ignore = ["support"]
+subprocess.Popen = HeardPopen  # type: ignore[misc]
 KINDS = ("unit", "service", "e2e", "proof")
 
 _COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
@@ -116,6 +119,15 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Guard a unit test."""
     return (yield from _guard.watch(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Fail a test of whose processes one has written a key or token that it was given; see overheard.py."""
+    report = yield
+    if secrets := overheard.told(report.sections, report.when):
+        report.outcome, report.longrepr = "failed", f"a process wrote what is secret: {', '.join(secrets)}"
+    return report
 
 
 @pytest.fixture(scope="session")

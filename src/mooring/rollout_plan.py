@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from mooring.config import duration_text, seconds_of
+from mooring.settings import duration_text, seconds_of
 
 Kind = Literal["shadow", "canary"]
 SECONDS = 60.0

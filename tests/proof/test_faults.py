@@ -26,7 +26,7 @@ import json, os, random, shutil, signal, sys
 from pathlib import Path
 
 import obstore
-from mooring.config import CaptureSettings, LogSettings
+from mooring.settings import CaptureSettings, LogSettings
 from mooring.exchange import Exchange
 from mooring.capture.recorder import Recorder
 from mooring.log import csv_files, drain, parquet, store

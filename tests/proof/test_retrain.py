@@ -30,7 +30,8 @@ def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 DYING = """
 import os, signal, sys, time
 from pathlib import Path
-from mooring.config import RetrainSettings, load
+from mooring.config import load
+from mooring.settings import RetrainSettings
 from mooring.state.state import State
 from mooring.retrain import dataset, job, machine, registry
 from mooring.state.retrainings import Tickets

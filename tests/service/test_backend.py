@@ -19,7 +19,7 @@ from mooring.capture.proxy.backend import Backend
 from mooring.capture.proxy.listening import bind
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.recorder import Recorder
-from mooring.config import ServeSettings
+from mooring.settings import ServeSettings
 from peers import OK, Message, answering, post, read_head, read_message, upstream
 from waiting import PATIENCE, wait_for
 
@@ -30,11 +30,11 @@ class Told:
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, int]] = []
 
-    def answered(self, tap) -> None:
-        self.outcomes.append((tap.variant, tap.status))
+    def answered(self, capture) -> None:
+        self.outcomes.append((capture.variant, capture.status))
 
-    def shadow(self, tap, live) -> None:
-        self.outcomes.append(("shadow", tap.status))
+    def shadow(self, capture, live) -> None:
+        self.outcomes.append(("shadow", capture.status))
 
     def shadow_dropped(self) -> None:
         self.outcomes.append(("dropped", 0))

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from mooring import read_log
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, Ledger, encode
 from mooring.ids import new_request_id
 from mooring.log.drain import Drain, run
 from mooring.log.parquet import CHUNK_EXCHANGES, ParquetLog
+from mooring.settings import LogSettings
 from mooring.spool import SpoolWriter, last_ledger, live_writers, segments
 from peers import read_message, upstream
 from waiting import wait_for
@@ -87,7 +87,7 @@ def test_a_segment_that_is_refused_does_not_hold_up_those_behind_it(tmp_path):
     assert json.loads((spool / "ledger.json").read_bytes())["ledger"][:3] == ["ledger", 10, 10]
 
 
-def test_the_last_drain_gives_up_on_what_is_refused_and_on_nothing_else(tmp_path, capfd):
+def test_the_last_drain_gives_up_on_what_is_refused_and_on_nothing_else(tmp_path, caplog):
     log, spool = tmp_path / "log", tmp_path / "spool"
     refuse(log, "bad")
     fill(spool, "bad", *["good"] * 5)
@@ -99,7 +99,7 @@ def test_the_last_drain_gives_up_on_what_is_refused_and_on_nothing_else(tmp_path
             signal.signal(number, handler)
     assert rows(log, "good") == 5
     assert left(spool) == 1
-    assert capfd.readouterr().err.count("the log refuses: ") == 1
+    assert caplog.text.count("the log refuses: ") == 1
 
 
 def test_in_an_outage_not_every_segment_is_tried(tmp_path, monkeypatch):

@@ -17,7 +17,6 @@ import pytest
 
 from mooring import read_log
 from mooring.casts import Casts
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, Ledger, encode
 from mooring.ids import new_request_id
 from mooring.log import drain as drain_module
@@ -25,6 +24,7 @@ from mooring.log import parquet
 from mooring.log.attempts import Attempts
 from mooring.log.drain import Drain
 from mooring.log.schema import MAX_FIELDS
+from mooring.settings import LogSettings
 from mooring.spool import SpoolWriter, look, past_ledger, segments, unreadable
 from waiting import wait_for
 
@@ -176,7 +176,7 @@ def test_names_that_one_request_invents_do_not_take_the_schema(tmp_path):
     assert {f"late{at}" for at in range(300)} <= set(fields)
 
 
-def test_a_segment_that_fails_twice_is_set_aside_and_the_next_goes_on(tmp_path, monkeypatch, capfd):
+def test_a_segment_that_fails_twice_is_set_aside_and_the_next_goes_on(tmp_path, monkeypatch, caplog):
     spool, log = tmp_path / "spool", tmp_path / "log"
     decode = parquet.decode
     fails: list[Exception] = []
@@ -204,7 +204,7 @@ def test_a_segment_that_fails_twice_is_set_aside_and_the_next_goes_on(tmp_path, 
     assert told.ledger.balance == 0
     assert told.ledger.stored == 4
     assert past_ledger(spool).dropped == {"unreadable": 8}
-    assert "is set aside as" in capfd.readouterr().err
+    assert "is set aside as" in caplog.text
     # One that is moved back once the reason is gone goes into the log.
     fill(spool, exchange(split(2)))
     back = unreadable(spool)[0].path
@@ -257,7 +257,7 @@ def test_a_segment_at_which_the_drain_is_killed_twice_is_set_aside(tmp_path):
     assert "2 exchanges" in stats.stderr
 
 
-def test_one_kill_and_refusals_set_nothing_aside(tmp_path, capfd):
+def test_one_kill_and_refusals_set_nothing_aside(tmp_path, caplog):
     spool, log = tmp_path / "spool", tmp_path / "log"
     fill(spool, exchange(split(2)))
     [segment] = segments(spool)
@@ -274,7 +274,7 @@ def test_one_kill_and_refusals_set_nothing_aside(tmp_path, capfd):
     (log / "payloads").unlink()
     assert drain.once() == 1
     assert not unreadable(spool)
-    assert "set aside" not in capfd.readouterr().err
+    assert "set aside" not in caplog.text
 
 
 def test_a_kill_while_the_store_is_asked_does_not_count(tmp_path):

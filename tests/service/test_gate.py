@@ -21,10 +21,10 @@ from mlflow.models import ModelSignature, infer_signature
 
 from mlflow_store import new_store
 from monitoring import START, Traffic
-from mooring.config import GateSettings
 from mooring.log.labels import labels_table, write_labels
 from mooring.retrain import gate
 from mooring.retrain.evaluation import records
+from mooring.settings import GateSettings
 from waiting import PATIENCE
 
 Predict = Callable[[pd.DataFrame], np.ndarray]

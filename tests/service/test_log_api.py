@@ -31,10 +31,10 @@ import mooring.capture.pyfunc
 from mlflow_store import new_store
 from mooring.capture import batch
 from mooring.capture.in_process import Captures
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange
 from mooring.log.reader import LogError
 from mooring.payload import decode
+from mooring.settings import CaptureSettings
 from waiting import PATIENCE, wait_for
 
 
@@ -350,10 +350,10 @@ def test_a_child_after_a_fork_logs_for_itself_and_leaves_its_parents_spool_alone
     assert sorted(mooring.read_log(tmp_path / "log", flat=True)["prediction"].to_pylist()) == [1, 2, 3]
 
 
-def test_a_log_that_can_not_be_written_raises_nothing_and_flush_says_so(tmp_path, capfd):
+def test_a_log_that_can_not_be_written_raises_nothing_and_flush_says_so(tmp_path, caplog):
     (tmp_path / "file").touch()
     assert mooring.log([1], [1], model="m", log=tmp_path / "file" / "log")
-    assert "nothing can be stored now" in capfd.readouterr().err
+    assert "nothing can be stored now" in caplog.text
     mooring.flush(1)
 
 

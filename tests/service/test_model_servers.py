@@ -321,7 +321,7 @@ def parent(pid: int) -> int:
 FRONT = """
 import asyncio, sys, tempfile
 from pathlib import Path
-from mooring.config import ServeSettings
+from mooring.settings import ServeSettings
 from mooring.serving.messages import Model
 from mooring.serving.servers import Servers
 

@@ -444,7 +444,8 @@ def registry(tmp_path_factory) -> str:
 
 
 def test_init_writes_settings_that_are_read_and_says_what_to_serve(registry, tmp_path):
-    from mooring.config import MonitorSettings, load
+    from mooring.config import load
+    from mooring.settings import MonitorSettings
 
     for model, name, uri in (
         ("models:/wine", "wine", "models:/wine@champion"),

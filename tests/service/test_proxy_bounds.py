@@ -21,7 +21,7 @@ from mooring.capture.proxy.routes import parse_upstreams, route
 from mooring.capture.proxy.server import Proxy as ProxyProcess
 from mooring.capture.proxy.server import serve
 from mooring.capture.recorder import Recorder
-from mooring.config import ProxySettings
+from mooring.settings import ProxySettings
 from peers import BODY, Proxy, post, proxy
 from waiting import PATIENCE, wait_for
 
@@ -293,7 +293,14 @@ def test_with_log_and_spool_read_only_clients_get_their_answers(server, tmp_path
 # What a connection held
 
 
-KINDS = ("ClientProtocol", "UpstreamProtocol", "Flow", "Tap", "HttpRequestParser", "HttpResponseParser")
+KINDS = (
+    "ClientConnection",
+    "UpstreamConnection",
+    "ProxiedRequest",
+    "ExchangeCapture",
+    "HttpRequestParser",
+    "HttpResponseParser",
+)
 
 
 def alive() -> Counter[str]:

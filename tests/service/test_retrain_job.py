@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_store import new_store
-from mooring.config import RetrainSettings
 from mooring.monitor.alerts import sign
 from mooring.retrain.job import jobs
+from mooring.settings import RetrainSettings
 from waiting import wait_for
 
 WAIT = 60.0
@@ -154,7 +154,7 @@ def test_of_much_output_the_end_is_kept(tmp_path):
 def test_started_by_several_at_once_it_runs_once(tmp_path):
     code = f"import os; open({str(tmp_path / 'runs')!r}, 'a').write('once\\n')"
     starter = (
-        "import sys; from pathlib import Path; from mooring.retrain import job; sys.stdin.read();"
+        "import sys; from pathlib import Path; from mooring.retrain.job import jobs as job; sys.stdin.read();"
         f"job.start(Path({str(tmp_path / 'job')!r}), {python(code)!r}, env={{}}, timeout=60)"
     )
     starters = [subprocess.Popen(python(starter), stdin=subprocess.PIPE) for _ in range(4)]
@@ -171,7 +171,7 @@ def test_it_outlives_whoever_started_it(tmp_path):
     os.mkfifo(go)
     code = f"print('begun', flush=True); open({str(go)!r}).read(); print('ended well')"
     starter = (
-        "import signal; from pathlib import Path; from mooring.retrain import job;"
+        "import signal; from pathlib import Path; from mooring.retrain.job import jobs as job;"
         f"job.start(Path({str(tmp_path / 'job')!r}), {python(code)!r}, env={{}}, timeout=60); signal.pause()"
     )
     process = subprocess.Popen(python(starter), start_new_session=True)

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fronting import ANSWER, STATE, fronts, locked
-from mooring.config import RetrainSettings
 from mooring.retrain import manual, trigger
 from mooring.retrain.history import history
 from mooring.serving.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
+from mooring.settings import RetrainSettings
 from mooring.state.alerts import Alerts
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts

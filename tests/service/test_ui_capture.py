@@ -10,7 +10,8 @@ from pathlib import Path
 from captured import exchange, over, page, told, write
 from dashboard import ask, dashboard
 from mooring.exchange import Ledger, encode
-from mooring.spool import SpoolWriter, look, past_ledger, try_lock
+from mooring.files import try_lock
+from mooring.spool import SpoolWriter, look, past_ledger
 from peers import post, proxy, read_message, upstream
 from s3 import s3_server
 from waiting import PATIENCE, wait_for

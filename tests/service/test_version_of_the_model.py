@@ -242,9 +242,9 @@ def test_they_do_not_wait_for_one_that_does_not():
     "code",
     ["", "print('nonsense')", "import sys; sys.exit('no such alias')", "print('loading'); 1 / 0", "print(7)"],
 )
-def test_nor_after_a_failure(code, capsys):
+def test_nor_after_a_failure(code, caplog):
     assert find(code) == ([], True)
-    assert "It is asked again" in capsys.readouterr().err
+    assert "It is asked again" in caplog.text
 
 
 def test_what_nobody_needs_any_more_is_not_taken():

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from starlette.testclient import TestClient
 
-from mooring.config import UiSettings
+from mooring.settings import UiSettings
 from mooring.ui import access
 from mooring.ui.app import create
 from mooring.ui.sources import sources_of

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from mooring.config import ServeSettings
 from mooring.serving import messages
 from mooring.serving.messages import Outcome, Outcomes, Replay, Replayed, Route, Server, Serving, Want
 from mooring.serving.start import Start
+from mooring.settings import ServeSettings
 from mooring.state.rollouts import Rollout, Rollouts
 from mooring.state.state import State
 from waiting import PATIENCE, wait_for

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mooring.capture.proxy.client import ClientProtocol
+from mooring.capture.proxy.client import ClientConnection
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.interfaces import Carried, Target
 from mooring.capture.proxy.security import Security
-from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol
+from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamConnection
 from mooring.capture.recorder import Recorder
-from mooring.config import ServeSettings
+from mooring.settings import ServeSettings
 from strict_http import RequestReader
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
@@ -85,8 +85,8 @@ class Server(Target, ConnectionOwner):
         super().__init__("1", None, b"", b"model")
         self.limited = self.tls = self.local = False
         self._world = world
-        self.idle: list[tuple[UpstreamProtocol, Pipe, RequestReader]] = []
-        self.open: list[tuple[UpstreamProtocol, Pipe, RequestReader]] = []
+        self.idle: list[tuple[UpstreamConnection, Pipe, RequestReader]] = []
+        self.open: list[tuple[UpstreamConnection, Pipe, RequestReader]] = []
         self.seen: list[bytes] = []
 
     @property
@@ -116,9 +116,9 @@ class Server(Target, ConnectionOwner):
     def acquire(self, carried: Carried) -> None:
         self.connect(carried, False)
 
-    def answered(self, connection: UpstreamProtocol, status: int) -> None: ...
+    def answered(self, connection: UpstreamConnection, status: int) -> None: ...
 
-    def timed_out(self, connection: UpstreamProtocol) -> None: ...
+    def timed_out(self, connection: UpstreamConnection) -> None: ...
 
     def connect(self, carried: Carried, counted: bool) -> None:
         while self.idle:
@@ -126,16 +126,16 @@ class Server(Target, ConnectionOwner):
             if not pipe.closing:
                 connection.take(carried)
                 return
-        connection, pipe = UpstreamProtocol(self._world.context, self), Pipe(self._world.ends)
+        connection, pipe = UpstreamConnection(self._world.context, self), Pipe(self._world.ends)
         pipe.protocol = connection
         connection.connection_made(pipe)  # type: ignore[arg-type]
         self.open.append((connection, pipe, RequestReader()))
         connection.take(carried)
 
-    def give_back(self, connection: UpstreamProtocol) -> None:
+    def give_back(self, connection: UpstreamConnection) -> None:
         self.idle += [one for one in self.open if one[0] is connection]
 
-    def forget(self, connection: UpstreamProtocol) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         self.idle = [one for one in self.idle if one[0] is not connection]
 
     def answer(self, answers: Iterator[list[bytes]]) -> bool:
@@ -177,7 +177,7 @@ class World:
         """Have a client send these pieces; it `leaves` before the last answer. Return what it got."""
         server = Server(self)
         self.context.routes = Routes(server)
-        client, pipe = ClientProtocol(self.context), Pipe(self.ends)
+        client, pipe = ClientConnection(self.context), Pipe(self.ends)
         pipe.protocol = client  # as a transport knows its protocol: a cycle, while it lasts
         client.connection_made(pipe)  # type: ignore[arg-type]
         coming = iter(answers)

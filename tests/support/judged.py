@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from mooring.config import JudgeSettings
 from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
 from mooring.monitor.judging import conclude
+from mooring.settings import JudgeSettings
 from mooring.state.assessments import Assessment, Assessments, Measured, Segment
 from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State

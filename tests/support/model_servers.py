@@ -17,9 +17,9 @@ import mlflow
 import pandas as pd
 from mlflow.models import infer_signature
 
-from mooring.config import ServeSettings
 from mooring.serving.messages import Model
 from mooring.serving.servers import Servers
+from mooring.settings import ServeSettings
 from serving import JSON, Answer
 from waiting import PATIENCE
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, make
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
@@ -22,6 +21,7 @@ from mooring.monitor.baselines import Baselines
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.tracking import Tracking
 from mooring.monitor.watch import Watch
+from mooring.settings import MonitorSettings
 from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mooring.config import RetrainSettings
+from mooring.settings import RetrainSettings
 from mooring.state.state import State
 from retraining import MODEL, TRAIN, judged, labelled_log
 from waiting import PATIENCE

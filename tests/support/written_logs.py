@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, encode
 from mooring.ids import new_request_id
 from mooring.log.drain import Drain
+from mooring.settings import LogSettings
 from mooring.spool import SpoolWriter, live_writers
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from in_memory import OK, Pipe, World, split, world
-from mooring.capture.proxy.client import ClientProtocol
+from mooring.capture.proxy.client import ClientConnection
 from mutations import Mutator
 from raw_cases import answer_cases, request_cases
 
@@ -55,7 +55,7 @@ def test_a_body_of_mlflow_1_that_is_nested_too_deep_passes_as_it_is_and_is_in_no
 
 
 def test_a_client_that_reads_the_last_answer_slowly_gets_all_of_it(anything):
-    client, pipe = ClientProtocol(anything.context), Pipe(anything.ends)
+    client, pipe = ClientConnection(anything.context), Pipe(anything.ends)
     client.connection_made(pipe)
     client.data_received(b"nonsense\r\n\r\n")  # is answered, and that is the last answer here
     for pipe.unsent in (3000, 2000, 1000):

@@ -17,13 +17,14 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def said():
-    return []
+def said(caplog):
+    caplog.set_level("INFO", "mooring")
+    return caplog
 
 
 @pytest.fixture
-def keys(file, said):
-    return ApiKeys(str(file), "--api-key-file", said.append)
+def keys(file):
+    return ApiKeys(str(file), "--api-key-file")
 
 
 def look(keys: ApiKeys, times: int = 3) -> None:
@@ -63,7 +64,7 @@ def test_keys_that_come_and_go(keys, file, said):
     look(keys)
     assert keys.known(b"Bearer third-key")
     assert not keys.known(b"Bearer first-key")
-    assert said == [f"{file}: changed, and in use from now on"]
+    assert said.messages == [f"{file}: changed, and in use from now on"]
 
 
 def test_a_file_that_is_replaced_by_a_link(keys, file, tmp_path):
@@ -73,7 +74,7 @@ def test_a_file_that_is_replaced_by_a_link(keys, file, tmp_path):
         directory.mkdir()
         (directory / "keys").write_text(f"key-{number}\n")
     (tmp_path / "now").symlink_to("0")
-    linked = ApiKeys(str(tmp_path / "now" / "keys"), "--api-key-file", [].append)
+    linked = ApiKeys(str(tmp_path / "now" / "keys"), "--api-key-file")
     (tmp_path / "next").symlink_to("1")
     os.replace(tmp_path / "next", tmp_path / "now")
     look(linked, 1)
@@ -96,16 +97,16 @@ def test_a_file_that_cant_be_taken_changes_nothing_and_is_said_once(keys, file, 
     else:
         file.write_bytes(content)
     look(keys, 1)
-    assert said == []  # perhaps somebody is writing it just now
+    assert said.messages == []  # perhaps somebody is writing it just now
     look(keys)
-    assert len(said) == 1
-    assert says in said[0]
-    assert "stays in use" in said[0]
+    assert len(said.messages) == 1
+    assert says in said.messages[0]
+    assert "stays in use" in said.messages[0]
     assert keys.known(b"Bearer first-key")
     file.write_text("third-key\n")
     look(keys)
     assert keys.known(b"Bearer third-key")
-    assert len(said) == 2
+    assert len(said.messages) == 2
 
 
 @pytest.mark.parametrize("content", [None, "", "# nothing\n", "a key\n", "schlüssel\n"])
@@ -114,12 +115,12 @@ def test_a_start_without_keys_is_refused(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match="--api-key-file: "):
-        ApiKeys(str(path), "--api-key-file", print)
+        ApiKeys(str(path), "--api-key-file")
 
 
 def test_no_message_has_a_key_in_it(tmp_path):
     path = tmp_path / "keys"
     path.write_text("hush hush\n")
     with pytest.raises(ValueError) as raised:
-        ApiKeys(str(path), "--api-key-file", print)
+        ApiKeys(str(path), "--api-key-file")
     assert "hush" not in str(raised.value)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.config import JudgeSettings
 from mooring.drift.baseline import make
 from mooring.drift.judge import Judgement, Result
 from mooring.drift.stored import FormatError, dump
 from mooring.engine.local import profile_of
 from mooring.monitor.judging import Concluded, conclude
+from mooring.settings import JudgeSettings
 from mooring.state.cells import FORMAT, Cell, Strongest, cells_of, decode, encode, ratio, strongest
 from mooring.state.judgements import judgement_of
 from mooring.state.windows import Window

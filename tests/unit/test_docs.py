@@ -16,16 +16,16 @@ import pytest
 import yaml
 
 from mooring.capture import pyfunc
-from mooring.capture.admin.app import metrics
+from mooring.capture.admin.metrics import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
-from mooring.config import COMMANDS, CaptureSettings
 from mooring.exchange import Ledger
 from mooring.log.parquet import fit
 from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
 from mooring.serving.front import metrics as server_metrics
 from mooring.serving.messages import Route, Server
+from mooring.settings import COMMANDS, CaptureSettings
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
 from told_metrics import told_metrics

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from mooring.cli import main
 from mooring.cli.help import LONG
-from mooring.config import COMMANDS
+from mooring.settings import COMMANDS
 
 
 def commands(command: click.Command, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -20,7 +20,6 @@ from faults import logged
 from labelled_logs import values
 from mooring.capture.recorder import Recorder
 from mooring.cli import main
-from mooring.config import CaptureSettings, LogSettings
 from mooring.exchange import Exchange, encode
 from mooring.ids import new_request_id
 from mooring.label import Label, Labels
@@ -29,6 +28,7 @@ from mooring.log.drain import Drain, run
 from mooring.log.labels import LabelError, SegmentLabels, read_labels
 from mooring.log.parquet import ParquetLog
 from mooring.log.reader import LogError
+from mooring.settings import CaptureSettings, LogSettings
 from mooring.spool import SpoolWriter, past_ledger, segments
 from peers import BODY
 

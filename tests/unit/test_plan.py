@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mooring.config import ServeSettings
 from mooring.rollout_plan import REQUESTS, SECONDS, Step, parse
+from mooring.settings import ServeSettings
 
 
 @pytest.mark.parametrize(

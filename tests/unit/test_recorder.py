@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from mooring.capture.recorder import Recorder
 from mooring.capture.redact import Redactor, Unredactable, parse_rule
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, in_sample
 from mooring.ids import new_request_id
 from mooring.payload import decode, decode_inputs
+from mooring.settings import CaptureSettings
 from mooring.spool import SpoolWriter
 from waiting import wait_for
 

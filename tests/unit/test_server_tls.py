@@ -23,12 +23,13 @@ def pair(authority):
 
 
 @pytest.fixture
-def said():
-    return []
+def said(caplog):
+    caplog.set_level("INFO", "mooring")
+    return caplog
 
 
-def tls(pair, said, client_ca=None) -> ServerTls:
-    return ServerTls(str(pair[0]), str(pair[1]), client_ca and str(client_ca), said.append)
+def tls(pair, client_ca=None) -> ServerTls:
+    return ServerTls(str(pair[0]), str(pair[1]), client_ca and str(client_ca))
 
 
 def look(server: ServerTls, times: int = 3) -> None:
@@ -36,31 +37,31 @@ def look(server: ServerTls, times: int = 3) -> None:
         server._watch.look()
 
 
-def test_versions_before_1_2_are_not_offered(pair, said):
-    context = tls(pair, said).context
+def test_versions_before_1_2_are_not_offered(pair):
+    context = tls(pair).context
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_NONE
 
 
-def test_certificate_and_key_may_be_in_one_file(pair, said, tmp_path):
+def test_certificate_and_key_may_be_in_one_file(pair, tmp_path):
     both = tmp_path / "both.pem"
     both.write_bytes(pair[0].read_bytes() + pair[1].read_bytes())
-    assert ServerTls(str(both), None, None, said.append).context is not None
+    assert ServerTls(str(both), None, None).context is not None
 
 
 def test_a_new_pair_is_taken_once_it_is_whole(authority, pair, said):
-    server = tls(pair, said)
+    server = tls(pair)
     first = server.context
     cert, key = authority.issue("next")
     look(server)
     assert server.context is first
     shutil.copy(cert, pair[0])
     look(server, 1)
-    assert (server.context is first, said) == (True, [])
+    assert (server.context is first, said.messages) == (True, [])
     shutil.copy(key, pair[1])
     look(server)
     assert server.context is not first
-    assert said == [f"{pair[0]}, {pair[1]}: changed, and in use from now on"]
+    assert said.messages == [f"{pair[0]}, {pair[1]}: changed, and in use from now on"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_new_pair_is_taken_once_it_is_whole(authority, pair, said):
     ],
 )
 def test_files_that_cant_be_taken_change_nothing_and_are_said_once(pair, said, spoil, says):
-    server = tls(pair, said)
+    server = tls(pair)
     first = server.context
     before = [path.read_bytes() for path in pair]
     spoil(*pair)
@@ -85,30 +86,30 @@ def test_files_that_cant_be_taken_change_nothing_and_are_said_once(pair, said, s
         assert server.context is not first
         return
     assert server.context is first
-    assert len(said) == 1
-    assert says in said[0]
-    assert said[0].endswith("What was read before stays in use")
+    assert len(said.messages) == 1
+    assert says in said.messages[0]
+    assert said.messages[0].endswith("What was read before stays in use")
     for path, content in zip(pair, before, strict=True):
         path.write_bytes(content)
     look(server)
-    assert len(said) == 2
+    assert len(said.messages) == 2
 
 
-def test_a_pair_that_is_none_and_an_encrypted_key_are_refused_at_the_start(authority, pair, said, tmp_path):
+def test_a_pair_that_is_none_and_an_encrypted_key_are_refused_at_the_start(authority, pair, tmp_path):
     other = authority.issue("other")
     with pytest.raises(ValueError, match="is not that of the certificate"):
-        tls((pair[0], other[1]), said)
+        tls((pair[0], other[1]))
     locked = tmp_path / "locked.key"
     key = serialization.load_pem_private_key(pair[1].read_bytes(), None)
     encryption = serialization.BestAvailableEncryption(b"hush")
     form = serialization.PrivateFormat.PKCS8
     locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption))
     with pytest.raises(ValueError, match="openssl pkey -in"):
-        tls((pair[0], locked), said)
+        tls((pair[0], locked))
 
 
-def test_authorities_of_clients(authority, pair, said, tmp_path):
-    server = tls(pair, said, authority.certificate)
+def test_authorities_of_clients(authority, pair, tmp_path):
+    server = tls(pair, authority.certificate)
     assert server.context.verify_mode == ssl.CERT_REQUIRED
     assert server.asking.verify_mode == ssl.CERT_OPTIONAL
     assert server.takes_certificates
@@ -121,4 +122,4 @@ def test_authorities_of_clients(authority, pair, said, tmp_path):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ValueError, match=f"--tls-client-ca: .*{says}"):
-            tls(pair, said, path)
+            tls(pair, path)

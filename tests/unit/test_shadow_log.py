@@ -22,7 +22,6 @@ import mooring
 from monitoring import Monitoring, Traffic, settings
 from mooring.capture.recorder import Recorder
 from mooring.cli import main
-from mooring.config import CaptureSettings, LogSettings
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.log.add_labels import Added
@@ -31,6 +30,7 @@ from mooring.log.label_days import label_days
 from mooring.monitor.building import from_log
 from mooring.retrain.dataset import gather
 from mooring.retrain.dataset.logged import traffic
+from mooring.settings import CaptureSettings, LogSettings
 from mooring.spool import last_ledger, live_writers
 from mooring.state.assessments import Assessments
 from mooring.state.windows import Windows

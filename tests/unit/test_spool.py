@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.exchange import Exchange, Ledger, decode, encode
+from mooring.files import try_lock
 from mooring.spool import (
     FRAME,
     MAGIC,
@@ -27,7 +28,6 @@ from mooring.spool import (
     past_ledger,
     read_frames,
     segments,
-    try_lock,
 )
 
 

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from monitoring import START, Monitoring, settings
-from mooring.config import LogSettings
 from mooring.log.drain import Drain
 from mooring.log.reader import read_log
+from mooring.settings import LogSettings
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
 from mooring.state.retrainings import Tickets

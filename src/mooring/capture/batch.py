@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 
 from mooring.capture.in_process import Captures, as_request, as_response, as_text, body_of, check, close_all, label
-from mooring.config import CaptureSettings, SettingError, load
+from mooring.config import SettingError, load
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
+from mooring.settings import CaptureSettings
 
 ROWS = 1000
 """The rows of an exchange, at most, unless they share an id of the caller's."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from mooring.capture.say import Seldom
-from mooring.config import LogSettings
-from mooring.spool import abandoned, try_lock, writers
+from mooring.files import try_lock
+from mooring.messages import REPEATS
+from mooring.settings import LogSettings
+from mooring.spool import abandoned, writers
 
+logger = logging.getLogger(__name__)
+logger.addFilter(REPEATS)
 _LOOK_SECONDS = 1.0
-_SAY_EVERY_SECONDS = 60.0
 
 
 def environment() -> dict[str, str]:
@@ -39,7 +42,6 @@ class Drainer:
             self._command += [f"--{name.replace('_', '-')}", str(value)]
         self._process: subprocess.Popen[bytes] | None = None
         self._looked = -_LOOK_SECONDS
-        self._say = Seldom(_SAY_EVERY_SECONDS)
 
     def ensure(self, now: bool = False) -> None:
         """Start the drain unless one runs, this process's or another's. Looks once a second, never raises."""
@@ -53,7 +55,7 @@ class Drainer:
                 lock.release()
                 self._start()
         except OSError as error:
-            self._say(f"no drain can be started now, it is tried again: {error}")
+            logger.warning("no drain can be started now, it is tried again: %s", error, extra={"every": 60.0})
 
     def _start(self) -> None:
         self._process = subprocess.Popen(

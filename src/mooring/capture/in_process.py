@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mooring import messages
 from mooring.capture.drainer import Drainer
 from mooring.capture.recorder import Recorder
-from mooring.config import REMOTE, CaptureSettings
 from mooring.exchange import Exchange
+from mooring.settings import REMOTE, CaptureSettings
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -48,6 +49,7 @@ class Capture:
 
     def __init__(self, settings: CaptureSettings) -> None:
         check(settings)
+        messages.last_resort()
         self.settings = settings
         self.closed = False
         self._recorder = Recorder(settings)

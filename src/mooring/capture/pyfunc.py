@@ -26,10 +26,11 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import DataType, ParamSchema, ParamSpec
 
 from mooring.capture.in_process import JSON, TEXT, Body, Captures, as_request, as_response, as_text, check, encoded
-from mooring.config import CaptureSettings, resolve
+from mooring.config import resolve
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.registry.process import log_baseline_artifact
+from mooring.settings import CaptureSettings
 
 if TYPE_CHECKING:
     from mooring.drift.baseline import Baseline
@@ -38,8 +39,20 @@ REQUIREMENTS = ("click", "crc32c", "msgspec", "obstore")
 """What this module and the drain need beside MLflow, as the names that PyPI has them under."""
 
 _REQUEST_ID = "request_id"
-_STAYS = ("demo", "retrain", "monitor", "report", "comparison", "engine", "__pycache__")
-"""What of Mooring capture has no use for."""
+TRAVELS = (
+    *("__init__", "__main__", "casts", "config", "exchange", "files", "ids", "label", "messages", "payload"),
+    *("settings", "drift/__init__", "performance/__init__", "registry/__init__", "registry/process"),
+    *("capture/__init__", "capture/drainer", "capture/in_process", "capture/monitored_model", "capture/pyfunc"),
+    *("capture/recorder", "capture/redact"),
+    *("spool/__init__", "spool/account", "spool/inspect", "spool/segments"),
+    *("log/__init__", "log/attempts", "log/csv_files", "log/drain", "log/labels", "log/parquet", "log/reader"),
+    *("log/schema", "log/signature", "log/store"),
+    # `mooring drain`, and the other commands, since each is imported with it.
+    *("cli/__init__", "cli/baseline", "cli/capture", "cli/compare", "cli/flags", "cli/gate", "cli/help"),
+    *("cli/labels", "cli/log", "cli/monitor", "cli/output", "cli/performance", "cli/retrain", "cli/rollout"),
+    *("cli/serve", "cli/start", "cli/ui"),
+)
+"""The modules that travel with a model: what capture in the server, and the drain behind it, import."""
 _NAME = "mooring_model"
 _PROCESS = "one for all monitored models of a process"
 _logging_model = threading.Event()
@@ -75,7 +88,11 @@ def log_model(
         kwargs["model_config"] = {**(kwargs.get("model_config") or {}), _NAME: registered_model_name}
     with _unlogged(), tempfile.TemporaryDirectory() as code:
         package = Path(__file__).resolve().parents[1]
-        travelling = shutil.copytree(package, Path(code, "mooring"), ignore=shutil.ignore_patterns(*_STAYS))
+        travelling = Path(code, "mooring")
+        for module in TRAVELS:
+            place = travelling / f"{module}.py"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(package / f"{module}.py", place)
         kwargs["code_paths"] = [*(kwargs.get("code_paths") or []), str(travelling)]
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,

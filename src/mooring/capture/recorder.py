@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from collections.abc import Callable, Sequence
 
 from mooring.capture.redact import Redactor, parse_rule
-from mooring.capture.say import Seldom
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, Ledger, encode, encoded, in_sample
+from mooring.messages import REPEATS
+from mooring.settings import CaptureSettings
 from mooring.spool import SpoolWriter, spooled_bytes
 
-_SAY_EVERY_SECONDS = 10.0
+logger = logging.getLogger(__name__)
+logger.addFilter(REPEATS)
+_SELDOM = {"every": 10.0}
 _MEASURE_SECONDS = 1.0
 
 
@@ -30,7 +33,6 @@ class Recorder:
         self._sample = settings.sample
         self._redactor = _redactor(settings)
         self._writer: SpoolWriter | None = None
-        self.say = Seldom(_SAY_EVERY_SECONDS)
         self._spooled = 0
         self._measured = 0.0
         self._refused = 0  # bytes that the disk would not take, until it takes as many
@@ -101,7 +103,10 @@ class Recorder:
         self.leave_out(exchange.succeeded, exchange.errors)
         dropped = self.ledger.dropped
         dropped["not_redacted"] = dropped.get("not_redacted", 0) + 1
-        self.say("not stored: exchanges whose long bodies could not be redacted before the end of this process")
+        logger.warning(
+            "not stored: exchanges whose long bodies could not be redacted before the end of this process",
+            extra=_SELDOM,
+        )
 
     def record_shadows(self, exchanges: Sequence[Exchange], *, redacted: bool = False) -> None:
         """Append the shadow's answers to copies of requests; what there is no room for is dropped, and counted."""
@@ -119,7 +124,8 @@ class Recorder:
                 return
             except OSError as error:
                 shadow["stored"] -= count
-                self.say(f"a shadow's answers are not stored: {error.strerror or error}")
+                why = error.strerror or error
+                logger.warning("a shadow's answers are not stored: %s", why, extra=_SELDOM)
         shadow["dropped"] = shadow.get("dropped", 0) + count
 
     def _append(self, frames: Sequence[bytes | list[bytes]]) -> int:
@@ -127,7 +133,7 @@ class Recorder:
         try:
             return self._writer.append(frames)
         except FileNotFoundError:
-            self.say(f"the spool {self._spool} was removed; it is made anew")
+            logger.warning("the spool %s was removed; it is made anew", self._spool, extra=_SELDOM)
             abandoned, self._writer = self._writer, None
             abandoned.abandon()
             self._writer = self._new_writer()
@@ -155,7 +161,7 @@ class Recorder:
                 self._append([account])
                 self._account = account
         except OSError as error:
-            self.say(f"can't write to the spool {self._spool}: {error}")
+            logger.warning("can't write to the spool %s: %s", self._spool, error, extra=_SELDOM)
 
     @property
     def writer(self) -> str:
@@ -178,7 +184,7 @@ class Recorder:
             writer.append([encode(self.ledger)])
             writer.close()
         except OSError as error:
-            self.say(f"can't close the spool {self._spool}: {error}")
+            logger.warning("can't close the spool %s: %s", self._spool, error, extra=_SELDOM)
 
     def _measure(self) -> None:
         self._measured = time.monotonic()
@@ -195,7 +201,9 @@ class Recorder:
             self._writer = self._new_writer()
             self._writer.append([encode(self.ledger)])
         except OSError as error:
-            self.say(f"nothing can be stored now: {error}. Requests are served all the same.")
+            logger.warning(
+                "nothing can be stored now: %s. Requests are served all the same.", error, extra=_SELDOM
+            )
         return self._writer is not None
 
     def _new_writer(self) -> SpoolWriter:
@@ -214,9 +222,13 @@ class Recorder:
     def _drop(self, count: int, reason: str, why: str) -> None:
         dropped = self.ledger.dropped
         dropped[reason] = dropped.get(reason, 0) + count
-        self.say(
-            f"not stored: {sum(dropped.values())} exchanges so far ({reason}: {why}). Clients still get their "
-            "answers; make room or mend the directory's permissions, and logging goes on by itself."
+        logger.warning(
+            "not stored: %d exchanges so far (%s: %s). Clients still get their answers; make room or mend the "
+            "directory's permissions, and logging goes on by itself.",
+            sum(dropped.values()),
+            reason,
+            why,
+            extra=_SELDOM,
         )
 
 

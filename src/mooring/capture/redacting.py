@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import resource
 import signal
@@ -19,15 +20,14 @@ import msgspec
 
 from mooring.capture.drainer import environment
 from mooring.capture.redact import EMPTIED, Redactor, parse_rule
-from mooring.capture.say import Seldom
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange, decode, encoded
+from mooring.settings import CaptureSettings
 
+logger = logging.getLogger(__name__)
 _MEMORY = 64 * 2**20
 _MEMORY_PER_BYTE = 40
 """What the process may take: a body of many short cells is some 20 times as long once it is parsed."""
 _LENGTH = Struct("<Q")
-_SAY_EVERY_SECONDS = 10.0
 
 
 class _Setup(msgspec.Struct, array_like=True):
@@ -56,7 +56,6 @@ class RedactingProcess:
         self._answers: BufferedReader | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._say = Seldom(_SAY_EVERY_SECONDS)
 
     def redact(self, exchange: Exchange) -> Exchange:
         """Return `exchange` redacted, its bodies cut to `--max-payload` where they have become longer than that.
@@ -71,7 +70,11 @@ class RedactingProcess:
             response = _exactly(answers, redacted.response)
         except (OSError, EOFError) as error:
             self._end()
-            self._say(f"long bodies are not stored, since the process that redacts them ended: {error!r}")
+            logger.warning(
+                "long bodies are not stored, since the process that redacts them ended: %r",
+                error,
+                extra={"every": 10.0},
+            )
             request = response = b""
             redacted = _Redacted(0, 0, [*exchange.errors, *([] if EMPTIED in exchange.errors else [EMPTIED])])
         return msgspec.structs.replace(exchange, request=request, response=response, errors=redacted.errors)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show, warned
-from mooring.config import SettingError, StatePlace
+from mooring.config import SettingError
+from mooring.settings import StatePlace
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
@@ -24,8 +26,8 @@ def baseline() -> None:
 @click.option("--label", metavar="COLUMN", help="with --data: the ground truth")
 @click.option("--kind", multiple=True, metavar="COLUMN=KIND",
               help="numeric, categorical, timestamp, text or other, where it is not to be found out")  # fmt: skip
-@click.option("--log", help="the log  [default: ./mooring-log]")
-@click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]")
+@flags.log
+@flags.state
 def build(
     *,
     model: str | None,
@@ -72,8 +74,8 @@ def build(
 @baseline.command("show", context_settings=CONTEXT)
 @click.option("--model", help="name of the model")
 @click.option("--model-version", help="the version that it is of; by default the champion, or none")
-@click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]")
-@click.option("--json", "as_json", is_flag=True, help="a JSON object")
+@flags.state
+@flags.as_json
 def show_baseline(*, model: str | None, model_version: str | None, state: str | None, as_json: bool) -> None:
     """Show the baseline that windows are compared with."""
     import json
@@ -108,8 +110,8 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
 @click.option("--variant", default="champion", show_default=True, help="the variant whose windows are meant")
 @click.option("--window", help="a window ends after this time  [default: 1h]")
 @click.option("--window-rows", type=click.IntRange(min=1), help="or after so many rows  [default: 1000]")
-@click.option("--log", help="the log  [default: ./mooring-log]")
-@click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]")
+@flags.log
+@flags.state
 def calibrate(
     *,
     model: str | None,
@@ -127,10 +129,10 @@ def calibrate(
     takes 30 windows of at least --min-rows, cut as the monitor cuts them: give both the same --window and
     --window-rows.
     """
-    from mooring.config import JudgeSettings
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
     from mooring.monitor.tracking import Tracking
+    from mooring.settings import JudgeSettings
     from mooring.state.baselines import StoredBaselines
     from mooring.state.state import State
 

@@ -9,7 +9,8 @@ import click
 
 from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT
-from mooring.config import DrainSettings, ProxySettings, options
+from mooring.config import options
+from mooring.settings import DrainSettings, ProxySettings
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.version_finder import Question
@@ -55,7 +56,7 @@ def _with_question(settings: ProxySettings) -> tuple[ProxySettings, Question | N
 
 
 @click.command(context_settings=CONTEXT)
-@options(DrainSettings)
+@options(DrainSettings, program="mooring drain")
 def drain(settings: DrainSettings) -> None:
     """Put what lies in a spool into the log; the proxy starts one by itself.
 

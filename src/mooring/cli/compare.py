@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.output import CONTEXT, warned
 
 
@@ -26,7 +27,7 @@ from mooring.cli.output import CONTEXT, warned
               help="with fewer rows in either sample nothing alarms")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="the same seed gives the same answer")
 @click.option("--html", metavar="FILE", help="write the comparison as HTML, too")
-@click.option("--json", "as_json", is_flag=True, help="a JSON object")
+@flags.as_json
 def compare(
     reference: str,
     current: str,

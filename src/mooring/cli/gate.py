@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Command
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, show, with_name
-from mooring.config import GateSettings, RetrainSettings, SettingError, load, options
+from mooring.config import SettingError, load, options
+from mooring.settings import GateSettings, RetrainSettings
 
 if TYPE_CHECKING:
     from mooring.retrain.gate import Verdict
@@ -30,7 +32,7 @@ REFUSED = 3
 @click.option("--holdout", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="labelled rows that neither has seen  [default: the newest ones of the log]")  # fmt: skip
 @click.option("--label", metavar="COLUMN", help="the column of labels in that file  [default: --retrain-label]")
-@click.option("--json", "as_json", is_flag=True, help="a JSON object")
+@flags.as_json
 def gate(
     settings: GateSettings,
     *,

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
-from mooring.cli.output import CONTEXT, show
-from mooring.config import LabelSettings, options
+from mooring.cli.output import CONTEXT, show, warned
+from mooring.config import options
+from mooring.settings import LabelSettings
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,19 +34,15 @@ def labels_group() -> None:
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn what a user can do something about into a message and an exit code."""
-    import warnings
-
     from mooring.log.labels import LabelError
     from mooring.log.reader import LogError, LogWarning
     from mooring.log.store import StoreError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LogWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
+    try:
+        with warned(LogWarning):
             yield
-        except (LabelError, LogError, StoreError) as error:
-            raise click.ClickException(str(error)) from None
+    except (LabelError, LogError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _model(settings: LabelSettings) -> str:
@@ -74,7 +72,7 @@ def _model(settings: LabelSettings) -> str:
     show_default=True,
     help="what labels are; auto: as FILE says, in CSV a number where it reads as one",
 )
-@click.option("--json", "as_json", is_flag=True, help="a JSON object")
+@flags.as_json
 def labels_add(
     settings: LabelSettings,
     *,
@@ -162,7 +160,7 @@ def _say(counts: Any, bad: int, refused: list[Refused], as_json: bool) -> None:
 
 @labels_group.command("show", context_settings=CONTEXT)
 @options(LabelSettings)
-@click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
+@flags.as_json_lines
 def labels_show(settings: LabelSettings, *, as_json: bool) -> None:
     """Say for each day how many of the rows that were scored have a label, and after how long."""
     from datetime import UTC, datetime

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
-from mooring.cli.output import CONTEXT, show
-from mooring.config import LogSettings, SettingError, load
+from mooring.cli.output import CONTEXT, show, warned
+from mooring.config import SettingError, load
+from mooring.settings import LogSettings
 
 if TYPE_CHECKING:
     import pyarrow
@@ -69,24 +70,21 @@ def _reading() -> Iterator[None]:
     from mooring.log.reader import LogError, LogWarning
     from mooring.log.store import StoreError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LogWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
+    try:
+        with warned(LogWarning):
             yield
-        except LogError as error:
-            raise SettingError(str(error)) from None
-        except StoreError as error:
-            raise click.ClickException(str(error)) from None
+    except LogError as error:
+        raise SettingError(str(error)) from None
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
-_as_json_flag = click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
 _as_csv_flag = click.option("--csv", "as_csv", is_flag=True, help="CSV")
 
 
 @log_group.command("stats", context_settings=CONTEXT)
 @_of_log
-@_as_json_flag
+@flags.as_json_lines
 def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
     """Say what the log holds, for each model and day.
 
@@ -133,7 +131,7 @@ def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
 @click.option("-n", "--rows", type=click.IntRange(min=1), default=10, show_default=True, help="how many")
 @click.option("--first", is_flag=True, help="the oldest rows, not the newest")
 @_as_csv_flag
-@_as_json_flag
+@flags.as_json_lines
 def log_head(uri: str, chosen: Range, *, rows: int, first: bool, as_csv: bool, as_json: bool) -> None:
     """Show the newest rows: predictions, then inputs."""
     from mooring.log.queries import head
@@ -165,7 +163,7 @@ def log_export(uri: str, chosen: Range, *, output: Path, columns: str | None, st
 @_of_log
 @click.argument("sql")
 @_as_csv_flag
-@_as_json_flag
+@flags.as_json_lines
 def log_query(uri: str, chosen: Range, *, sql: str, as_csv: bool, as_json: bool) -> None:
     """Answer a question in SQL, with DuckDB.
 

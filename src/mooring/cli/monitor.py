@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT, placed, show, with_name
-from mooring.config import MonitorSettings, RetrainSettings, SettingError, load, options
+from mooring.config import SettingError, load, options
+from mooring.settings import MonitorSettings, RetrainSettings
 
 if TYPE_CHECKING:
     from mooring.monitor.loop import Retrain
@@ -43,7 +45,7 @@ def explained() -> Iterator[None]:
 
 
 @click.command(cls=Command, context_settings=CONTEXT)
-@options(MonitorSettings)
+@options(MonitorSettings, program="mooring monitor")
 @click.option("--once", is_flag=True, help="judge what is new, and open windows as they are now; then end")
 def monitor(settings: MonitorSettings, *, once: bool) -> None:
     """Watch a model's log for drift, window by window.
@@ -107,8 +109,8 @@ def of_model(command: Any) -> Any:
     """Give a command the flags that say which windows of which model are meant."""
     for flag in reversed(
         (
-            click.option("--model", help="name of the model; needed where the state knows several"),
-            click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]"),
+            flags.model,
+            flags.state,
             click.option("--model-version", help="only windows of this version"),
             click.option("--start", metavar="TIME", help="only windows that begin then or later"),
             click.option("--end", metavar="TIME", help="only windows that begin before"),
@@ -123,7 +125,7 @@ def of_model(command: Any) -> Any:
 @click.command(context_settings=CONTEXT)
 @of_model
 @click.option("--values", is_flag=True, help="with --json: every measure, not only what alarmed")
-@click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest window first")
+@flags.as_json_windows
 def drift(
     *,
     model: str | None,

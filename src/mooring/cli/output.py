@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from mooring.config import StatePlace, load
+from mooring import messages
+from mooring.config import load
+from mooring.settings import StatePlace
 
 _LONG_WORD = 40  # an id is shorter
 Place = TypeVar("Place", bound=StatePlace)
@@ -24,8 +26,10 @@ CONTEXT = {
 
 
 def placed(settings: type[Place], given: Mapping[str, Any]) -> Place:
-    """Return the settings of a command, as `load` does, with the model's plain name."""
-    return with_name(load(settings, given))
+    """Return the settings of a command, as `load` does, with the model's plain name; messages go by them."""
+    found = with_name(load(settings, given))
+    messages.set_up(found.message_format, found.message_level)
+    return found
 
 
 def with_name(settings: Place) -> Place:
@@ -73,9 +77,9 @@ def _narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> li
 
 
 @contextmanager
-def warned() -> Iterator[None]:
+def warned(kind: type[Warning] = UserWarning) -> Iterator[None]:
     """Say warnings of data that is read as they are worded, on standard error."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always", kind)
         warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
         yield

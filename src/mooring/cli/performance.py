@@ -6,9 +6,10 @@ import sys
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.monitor import explained, of_model, tell_unread
 from mooring.cli.output import CONTEXT, placed, show
-from mooring.config import MonitorSettings
+from mooring.settings import MonitorSettings
 
 _MARKS = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 _SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
@@ -16,7 +17,7 @@ _SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
 
 @click.command(context_settings=CONTEXT)
 @of_model
-@click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest window first")
+@flags.as_json_windows
 def performance(
     *,
     model: str | None,

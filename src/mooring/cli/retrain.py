@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show, with_name
-from mooring.config import RetrainSettings, SettingError, StatePlace, options
+from mooring.config import SettingError, options
+from mooring.settings import RetrainSettings, StatePlace
 
 if TYPE_CHECKING:
     from mooring.state.retrainings import Ticket, Tickets
     from mooring.state.state import State
 
+logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _RUN = 8  # letters of a run's id that a table shows
 
@@ -44,17 +48,8 @@ def _explained() -> Iterator[None]:
         raise SettingError(str(error)) from None
 
 
-def _of_state(command: Any) -> Any:
-    for flag in (
-        click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]"),
-        click.option("--model", help="name of the model; needed where the state knows several"),
-    ):
-        command = flag(command)
-    return command
-
-
 @click.group(cls=Group, context_settings=CONTEXT, invoke_without_command=True)
-@options(RetrainSettings)
+@options(RetrainSettings, program="mooring retrain")
 @click.option("--now", is_flag=True, help="retrain whatever the verdicts say, and wait for what comes of it")
 @click.option("--dry-run", is_flag=True, help="gather the training data, say what would be run, and end")
 @click.pass_context
@@ -113,7 +108,7 @@ def _windows(settings: RetrainSettings, state: State, model: str) -> Any:
         return ()
     answer = called_for(state, model, settings, datetime.now(UTC))
     if answer.cause is None:
-        _say(f"{answer.reason}: all labelled rows are meant, as no windows are drifted")
+        logger.info("%s: all labelled rows are meant, as no windows are drifted", answer.reason)
         return ()
     return answer.cause.windows
 
@@ -176,11 +171,11 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
             directory=settings.retrain_directory,
             who=me(),
         )
-        _say(f"retraining {ticket.number} of {model}")
+        logger.info("retraining %d of %s", ticket.number, model)
     elif ticket.status == "approval":
         ticket = asked.approve(tickets, ticket, who=me())
     else:
-        _say(f"retraining {ticket.number} of {model} is under way already: {ticket.status}")
+        logger.info("retraining %d of %s is under way already: %s", ticket.number, model, ticket.status)
     return _followed(running, tickets, ticket)
 
 
@@ -192,11 +187,13 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
             ticket = tickets.named(None, ticket.id)
             if ticket.ended is None and ticket.status != "challenger":
                 if ticket.status == "dataset" and ticket.message:
-                    _say(f"it waits: {ticket.message}; it goes on with the monitor, or with mooring retrain --now")
+                    logger.info(
+                        "it waits: %s; it goes on with the monitor, or with mooring retrain --now", ticket.message
+                    )
                     return 4
                 time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
-        _say(f"retraining {ticket.number} is left where it is; it goes on with the monitor, or with --now")
+        logger.info("retraining %d is left where it is; it goes on with the monitor, or with --now", ticket.number)
         return 130
     click.echo(f"{ticket.status}: {ticket.message}")
     return codes.get(ticket.status, 4)
@@ -204,8 +201,8 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
 
 @retrain.command(context_settings=CONTEXT)
 @click.argument("ticket")
-@click.option("--reason", default="", help="why, for the record")
-@_of_state
+@flags.reason
+@flags.of_state
 def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Let a retraining begin that waits to be approved; the monitor goes on with it."""
     from mooring.retrain import asked
@@ -221,8 +218,8 @@ def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -
 
 @retrain.command(context_settings=CONTEXT)
 @click.argument("ticket")
-@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
-@_of_state
+@flags.reason_by_hand
+@flags.of_state
 def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """End a retraining that is under way, its job too."""
     from mooring.retrain import asked
@@ -241,7 +238,7 @@ def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) ->
 @retrain.command("show", context_settings=CONTEXT)
 @click.argument("ticket", required=False)
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="lines of output")
-@_of_state
+@flags.of_state
 def show_(ticket: str | None, *, lines: int, model: str | None, state: str | None) -> None:
     """Show what happened to a retraining, by default the newest, and the end of its job's output."""
     from mooring.monitor.results import model_in
@@ -282,8 +279,8 @@ def _short(detail: dict[str, Any]) -> str:
 
 @click.command(context_settings=CONTEXT)
 @click.argument("version")
-@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
-@_of_state
+@flags.reason_by_hand
+@flags.of_state
 def promote(version: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Make a version the champion; the one before becomes `previous`. It is in the history like any other."""
     from mooring.retrain.manual import promote as move
@@ -295,8 +292,8 @@ def promote(version: str, *, reason: str, model: str | None, state: str | None) 
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--reason", default="by hand", show_default=True, help="why, for the record")
-@_of_state
+@flags.reason_by_hand
+@flags.of_state
 def rollback(*, reason: str, model: str | None, state: str | None) -> None:
     """Make the version before the champion again: the one with the alias `previous`."""
     from mooring.retrain.manual import rollback as move
@@ -320,7 +317,7 @@ def _told(state: State, done: Any) -> None:
 @click.command(context_settings=CONTEXT)
 @click.option("-n", "--newest", type=click.IntRange(min=1), default=100, show_default=True, help="how many")
 @click.option("--json", "as_json", is_flag=True, help="a JSON list, the oldest first")
-@_of_state
+@flags.of_state
 def history(*, newest: int, as_json: bool, model: str | None, state: str | None) -> None:
     """Show what happened to a model: verdict, ticket, run, version, gate, rollout, promotion."""
     import msgspec
@@ -384,11 +381,6 @@ def _model(settings: StatePlace, state: State) -> str:
     return known[0] if len(known) == 1 else model_in(state, None)
 
 
-_said: list[str] = []
-
-
 def _say(text: str) -> None:
-    """Say something, what was said last not again: a step that waits says so at each look."""
-    if _said != [text]:
-        _said[:] = [text]
-        click.echo(f"mooring retrain: {text}", err=True)
+    """Say something, and what was said not again for an hour: a step that waits says so at each look."""
+    logger.info("%s", text, extra={"every": 3600.0, "about": text})

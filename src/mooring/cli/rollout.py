@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.cli import flags
 from mooring.cli.help import Group
 from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show
-from mooring.config import StatePlace
+from mooring.settings import StatePlace
 
 if TYPE_CHECKING:
     from mooring.state.rollouts import Rollout, Rollouts, Wish
@@ -38,15 +39,6 @@ def _opened(model: str | None, state: str | None) -> Iterator[tuple[State, str]]
             raise click.ClickException(str(error)) from None
 
 
-def _of_state(command: Any) -> Any:
-    for flag in (
-        click.option("--state", help="the monitor's state  [default: sqlite:///./.mooring/state.db]"),
-        click.option("--model", help="name of the model; needed where the state knows several"),
-    ):
-        command = flag(command)
-    return command
-
-
 @click.group(cls=Group, context_settings=CONTEXT)
 def rollout() -> None:
     """Show how mooring serve puts a new version into service, and step in.
@@ -62,8 +54,8 @@ def rollout() -> None:
 
 
 @rollout.command(context_settings=CONTEXT)
-@click.option("--json", "as_json", is_flag=True, help="a JSON object")
-@_of_state
+@flags.as_json
+@flags.of_state
 def status(*, as_json: bool, model: str | None, state: str | None) -> None:
     """Show the rollout that is under way, else the last one, and what is served.
 
@@ -195,32 +187,32 @@ def _ask(wish: Wish, model: str | None, state: str | None, reason: str = "") -> 
 
 
 @rollout.command(context_settings=CONTEXT)
-@click.option("--reason", default="", help="why, for the record")
-@_of_state
+@flags.reason
+@flags.of_state
 def pause(*, reason: str, model: str | None, state: str | None) -> None:
     """Stay in the step that it is in; the guards go on."""
     _ask("pause", model, state, reason)
 
 
 @rollout.command(context_settings=CONTEXT)
-@click.option("--reason", default="", help="why, for the record")
-@_of_state
+@flags.reason
+@flags.of_state
 def resume(*, reason: str, model: str | None, state: str | None) -> None:
     """Go on after a pause, with the step's clock as it was."""
     _ask("resume", model, state, reason)
 
 
 @rollout.command(context_settings=CONTEXT)
-@click.option("--reason", default="", help="why, for the record")
-@_of_state
+@flags.reason
+@flags.of_state
 def promote(*, reason: str, model: str | None, state: str | None) -> None:
     """Let the new version answer everything now, and make it the champion."""
     _ask("promote", model, state, reason)
 
 
 @rollout.command(context_settings=CONTEXT)
-@click.option("--reason", default="", help="why, for the record")
-@_of_state
+@flags.reason
+@flags.of_state
 def abort(*, reason: str, model: str | None, state: str | None) -> None:
     """Take the new version out of service; the champion answers everything."""
     _ask("abort", model, state, reason)

@@ -9,7 +9,8 @@ import msgspec
 
 from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT
-from mooring.config import ServeSettings, options
+from mooring.config import options
+from mooring.settings import ServeSettings
 
 
 @click.command(cls=Command, context_settings=CONTEXT)

@@ -8,6 +8,7 @@ import click
 
 from mooring.cli.output import CONTEXT
 from mooring.config import SettingError
+from mooring.settings import DEFAULT_LOG, DEFAULT_STATE
 
 
 @click.command(context_settings=CONTEXT)
@@ -63,7 +64,7 @@ def init(model: str, *, force: bool) -> None:
     name, uri = _registered(model)
     quoted = json.dumps(name, ensure_ascii=False)  # a name may look like anything in YAML
     try:
-        path.write_text(_YAML.format(name=quoted), encoding="utf-8")
+        path.write_text(_YAML.format(name=quoted, log=DEFAULT_LOG, state=DEFAULT_STATE), encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{path} can't be written: {error.strerror}") from None
     click.echo(_NEXT.format(uri=shlex.quote(uri)), nl=False)
@@ -117,10 +118,10 @@ _YAML = """\
 model: {name}
 
 # The inference log: a directory, or s3://, gs:// or az:// and a bucket.
-log: ./mooring-log
+log: {log}
 
 # What the monitor remembers: an SQLite file, or postgresql://USER@HOST/NAME for several hosts.
-state: sqlite:///./.mooring/state.db
+state: {state}
 
 # A window is judged once it has so many rows or its time is over, whichever comes first.
 window_rows: 1000

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from mooring.cli.output import CONTEXT
-from mooring.config import UiSettings, options
+from mooring.config import options
+from mooring.settings import UiSettings
 
 
 @click.command(context_settings=CONTEXT)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.config import LogPlace, load
+from mooring.config import load
 from mooring.ids import OWN, made_at
 from mooring.log import label_join, reader
 from mooring.log.label_join import LabelIndex
@@ -26,6 +26,7 @@ from mooring.log.labels import (
 )
 from mooring.log.parquet import folder_name
 from mooring.log.schema import INFERENCES
+from mooring.settings import LogPlace
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from mooring.spool import replace
+from mooring.files import replace
 
 MOST = 2
 """How often a segment is tried that fails."""

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mooring.exchange import Exchange
-from mooring.files import close_file, make_directory
+from mooring.files import make_directory, replace
 from mooring.payload import Scored, Undecodable, decode
 
 
@@ -96,12 +95,4 @@ def _put(path: Path, text: str, root: Path) -> None:
     if path.exists():
         return
     make_directory(path.parent, root)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            close_file(file.fileno(), root)
-            file.write(text.encode("utf-8", "backslashreplace"))
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    replace(path, text.encode("utf-8", "backslashreplace"), root=root)

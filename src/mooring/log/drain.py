@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import random
 import signal
 import sys
@@ -15,28 +16,27 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mooring.config import LogSettings
 from mooring.exchange import Exchange, decode
-from mooring.files import check, make_directory
+from mooring.files import Lock, check, make_directory, try_lock
 from mooring.label import Labels
 from mooring.log import csv_files
 from mooring.log.attempts import MOST, Attempts
+from mooring.settings import LogSettings
 from mooring.spool import (
     Account,
-    Lock,
     Segment,
     keep_account,
     live_writers,
     read_frames,
     segments,
     set_aside,
-    try_lock,
     writers,
 )
 
 if TYPE_CHECKING:
     from mooring.log.labels import SegmentLabels
 
+logger = logging.getLogger(__name__)
 _POLL_SECONDS = {"csv": 0.05, "parquet": 0.25}
 _LOOK_SECONDS = 0.5
 _BACKOFF_SECONDS = 0.2, 30.0
@@ -86,7 +86,9 @@ class Frames:
         # It may be one that a later version of Mooring wrote, which counted it.
         root = self._segment.path.parents[1]
         path = set_aside(root, f"{self._segment.name}-{self.offset}", payload, f"{error}", exchanges=0)
-        say(f"an exchange in {self._segment.path} can't be read, and is set aside as {path}: {error}")
+        logger.error(
+            "an exchange in %s can't be read, and is set aside as %s: %s", self._segment.path, path, error
+        )
 
 
 class CsvDrain:
@@ -278,7 +280,7 @@ class Drain:
         except Exception as error:  # noqa: BLE001  whatever it is, it is said, and the next segment goes on
             # Nothing that clients send should get here; if it does, the segments behind must not wait for it.
             attempts.failed(name, error)
-            say(f"{segment.path} can't be made a part of the log: {error!r}")
+            logger.error("%s can't be made a part of the log: %r", segment.path, error)
             return self._give_up(segment) if attempts.hopeless(name) else 0
         attempts.over(name)
         return taken
@@ -288,7 +290,7 @@ class Drain:
             return 0  # whoever writes it goes on
         reason = f"it failed {MOST} times: {self._attempts.reason(segment.name)}"
         path = give_up(segment, reason)
-        say(f"{segment.path} is set aside as {path}: {reason}")
+        logger.error("%s is set aside as %s: %s", segment.path, path, reason)
         self._attempts.over(segment.name)
         return 0
 
@@ -311,7 +313,7 @@ def run(settings: LogSettings) -> bool:
         places.append((Path(local), "the log"))
     for root, what in places:
         if said := check(root, what):
-            say(said)
+            logger.warning("%s", said)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -322,7 +324,7 @@ def run(settings: LogSettings) -> bool:
         if not empty or stop.is_set() or not writers(spool):
             return empty
     if sys.stderr.isatty():
-        say(f"another process drains {spool} already")
+        logger.info("another process drains %s already", spool)
     return True
 
 
@@ -359,19 +361,15 @@ def _drain(settings: LogSettings, spool: Path, stop: threading.Event) -> bool:
             backoff.refused()
         if refusal is None:
             if said > 0:
-                say("the log takes exchanges again")
+                logger.info("the log takes exchanges again")
             said = -_SAY_EVERY_SECONDS
         elif now - said > _SAY_EVERY_SECONDS:
             said = now
-            say(f"the log refuses: {refusal}. Nothing is lost: it stays in {spool} and is tried again")
+            logger.warning(
+                "the log refuses: %s. Nothing is lost: it stays in %s and is tried again", refusal, spool
+            )
         if count == 0:
             if refusal is not None and not alive and now - alone_since > settings.drain_timeout:
                 return False
             stop.wait(_POLL_SECONDS[settings.format])
     return not segments(spool)
-
-
-def say(text: str) -> None:
-    """Print to stderr, if it takes that."""
-    with suppress(OSError):
-        print(f"mooring drain: {text}", file=sys.stderr, flush=True)

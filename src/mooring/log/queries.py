@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import warnings
 from collections import Counter
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from mooring.files import writing
 from mooring.log.parquet import folder_name
 from mooring.log.reader import (
     Found,
@@ -142,16 +142,11 @@ def export(uri: str, chosen: Range, path: Path, *, columns: list[str] | None = N
                 schema = schema.set(place, field.with_type(pa.string()))
             elif pa.types.is_struct(field.type):
                 raise LogError(f"CSV has no structs, such as {field.name}: leave --structs out, or name fields")
-    part = path.with_name(f".{path.name}.part")
     rows = 0
-    try:
-        with part.open("wb") as file, _writer(path.suffix, file, schema) as writer:
-            for batch in reader:
-                writer.write_batch(_with_texts(batch, schema))
-                rows += batch.num_rows
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path, private=False) as file, _writer(path.suffix, file, schema) as writer:
+        for batch in reader:
+            writer.write_batch(_with_texts(batch, schema))
+            rows += batch.num_rows
     return rows
 
 

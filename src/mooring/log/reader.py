@@ -22,10 +22,10 @@ from obstore.exceptions import BaseError
 from pyarrow.fs import LocalFileSystem
 
 from mooring import spool
-from mooring.config import CaptureSettings
 from mooring.log import store
 from mooring.log.parquet import folder_name
 from mooring.log.schema import INFERENCES, PAYLOADS, TIME, Recorded
+from mooring.settings import CaptureSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

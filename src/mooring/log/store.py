@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -14,9 +13,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
-from mooring.config import REMOTE
-from mooring.files import close_file, make_directory
-from mooring.spool import sync_directory
+from mooring.files import create, make_directory
+from mooring.settings import REMOTE
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -89,37 +87,13 @@ def put_if_absent(store: ObjectStore, path: str, data: bytes | memoryview, uri: 
     """
     try:
         if is_local(uri):
-            return _link_if_absent(_directory(uri) / path, data, _directory(uri))
+            # Where obstore is killed it leaves a `NAME#1`, which engines take for a part of the log.
+            return create(_directory(uri) / path, data, _directory(uri))
         obstore.put(store, path, data, mode="create", use_multipart=False)
     except AlreadyExistsError:
         return False
     except (BaseError, OSError) as error:
         raise StoreError(explain(error, uri)) from error
-    return True
-
-
-def _link_if_absent(path: Path, data: bytes | memoryview, root: Path) -> bool:
-    """Make a file that is whole and on the disk once it is there.
-
-    Where obstore is killed it leaves a `NAME#1`, which engines take for a part of the log.
-    """
-    if path.exists():
-        return False
-    make_directory(path.parent, root)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            close_file(file.fileno(), root)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, path)
-        for made in path.parents[:4]:  # KIND/model=NAME/date=DAY in the log's directory
-            sync_directory(made)
-    except FileExistsError:
-        return False
-    finally:
-        part.unlink(missing_ok=True)
     return True
 
 

@@ -30,7 +30,7 @@ from mooring.monitor.windows import cut, micros
 from mooring.state.windows import Window, Windows
 
 if TYPE_CHECKING:
-    from mooring.config import JudgeSettings
+    from mooring.settings import JudgeSettings
     from mooring.state.state import State
 
 LEAST_WINDOWS = 30

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
 from mooring.drift.judge import Judgement, Rules, judge
 from mooring.drift.profile import Profile
 from mooring.drift.statistics import rows_of
 from mooring.drift.stored import dump
 from mooring.monitor.windows import Lengths
+from mooring.settings import JudgeSettings
 from mooring.state.cells import cells_of, encode, strongest_alarm
 from mooring.state.tables import JUDGED
 from mooring.state.verdicts import Finding, Verdict

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mooring.config import MonitorSettings, duration_text
+from mooring.files import replace
 from mooring.log import reader
 from mooring.log.store import StoreError, is_local
 from mooring.monitor import alerts
@@ -22,6 +22,7 @@ from mooring.monitor.judging import LONGEST, lengths_of, rules_of
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.monitor.watch import Watch
+from mooring.settings import MonitorSettings, duration_text
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
 from mooring.state.database import StateError
@@ -189,10 +190,8 @@ class _Watching:
         if not judged or self._page is None or self._settings.report is None:
             return
         path = Path(self._settings.report)
-        part = path.with_name(f".{path.name}.part")
         try:
-            part.write_text(self._page(self._state, model), encoding="utf-8")
-            part.replace(path)
+            replace(path, self._page(self._state, model).encode(), private=False)
         except OSError as error:
             self._complain(f"the report {path} can't be written: {error.strerror}")
 

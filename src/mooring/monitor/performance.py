@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, HeldOut
 from mooring.drift.segments import MOST, largest, segments_of
 from mooring.ids import OWN
@@ -30,6 +29,7 @@ from mooring.performance.bootstrap import intervals
 from mooring.performance.judge import FLOOR, Judged, effective_rows, judge
 from mooring.performance.measures import Scored, evaluate
 from mooring.performance.scored import UnscorableError
+from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments, Measured, Segment
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mooring.monitor.results import model_in
+from mooring.settings import DEFAULT_STATE
 from mooring.state.assessments import Assessment, Assessments, Measured
 from mooring.state.state import State
 
@@ -104,7 +105,7 @@ def _plain(measures: dict[str, Measured]) -> dict[str, Any]:
 def performance(
     model: str | None = None,
     *,
-    state: str = "sqlite:///./.mooring/state.db",
+    state: str = DEFAULT_STATE,
     version: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,

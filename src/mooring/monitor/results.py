@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mooring.drift.judge import Result
+from mooring.settings import DEFAULT_STATE
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State
 from mooring.state.tables import JUDGED, Status
@@ -159,7 +160,7 @@ def _number(value: float | None) -> float | None:
 def drift(
     model: str | None = None,
     *,
-    state: str = "sqlite:///./.mooring/state.db",
+    state: str = DEFAULT_STATE,
     version: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,

@@ -6,10 +6,10 @@ import warnings
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from mooring.config import MonitorSettings, duration_text
 from mooring.log import reader
 from mooring.log.parquet import folder_name
 from mooring.monitor.ingest import log_key, since
+from mooring.settings import MonitorSettings, duration_text
 from mooring.state.objects import Objects
 from mooring.state.state import State
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
 from mooring.drift.judge import FLOORS, SCALES, values_of
 from mooring.drift.profile import Profile
@@ -27,6 +26,7 @@ from mooring.monitor.metrics import Metrics
 from mooring.monitor.performance import Performance
 from mooring.monitor.results import STATUSES
 from mooring.monitor.windows import Piece
+from mooring.settings import MonitorSettings
 from mooring.state.judgements import judgement_of
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mooring.config import GateSettings
 from mooring.drift.segments import largest
 from mooring.retrain.evaluation.difference import Difference
 from mooring.retrain.evaluation.proof import Better, better, requests
 from mooring.retrain.evaluation.records import Evaluated, Evaluation
+from mooring.settings import GateSettings
 
 LEAST_REQUESTS = 20
 """Independent requests that the holdout needs, so that drawing them anew says anything."""

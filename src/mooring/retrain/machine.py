@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 
 from mooring import child_environment
-from mooring.config import RetrainSettings
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
+from mooring.files import clear
 from mooring.log.reader import LogError
 from mooring.log.store import StoreError
 from mooring.monitor.tracking import TrackingError
@@ -27,8 +27,8 @@ from mooring.registry import champions
 from mooring.retrain import gate, trigger
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation import records
-from mooring.retrain.files import clear
 from mooring.retrain.job import jobs, webhook
+from mooring.settings import RetrainSettings
 from mooring.state.baselines import StoredBaselines
 from mooring.state.leases import Lease, LeaseHeld
 from mooring.state.promotions import Promotion

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from mooring.config import RetrainSettings
+from mooring.settings import RetrainSettings
 from mooring.state.assessments import Assessments
 from mooring.state.retrainings import Cause, Ticket, Tickets
 from mooring.state.state import State

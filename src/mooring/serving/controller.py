@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from mooring.capture.say import Seldom, say
-from mooring.config import MonitorSettings, load
+from mooring.config import load
 from mooring.monitor.alerts import Channel
 from mooring.monitor.loop import channels_of
 from mooring.serving import messages
@@ -28,6 +28,7 @@ from mooring.serving.background import Returned
 from mooring.serving.deciding import CantServe, Deciding
 from mooring.serving.records import Keeper
 from mooring.serving.start import GAVE_UP, Start
+from mooring.settings import MonitorSettings
 
 _TICK_SECONDS = 0.2
 _RECEIVE = 1 << 18

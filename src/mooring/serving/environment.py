@@ -5,13 +5,14 @@ Only the controller imports this: it needs MLflow.
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
+
+from mooring.files import locked
 
 EnvManager = Literal["local", "virtualenv", "uv", "conda"]
 _LINES = 5
@@ -58,8 +59,7 @@ def _made_whole(path: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     name = mlflows._get_virtualenv_name(mlflows._get_python_env(path), path)
     unfinished = root / f"{name}.mooring-unfinished"
-    with (root / f"{name}.mooring-lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(root / f"{name}.mooring-lock"):
         if unfinished.exists():
             shutil.rmtree(root / name, ignore_errors=True)
         elif not (root / name).exists():

@@ -47,7 +47,7 @@ from mooring.serving.start import Start
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from mooring.config import ServeSettings
+    from mooring.settings import ServeSettings
 
 _TELL_SECONDS = 0.1
 _SERVING_SECONDS = 1.0

@@ -9,7 +9,6 @@ Only the controller imports this: it needs MLflow. On disk, under the directory 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -23,7 +22,7 @@ import msgspec
 import yaml
 
 from mooring.capture.say import say
-from mooring.files import make_directory
+from mooring.files import locked, make_directory, sync
 from mooring.log.parquet import folder_name
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation
@@ -227,11 +226,7 @@ def _sync(directory: Path) -> None:
     """Have the disk keep what is in a directory, so that a rename after it is never kept without it."""
     for root, _, files in os.walk(directory):
         for path in (*(Path(root, file) for file in files), Path(root)):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
 
 
 def _remove(place: Path) -> None:
@@ -244,8 +239,7 @@ def _remove(place: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep others from changing what is in a folder, and clear away what one that was killed has left."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".lock"):
         for left in folder.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
         yield

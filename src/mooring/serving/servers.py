@@ -14,10 +14,10 @@ from pathlib import Path
 from mooring import child_environment
 from mooring.capture.proxy.backend import MOST_TIMEOUTS
 from mooring.capture.say import say
-from mooring.config import ServeSettings
 from mooring.serving import messages
 from mooring.serving.messages import Model
 from mooring.serving.process import Process, ping
+from mooring.settings import ServeSettings
 
 _STARTING_SECONDS = 0.1
 _PING_SECONDS = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mooring.config import ServeSettings
+from mooring.settings import ServeSettings
 
 GAVE_UP = 2
 """The exit code of a controller that can't do what it was told, however often it is started."""

@@ -17,9 +17,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from mooring.files import OWN, check, close, close_file, make_directory
+from mooring.settings import DEFAULT_STATE
 from mooring.state import migrations
 
-DEFAULT_URL = "sqlite:///./.mooring/state.db"
 _BUSY_SECONDS = 30.0
 _CONNECT_SECONDS = 10
 
@@ -35,7 +35,7 @@ class Database:
     here and later, where the database is not there, refuses, or was written by a newer Mooring.
     """
 
-    def __init__(self, url: str = DEFAULT_URL) -> None:
+    def __init__(self, url: str = DEFAULT_STATE) -> None:
         parsed = _parse(url)
         self.name = _shown(parsed)
         try:
@@ -133,7 +133,7 @@ def _parse(url: str) -> URL:
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StateError(f"{_shown(parsed)} is no state: it is sqlite:///PATH or postgresql://USER@HOST/NAME")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise StateError("a state in memory would be forgotten: name a file, as in sqlite:///./.mooring/state.db")
+        raise StateError(f"a state in memory would be forgotten: name a file, as in {DEFAULT_STATE}")
     return parsed
 
 

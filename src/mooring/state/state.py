@@ -8,7 +8,8 @@ from typing import Self
 
 from sqlalchemy import Connection
 
-from mooring.state.database import DEFAULT_URL, Database
+from mooring.settings import DEFAULT_STATE
+from mooring.state.database import Database
 from mooring.state.leases import Holder, Lease, holder, holders
 from mooring.state.repository import Transaction
 
@@ -34,7 +35,7 @@ class State:
     Raises StateError where the database is not there, refuses, or was written by a newer Mooring.
     """
 
-    def __init__(self, url: str = DEFAULT_URL) -> None:
+    def __init__(self, url: str = DEFAULT_STATE) -> None:
         self.database = Database(url)
 
     def __enter__(self) -> Self:

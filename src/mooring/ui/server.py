@@ -8,7 +8,7 @@ import sys
 
 import uvicorn
 
-from mooring.config import UiSettings
+from mooring.settings import UiSettings
 from mooring.state.database import StateError
 from mooring.ui import access
 from mooring.ui.app import create

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from mooring.config import UiSettings
+from mooring.settings import UiSettings
 from mooring.state.state import State
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,19 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from mooring.capture.admin.http import Refused
-from mooring.capture.say import Seldom
 from mooring.exchange import encode
 from mooring.label import Label, Labels, as_label
 from mooring.spool import SpoolWriter, spooled_bytes
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 _JSON = ("application/json", "")
 _LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 _KEYS = {"request_id", "row", "label", "time", "model"}
 _ENTRIES_AT_ONCE = 64
-_SAY_EVERY_SECONDS = 10.0
+logger = logging.getLogger(__name__)
+_SELDOM = {"every": 10.0}
 _MEASURE_SECONDS = 1.0
 
 
@@ -45,7 +46,6 @@ class LabelIntake:
         self._writer: SpoolWriter | None = None
         self._spooled = 0
         self._measured = -_MEASURE_SECONDS
-        self._say = Seldom(_SAY_EVERY_SECONDS)
 
     def check(self, fields: Mapping[str, str], *, allowed: bool | None = None) -> None:
         """Raise Refused for a request with these header fields, by lower-case name, whose body need not be read.
@@ -97,7 +97,7 @@ class LabelIntake:
         try:
             self._writer.rotate()
         except OSError as error:
-            self._say(f"can't write labels to the spool {self._spool}: {error}")
+            logger.warning("can't write labels to the spool %s: %s", self._spool, error, extra=_SELDOM)
 
     def close(self) -> None:
         """Close the segment, so that the drain takes it."""
@@ -107,7 +107,7 @@ class LabelIntake:
         try:
             writer.close()
         except OSError as error:
-            self._say(f"can't close the spool {self._spool}: {error}")
+            logger.warning("can't close the spool %s: %s", self._spool, error, extra=_SELDOM)
 
     def _append(self, frames: list[bytes]) -> None:
         if time.monotonic() - self._measured > _MEASURE_SECONDS:
@@ -140,7 +140,9 @@ class LabelIntake:
 
     def _unwritable(self, error: OSError) -> Refused:
         why = error.strerror or str(error)
-        self._say(f"labels were refused, since the spool {self._spool} can't be written: {why}")
+        logger.warning(
+            "labels were refused, since the spool %s can't be written: %s", self._spool, why, extra=_SELDOM
+        )
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return Refused(
             507 if full else 503, f"the spool {self._spool} can't be written: {why}; send them again later"

@@ -1,1 +1,1 @@
-"""The proxy: `downstream` talks to clients, `upstream` to the model server, a `flow` joins the two."""
+"""The proxy: `client` talks to clients, `upstream` to the model server, a `request` joins the two."""

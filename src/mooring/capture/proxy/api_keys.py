@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,14 +23,14 @@ class ApiKeys:
     by their hashes under a secret of this process, and a field as a whole where it was accepted before.
     """
 
-    def __init__(self, path: str, setting: str, say: Callable[[str], None]) -> None:
+    def __init__(self, path: str, setting: str) -> None:
         """Read the file; `setting` is the flag that names it. Raises ValueError where that can't be done."""
         self._path = path
         self._setting = setting
         self._secret = secrets.token_bytes(32)
         self._known: frozenset[bytes] = frozenset()
         self._accepted: set[bytes] = set()  # fields, so that those who ask again and again cost one look-up
-        self._watch = FileWatch([path], self._read, say)
+        self._watch = FileWatch([path], self._read)
 
     def known(self, authorization: bytes | None) -> bool:
         """Whether an Authorization field, None where there is none, shows one of the keys."""

@@ -75,7 +75,9 @@ class Backend(PoolOwner):
     @property
     def live_waiting(self) -> bool:
         """Whether a client waits, and not a copy for the shadow alone."""
-        return any(one.carried.tap is not None and one.carried.tap.variant != "shadow" for one in self._waiting)
+        return any(
+            one.carried.capture is not None and one.carried.capture.variant != "shadow" for one in self._waiting
+        )
 
     @property
     def addresses(self) -> list[Address]:
@@ -92,7 +94,9 @@ class Backend(PoolOwner):
         if self.limit is None:
             self._emptiest().acquire(carried)
             return
-        if carried.tap is None and self._pools:  # is it well, say: such a question is no work, and doesn't wait
+        if (
+            carried.capture is None and self._pools
+        ):  # is it well, say: such a question is no work, and doesn't wait
             self._emptiest().acquire(carried, counted=False)
             return
         pool = self._least()
@@ -115,7 +119,7 @@ class Backend(PoolOwner):
                 return
             carried = (self._waiting.pop() if self._newest_first else self._waiting.popleft()).carried
             carried.queued = False
-            pool.acquire(carried, counted=carried.tap is not None)
+            pool.acquire(carried, counted=carried.capture is not None)
         self._newest_first = False
         if not any(pool.outstanding for pool in self._pools):
             self._free.set()
@@ -175,8 +179,8 @@ class Backend(PoolOwner):
         if champion is self:
             carried.refused(why)
             return
-        if champion.has_room and carried.tap is not None and carried.tap.variant == "canary":
-            self._context.journal.canary_lost(carried.tap)  # it alone has none, so that is a fault of its own
+        if champion.has_room and carried.capture is not None and carried.capture.variant == "canary":
+            self._context.journal.canary_lost(carried.capture)  # it alone has none, so that is a fault of its own
         carried.move(champion)
 
     async def drained(self) -> None:

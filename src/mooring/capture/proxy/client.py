@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import select
 import socket
@@ -22,7 +23,7 @@ from mooring.capture.proxy.headers import (
     part,
 )
 from mooring.capture.proxy.interfaces import BUFFER, NEVER, Client
-from mooring.capture.proxy.request import Flow
+from mooring.capture.proxy.request import ProxiedRequest
 from mooring.capture.proxy.states import ClientState
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PIECES_AT_ONCE: Final = 1000
 many pieces the rest waits for the next turn of the loop."""
 _SAID_ALL: Final[int] = getattr(select, "POLLRDHUP", 0)
 """Linux tells of a client that has said all though nothing is read from it."""
+logger = logging.getLogger(__name__)
 _HOST: Final = re.compile(rb"(?:\[[\w:.%]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]*)?")
 
 
@@ -53,7 +55,7 @@ class Refused(Exception):
         )
 
 
-class ClientProtocol(Client, asyncio.BufferedProtocol):
+class ClientConnection(Client, asyncio.BufferedProtocol):
     """One client's connection: parses its requests, one at a time, and answers each before the next is parsed."""
 
     def __init__(self, context: Context) -> None:
@@ -61,7 +63,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._context = context
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._state = ClientState.IDLE
-        self._flow: Flow | None = None
+        self._request: ProxiedRequest | None = None
         self._rest = b""  # what is not parsed yet: a request behind the one under way, or the rest of a body
         self._boundaries = Boundaries()
         self._head = b""  # what has come of a head that is not there in full
@@ -93,9 +95,10 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         context.clients.add(self)
         self._wait_for(ClientState.IDLE)
         if len(context.clients) > context.max_connections:
-            context.say(
-                f"{context.max_connections} clients are connected, and further ones get 503: see "
-                "--max-connections, and `ulimit -n`"
+            logger.warning(
+                "%d clients are connected, and further ones get 503: see --max-connections, and `ulimit -n`",
+                context.max_connections,
+                extra={"every": 10.0},
             )
             refused = Refused(503, "overloaded", "As many clients are connected as may be.")
             self._state = ClientState.CLOSE
@@ -103,12 +106,12 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        flow, self._flow = self._flow, None
+        request, self._request = self._request, None
         self._state = ClientState.CLOSE
         self._rest = self._head = b""
         self._context.closed(self)
-        if flow is not None:
-            flow.client_lost()
+        if request is not None:
+            request.client_lost()
         # Both know this object, and would keep it until the next collection of cycles.
         self._parser = self._transport = None
 
@@ -117,22 +120,22 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         # and so has one in the queue: a client's own time-out looks like this, and it would be in others' way.
         while self._rest and not self._answer_is_due and self._state is not ClientState.CLOSE:
             self._parse_rest()
-        if self._flow is None or not self._flow.request_complete or self._flow.queued:
+        if self._request is None or not self._request.request_complete or self._request.queued:
             return False
         self._half_closed = True
         return self._transport is not None and self._transport.can_write_eof()  # over TLS its end is all of it
 
     def pause_writing(self) -> None:
         self._writable = False
-        if self._flow is not None:
-            self._flow.pause_answer()
+        if self._request is not None:
+            self._request.pause_answer()
         if self._state is not ClientState.CLOSE:
             self._wait_for(ClientState.READER)
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self._flow is not None:
-            self._flow.resume_answer()
+        if self._request is not None:
+            self._request.resume_answer()
         if self._state is ClientState.READER:
             self._go_on()
 
@@ -145,12 +148,12 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     @property
     def _answer_is_due(self) -> bool:
         """Whether a request is there in full, so that what comes next has to wait for its answer."""
-        return self._flow is not None and self._flow.request_complete
+        return self._request is not None and self._request.request_complete
 
     def data_received(self, data: bytes) -> None:
         if self._state is ClientState.CLOSE:
             return
-        if self._rest or self._answer_is_due or (self._flow is None and not self._writable):
+        if self._rest or self._answer_is_due or (self._request is None and not self._writable):
             self._keep(self._rest + data)
         else:
             self._parse(data)
@@ -165,10 +168,10 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._pieces = 0
         at, end = 0, len(data)
         while at < end and self._state is not ClientState.CLOSE:
-            flow = self._flow
-            if flow is None:
+            request = self._request
+            if request is None:
                 at = self._parse_head(data, at)
-            elif flow.request_complete:
+            elif request.request_complete:
                 self._keep(data[at:])
                 break
             elif self._pieces > PIECES_AT_ONCE:  # others have their turn before
@@ -177,8 +180,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
                 break
             else:
                 at = self._parse_body(data, at)
-        if self._flow is not None and self._state is not ClientState.CLOSE:
-            self._flow.flush_request()
+        if self._request is not None and self._state is not ClientState.CLOSE:
+            self._request.flush_request()
 
     def _parse_rest(self) -> None:
         """Go on with what was kept, unless that is done, or an answer is due first."""
@@ -224,7 +227,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         self._feed(part(data, at, cut))
         if self._between > self._context.max_head and self._state is not ClientState.CLOSE:
             self._refuse(self._too_long())
-        if self._parser_spent and self._flow is not None and self._flow.request_complete:
+        if self._parser_spent and self._request is not None and self._request.request_complete:
             self._parser_spent = False
             self._parser = httptools.HttpRequestParser(self)
         return cut
@@ -238,9 +241,9 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade:
             # An intermediary may ignore the wish (RFC 9110, section 7.8): what follows is HTTP/1.1 as before.
             self._parser = parser = httptools.HttpRequestParser(self)
-            if self._flow is not None and not self._flow.request_complete:
+            if self._request is not None and not self._request.request_complete:
                 self._unread_head = True
-                parser.feed_data(b"POST / HTTP/1.1\r\n" + self._flow.framing + b"\r\n")
+                parser.feed_data(b"POST / HTTP/1.1\r\n" + self._request.framing + b"\r\n")
                 self._unread_head = False
         except httptools.HttpParserCallbackError as error:
             refused = error.__context__
@@ -262,7 +265,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         if self._unread_head:
             return
-        if self._flow is not None:
+        if self._request is not None:
             raise Refused(400, "bad_request", "The request does not end where its framing says.")
         self._target = b""
         self._fields = Fields(self._context.request_table)
@@ -314,9 +317,11 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
             )
         length = fields.read.get(b"content-length")
         self._left = -1 if length is None else int(length)
-        self._flow = flow = Flow(self._context, self, method, target, version, fields, parser.should_keep_alive())
+        self._request = request = ProxiedRequest(
+            self._context, self, method, target, version, fields, parser.should_keep_alive()
+        )
         if b"upgrade" in fields.read and parser.should_upgrade():
-            self._body_follows = flow.has_body
+            self._body_follows = request.has_body
 
     def _check_host(self, host: bytes | None, version: str) -> None:
         """Raise Refused for a Host that is none; the last that was one is remembered."""
@@ -329,21 +334,21 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
     def on_body(self, data: bytes) -> None:
         self._between = 0
         self._pieces += 1
-        flow = self._flow
-        if flow is None:
+        request = self._request
+        if request is None:
             return
-        flow.request_body(data)
-        if self._flow is flow and flow.body_size > self._context.max_body:
+        request.request_body(data)
+        if self._request is request and request.body_size > self._context.max_body:
             raise Refused(413, "body_too_large", f"The body is over {self._context.max_body} bytes.")
 
     def on_message_complete(self) -> None:
         if self._body_follows:
             self._body_follows = False
             return
-        flow = self._flow
-        if flow is not None:
+        request = self._request
+        if request is not None:
             self._wait_for(ClientState.ANSWER)
-            flow.request_end(self._trailers)
+            request.request_end(self._trailers)
 
     # What its request asks of it
 
@@ -355,28 +360,28 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def finished(self, keep_alive: bool, broken: bool) -> None:
         """The answer was sent: go on to the next request, or close."""
-        flow, self._flow = self._flow, None
-        if flow is None or self._transport is None:
+        request, self._request = self._request, None
+        if request is None or self._transport is None:
             return
         if broken:
-            if flow.version != "1.1":  # for such a client a plain end would be the answer's
+            if request.version != "1.1":  # for such a client a plain end would be the answer's
                 option = struct.pack("ii", 1, 0)
                 self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
             self._transport.abort()
             return
         self._held = False
         if not keep_alive or self._state is ClientState.CLOSE:
-            self._close(linger=not flow.request_complete or not self._reading)
+            self._close(linger=not request.request_complete or not self._reading)
         else:
             self._go_on()
 
     def _go_on(self) -> None:
         """Wait for whatever is next, now that an answer is sent or the client reads again."""
-        flow = self._flow
+        request = self._request
         if not self._writable:
             self._wait_for(ClientState.READER)
-        elif flow is not None:
-            self._wait_for(ClientState.ANSWER if flow.request_complete else ClientState.BODY)
+        elif request is not None:
+            self._wait_for(ClientState.ANSWER if request.request_complete else ClientState.BODY)
         elif self._rest:
             # In a turn of its own: what ended this answer may not have done with its own work.
             self._wait_for(ClientState.IDLE)
@@ -403,10 +408,10 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a request that goes no further, and close."""
-        flow = self._flow
+        request = self._request
         self._state, self.deadline = ClientState.CLOSE, NEVER
-        if flow is not None:
-            flow.failed(refused.status, refused.code, str(refused))
+        if request is not None:
+            request.failed(refused.status, refused.code, str(refused))
             return
         method = self._parser.get_method() if self._parser is not None else b""
         self.send([refused.answer(method, self._context.date)])
@@ -439,7 +444,7 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def stop(self) -> None:
         """Close once nothing is in flight here."""
-        if self._flow is None and self._transport is not None:
+        if self._request is None and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
@@ -455,15 +460,15 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def overdue(self) -> None:
         """The deadline has passed: answer 408 to a request that does not end, close what is idle."""
-        flow = self._flow
+        request = self._request
         if self._state is ClientState.IDLE:
             self._close(linger=False)
         elif self._state is ClientState.HEAD:
             self._refuse(Refused(408, "request_timeout", "The request's head did not come in time."))
         elif self._state is ClientState.BODY and self._held:
             self._wait_for(ClientState.BODY)  # it is the model server that does not read
-        elif self._state is ClientState.BODY and flow is not None and not flow.answer_begun:
-            flow.failed(408, "request_timeout", "The request's body did not come in time.")
+        elif self._state is ClientState.BODY and request is not None and not request.answer_begun:
+            request.failed(408, "request_timeout", "The request's body did not come in time.")
         elif self._state is ClientState.CLOSE and self._unsent():
             self.deadline = self._context.now + self._context.deadlines[ClientState.READER]
         else:
@@ -478,8 +483,8 @@ class ClientProtocol(Client, asyncio.BufferedProtocol):
 
     def look(self) -> None:
         """See whether the client has left while nothing is read from it, or has said all while it is queued."""
-        transport, flow = self._transport, self._flow
-        queued = flow is not None and flow.queued
+        transport, request = self._transport, self._request
+        queued = request is not None and request.queued
         if (self._reading and not self._half_closed) or transport is None or transport.is_closing():
             return
         poll = select.poll()

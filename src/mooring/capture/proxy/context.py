@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from mooring.capture.proxy.exchange_capture import Budget, CaptureDefaults, ExchangeCapture, text
 from mooring.capture.proxy.headers import (
     ANSWER_READ,
     ANSWER_REWRITTEN,
@@ -24,16 +25,12 @@ from mooring.capture.proxy.journal import Journal
 from mooring.capture.proxy.limits import limits
 from mooring.capture.proxy.redactions import Redactions
 from mooring.capture.proxy.states import deadlines
-from mooring.capture.proxy.tap import Budget, Tap, TapSettings, text
 from mooring.capture.recorder import Recorder
-from mooring.capture.say import Seldom
 from mooring.exchange import fraction_of
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.security import Security
-    from mooring.config import FrontSettings
-
-_SAY_EVERY_SECONDS: Final = 10.0
+    from mooring.settings import FrontSettings
 
 
 class Routes:
@@ -108,7 +105,6 @@ class Context:
         self.loop = loop
         self.redactions = Redactions(settings, loop)
         self.journal = Journal(recorder, self.redactions, settings.durability, loop)
-        self.say = Seldom(_SAY_EVERY_SECONDS)
         self.held = Budget(settings.max_held)
         self.aside = ThreadPoolExecutor(1)
         """The thread that looks at long bodies: one, since each needs as much memory again."""
@@ -126,7 +122,9 @@ class Context:
         self.draining = False
         self._no_clients = asyncio.Event()
         logged = [(name.lower().encode(), name) for name in settings.header]
-        self.taps = TapSettings(recorder, self.held, settings.max_payload, settings.sample, settings.model, logged)
+        self.captures = CaptureDefaults(
+            recorder, self.held, settings.max_payload, settings.sample, settings.model, logged
+        )
         self._sticky = settings.sticky.lower().encode() if settings.sticky else None
         self.scheme = security.scheme.encode()
         self.unauthorized = 0
@@ -164,17 +162,17 @@ class Context:
         if self.clients:
             await self._no_clients.wait()
 
-    def choose(self, tap: Tap, fields: Fields) -> Target:
-        """Return who answers a scoring request, and note it in its tap: who that is, and whether it is copied."""
+    def choose(self, capture: ExchangeCapture, fields: Fields) -> Target:
+        """Return who answers a scoring request, and note it: who that is, and whether it is copied."""
         routes = self.routes
         if not routes.several:
             target = routes.champion
-            tap.version, tap.variant = target.version, target.variant
+            capture.version, capture.variant = target.version, target.variant
             return target
         value = fields.read.get(self._sticky) if self._sticky else None
-        target = routes.choose(text(value) or tap.request_id)
-        tap.version, tap.variant = target.version, target.variant
+        target = routes.choose(text(value) or capture.request_id)
+        capture.version, capture.variant = target.version, target.variant
         # What the shadow gets, or a rollout looks at, is kept though it is not logged.
-        tap.copied = routes.copies(target, tap.request_id)
-        tap.kept = tap.sampled or tap.copied or tap.variant == "canary"
+        capture.copied = routes.copies(target, capture.request_id)
+        capture.kept = capture.sampled or capture.copied or capture.variant == "canary"
         return target

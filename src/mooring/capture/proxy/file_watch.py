@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 
+logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 
 Stamp = tuple[tuple[int, int, int, int, int] | None, ...]
@@ -31,10 +33,9 @@ class FileWatch:
     once, and not before it was so twice in a row: files that belong together are not written at one time.
     """
 
-    def __init__(self, paths: Sequence[str], load: Callable[[], None], say: Callable[[str], None]) -> None:
+    def __init__(self, paths: Sequence[str], load: Callable[[], None]) -> None:
         self._paths = paths
         self._load = load
-        self._say = say
         self._seen = stamp(paths)
         self._problem = ""
         self._said = ""
@@ -62,9 +63,9 @@ class FileWatch:
             problem = str(error)
         names = ", ".join(self._paths)
         if not problem:
-            self._say(f"{names}: changed, and in use from now on")
+            logger.info("%s: changed, and in use from now on", names)
             self._said = ""
         elif settled and problem == self._problem and problem != self._said:
-            self._say(f"{problem} What was read before stays in use")
+            logger.warning("%s What was read before stays in use", problem)
             self._said = problem
         self._problem = problem

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Final
 
+from mooring.capture.proxy.exchange_capture import ExchangeCapture
 from mooring.capture.proxy.headers import Fields, Headers
-from mooring.capture.proxy.tap import Tap
 
 NEVER: Final = float("inf")
 READ_BYTES: Final = 2**16
@@ -130,9 +130,9 @@ class Target(ABC):
 class Carried(ABC):
     """What a connection to a model server carries: it gives its request, and takes the answer."""
 
-    def __init__(self, method: bytes, tap: Tap | None) -> None:
+    def __init__(self, method: bytes, capture: ExchangeCapture | None) -> None:
         self.method = method
-        self.tap = tap
+        self.capture = capture
         self.request_complete = False
         self.answer_begun = False
         self.gone = False

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
+from mooring.capture.proxy.exchange_capture import ExchangeCapture
 from mooring.capture.proxy.interfaces import Carried
 from mooring.capture.proxy.redactions import Redactions
 from mooring.capture.proxy.stats import BUCKETS, Stats
-from mooring.capture.proxy.tap import Tap
 from mooring.capture.recorder import Recorder
 from mooring.exchange import Exchange
 
 RECENT_BYTES: Final = 256 * 1024
 RECORDED_BYTES: Final = 2**20
 """So many bytes of bodies are recorded in one turn of the loop, and what ends beyond them in the next."""
+logger = logging.getLogger(__name__)
+_SELDOM: Final = {"every": 10.0}
 _BUCKETS_NS: Final = [round(bound * 1e9) for bound in BUCKETS]
 
 
 class Watcher(Protocol):
     """Whoever is told how requests were answered, and copies of them."""
 
-    def answered(self, tap: Tap) -> None:
+    def answered(self, capture: ExchangeCapture) -> None:
         """A request was answered by the champion or the canary, or the canary was lost over it."""
 
-    def shadow(self, tap: Tap, live: Tap) -> None:
+    def shadow(self, capture: ExchangeCapture, live: ExchangeCapture) -> None:
         """The shadow answered a copy of a request, to which the client got `live`."""
 
     def shadow_dropped(self) -> None:
@@ -47,9 +50,9 @@ class Journal:
         self.recorder = recorder
         self._redactions = redactions
         self.watcher: Watcher | None = None
-        self.recent: deque[Tap] | None = None
+        self.recent: deque[ExchangeCapture] | None = None
         """The last requests that were answered with success, where somebody wants to put them again."""
-        self.copy: Callable[[Tap], None] | None = None
+        self.copy: Callable[[ExchangeCapture], None] | None = None
         """Takes requests of which the shadow gets a copy."""
         self._durability = durability
         self._loop = loop
@@ -71,10 +74,10 @@ class Journal:
             self._loop.call_soon(self._record)
         self._done.append(carried)
 
-    def canary_lost(self, tap: Tap) -> None:
+    def canary_lost(self, capture: ExchangeCapture) -> None:
         """The canary died over a request that the champion answers now."""
         if self.watcher is not None:
-            self.watcher.answered(tap)
+            self.watcher.answered(capture)
 
     def stats(self) -> Stats:
         """Return what was counted of answers; the caller fills in the rest."""
@@ -91,11 +94,11 @@ class Journal:
             answers=answers,
         )
 
-    def _count(self, tap: Tap) -> None:
-        duration = tap.elapsed()
+    def _count(self, capture: ExchangeCapture) -> None:
+        duration = capture.elapsed()
         self._durations[bisect_left(_BUCKETS_NS, duration)] += 1
         self._duration_ns += duration
-        answered = tap.version, tap.variant, tap.status
+        answered = capture.version, capture.variant, capture.status
         self._answers[answered] = self._answers.get(answered, 0) + 1
 
     def _record(self) -> None:
@@ -105,21 +108,21 @@ class Journal:
         exchanges = []
         size = 0
         for at, carried in enumerate(done, 1):
-            tap = carried.tap
-            if tap is None:
+            capture = carried.capture
+            if capture is None:
                 now.append(carried)
                 continue
-            self._count(tap)
-            size += tap.size
-            if self.recent is not None and tap.whole and len(tap.request) <= RECENT_BYTES:
-                self.recent.append(tap)
-            if not tap.sampled:
-                self.recorder.leave_out(200 <= tap.status < 300 and not tap.errors, tap.errors)
+            self._count(capture)
+            size += capture.size
+            if self.recent is not None and capture.whole and len(capture.request) <= RECENT_BYTES:
+                self.recent.append(capture)
+            if not capture.sampled:
+                self.recorder.leave_out(200 <= capture.status < 300 and not capture.errors, capture.errors)
                 now.append(carried)
-            elif self._redactions.needed(tap.size):
-                later.append((carried, tap.exchange()))
+            elif self._redactions.needed(capture.size):
+                later.append((carried, capture.exchange()))
             else:
-                exchanges.append(tap.exchange())
+                exchanges.append(capture.exchange())
                 now.append(carried)
             if size > RECORDED_BYTES and at < len(done):  # a record is copied on its way, and takes its time
                 self._done = done[at:]
@@ -162,7 +165,7 @@ class Journal:
             try:
                 await self._loop.run_in_executor(None, self.recorder.sync())
             except OSError as error:
-                self.recorder.say(f"can't sync the spool: {error}")
+                logger.warning("can't sync the spool: %s", error, extra=_SELDOM)
             self._release(done)
         self._syncing = None
 
@@ -177,18 +180,18 @@ class Journal:
             try:
                 carried.release_answer()
             except Exception as error:  # noqa: BLE001 - nobody else's answer is to wait for it
-                self.recorder.say(f"an answer could not be sent: {error!r}")
+                logger.warning("an answer could not be sent: %r", error, extra=_SELDOM)
 
     def _pass_on(self, carried: Carried) -> None:
         """Tell the watcher of an answered request, and send the shadow its copy; then forget it."""
-        tap = carried.tap
-        if tap is None:
+        capture = carried.capture
+        if capture is None:
             return
         try:
             if self.watcher is not None:
-                self.watcher.answered(tap)
-            if self.copy is not None and tap.copied and tap.status and not tap.errors:
-                self.copy(tap)
+                self.watcher.answered(capture)
+            if self.copy is not None and capture.copied and capture.status and not capture.errors:
+                self.copy(capture)
         except Exception as error:  # noqa: BLE001 - the request has its answer, whatever becomes of its copy
-            self.recorder.say(f"a request was neither watched nor copied: {error!r}")
-        tap.free()
+            logger.warning("a request was neither watched nor copied: %r", error, extra=_SELDOM)
+        capture.free()

@@ -6,7 +6,7 @@ import resource
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 _OTHER_FILES: Final = 40
 """Files that are left for the spool, the admin port and whatever else needs one."""

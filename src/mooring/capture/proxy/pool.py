@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, cast
 
 from mooring.capture.proxy.address import Address
 from mooring.capture.proxy.interfaces import Carried, Target
-from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamProtocol
+from mooring.capture.proxy.upstream import ConnectionOwner, UpstreamConnection
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
 
+logger = logging.getLogger(__name__)
 MAX_IDLE: Final = 128
+_SELDOM: Final = {"every": 10.0}
 
 
 class PoolOwner(Target):
@@ -71,7 +74,7 @@ class Pool(ConnectionOwner):
         self.closed = False
         self._context = context
         self._owner = owner
-        self._idle: list[UpstreamProtocol] = []
+        self._idle: list[UpstreamConnection] = []
         self._connecting: set[asyncio.Task[None]] = set()
         self._tls = _tls() if address.tls else None
 
@@ -91,21 +94,23 @@ class Pool(ConnectionOwner):
         """Give it a new connection as soon as there is one."""
         context = self._context
         if len(context.upstreams) >= context.max_upstream_connections:
-            context.say(
-                f"{context.max_upstream_connections} connections to model servers are open, and requests that "
-                "need another get 503: see --max-upstream-connections, and `ulimit -n`"
+            logger.warning(
+                "%d connections to model servers are open, and requests that need another get 503: see "
+                "--max-upstream-connections, and `ulimit -n`",
+                context.max_upstream_connections,
+                extra=_SELDOM,
             )
             # In a turn of its own, since the answer to many in a row begins with the next.
             context.loop.call_soon(carried.refused, "All connections to model servers are in use.")
             return
         self.outstanding += counted
-        connection = UpstreamProtocol(context, self)
+        connection = UpstreamConnection(context, self)
         context.upstreams.add(connection)
         task = context.loop.create_task(self._connect(connection, carried, counted))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    def answered(self, connection: UpstreamProtocol, status: int) -> None:
+    def answered(self, connection: UpstreamConnection, status: int) -> None:
         """Note whether the model has come back with something.
 
         What is refused, as a malformed request is, may never have reached it. A 504 that is there before the time
@@ -120,12 +125,12 @@ class Pool(ConnectionOwner):
             self._came_back = now
             self.timeouts = 0
 
-    def timed_out(self, connection: UpstreamProtocol) -> None:
+    def timed_out(self, connection: UpstreamConnection) -> None:
         """Note that a request had no answer in time, unless the model came back with another since it began."""
         if connection.counted and connection.since >= self._came_back:
             self.timeouts += 1
 
-    def give_back(self, connection: UpstreamProtocol) -> None:
+    def give_back(self, connection: UpstreamConnection) -> None:
         """Keep an idle connection for the next request."""
         connection.deadline = self._context.now + self._context.upstream_idle_timeout
         if len(self._idle) < MAX_IDLE and not self.closed:
@@ -134,7 +139,7 @@ class Pool(ConnectionOwner):
             connection.close()
         self._release(connection)
 
-    def forget(self, connection: UpstreamProtocol) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         """Drop a connection that is closed."""
         if connection in self._idle:
             self._idle.remove(connection)
@@ -146,13 +151,13 @@ class Pool(ConnectionOwner):
         for connection in self._idle:
             connection.close()
 
-    def _release(self, connection: UpstreamProtocol) -> None:
+    def _release(self, connection: UpstreamConnection) -> None:
         if connection.counted:
             connection.counted = False
             self.outstanding -= 1
             self._owner.freed()
 
-    async def _connect(self, connection: UpstreamProtocol, carried: Carried, counted: bool) -> None:
+    async def _connect(self, connection: UpstreamConnection, carried: Carried, counted: bool) -> None:
         try:
             async with asyncio.timeout(self._context.connect_timeout):
                 await self._open(connection)
@@ -177,7 +182,7 @@ class Pool(ConnectionOwner):
             else:
                 connection.take(carried)
 
-    async def _open(self, connection: UpstreamProtocol) -> None:
+    async def _open(self, connection: UpstreamConnection) -> None:
         loop, address = self._context.loop, self.address
         protocol = cast("asyncio.Protocol", connection)
         if address.socket:
@@ -187,7 +192,7 @@ class Pool(ConnectionOwner):
 
     def _unreachable(
         self,
-        connection: UpstreamProtocol,
+        connection: UpstreamConnection,
         carried: Carried,
         counted: bool,
         why: str,
@@ -198,10 +203,9 @@ class Pool(ConnectionOwner):
         self._context.upstreams.discard(connection)
         connection.abort()  # it may have come about too late
         self.outstanding -= counted
-        message = f"The model server at {self.address.url} {why}"
-        self._context.say(message)
+        logger.warning("The model server at %s %s", self.address.url, why, extra=_SELDOM)
         if gone and self.limited:
             self._owner.lost(self, carried)
         else:
-            carried.failed(status, code, message)
+            carried.failed(status, code, f"The model server at {self.address.url} {why}")
         self._owner.freed()

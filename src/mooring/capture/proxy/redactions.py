@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from mooring.capture.redacting import RedactingProcess
-from mooring.config import CaptureSettings
 from mooring.exchange import Exchange
+from mooring.settings import CaptureSettings
 
 LONG_BYTES: Final = 64 * 1024
 """An exchange with longer bodies is redacted aside; a shorter one at once, which takes less than 10 ms."""
@@ -20,7 +20,7 @@ Done = Callable[[Exchange | None], None]
 class Redactions:
     """Redacts exchanges aside: of each, `done` gets what may be stored, or None where it was given up.
 
-    Until then the bodies are held by the exchange's tap, and count there.
+    Until then the bodies are held by the exchange's capture, and count there.
     """
 
     def __init__(self, settings: CaptureSettings, loop: asyncio.AbstractEventLoop) -> None:

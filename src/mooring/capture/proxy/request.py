@@ -1,4 +1,4 @@
-"""A flow: one client's request on its way to the model server, and its answer on the way back."""
+"""One client's request on its way to the model server, and its answer on the way back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
+from mooring.capture.proxy.exchange_capture import ExchangeCapture
 from mooring.capture.proxy.headers import (
     REASONS,
     VIA,
@@ -18,7 +19,6 @@ from mooring.capture.proxy.headers import (
 )
 from mooring.capture.proxy.interfaces import Carried, Client, Connection, Target
 from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE, is_split, maybe_split, plain_json
-from mooring.capture.proxy.tap import Tap
 
 if TYPE_CHECKING:
     from mooring.capture.proxy.context import Context
@@ -40,7 +40,7 @@ SECRETS: Final = (b"authorization", b"cookie")
 _NO_ROOM: Final = "More is being held in memory for requests than --max-held allows."
 
 
-class Flow(Carried):
+class ProxiedRequest(Carried):
     """One request and its answer. The client's half feeds in the request, the upstream's half the answer.
 
     Bytes are collected while one read is parsed and written at its end, so that a small message is one write.
@@ -90,9 +90,9 @@ class Flow(Carried):
             self.framing = b"Transfer-Encoding: chunked\r\n"
 
         if method == b"POST" and _is_scoring(target):
-            tap = Tap(context.taps, fields, target)
-            super().__init__(method, tap)
-            self.target = context.choose(tap, fields)
+            capture = ExchangeCapture(context.captures, fields, target)
+            super().__init__(method, capture)
+            self.target = context.choose(capture, fields)
             if (
                 context.legacy_split
                 and self.has_body
@@ -107,7 +107,7 @@ class Flow(Carried):
         self._path = target if target == b"*" else self.target.prefix + target
         # Work for a server that has so many at a time is there before it is busy with it; a question, such as
         # whether it is well, or for a path that is none, is not work.
-        self._gathered = self.target.limit is not None and self.tap is not None
+        self._gathered = self.target.limit is not None and self.capture is not None
         # Where its head can't go on before its body is seen, the model server can't be asked.
         self._continued = False
         if (self._sniffed is not None or self._gathered) and version == "1.1":
@@ -127,8 +127,8 @@ class Flow(Carried):
             self._sniffed = None  # as most are: it can go on at once
             self._request.append(self.head_out())
         self.body_size += len(data)
-        if self.tap is not None:
-            self.tap.request_body(data)
+        if self.capture is not None:
+            self.capture.request_body(data)
         if self._must_be_held():
             size = len(data) + PIECE_BYTES
             if not self._context.held.take(size):
@@ -202,15 +202,15 @@ class Flow(Carried):
     def move(self, target: Target) -> None:
         """Have another version answer, of which nothing has been asked yet."""
         self.target = target
-        if self.tap is not None:
-            self.tap.version, self.tap.variant = target.version, target.variant
+        if self.capture is not None:
+            self.capture.version, self.capture.variant = target.version, target.variant
         target.acquire(self)
 
     def connected(self, connection: Connection) -> None:
-        """Take the connection to the model server over which this flow goes."""
+        """Take the connection to the model server over which this request goes."""
         self._connection = connection
-        if self.tap is not None:
-            self.tap.sent()
+        if self.capture is not None:
+            self.capture.sent()
         self.client.release()
         self._send_request(connection)
 
@@ -255,8 +255,8 @@ class Flow(Carried):
         """Send the head and the body that was held back; one of MLflow 1 in the form of today."""
         self._sniffed = None
         if legacy:
-            if self.tap is not None:
-                self.tap.rewrapped = True
+            if self.capture is not None:
+                self.capture.rewrapped = True
             self._request_chunked = False
             pieces = (SPLIT_BEFORE, body, SPLIT_AFTER)
             self.framing = b"Content-Length: %d\r\n" % sum(map(len, pieces))
@@ -283,7 +283,7 @@ class Flow(Carried):
                 forwarded_for = earlier + b", " + forwarded_for
             proto = read.get(b"x-forwarded-proto", proto)
             host = read.get(b"x-forwarded-host", host)
-        request_id = read.get(b"x-request-id") if self.tap is None else self.tap.answer_id
+        request_id = read.get(b"x-request-id") if self.capture is None else self.capture.answer_id
         expect = b"" if self._continued or self.version != "1.1" else read.get(b"expect")
         return b"".join(
             (
@@ -336,10 +336,10 @@ class Flow(Carried):
             chunked = False
         bodiless = self.method == b"HEAD" or status in (204, 304)
         self._answer_chunked = chunked and not bodiless
-        tap, via = self.tap, read.get(b"via")
-        if tap is not None:
-            tap.answer_starts(status, fields)
-        request_id = read.get(b"x-request-id") if tap is None else tap.answer_id
+        capture, via = self.capture, read.get(b"via")
+        if capture is not None:
+            capture.answer_starts(status, fields)
+        request_id = read.get(b"x-request-id") if capture is None else capture.answer_id
         out = self._answer
         out.append(b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b"")))
         lines = fields.end_to_end()
@@ -363,8 +363,8 @@ class Flow(Carried):
 
     def answer_body(self, data: bytes) -> None:
         """Take a piece of the answer's body."""
-        if self.tap is not None:
-            self.tap.answer_body(data)
+        if self.capture is not None:
+            self.capture.answer_body(data)
         if self._answer_chunked:
             self._answer += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
@@ -395,8 +395,8 @@ class Flow(Carried):
             connection.abort()
         if self.gone:
             return
-        if self.tap is not None:
-            self.tap.errors.append(code)
+        if self.capture is not None:
+            self.capture.errors.append(code)
         if self._answer_sent:
             # What was sent promised more: only a broken connection tells the client so.
             self._finish(broken=True)
@@ -437,7 +437,7 @@ class Flow(Carried):
         not read all of it has not begun, and gets it again: that says nothing of how well it answers. And what a
         canary of our own took with it as it died, the champion answers: a scoring request may be worked on twice.
         """
-        whole, tap, champion = self._sent_again, self.tap, self._context.routes.champion
+        whole, capture, champion = self._sent_again, self.capture, self._context.routes.champion
         if self._retried or self.gone or whole is None:
             return False
         if connection.unread:
@@ -446,13 +446,13 @@ class Flow(Carried):
             return True
         if (
             self.target.limit is not None
-            and tap is not None
-            and tap.variant == "canary"
+            and capture is not None
+            and capture.variant == "canary"
             and self.target is not champion
         ):
             self._send_again(whole)
-            tap.errors.append("canary_lost")
-            self._context.journal.canary_lost(tap)
+            capture.errors.append("canary_lost")
+            self._context.journal.canary_lost(capture)
             self.move(champion)
             return True
         if not connection.reused or self.method not in IDEMPOTENT:
@@ -471,8 +471,8 @@ class Flow(Carried):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
-        if not self.gone and self.tap is not None:
-            self.tap.errors.append("client_gone")
+        if not self.gone and self.capture is not None:
+            self.capture.errors.append("client_gone")
         self._finish(broken=True)
 
     def pause_answer(self) -> None:
@@ -506,7 +506,7 @@ class Flow(Carried):
         self._sniffed = None
         self._context.held.give(self._held)
         self._held = 0
-        if self.tap is None:
+        if self.capture is None:
             self.release_answer()
         else:
             self._context.journal.submit(self)

@@ -10,10 +10,9 @@ from mooring.capture.proxy.api_keys import ApiKeys
 from mooring.capture.proxy.limits import limits
 from mooring.capture.proxy.tls import ServerTls
 from mooring.capture.proxy.tls_connection import TlsConnection
-from mooring.capture.say import say
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 _LOOK_SECONDS = 1.0
 _ADMIN_HANDSHAKE_SECONDS = 10.0
@@ -27,26 +26,21 @@ class Security:
 
     def __init__(self, settings: FrontSettings) -> None:
         """Read the files. Raises ValueError for invalid settings, and files that can't be taken."""
-        self._muted = False
         self._seconds = settings.receive_timeout
         if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
             given = "--tls-key" if settings.tls_key else "--tls-client-ca"
             raise ValueError(f"{given} needs --tls-cert: the certificate that clients are shown, in PEM")
         self.tls = (
             ServerTls(
-                settings.tls_cert,
-                settings.tls_key,
-                settings.tls_client_ca,
-                self._say,
-                handshakes=limits(settings).handshakes,
+                settings.tls_cert, settings.tls_key, settings.tls_client_ca, handshakes=limits(settings).handshakes
             )
             if settings.tls_cert is not None
             else None
         )
         file = settings.api_key_file
-        self.keys = ApiKeys(file, "--api-key-file", self._say) if file else None
+        self.keys = ApiKeys(file, "--api-key-file") if file else None
         file = settings.admin_key_file
-        self.admin_keys = ApiKeys(file, "--admin-key-file", self._say) if file else self.keys
+        self.admin_keys = ApiKeys(file, "--admin-key-file") if file else self.keys
         if self.keys is not None and "authorization" in (name.lower() for name in settings.header):
             raise ValueError("--header Authorization would write clients' keys into the log: leave it out")
 
@@ -66,10 +60,6 @@ class Security:
         seconds = _ADMIN_HANDSHAKE_SECONDS
         return make if tls is None else lambda: _secure(TlsConnection(tls, make(), seconds, optional=True))
 
-    def mute(self) -> None:
-        """Say nothing any more of files that change: another process does."""
-        self._muted = True
-
     def tick(self) -> None:
         """Look whether files have changed; to be called now and then."""
         if self.tls is not None:
@@ -84,10 +74,6 @@ class Security:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self.tick()
-
-    def _say(self, text: str) -> None:
-        if not self._muted:
-            say(text)
 
 
 def _secure(connection: TlsConnection) -> asyncio.Protocol:

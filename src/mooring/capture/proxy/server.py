@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from mooring.capture.proxy.backend import Backend
-from mooring.capture.proxy.client import ClientProtocol
+from mooring.capture.proxy.client import ClientConnection
 from mooring.capture.proxy.context import Context, Routes
 from mooring.capture.proxy.listening import BACKLOG
 from mooring.capture.proxy.security import Security
@@ -17,8 +18,9 @@ from mooring.capture.proxy.stats import Stats
 from mooring.capture.recorder import Recorder
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
+logger = logging.getLogger(__name__)
 _SWEEP_SECONDS = 0.25
 
 
@@ -78,7 +80,7 @@ async def serve(proxy: Proxy, listening: socket.socket, stop: asyncio.Event) -> 
     loop, settings, context = proxy.loop, proxy.settings, proxy.context
 
     def client() -> asyncio.Protocol:
-        return cast("asyncio.Protocol", ClientProtocol(context))
+        return cast("asyncio.Protocol", ClientConnection(context))
 
     server = await loop.create_server(proxy.security.for_clients(client), sock=listening, backlog=BACKLOG)
     sweeping = loop.create_task(_sweep(proxy))
@@ -108,5 +110,5 @@ async def _sweep(proxy: Proxy) -> None:
             proxy.sweep()
             proxy.recorder.tick()
         except Exception as error:  # noqa: BLE001 - without it no time limit would hold any more
-            proxy.context.say(f"a look at what is overdue failed, and is repeated: {error!r}")
+            logger.warning("a look at what is overdue failed, and is repeated: %r", error, extra={"every": 10.0})
         await asyncio.sleep(_SWEEP_SECONDS)

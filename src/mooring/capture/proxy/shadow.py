@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from mooring.capture.proxy.context import Context
+from mooring.capture.proxy.exchange_capture import ExchangeCapture
 from mooring.capture.proxy.headers import Fields, Headers
 from mooring.capture.proxy.interfaces import Carried, Connection, Target
 from mooring.capture.proxy.legacy import SPLIT_AFTER, SPLIT_BEFORE
-from mooring.capture.proxy.tap import Tap
-from mooring.capture.say import Seldom
 from mooring.exchange import Exchange
 
 MOST_WAITING: Final = 256
+logger = logging.getLogger(__name__)
 _SAID_SECONDS: Final = 60.0
 MOST_BYTES: Final = 32 * 2**20
 """How many copies, and bytes of them and of the live answers, there may be at a time; further ones are dropped."""
 
 
 class ShadowCopy(Carried):
-    """A copy of a request on its way to another version. `live` is the tap of the answer that the client got.
+    """A copy of a request on its way to another version. `live` is the capture of the answer that the client got.
 
     `done` is called once, with this copy and whether there was room for it.
     """
 
     def __init__(
-        self, context: Context, target: Target, live: Tap, done: Callable[[ShadowCopy, bool], None]
+        self, context: Context, target: Target, live: ExchangeCapture, done: Callable[[ShadowCopy, bool], None]
     ) -> None:
-        self.own_tap = tap = live.copy(target.version)
-        """The tap of this copy."""
-        super().__init__(b"POST", tap)
+        self.own_capture = capture = live.copy(target.version)
+        """The capture of this copy."""
+        super().__init__(b"POST", capture)
         self.request_complete = True
         self.live = live
         self._report = done
@@ -50,17 +51,17 @@ class ShadowCopy(Carried):
     def connected(self, connection: Connection) -> None:
         """Take the connection, and send the copy."""
         self._connection = connection
-        self.own_tap.restart()
+        self.own_capture.restart()
         connection.send(self._request)
 
     def answer_started(self, status: int, reason: bytes, fields: Fields, until_close: bool) -> None:
         """Take the head of the answer."""
         self.answer_begun = True
-        self.own_tap.answer_starts(status, fields)
+        self.own_capture.answer_starts(status, fields)
 
     def answer_body(self, data: bytes) -> None:
         """Keep a piece of the answer."""
-        self.own_tap.answer_body(data)
+        self.own_capture.answer_body(data)
 
     def answer_end(self, trailers: Headers) -> None:
         """Take the end of the answer."""
@@ -71,7 +72,7 @@ class ShadowCopy(Carried):
         if self._connection is not None:
             self._connection.abort()
         if not self.gone:
-            self.own_tap.errors.append(code)
+            self.own_capture.errors.append(code)
             self._end(sent=True)
 
     def lost_unanswered(self, connection: Connection) -> bool:
@@ -97,7 +98,7 @@ class ShadowCopy(Carried):
         self.gone = True
         self._connection = None
         if sent:
-            self.own_tap.elapsed()
+            self.own_capture.elapsed()
         self._report(self, sent)
 
 
@@ -108,9 +109,8 @@ class Shadows:
         self._context = context
         self._count = self._bytes = 0
         self._ended: list[ShadowCopy] = []
-        self._say = Seldom(_SAID_SECONDS)
 
-    def send(self, live: Tap) -> None:
+    def send(self, live: ExchangeCapture) -> None:
         """Send a copy of a request that has its answer, if there is room."""
         context, account = self._context, self._context.recorder.ledger.shadow
         account["copied"] = account.get("copied", 0) + 1
@@ -143,34 +143,37 @@ class Shadows:
         watcher = self._context.journal.watcher
         for copy in ended:
             if watcher is not None:
-                watcher.shadow(copy.own_tap, copy.live)
+                watcher.shadow(copy.own_capture, copy.live)
         redactions = self._context.redactions
         exchanges = []
         for copy in ended:
-            tap = copy.own_tap
-            if tap.sampled and redactions.needed(tap.size):
-                redactions.start(tap.exchange(), partial(self._redacted, tap))
+            capture = copy.own_capture
+            if capture.sampled and redactions.needed(capture.size):
+                redactions.start(capture.exchange(), partial(self._redacted, capture))
                 continue
-            if tap.sampled:
-                exchanges.append(tap.exchange())
-            tap.free()
+            if capture.sampled:
+                exchanges.append(capture.exchange())
+            capture.free()
         self._context.recorder.record_shadows(exchanges)
 
-    def _redacted(self, tap: Tap, redacted: Exchange | None) -> None:
+    def _redacted(self, capture: ExchangeCapture, redacted: Exchange | None) -> None:
         """Record a copy's answer that was redacted aside, unless it could not be."""
         if redacted is None:
             self._count_dropped()
         else:
             self._context.recorder.record_shadows([redacted], redacted=True)
-        tap.free()
+        capture.free()
 
     def _fell_behind(self, copy: ShadowCopy) -> None:
         """Drop a copy that the shadow has no room for, as it has not answered those before."""
         self._count_dropped()
         account = self._context.recorder.ledger.shadow
-        self._say(
-            f"the shadow, version {copy.own_tap.version}, does not keep up: {account['dropped']:,} of "
-            f"{account['copied']:,} copies for shadows were dropped so far"
+        logger.warning(
+            "the shadow, version %s, does not keep up: %s of %s copies for shadows were dropped so far",
+            copy.own_capture.version,
+            f"{account['dropped']:,}",
+            f"{account['copied']:,}",
+            extra={"every": _SAID_SECONDS},
         )
         if self._context.journal.watcher is not None:
             self._context.journal.watcher.shadow_dropped()

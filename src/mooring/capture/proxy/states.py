@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mooring.capture.proxy.interfaces import NEVER
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings
+    from mooring.settings import FrontSettings
 
 LINGER_SECONDS = 5.0
 """How long what a client still sends is read and dropped: closed at once, it might never see its answer."""

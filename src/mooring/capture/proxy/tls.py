@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 
 from mooring.capture.proxy.file_watch import FileWatch
-from mooring.capture.say import Seldom
 
-_SAY_EVERY_SECONDS = 60.0
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _KEY = b"PRIVATE KEY-----"
 
@@ -36,7 +33,6 @@ class ServerTls:
         cert: str,
         key: str | None,
         client_ca: str | None,
-        say: Callable[[str], None],
         *,
         handshakes: int = 256,
     ) -> None:
@@ -53,9 +49,8 @@ class ServerTls:
         self.context = _context()
         self.asking = _context()
         """The same, for a port where clients may come without a certificate, as probes do."""
-        self.failed = Seldom(_SAY_EVERY_SECONDS)
         files = [path for path in (cert, key, client_ca) if path is not None]
-        self._watch = FileWatch(files, self._load, say)
+        self._watch = FileWatch(files, self._load)
 
     @property
     def takes_certificates(self) -> bool:

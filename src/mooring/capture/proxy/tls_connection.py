@@ -8,6 +8,7 @@ TCP does.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any, cast
 from mooring.capture.proxy.interfaces import BUFFER
 from mooring.capture.proxy.tls import Handshake, ServerTls
 
+logger = logging.getLogger(__name__)
 _RECORD = 16 * 1024
 _PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 24\r\nConnection: close\r\n\r\n"
@@ -247,9 +249,8 @@ class TlsConnection(Handshake, asyncio.BufferedProtocol):
                 self._transport.write(_PLAIN)
             peer = self._transport.get_extra_info("peername")
             why = _REASONS.get(error.reason or "", "") or _reason(error)
-            self._tls.failed(
-                f"a client at {peer[0] if peer else 'an unknown address'} can't connect by TLS: {why}"
-            )
+            client = peer[0] if peer else "an unknown address"
+            logger.warning("a client at %s can't connect by TLS: %s", client, why, extra={"every": 60.0})
         self._transport.close()
 
     def _stop_timer(self) -> None:

@@ -38,11 +38,11 @@ class ConnectionOwner(ABC):
     """Whether it is reached by a Unix socket, which tells whether what was sent has been read."""
 
     @abstractmethod
-    def answered(self, connection: UpstreamProtocol, status: int) -> None:
+    def answered(self, connection: UpstreamConnection, status: int) -> None:
         """An answer with this status has begun."""
 
     @abstractmethod
-    def timed_out(self, connection: UpstreamProtocol) -> None:
+    def timed_out(self, connection: UpstreamConnection) -> None:
         """No answer came in time."""
 
     @abstractmethod
@@ -50,15 +50,15 @@ class ConnectionOwner(ABC):
         """Give it a new connection as soon as there is one."""
 
     @abstractmethod
-    def give_back(self, connection: UpstreamProtocol) -> None:
+    def give_back(self, connection: UpstreamConnection) -> None:
         """The connection is idle."""
 
     @abstractmethod
-    def forget(self, connection: UpstreamProtocol) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         """The connection is closed."""
 
 
-class UpstreamProtocol(Connection, asyncio.BufferedProtocol):
+class UpstreamConnection(Connection, asyncio.BufferedProtocol):
     """One connection to the model server: sends what it carries, and feeds the answer back into it."""
 
     def __init__(self, context: Context, owner: ConnectionOwner) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from mooring.capture.proxy.tasks import first_of
-from mooring.capture.say import say
 
+logger = logging.getLogger(__name__)
 _FIRST_SECONDS = 10.0
 """How long requests wait for the first answer: to load MLflow takes some seconds of it."""
 _TIMEOUT_SECONDS = 60.0
@@ -44,7 +45,9 @@ class VersionFinder:
         """Return once the first try has ended, or takes too long for requests to wait for it; or on `stop`."""
         await first_of(self._tried.wait(), stop.wait(), seconds=_FIRST_SECONDS)
         if not self._tried.is_set() and not stop.is_set():
-            say(f"{self._what}: MLflow has not said yet which version that is; until it does, the log names none")
+            logger.warning(
+                "%s: MLflow has not said yet which version that is; until it does, the log names none", self._what
+            )
 
     async def close(self) -> None:
         """Ask no more."""
@@ -59,13 +62,15 @@ class VersionFinder:
                 version = await self._ask()
                 if self._needed():
                     self._known(version)
-                    say(f"{self._what} is version {version}, and so says the log from now on")
+                    logger.info("%s is version %s, and so says the log from now on", self._what, version)
                 self._tried.set()
                 return
             except (OSError, ValueError, TimeoutError) as error:
                 why = str(error)
             if why != said:
-                say(f"{self._what}: {why}. It is asked again; until it is known, the log names no version")
+                logger.warning(
+                    "%s: %s. It is asked again; until it is known, the log names no version", self._what, why
+                )
                 said = why
             self._tried.set()
             await asyncio.sleep(pause)

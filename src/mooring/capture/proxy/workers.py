@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from mooring.capture import form
 from mooring.capture.admin.app import Admin, Upstreams
 from mooring.capture.admin.labels import LabelIntake
 from mooring.capture.drainer import Drainer
+from mooring.capture.proxy import file_watch
 from mooring.capture.proxy.limits import raise_file_limit
 from mooring.capture.proxy.listening import BACKLOG, bind
 from mooring.capture.proxy.routes import Upstream, parse_upstreams, route
@@ -28,13 +30,13 @@ from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.tasks import first_of
 from mooring.capture.proxy.version_finder import Question, VersionFinder
 from mooring.capture.recorder import Recorder
-from mooring.capture.say import say
 from mooring.exchange import Ledger
 from mooring.spool import last_ledger
 
 if TYPE_CHECKING:
-    from mooring.config import FrontSettings, ProxySettings
+    from mooring.settings import FrontSettings, ProxySettings
 
+logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25
 _RESTART_SECONDS = 1.0
 _TELL_SECONDS = 5.0
@@ -90,7 +92,7 @@ async def _single(
         if admin is not None:
             admin.close()
         labels.close()
-    say(str(proxy.recorder.ledger))
+    logger.info("%s", proxy.recorder.ledger)
     await last_drain(settings, drainer)
 
 
@@ -139,7 +141,7 @@ async def _several(
     if admin is not None:
         admin.close()
     labels.close()
-    say(str((await snapshot()).since_start))
+    logger.info("%s", (await snapshot()).since_start)
     await last_drain(settings, drainer)
 
 
@@ -181,7 +183,7 @@ class Worker:
             self._control.sendall(msgspec.json.encode([what, value]) + b"\n")
             self._control.setblocking(False)
         except OSError as error:
-            say(f"a worker does not listen: {error}")
+            logger.warning("a worker does not listen: %s", error)
 
     def set_upstreams(self, upstreams: list[Upstream]) -> None:
         """Have the process, and those that follow it, send requests to these servers."""
@@ -232,7 +234,7 @@ class Worker:
             return  # somebody listens to it
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if pid:
-            say(f"worker {pid} ended with {os.waitstatus_to_exitcode(status)}, and is started anew")
+            logger.warning("worker %d ended with %d, and is started anew", pid, os.waitstatus_to_exitcode(status))
             self._gone()
 
     def _gone(self) -> None:
@@ -267,7 +269,7 @@ def _run_worker(
 ) -> None:
     """Be a worker; never returns."""
     code = 1
-    security.mute()  # the process that looks after the workers tells
+    file_watch.logger.disabled = True  # the process that looks after the workers tells of files
     try:
         run_loop(_work(settings, upstreams, security, control, held))
         code = 0
@@ -344,7 +346,8 @@ async def open_admin(settings: FrontSettings, security: Security, admin: Admin) 
         return await admin.serve(settings, security)
     except OSError as error:
         where = f"{settings.admin_host}:{settings.admin_port}"
-        say(f"can't listen on {where} for the admin port: {error.strerror or error}; there is none now")
+        why = error.strerror or error
+        logger.warning("can't listen on %s for the admin port: %s; there is none now", where, why)
         return None
 
 
@@ -366,7 +369,7 @@ async def last_drain(settings: FrontSettings, drainer: Drainer) -> None:
     """Put what is left into the log, as far as that is done within `--drain-timeout`."""
     drainer.ensure(now=True)
     if not await asyncio.to_thread(drainer.finish, settings.drain_timeout):
-        say(f"the log did not take everything in time; the rest stays in {settings.spool_path}")
+        logger.warning("the log did not take everything in time; the rest stays in %s", settings.spool_path)
 
 
 def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
@@ -387,11 +390,11 @@ def announce(
     """Say where clients and those who look after it find it."""
     port = listening.getsockname()[1]
     address = f"{security.scheme}://{settings.host}:{port}"
-    say(f"listening on {address} for {served}, logging to {settings.log}, {form()}")
+    logger.info("listening on %s for %s, logging to %s, %s", address, served, settings.log, form())
     if admin is not None:
         port = admin.sockets[0].getsockname()[1]
         url = f"{security.scheme}://{settings.admin_host}:{port}"
-        say(f"metrics, health and counts on {url}/metrics, /readyz and /stats")
+        logger.info("metrics, health and counts on %s/metrics, /readyz and /stats", url)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

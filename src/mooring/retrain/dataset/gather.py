@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import os
@@ -20,11 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mooring.files import close, make_directory
+from mooring.files import clear, close, locked, make_directory, replace, sync
 from mooring.log.schema import ARROW, TIME, as_nested
 from mooring.retrain.dataset import original as originals
 from mooring.retrain.dataset.labelled import Flags, Labelled, Windows
-from mooring.retrain.files import clear, put, sync
 
 MANIFEST = "manifest.json"
 TRAINING = "training/training.parquet"
@@ -142,7 +140,7 @@ def make(
     directory = directory.resolve()
     make_directory(directory, directory)
     close(directory)  # an earlier version left it open
-    with _alone(directory):
+    with locked(directory / _LOCK):
         if found := read(directory):
             if (found.model, found.ticket) != (model, ticket):
                 raise ValueError(f"{directory} holds the data of another ticket, {found.ticket} of {found.model}")
@@ -374,14 +372,14 @@ def _publish(part: Path, directory: Path, manifest: Manifest) -> None:
     """Put what is written into its place. The manifest comes last: without it nothing else counts."""
     told: dict[str, Any] = msgspec.to_builtins(manifest)
     del told["holdout"]
-    put(part / Path(TRAINING).parent / MANIFEST, msgspec.json.format(msgspec.json.encode(told)))
+    replace(part / Path(TRAINING).parent / MANIFEST, msgspec.json.format(msgspec.json.encode(told)), durable=True)
     _seal(part / HOLDOUT, part / SEALED)
     for name in (Path(TRAINING).parent, SEALED):
         clear(directory / name)
         (part / name).rename(directory / name)
     shutil.rmtree(part)
     sync(directory)
-    put(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+    replace(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)), durable=True)
 
 
 def _seal(plain: Path, sealed: Path) -> None:
@@ -390,13 +388,6 @@ def _seal(plain: Path, sealed: Path) -> None:
         shutil.copyfileobj(source, target, _BLOCK)
     sync(sealed)
     sealed.chmod(0)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    with (directory / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(*paths: Path) -> str:

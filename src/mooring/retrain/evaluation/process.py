@@ -21,6 +21,7 @@ from mooring.drift.baseline import Baseline, make
 from mooring.drift.segments import segments_of
 from mooring.drift.stored import FormatError
 from mooring.engine.sources import SourceError, batches
+from mooring.files import replace
 from mooring.log.store import StoreError
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.performance.measures import evaluate, primary
@@ -99,10 +100,7 @@ def evaluate_versions(given: Namespace, scratch: Path) -> None:
 
 
 def _write(found: Evaluation, output: str) -> None:
-    path = _made(output)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
-    partial.replace(path)
+    replace(_made(output), msgspec.json.format(msgspec.json.encode(found), indent=1), private=False)
 
 
 def _made(output: str) -> Path:

@@ -25,9 +25,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mooring.config import GateSettings
 from mooring.performance.scored import Scored, Task, scored_of
 from mooring.retrain.evaluation.difference import Difference
+from mooring.settings import GateSettings
 
 TEMPORARY = 75
 """The exit code for what may be otherwise another time, as sysexits.h has it."""

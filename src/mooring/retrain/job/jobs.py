@@ -6,7 +6,6 @@ it ended. What a program starts ends with it; only what leaves its process group
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shlex
@@ -22,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mooring.files import replace, try_lock
 from mooring.monitor.alerts import NotSent, Webhook
 from mooring.retrain import trigger
-from mooring.retrain.files import put
 from mooring.retrain.job.wrapper import KEEP_BYTES, LOCK, ORDER, OUTPUT, RESULT, Ended, Order
 
 if TYPE_CHECKING:
-    from mooring.config import RetrainSettings
+    from mooring.settings import RetrainSettings
 
 __all__ = [
     "KEEP_BYTES",
@@ -95,20 +94,21 @@ def start(
     Raises OSError where the directory can't be written or no process can be started.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    # Whoever has the lock has written the order: a look takes it only then.
+    if (lock := try_lock(directory / LOCK)) is None:
+        return
     try:
-        # Whoever has the lock has written the order: a look takes it only then.
-        if not _lock(lock, fcntl.LOCK_EX) or (directory / ORDER).exists():
+        if (directory / ORDER).exists():
             return
         order = Order(argv=list(argv), timeout=timeout, grace=grace, started=datetime.now(UTC))
-        put(directory / ORDER, msgspec.json.encode(order))
+        replace(directory / ORDER, msgspec.json.encode(order), durable=True)
         try:
-            _detach(directory.resolve(), lock, env)
+            _detach(directory.resolve(), lock.fileno(), env)
         except OSError:
             (directory / ORDER).unlink()
             raise
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def look(directory: Path) -> Running | Ended | Lost | None:
@@ -119,12 +119,9 @@ def look(directory: Path) -> Running | Ended | Lost | None:
         order = msgspec.json.decode((directory / ORDER).read_bytes(), type=Order)
     except FileNotFoundError:
         return None
-    lock = os.open(directory / LOCK, os.O_RDONLY)
-    try:
-        if not _lock(lock, fcntl.LOCK_SH):
-            return Running(order.started)
-    finally:
-        os.close(lock)
+    if (lock := try_lock(directory / LOCK, shared=True)) is None:
+        return Running(order.started)
+    lock.release()
     return _result(directory) or Lost(order.started)
 
 
@@ -239,14 +236,6 @@ def _result(directory: Path) -> Ended | None:
         return msgspec.json.decode((directory / RESULT).read_bytes(), type=Ended)
     except FileNotFoundError:
         return None
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _filled(argument: str, values: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from typing import NoReturn
 import msgspec
 
 from mooring.descendants import NOT_HERE, Descendants
-from mooring.retrain.files import put
+from mooring.files import replace
 
 ORDER = "job.json"
 LOCK = "job.lock"
@@ -79,7 +79,7 @@ def main() -> None:
     output = Output(directory / OUTPUT)
     ended = run(order, output, group)
     output.close()
-    put(directory / RESULT, msgspec.json.encode(ended))
+    replace(directory / RESULT, msgspec.json.encode(ended), durable=True)
 
 
 def run(order: Order, output: Output, group: int) -> Ended:
@@ -189,9 +189,7 @@ class Output:
             whole.seek(len(_CUT) - KEEP_BYTES, os.SEEK_END)
             whole.readline(4096)
             kept = whole.read()
-        part = self._path.with_name(f".{self._path.name}.part")
-        part.write_bytes(_CUT + kept)
-        part.replace(self._path)
+        replace(self._path, _CUT + kept, private=False)
         self._file.close()
         self._open()
 

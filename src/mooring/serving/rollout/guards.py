@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from mooring.config import ServeSettings
 from mooring.payload import Frame
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving.messages import Outcome
 from mooring.serving.rollout import answers
 from mooring.serving.rollout.sequential import Bet
+from mooring.settings import ServeSettings
 
 GUARDS = 5
 """How many guards share the chance of a false alarm."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mooring.capture.proxy.tap import Tap, text
+from mooring.capture.proxy.exchange_capture import ExchangeCapture, text
 from mooring.exchange import BROKEN_OFF
 from mooring.serving.messages import Outcome, Outcomes
 
@@ -30,7 +30,7 @@ class Collector:
         self._outcomes: list[Outcome] = []
         self._bytes = self._left_out = self._dropped = self._timed_out = self._champions = 0
 
-    def answered(self, tap: Tap) -> None:
+    def answered(self, tap: ExchangeCapture) -> None:
         """Take how the champion or the canary answered."""
         if _NOT_ASKED.intersection(tap.errors):
             return
@@ -49,7 +49,7 @@ class Collector:
             )
         )
 
-    def shadow(self, tap: Tap, live: Tap) -> None:
+    def shadow(self, tap: ExchangeCapture, live: ExchangeCapture) -> None:
         """Take how the shadow answered what the champion has answered."""
         if _NOT_ASKED.intersection(tap.errors):
             return
@@ -97,14 +97,14 @@ class Collector:
         self._outcomes.append(outcome)
 
 
-def _ok(tap: Tap) -> bool:
+def _ok(tap: ExchangeCapture) -> bool:
     """Whether it did well; a client that gave up before its answer tells only how long it has waited."""
     if "client_gone" in tap.errors:
         return True
     return 200 <= tap.status < 300 and not BROKEN_OFF.intersection(tap.errors)
 
 
-def _request(tap: Tap, answer: bytes | None) -> dict[str, Any]:
+def _request(tap: ExchangeCapture, answer: bytes | None) -> dict[str, Any]:
     """Return what an answer is compared with where the champion's is not known: the request, if it can be read."""
     asked = tap.request_fields.read
     if answer is None or asked.get(b"content-encoding"):
@@ -112,7 +112,7 @@ def _request(tap: Tap, answer: bytes | None) -> dict[str, Any]:
     return {"request": bytes(tap.request), "request_type": text(asked.get(b"content-type"))}
 
 
-def answer_of(tap: Tap) -> bytes | None:
+def answer_of(tap: ExchangeCapture) -> bytes | None:
     """Return the answer's body, where all of it is there to be read."""
     if tap.errors or not tap.kept:
         return None

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 from mooring.capture.proxy.backend import Backend
+from mooring.capture.proxy.exchange_capture import ExchangeCapture, text
 from mooring.capture.proxy.headers import Fields
 from mooring.capture.proxy.interfaces import Target
 from mooring.capture.proxy.server import Proxy
 from mooring.capture.proxy.shadow import ShadowCopy
-from mooring.capture.proxy.tap import Tap, text
 from mooring.serving.messages import Answered, Replay, Replayed
 from mooring.serving.rollout.outcomes import answer_of
 
@@ -24,7 +24,7 @@ async def replay(proxy: Proxy, backend: Backend, asked: Replay) -> Replayed:
 
     Nothing of it is logged or counted, and no client waits for it.
     """
-    taps: Sequence[Tap] = list(proxy.journal.recent or ())[-asked.requests :] if asked.requests else []
+    taps: Sequence[ExchangeCapture] = list(proxy.journal.recent or ())[-asked.requests :] if asked.requests else []
     if not taps and asked.example is not None:
         taps = [_example(proxy, asked.example)]
         champion = proxy.routes.champion
@@ -51,18 +51,18 @@ async def replay(proxy: Proxy, backend: Backend, asked: Replay) -> Replayed:
     return Replayed(asked.version, len(taps), len(failures), failures[0] if failures else "", tuple(answers))
 
 
-async def _put(proxy: Proxy, target: Target, live: Tap) -> Tap | None:
+async def _put(proxy: Proxy, target: Target, live: ExchangeCapture) -> ExchangeCapture | None:
     """Put one request; return how it was answered, None where no server was free for it."""
     ended: asyncio.Future[bool] = proxy.loop.create_future()
     copy = ShadowCopy(proxy.context, target, live, lambda _, sent: ended.set_result(sent))
     target.acquire(copy)
     if not await ended:
         return None
-    copy.own_tap.free()
-    return copy.own_tap
+    copy.own_capture.free()
+    return copy.own_capture
 
 
-def _failure(tap: Tap | None) -> str | None:
+def _failure(tap: ExchangeCapture | None) -> str | None:
     """Return what was wrong with an answer, None if nothing was."""
     if tap is None:
         return "no server of it was free"
@@ -73,7 +73,7 @@ def _failure(tap: Tap | None) -> str | None:
     return f"status {tap.status}: {bytes(tap.answer[:_SHOWN_BYTES]).decode(errors='replace')}"
 
 
-def _example(proxy: Proxy, body: bytes) -> Tap:
+def _example(proxy: Proxy, body: bytes) -> ExchangeCapture:
     fields = Fields(proxy.context.request_table)
     fields.add(b"Content-Type", b"application/json")
-    return Tap(proxy.context.taps, fields, b"/invocations", counts=False, body=body)
+    return ExchangeCapture(proxy.context.captures, fields, b"/invocations", counts=False, body=body)

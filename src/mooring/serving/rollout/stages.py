@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mooring.config import ServeSettings, duration_text
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving.messages import Model, Outcomes, Replayed, Route, Server
 from mooring.serving.rollout import answers
 from mooring.serving.rollout.guards import Guards, Limits
+from mooring.settings import ServeSettings, duration_text
 from mooring.state.rollouts import ENDINGS, TO_GO, TRANSITIONS, EventName, Rollout, Status, Wish, moved
 
 _LONGEST = 1000

@@ -1,4 +1,4 @@
-"""A tap: what the recorder gets of one exchange while it flows through."""
+"""What the recorder gets of one exchange, kept while it passes through."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Budget:
         self.held -= count
 
 
-class TapSettings:
-    """What all taps share. `logged_headers` pairs a header's lower-case name with how it is logged."""
+class CaptureDefaults:
+    """What all captures share. `logged_headers` pairs a header's lower-case name with how it is logged."""
 
     def __init__(
         self,
@@ -67,15 +67,15 @@ def text(value: bytes | None) -> str:
     return value.decode("latin-1") if value else ""
 
 
-class Tap:
+class ExchangeCapture:
     """Keeps the bodies of one exchange, each up to a limit, and what else belongs to the record.
 
     `sampled` says whether it is logged, `kept` whether its bodies are kept, be it for the log, the shadow or a
-    rollout. A tap that `counts` is in the ledger; a copy for the shadow, or an example, is not.
+    rollout. A capture that `counts` is in the ledger; a copy for the shadow, or an example, is not.
     """
 
     def __init__(
-        self, settings: TapSettings, fields: Fields, target: bytes, *, counts: bool = True, body: bytes = b""
+        self, settings: CaptureDefaults, fields: Fields, target: bytes, *, counts: bool = True, body: bytes = b""
     ) -> None:
         self._settings = settings
         self.target = target
@@ -101,13 +101,15 @@ class Tap:
         self.answer: bytes | bytearray = b""
         self._held = 0
 
-    def copy(self, version: str | None) -> Tap:
-        """Return the tap of a copy of this request, for the shadow: it has the same id."""
-        tap = Tap(self._settings, self.request_fields, self.target, counts=False, body=bytes(self.request))
-        tap.request_id, tap.client_request_id = self.request_id, self.client_request_id
-        tap.sampled = self.sampled
-        tap.version, tap.variant = version, "shadow"
-        return tap
+    def copy(self, version: str | None) -> ExchangeCapture:
+        """Return the capture of a copy of this request, for the shadow: it has the same id."""
+        capture = ExchangeCapture(
+            self._settings, self.request_fields, self.target, counts=False, body=bytes(self.request)
+        )
+        capture.request_id, capture.client_request_id = self.request_id, self.client_request_id
+        capture.sampled = self.sampled
+        capture.version, capture.variant = version, "shadow"
+        return capture
 
     def restart(self) -> None:
         """Begin to count the time that the answer takes."""

@@ -1,0 +1,40 @@
+"""What of Mooring travels inside a logged model: what is needed there, no more, and how much that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grimp
+
+import mooring
+from mooring.capture.pyfunc import TRAVELS
+
+PACKAGE = Path(mooring.__file__).parent
+ROOTS = ("mooring.capture.monitored_model", "mooring.log.drain", "mooring.__main__")
+CALLED = {"mooring.drift", "mooring.log", "mooring.performance"}
+"""Packages that `import mooring` itself looks at by name."""
+
+
+def needed() -> set[str]:
+    """Return the modules that capture in a server and its drain import, now or later, and their packages."""
+    graph = grimp.build_graph("mooring", cache_dir=None, exclude_type_checking_imports=True)
+    found, waiting = set(CALLED), list(ROOTS)
+    while waiting:
+        module = waiting.pop()
+        found.add(module)
+        parents = {module.rsplit(".", count)[0] for count in range(module.count(".") + 1)}
+        imported = graph.find_modules_directly_imported_by(module)
+        if module.startswith("mooring.cli."):  # they are imported together; what each imports as it runs is not
+            imported = {one for one in imported if one.startswith("mooring.cli.")}
+        waiting += (imported | parents) - found
+    return found
+
+
+def test_it_is_what_is_needed_there_and_no_more():
+    named = {"mooring." + name.replace("/", ".") for name in TRAVELS}
+    assert {name.removesuffix(".__init__") for name in named} == needed()
+    assert len(named) == len(TRAVELS)
+
+
+def test_it_is_small():
+    assert sum((PACKAGE / f"{name}.py").stat().st_size for name in TRAVELS) < 400_000
