@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from mooring import __version__
@@ -21,12 +23,15 @@ from mooring.cli.rollout import rollout
 from mooring.cli.serve import serve
 from mooring.cli.start import demo, init
 from mooring.cli.ui import ui
+from mooring.registry.client import IMPATIENT
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
 @click.version_option(__version__, message=f"%(prog)s %(version)s ({form()})")
 def main() -> None:
     """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
 
 
 main.add_section("Getting started", init, demo)
