@@ -14,8 +14,8 @@ from registries import champion_and_challenger
 from waiting import PATIENCE
 
 # In processes of their own: one promotes and is killed right before its n-th change, be it of MLflow or of the
-# record, or is told then that MLflow, or the state, is away; the next says what both have, promotes again, and says
-# what both have then.
+# record, or is told then that MLflow, or the state, is away; the next says what both have, promotes again, and
+# says what both have then.
 INTERRUPTED = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ CHANGES = ("set_registered_model_alias", "delete_registered_model_alias", "trans
            "set_model_version_tag", "set_tag")
 
 BEGUN = Promotion(
-    id="p", model="wine", ticket_id="t", kind="promotion", version="2", previous="1", status="begun",
+    id="p", model="wine", ticket_id=None, kind="promotion", version="2", previous="1", status="begun",
     reason="passed", who="mooring", created=datetime(2026, 3, 1, 12, tzinfo=UTC),
 )
 

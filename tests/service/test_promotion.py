@@ -1,4 +1,4 @@
-"""How the champion moves in MLflow's registry: whoever is killed at it, there is always exactly one."""
+"""How the champion moves in MLflow's registry, and how that is recorded: proof/test_promotion.py is killed at it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mooring.promotion import promote
 from mooring.registry.aliases import Moved, champion, move_champion, put_back, refuse, set_challenger
 from mooring.registry.client import TrackingError
-from mooring.registry.versions import candidates, tags_of
+from mooring.registry.versions import Missing, candidates, tags_of
+from mooring.retrain import manual
+from mooring.state.retrainings import Promotion, Tickets
+from mooring.state.state import State
 from ports import reserved_port
 from registries import aliases, champion_and_challenger, new_version
 
@@ -92,6 +96,79 @@ def test_without_mlflow_nothing_happens_and_it_is_said(client, monkeypatch):
         with pytest.raises(TrackingError, match="the versions of wine"):
             candidates("wine", "t-1", NOON)
     assert aliases(client) == {"champion": "1", "challenger": "2"}
+
+
+# The record of it
+
+
+@pytest.fixture
+def state(tmp_path):
+    with State(f"sqlite:///{tmp_path}/state.db") as state:
+        yield state
+
+
+def begun(version: str = "2", previous: str | None = "1") -> Promotion:
+    return Promotion(
+        id=f"to-{version}",
+        model="wine",
+        ticket_id=None,
+        kind="promotion",
+        version=version,
+        previous=previous,
+        status="begun",
+        reason="passed",
+        who="mooring",
+        created=NOON,
+    )
+
+
+def records(state: State) -> list[tuple[str, str, str]]:
+    return [(one.id, one.status, one.reason) for one in Tickets(state).promotions("wine")]
+
+
+def test_a_promotion_is_recorded_and_made_once(client, state):
+    done = promote(Tickets(state), begun(), tags={"mooring.ticket": "t-1"})
+    assert (done.status, aliases(client)) == ("done", {"champion": "2", "previous": "1"})
+    assert tags_of("wine", "2") == {"mooring.promoted": "2026-03-01T12:00:00+00:00", "mooring.ticket": "t-1"}
+    client.set_registered_model_alias("wine", "champion", "1")  # somebody goes back
+    assert promote(Tickets(state), begun()) == done
+    assert aliases(client)["champion"] == "1"
+    assert records(state) == [("to-2", "done", "passed")]
+
+
+def test_where_there_is_no_champion_any_more_it_is_made_all_the_same(client, state):
+    client.delete_registered_model_alias("wine", "champion")
+    assert promote(Tickets(state), begun()).status == "done"
+    assert aliases(client) == {"champion": "2"}
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "why"), [("2", Moved, "moved by somebody"), ("9", Missing, "no version 9")]
+)
+def test_one_that_can_not_be_made_is_recorded_as_failed(client, state, version, error, why):
+    client.set_registered_model_alias("wine", "champion", new_version(client))
+    with pytest.raises(error, match=why) as raised:
+        promote(Tickets(state), begun(version))
+    assert records(state) == [(f"to-{version}", "failed", str(raised.value))]
+    assert aliases(client)["champion"] == "3"
+
+
+def test_while_mlflow_is_away_it_stays_begun_but_a_persons_fails_and_may_be_made_again(client, state, monkeypatch):
+    def away(*_: object) -> None:
+        raise OSError("connection refused")
+
+    for make, status in (
+        (lambda: promote(Tickets(state), begun()), "begun"),
+        (lambda: manual.promote(state, "wine", "2", "by hand"), "failed"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", away)
+            with pytest.raises(TrackingError, match="connection refused"):
+                make()
+        assert Tickets(state).promotions("wine", 1)[0].status == status
+    done = manual.promote(state, "wine", "2", "by hand, again")
+    assert (done.status, aliases(client)["champion"]) == ("done", "2")
+    assert {status for _, status, _ in records(state)} == {"begun", "done"}
 
 
 def test_a_challenger_is_tagged_before_it_is_one(client):
