@@ -1,4 +1,4 @@
-"""How the champion moves in MLflow's registry, and how that is recorded: proof/test_promotion.py is killed at it."""
+"""How the champion moves in MLflow's registry, and how that is recorded; proof/test_promotion.py kills it."""
 
 from __future__ import annotations
 
@@ -142,12 +142,10 @@ def test_where_there_is_no_champion_any_more_it_is_made_all_the_same(client, sta
     assert aliases(client) == {"champion": "2"}
 
 
-@pytest.mark.parametrize(
-    ("version", "error", "why"), [("2", Moved, "moved by somebody"), ("9", Missing, "no version 9")]
-)
-def test_one_that_can_not_be_made_is_recorded_as_failed(client, state, version, error, why):
+@pytest.mark.parametrize(("version", "error"), [("2", Moved), ("9", Missing)])
+def test_one_that_can_not_be_made_is_recorded_as_failed(client, state, version, error):
     client.set_registered_model_alias("wine", "champion", new_version(client))
-    with pytest.raises(error, match=why) as raised:
+    with pytest.raises(error) as raised:
         promote(Tickets(state), begun(version))
     assert records(state) == [(f"to-{version}", "failed", str(raised.value))]
     assert aliases(client)["champion"] == "3"
@@ -168,7 +166,7 @@ def test_while_mlflow_is_away_it_stays_begun_but_a_persons_fails_and_may_be_made
         assert Tickets(state).promotions("wine", 1)[0].status == status
     done = manual.promote(state, "wine", "2", "by hand, again")
     assert (done.status, aliases(client)["champion"]) == ("done", "2")
-    assert {status for _, status, _ in records(state)} == {"begun", "done"}
+    assert records(state) == [("to-2", "done", "by hand, again")]  # the one that was begun, taken up
 
 
 def test_a_challenger_is_tagged_before_it_is_one(client):
