@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from mooring.promotion import promote
 from mooring.registry.client import TrackingError
 from mooring.state.database import StateError
-from mooring.state.retrainings import Promotion, Tickets
+from mooring.state.promotions import Promotion, Promotions
 from mooring.state.state import State
 
 CHANGES = ("set_registered_model_alias", "delete_registered_model_alias", "transition_model_version_stage",
@@ -57,7 +57,7 @@ def stop_at(number, how):
             return stopping(method, MlflowException) if name in CHANGES else method
 
     mlflow.MlflowClient = Client
-    Tickets.put_promotion = stopping(Tickets.put_promotion, StateError)
+    Promotions.put = stopping(Promotions.put, StateError)
 
 def child(work):
     read, write = os.pipe()
@@ -77,7 +77,7 @@ def move(number=0, how=""):
         stop_at(number, how)
     try:
         with State("sqlite:///state.db") as state:
-            promote(Tickets(state), BEGUN, tags={"mooring.ticket": "t"})
+            promote(Promotions(state), BEGUN, tags={"mooring.ticket": "t"})
     except (TrackingError, StateError) as error:
         return str(error)
 
@@ -86,7 +86,7 @@ def state():
     model = client.get_registered_model("wine")
     versions = client.search_model_versions("name='wine'")
     with State("sqlite:///state.db") as state:
-        records = [(one.version, one.previous, one.status) for one in Tickets(state).promotions("wine")]
+        records = [(one.version, one.previous, one.status) for one in Promotions(state).newest("wine")]
     return {
         "records": records,
         "aliases": {name: str(version) for name, version in model.aliases.items()},

@@ -36,6 +36,7 @@ from mooring.registry import aliases, versions
 from mooring.retrain import machine
 from mooring.retrain.dataset import gather
 from mooring.retrain.job import jobs
+from mooring.state.promotions import Promotions
 from mooring.state.retrainings import Tickets
 
 died = Path("died")
@@ -58,7 +59,7 @@ def dying(place, name):
 
 for place, names in (
     (Tickets, ("open", "move")),
-    (Tickets, ("put_promotion",)),
+    (Promotions, ("put",)),
     (gather, ("make",)),
     (jobs, ("start",)),
     (aliases, ("set_challenger", "move_champion")),

@@ -13,7 +13,7 @@ from mooring.registry.aliases import Moved, champion, move_champion, put_back, r
 from mooring.registry.client import TrackingError
 from mooring.registry.versions import Missing, candidates, tags_of
 from mooring.retrain import manual
-from mooring.state.retrainings import Promotion, Tickets
+from mooring.state.promotions import Promotion, Promotions
 from mooring.state.state import State
 from ports import reserved_port
 from registries import aliases, champion_and_challenger, new_version
@@ -123,22 +123,22 @@ def begun(version: str = "2", previous: str | None = "1") -> Promotion:
 
 
 def records(state: State) -> list[tuple[str, str, str]]:
-    return [(one.id, one.status, one.reason) for one in Tickets(state).promotions("wine")]
+    return [(one.id, one.status, one.reason) for one in Promotions(state).newest("wine")]
 
 
 def test_a_promotion_is_recorded_and_made_once(client, state):
-    done = promote(Tickets(state), begun(), tags={"mooring.ticket": "t-1"})
+    done = promote(Promotions(state), begun(), tags={"mooring.ticket": "t-1"})
     assert (done.status, aliases(client)) == ("done", {"champion": "2", "previous": "1"})
     assert tags_of("wine", "2") == {"mooring.promoted": "2026-03-01T12:00:00+00:00", "mooring.ticket": "t-1"}
     client.set_registered_model_alias("wine", "champion", "1")  # somebody goes back
-    assert promote(Tickets(state), begun()) == done
+    assert promote(Promotions(state), begun()) == done
     assert aliases(client)["champion"] == "1"
     assert records(state) == [("to-2", "done", "passed")]
 
 
 def test_where_there_is_no_champion_any_more_it_is_made_all_the_same(client, state):
     client.delete_registered_model_alias("wine", "champion")
-    assert promote(Tickets(state), begun()).status == "done"
+    assert promote(Promotions(state), begun()).status == "done"
     assert aliases(client) == {"champion": "2"}
 
 
@@ -146,7 +146,7 @@ def test_where_there_is_no_champion_any_more_it_is_made_all_the_same(client, sta
 def test_one_that_can_not_be_made_is_recorded_as_failed(client, state, version, error):
     client.set_registered_model_alias("wine", "champion", new_version(client))
     with pytest.raises(error) as raised:
-        promote(Tickets(state), begun(version))
+        promote(Promotions(state), begun(version))
     assert records(state) == [(f"to-{version}", "failed", str(raised.value))]
     assert aliases(client)["champion"] == "3"
 
@@ -156,14 +156,14 @@ def test_while_mlflow_is_away_it_stays_begun_but_a_persons_fails_and_may_be_made
         raise OSError("connection refused")
 
     for make, status in (
-        (lambda: promote(Tickets(state), begun()), "begun"),
+        (lambda: promote(Promotions(state), begun()), "begun"),
         (lambda: manual.promote(state, "wine", "2", "by hand"), "failed"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", away)
             with pytest.raises(TrackingError, match="connection refused"):
                 make()
-        assert Tickets(state).promotions("wine", 1)[0].status == status
+        assert Promotions(state).newest("wine", 1)[0].status == status
     done = manual.promote(state, "wine", "2", "by hand, again")
     assert (done.status, aliases(client)["champion"]) == ("done", "2")
     assert records(state) == [("to-2", "done", "by hand, again")]  # the one that was begun, taken up
