@@ -6,8 +6,10 @@ to be made again, and goes on from where it was; one that is done already change
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +17,32 @@ from mooring.registry import aliases
 from mooring.registry.aliases import Moved
 from mooring.registry.versions import Missing
 from mooring.state.promotions import Promotion, Promotions
+
+
+def begun(
+    model: str,
+    version: str,
+    previous: str | None,
+    *,
+    reason: str,
+    name: str | None = None,
+    ticket_id: str | None = None,
+    kind: Literal["promotion", "rollback", "restored"] = "promotion",
+    who: str = "mooring",
+) -> Promotion:
+    """Return a move of the champion that begins now; those of the same `name` are the same one, begun again."""
+    return Promotion(
+        id=str(uuid.uuid5(uuid.NAMESPACE_URL, name) if name else uuid.uuid4()),
+        model=model,
+        ticket_id=ticket_id,
+        kind=kind,
+        version=version,
+        previous=previous,
+        status="begun",
+        reason=reason,
+        who=who,
+        created=datetime.now(UTC),
+    )
 
 
 def promote(
@@ -43,20 +71,20 @@ def promote(
     known = next((one for one in promotions.newest(promotion.model) if one.id == promotion.id), promotion)
     if known.status == "done":
         return known
-    begun = msgspec.structs.replace(known, status="begun", reason=promotion.reason, ended=None)
-    promotions.put(begun)
+    current = msgspec.structs.replace(known, status="begun", reason=promotion.reason, ended=None)
+    promotions.put(current)
     try:
         aliases.move_champion(
-            begun.model,
-            begun.version,
-            expected=begun.previous if aliases.champion(begun.model) is not None else None,
+            current.model,
+            current.version,
+            expected=current.previous if aliases.champion(current.model) is not None else None,
             tags=tags,
-            at=begun.created,
+            at=current.created,
         )
     except final as error:
-        failed = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
+        failed = msgspec.structs.replace(current, status="failed", reason=f"{error}", ended=datetime.now(UTC))
         promotions.put(failed)
         raise
-    done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
+    done = msgspec.structs.replace(current, status="done", ended=datetime.now(UTC))
     promotions.put(done)
     return done

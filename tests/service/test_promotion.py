@@ -5,15 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import mlflow
+import msgspec
 import pytest
 from mlflow import MlflowClient
 
+from mooring import promotion
 from mooring.promotion import promote
 from mooring.registry.aliases import Moved, champion, move_champion, put_back, refuse, set_challenger
 from mooring.registry.client import TrackingError
 from mooring.registry.versions import Missing, candidates, tags_of
 from mooring.retrain import manual
+from mooring.serving import registry_watch
 from mooring.state.promotions import Promotion, Promotions
+from mooring.state.retrainings import Cause, Tickets
+from mooring.state.rollouts import Rollout
 from mooring.state.state import State
 from ports import reserved_port
 from registries import aliases, champion_and_challenger, new_version
@@ -107,18 +112,9 @@ def state(tmp_path):
         yield state
 
 
-def begun(version: str = "2", previous: str | None = "1") -> Promotion:
-    return Promotion(
-        id=f"to-{version}",
-        model="wine",
-        ticket_id=None,
-        kind="promotion",
-        version=version,
-        previous=previous,
-        status="begun",
-        reason="passed",
-        who="mooring",
-        created=NOON,
+def begun(version: str = "2") -> Promotion:
+    return msgspec.structs.replace(
+        promotion.begun("wine", version, "1", reason="passed"), id=f"to-{version}", created=NOON
     )
 
 
@@ -167,6 +163,29 @@ def test_while_mlflow_is_away_it_stays_begun_but_a_persons_fails_and_may_be_made
     done = manual.promote(state, "wine", "2", "by hand, again")
     assert (done.status, aliases(client)["champion"]) == ("done", "2")
     assert records(state) == [("to-2", "done", "by hand, again")]  # the one that was begun, taken up
+
+
+def test_a_version_that_is_rolled_out_again_is_promoted_again_and_each_rollout_once(client, state):
+    ticket = Tickets(state).open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")
+    for number in (1, 2):
+        rollout = Rollout(
+            id=f"r-{number}",
+            model="wine",
+            number=number,
+            version="2",
+            previous="1",
+            cause="challenger",
+            ticket_id=ticket.id,
+            created=NOON,
+            updated=NOON,
+        )
+        registry_watch.promote(state, None, rollout)
+        assert aliases(client)["champion"] == "2"
+        client.set_registered_model_alias("wine", "champion", "1")  # somebody goes back
+        registry_watch.promote(state, None, rollout)  # as one that was killed before it could note that down
+        assert aliases(client)["champion"] == "1"
+    moves = Promotions(state).newest("wine")
+    assert [(one.ticket_id, one.status) for one in moves] == [(ticket.id, "done")] * 2
 
 
 def test_a_challenger_is_tagged_before_it_is_one(client):

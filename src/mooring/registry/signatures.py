@@ -21,7 +21,7 @@ def of_version(model: str, version: str) -> dict[str, Any] | None:
 
     with asking(f"tell the signature of {model}") as client:
         if not version:
-            version = versions.newest(model) or ""
+            version = next((str(one.version) for one in versions.search(model, newest=1)), "")
         if versions.found(client, model, version) is None:
             return None
         return _as_dict(mlflow.models.get_model_info(f"models:/{model}/{version}").signature)

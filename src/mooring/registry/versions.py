@@ -94,12 +94,6 @@ def candidates(model: str, ticket: str, since: datetime, *, tagged: bool = False
     return new if len(new) == 1 else []
 
 
-def newest(model: str) -> str | None:
-    """Return the newest version of a registered model, None of an unknown one."""
-    with asking(f"tell the newest version of {model}"):
-        return next((str(one.version) for one in search(model, newest=1)), None)
-
-
 def number(model: str, alias: str, version: str) -> str:
     """Return the version that an alias names, or, without an alias, the given one, where it is there."""
     with asking(f"tell which version of {model} is {alias or version}") as client:

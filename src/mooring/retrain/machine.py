@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +21,7 @@ from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.log.reader import LogError
 from mooring.log.store import StoreError
-from mooring.promotion import promote
+from mooring.promotion import begun, promote
 from mooring.registry import aliases, versions
 from mooring.registry.client import TrackingError
 from mooring.retrain import gate, trigger
@@ -396,23 +395,14 @@ class Retraining:
 
     def _promotion(self, ticket: Ticket, reason: str) -> Promotion:
         assert ticket.candidate is not None
-        return Promotion(
-            id=str(uuid.uuid5(uuid.NAMESPACE_URL, ticket.id)),
-            model=self._model,
-            ticket_id=ticket.id,
-            kind="promotion",
-            version=ticket.candidate,
-            previous=ticket.champion,
-            status="begun",
-            reason=reason,
-            who="mooring",
-            created=datetime.now(UTC),
+        return begun(
+            self._model, ticket.candidate, ticket.champion, reason=reason, name=ticket.id, ticket_id=ticket.id
         )
 
     def _promote(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
-        begun = next(one for one in tickets.promotions.newest(self._model) if one.ticket_id == ticket.id)
+        promotion = next(one for one in tickets.promotions.newest(self._model) if one.ticket_id == ticket.id)
         try:
-            promote(tickets.promotions, begun, tags={versions.TICKET: ticket.id})
+            promote(tickets.promotions, promotion, tags={versions.TICKET: ticket.id})
         except (aliases.Moved, versions.Missing) as error:
             return tickets.move(ticket, "failed", "not promoted", {"why": f"{error}"}, message=f"{error}")
         detail = {"version": ticket.candidate, "previous": ticket.champion}

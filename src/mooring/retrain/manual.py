@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -149,16 +147,5 @@ def _move(
         champion = aliases.champion(model)
         if champion == version:
             raise Already(f"version {version} of {model} is the champion already")
-        begun = Promotion(
-            id=str(uuid.uuid4()),
-            model=model,
-            ticket_id=None,
-            kind=kind,
-            version=version,
-            previous=champion,
-            status="begun",
-            reason=reason,
-            who=me(),
-            created=datetime.now(UTC),
-        )
+        begun = promotion.begun(model, version, champion, reason=reason, kind=kind, who=me())
     return promotion.promote(tickets.promotions, begun, final=(Exception,))  # a person may not try again

@@ -5,7 +5,6 @@ Each function may be called again after a kill, or after MLflow or the state was
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,7 +15,6 @@ from mooring import promotion
 from mooring.registry import aliases, versions
 from mooring.state.database import StateError
 from mooring.state.leases import Lease
-from mooring.state.promotions import Promotion
 from mooring.state.retrainings import EventName, Status, Ticket, TicketError, Tickets
 from mooring.state.rollouts import Rollout
 from mooring.state.state import State
@@ -96,8 +94,14 @@ def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
     tickets = Tickets(state, lease)
     ticket = _ticket(tickets, rollout)
     if rollout.cause == "challenger":
-        begun = _promotion(
-            rollout, "promotion", rollout.version, rollout.previous, "passed the gate and its rollout"
+        begun = promotion.begun(
+            rollout.model,
+            rollout.version,
+            rollout.previous,
+            reason="passed the gate and its rollout",
+            name=f"{rollout.id}/promotion",
+            ticket_id=rollout.ticket_id,
+            who=_who(rollout),
         )
         tags = {aliases.ROLLOUT: "promoted"}
         tags |= {versions.TICKET: rollout.ticket_id} if rollout.ticket_id is not None else {}
@@ -118,7 +122,15 @@ def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
     tickets = Tickets(state, lease)
     named = aliases.champion(rollout.model) == rollout.version
     if named and rollout.previous is not None:
-        restored = _promotion(rollout, "restored", rollout.previous, rollout.version, rollout.reason)
+        restored = promotion.begun(
+            rollout.model,
+            rollout.previous,
+            rollout.version,
+            reason=rollout.reason,
+            name=f"{rollout.id}/restored",
+            kind="restored",
+            who=_who(rollout),
+        )
         with suppress(aliases.Moved, versions.Missing):  # somebody else has seen to it, or nobody can
             aliases.put_back(rollout.model, rollout.previous, expected=rollout.version)
             named = False
@@ -149,17 +161,6 @@ def _ticket(tickets: Tickets, rollout: Rollout) -> Ticket | None:
     return ticket
 
 
-def _promotion(rollout: Rollout, kind: str, version: str, previous: str | None, reason: str) -> Promotion:
-    name = rollout.ticket_id if kind == "promotion" and rollout.ticket_id else f"{rollout.id}/{kind}"
-    return Promotion(
-        id=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
-        model=rollout.model,
-        ticket_id=rollout.ticket_id if kind == "promotion" else None,
-        kind="restored" if kind == "restored" else "promotion",
-        version=version,
-        previous=previous,
-        status="begun",
-        reason=reason,
-        who=rollout.evidence.get("promote") or rollout.who,
-        created=datetime.now(UTC),
-    )
+def _who(rollout: Rollout) -> str:
+    """Return who wanted a version promoted at once, else whose rollout it is."""
+    return rollout.evidence.get("promote") or rollout.who
