@@ -1,4 +1,4 @@
-"""A move of the champion killed or cut off at any point: there is always exactly one."""
+"""A promotion killed or cut off at any point: there is always exactly one champion, and one record of the move."""
 
 from __future__ import annotations
 
@@ -13,36 +13,51 @@ from mlflow import MlflowClient
 from registries import champion_and_challenger
 from waiting import PATIENCE
 
-# In processes of their own: one moves the champion and is killed right before its n-th change, or is told then
-# that MLflow is away; the next says what MLflow has, moves the champion again, and says what MLflow has then.
+# In processes of their own: one promotes and is killed right before its n-th change, be it of MLflow or of the
+# record, or is told then that MLflow, or the state, is away; the next says what both have, promotes again, and
+# says what both have then.
 INTERRUPTED = """
-import json, os, shutil, sys
+import json, os, shutil, signal, sys
+from pathlib import Path
 import mlflow
 import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store
+from datetime import UTC, datetime
 from mlflow.exceptions import MlflowException
-from mooring.monitor.tracking import TrackingError
-from mooring.retrain import registry
+from mooring.promotion import promote
+from mooring.registry.client import TrackingError
+from mooring.state.database import StateError
+from mooring.state.promotions import Promotion, Promotions
+from mooring.state.state import State
 
 CHANGES = ("set_registered_model_alias", "delete_registered_model_alias", "transition_model_version_stage",
            "set_model_version_tag", "set_tag")
 
-def stopping(number, how):
-    class Client(mlflow.MlflowClient):
-        made = 0
+BEGUN = Promotion(
+    id="p", model="wine", ticket_id=None, kind="promotion", version="2", previous="1", status="begun",
+    reason="passed", who="mooring", created=datetime(2026, 3, 1, 12, tzinfo=UTC),
+)
 
+def stop_at(number, how):
+    made = 0
+
+    def stopping(change, away):
+        def changed(*arguments, **keywords):
+            nonlocal made
+            made += 1
+            if made == number and how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if made == number and how == "away":
+                raise away("connection refused")
+            return change(*arguments, **keywords)
+        return changed
+
+    class Client(mlflow.MlflowClient):
         def __getattribute__(self, name):
             method = super().__getattribute__(name)
-            if name not in CHANGES:
-                return method
-            def change(*arguments, **keywords):
-                Client.made += 1
-                if Client.made == number and how == "killed":
-                    os._exit(9)
-                if Client.made == number and how == "away":
-                    raise MlflowException("connection refused")
-                return method(*arguments, **keywords)
-            return change
-    return Client
+            return stopping(method, MlflowException) if name in CHANGES else method
+
+    mlflow.MlflowClient = Client
+    Promotions.put = stopping(Promotions.put, StateError)
 
 def child(work):
     read, write = os.pipe()
@@ -59,26 +74,35 @@ def child(work):
 
 def move(number=0, how=""):
     if number:
-        mlflow.MlflowClient = stopping(number, how)
+        stop_at(number, how)
     try:
-        registry.move_champion("wine", "2", expected="1", tags={"mooring.ticket": "t"})
-    except TrackingError as error:
+        with State("sqlite:///state.db") as state:
+            promote(Promotions(state), BEGUN, tags={"mooring.ticket": "t"})
+    except (TrackingError, StateError) as error:
         return str(error)
 
 def state():
     client = mlflow.MlflowClient()
     model = client.get_registered_model("wine")
     versions = client.search_model_versions("name='wine'")
+    with State("sqlite:///state.db") as state:
+        records = [(one.version, one.previous, one.status) for one in Promotions(state).newest("wine")]
     return {
+        "records": records,
         "aliases": {name: str(version) for name, version in model.aliases.items()},
         "production": [one.version for one in versions if one.current_stage == "Production"],
         "tags": {one.version: one.tags for one in versions},
     }
 
 shutil.copy("mlflow.db", "before.db")
+State("sqlite:///state.db").close()
+shutil.copy("state.db", "state-before.db")
 for how in ("killed", "away"):
     for number in range(1, 50):
+        for name in ("state.db", "state.db-wal", "state.db-shm"):
+            Path(name).unlink(missing_ok=True)
         shutil.copy("before.db", "mlflow.db")
+        shutil.copy("state-before.db", "state.db")
         code, said = child(lambda: move(number, how))
         print(json.dumps([how, number, code, said, *child(lambda: [state(), move(), state()])[1]]), flush=True)
         if code == 0 and said is None:
@@ -104,15 +128,19 @@ def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again
     )
     runs = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
     counts = {how: max(number for of, number, *_ in runs if of == how) for how in ("killed", "away")}
-    assert min(counts.values()) > 6  # two aliases, a stage, tags of the version and its run, an alias less
+    assert min(counts.values()) > 10  # two records, two aliases, a stage, tags of version and run, an alias less
     for how, number, code, said, between, again, after in runs:
         where = f"{how} at change {number}"
         interrupted = number < counts[how]
-        assert code == (9 if interrupted and how == "killed" else 0), where
+        assert code == (-9 if interrupted and how == "killed" else 0), where
         assert ("connection refused" in (said or "")) == (interrupted and how == "away"), where
         assert between["aliases"]["champion"] in ("1", "2"), where
         assert len(between["production"]) == 1, where
+        assert between["records"] in ([], [["2", "1", "begun"]], [["2", "1", "done"]]), where
+        assert between["records"] or between["aliases"]["champion"] == "1", where
+        assert between["records"] != [["2", "1", "done"]] or between["aliases"]["champion"] == "2", where
         assert again is None, where
+        assert after["records"] == [["2", "1", "done"]], where
         assert after["aliases"] == {"champion": "2", "previous": "1"}, where
         assert list(map(str, after["production"])) == ["2"], where
         assert after["tags"]["2"].keys() == {"mooring.promoted", "mooring.ticket"}, where

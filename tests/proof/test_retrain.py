@@ -33,7 +33,11 @@ from pathlib import Path
 from mooring.config import load
 from mooring.settings import RetrainSettings
 from mooring.state.state import State
-from mooring.retrain import dataset, job, machine, registry
+from mooring.registry import aliases, versions
+from mooring.retrain import machine
+from mooring.retrain.dataset import gather
+from mooring.retrain.job import jobs
+from mooring.state.promotions import Promotions
 from mooring.state.retrainings import Tickets
 
 died = Path("died")
@@ -56,9 +60,11 @@ def dying(place, name):
 
 for place, names in (
     (Tickets, ("open", "move")),
-    (dataset, ("make",)),
-    (job, ("start",)),
-    (registry, ("set_challenger", "move_champion", "candidates")),
+    (Promotions, ("put",)),
+    (gather, ("make",)),
+    (jobs, ("start",)),
+    (aliases, ("set_challenger", "move_champion")),
+    (versions, ("candidates",)),
 ):
     for name in names:
         dying(place, name)

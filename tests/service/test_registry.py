@@ -42,7 +42,7 @@ def test_an_alias_and_a_version_are_resolved(registry, uri, version):
 def test_what_the_registry_does_not_know_is_said(registry, uri):
     asked = ask(uri)
     assert asked.returncode != 0
-    assert re.search("not found|exist", asked.stderr.splitlines()[-1])
+    assert re.search("not found|no version", asked.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("uri", ["models:/wine", "models:/@champion", "models:/wine/latest"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -21,8 +22,9 @@ from mlflow_store import new_store
 from mooring.demo.processes import running
 from mooring.log.signature import single_floats
 from mooring.monitor.baselines import log_baseline
-from mooring.monitor.tracking import Tracking, TrackingError, Version, metric_name
-from mooring.registry.process import log_baseline_artifact
+from mooring.monitor.tracking import Tracking, metric_name
+from mooring.registry import aliases, baselines, versions
+from mooring.registry.client import TrackingError
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
 from ports import reserved_port
@@ -223,9 +225,9 @@ def registered(uri):
         run_id = client.create_run(experiment).info.run_id
         model = client.create_logged_model(experiment, source_run_id=run_id)
         if with_model is not None:
-            log_baseline_artifact(with_model, model_id=model.model_id)
+            baselines.log(with_model, model_id=model.model_id)
         if with_run is not None:
-            log_baseline_artifact(with_run, run_id=run_id)
+            baselines.log(with_run, run_id=run_id)
         client.finalize_logged_model(model.model_id, "READY")
         source = f"models:/{model.model_id}"
         client.create_model_version("vine's", source=source, run_id=run_id, model_id=model.model_id)
@@ -234,44 +236,46 @@ def registered(uri):
     return client
 
 
-def test_the_baseline_of_a_version_is_found_with_its_model_or_its_run(registered, tracking):
-    found = [tracking.find_baseline("vine's", version) for version in "12345"]
+def test_the_baseline_of_a_version_is_found_with_its_model_or_its_run(registered):
+    found = [baselines.find("vine's", version) for version in "12345"]
     assert found == [b"\x00model", b"run", b"model", None, None]
-    assert tracking.find_baseline("nobody's", "1") is None
+    assert baselines.find("nobody's", "1") is None
 
 
-def test_versions_and_their_aliases_are_told(registered, tracking):
-    assert tracking.champion("vine's") == "2"
-    assert tracking.champion("vine's", "newest") == "4"
-    assert tracking.champion("vine's", "nobody") is None
-    assert tracking.champion("nobody's") is None
-    found = tracking.versions("vine's")
-    assert [(one.version, one.aliases) for one in found] == [
-        ("1", ()),
-        ("2", ("champion",)),
-        ("3", ()),
-        ("4", ("newest",)),
-    ]
-    assert all(isinstance(one, Version) and one.run_id and one.source for one in found)
+def test_versions_and_their_aliases_are_told(registered):
+    assert aliases.of("vine's") == {"champion": "2", "newest": "4"}
+    assert aliases.of("nobody's") == {}
+    assert aliases.champion("vine's") == "2"
+    assert aliases.champion("vine's", "newest") == "4"
+    assert aliases.champion("vine's", "nobody") is None
+    assert aliases.champion("nobody's") is None
+    found = versions.all_of("vine's")
+    assert [one.version for one in found] == ["1", "2", "3", "4"]
+    assert all(one.ready and one.run_id and one.source for one in found)
     assert found[0].created <= datetime.now(UTC)
-    assert tracking.versions("nobody's") == []
+    assert [versions.find("vine's", one.version) for one in found] == found
+    assert versions.all_of("nobody's") == []
+    assert versions.find("vine's", "5") is None
+    for missing in ("5", "champion", ""):
+        with pytest.raises(versions.Missing, match=f"there is no version {missing} of the model vine's"):
+            versions.get("vine's", missing)
 
 
-def test_the_baseline_of_a_model_that_mlflow_logged_is_found(client, tracking):
+def test_the_baseline_of_a_model_that_mlflow_logged_is_found(client):
     with mlflow.start_run(experiment_id=client.create_experiment("flavour")):
         info = mlflow.pyfunc.log_model(
             name="model", python_model=Constant(), pip_requirements=["mlflow"], registered_model_name="flavour"
         )
-    log_baseline_artifact(b"of the model", model_id=info.model_id)
+    baselines.log(b"of the model", model_id=info.model_id)
     version = str(info.registered_model_version)
     assert mlflow.pyfunc.load_model(f"models:/flavour/{version}").predict([[1.0]]) == [0.0]
-    assert tracking.find_baseline("flavour", version) == b"of the model"
+    assert baselines.find("flavour", version) == b"of the model"
 
 
 @pytest.mark.parametrize("given", [{}, {"run_id": "a", "model_id": "b"}])
 def test_a_baseline_goes_with_a_run_or_with_a_model(given):
     with pytest.raises(ValueError, match="give run_id or model_id"):
-        log_baseline_artifact(b"", **given)
+        baselines.log(b"", **given)
 
 
 # What goes wrong is said
@@ -281,32 +285,36 @@ def test_a_server_that_is_not_there_is_said_and_asked_again_another_time(monkeyp
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     port = reserved_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@127.0.0.1:{port}")
-    tracking = Tracking()
+    environment = dict(os.environ)
     for ask in (
-        lambda: tracking.champion("wine"),
-        lambda: tracking.versions("wine"),
-        lambda: tracking.find_baseline("wine", "1"),
-        lambda: tracking.log_verdict(*judged("wine"), []),
+        lambda: aliases.champion("wine"),
+        lambda: versions.all_of("wine"),
+        lambda: baselines.find("wine", "1"),
+        lambda: Tracking().log_verdict(*judged("wine"), []),
     ):
         with pytest.raises(TrackingError, match=f"MLflow at http://127.0.0.1:{port} does not ") as error:
             ask()
         assert "check that it runs" in str(error.value)
         assert "secret" not in str(error.value)
+    assert os.environ == environment, "how long MLflow tries is for the command to say"
 
 
 def test_a_store_that_is_not_there_is_said_and_not_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI is not set"):
-        Tracking().champion("wine")
+        aliases.champion("wine")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
     with pytest.raises(TrackingError, match="does not tell which version"):
-        Tracking().champion("wine")
+        aliases.champion("wine")
 
 
 def test_importing_it_imports_no_mlflow():
-    code = "import sys, mooring.monitor.tracking; print('mlflow' in sys.modules)"
+    code = (
+        "import sys, mooring.promotion, mooring.monitor.tracking, mooring.registry.process, "
+        "mooring.registry.signatures; print('mlflow' in sys.modules)"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 

@@ -19,7 +19,6 @@ from mooring.log.parquet import ParquetLog
 from mooring.monitor.alerts import Channel
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.tracking import Tracking
 from mooring.monitor.watch import Watch
 from mooring.settings import MonitorSettings
 from mooring.state.baselines import StoredBaselines
@@ -108,15 +107,12 @@ def settings(log: Path, state: str, **changed: Any) -> MonitorSettings:
 class Monitoring:
     """A monitor whose state and words can be looked at."""
 
-    def __init__(
-        self, chosen: MonitorSettings, tracking: Tracking | None = None, channels: Sequence[Channel] = ()
-    ) -> None:
+    def __init__(self, chosen: MonitorSettings, channels: Sequence[Channel] = ()) -> None:
         self.said: list[str] = []
         self.settings = chosen
         self.state = State(chosen.state)
-        self.tracking = tracking or Tracking()
         self.metrics = Metrics()
-        baselines = Baselines(StoredBaselines(self.state), self.tracking, self.said.append)
+        baselines = Baselines(StoredBaselines(self.state), self.said.append)
         self.watch = Watch(chosen, self.state, baselines, list(channels), self.said.append, self.metrics)
 
     def keep(self, baseline: Baseline, version: str | None = None) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event
 from monitoring import START, Monitoring, Traffic, results, settings, without_mlflow
 from mooring.drift.baseline import Baseline
 from mooring.monitor.alerts import Webhook
-from mooring.monitor.tracking import Tracking, TrackingError, Version
+from mooring.registry.client import TrackingError
 from mooring.state.alerts import Alerts
 from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
@@ -241,18 +241,17 @@ def test_a_baseline_that_is_replaced_judges_what_comes_and_what_was_open(traffic
     assert newest == {StoredBaselines(monitoring.state).newest("wine", None).digest}
 
 
-class Registry(Tracking):
+class Registry:
     """A registry of baselines by version, whose champion can be moved, and which can be off."""
 
-    def __init__(self, baselines: dict[str, Baseline]) -> None:
-        super().__init__()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, baselines: dict[str, Baseline]) -> None:
         self.baselines = baselines
         self.is_champion: str | None = None
         self.off = False
         self.asked = 0
-
-    def versions(self, model: str) -> list[Version]:
-        return []
+        monkeypatch.setattr("mooring.registry.versions.all_of", lambda model: [])
+        monkeypatch.setattr("mooring.registry.aliases.champion", self.champion)
+        monkeypatch.setattr("mooring.registry.baselines.find", self.find_baseline)
 
     def champion(self, model: str, alias: str = "champion") -> str | None:
         self._ask()
@@ -270,8 +269,8 @@ class Registry(Tracking):
 
 
 def test_rows_without_a_version_are_compared_with_whatever_is_champion(traffic, state, monkeypatch):
-    registry = Registry({"1": traffic.baseline(), "2": traffic.baseline()})
-    monitoring = Monitoring(settings(traffic.log, state), registry)
+    registry = Registry(monkeypatch, {"1": traffic.baseline(), "2": traffic.baseline()})
+    monitoring = Monitoring(settings(traffic.log, state))
     registry.is_champion = "1"
     for number in range(4):
         traffic.write(traffic.exchanges(1000, START + timedelta(minutes=10 * number)))
@@ -285,10 +284,10 @@ def test_rows_without_a_version_are_compared_with_whatever_is_champion(traffic, 
     assert all(status == "ok" for _, status in monitoring.verdicts())
 
 
-def test_a_registry_that_does_not_answer_is_left_alone_for_a_while(traffic, state):
-    registry = Registry({})
+def test_a_registry_that_does_not_answer_is_left_alone_for_a_while(traffic, state, monkeypatch):
+    registry = Registry(monkeypatch, {})
     registry.off = True
-    monitoring = Monitoring(settings(traffic.log, state), registry)
+    monitoring = Monitoring(settings(traffic.log, state))
     for version in range(10):
         traffic.write(traffic.exchanges(1000, START + timedelta(minutes=version), version=f"{version}"))
     for _ in range(3):
@@ -297,8 +296,9 @@ def test_a_registry_that_does_not_answer_is_left_alone_for_a_while(traffic, stat
     assert monitoring.verdicts() == [(1000, "no_baseline")] * 10
 
 
-def test_a_baseline_that_is_built_meanwhile_is_found_at_the_next_look(traffic, state):
-    monitoring = Monitoring(settings(traffic.log, state), Registry({}))
+def test_a_baseline_that_is_built_meanwhile_is_found_at_the_next_look(traffic, state, monkeypatch):
+    Registry(monkeypatch, {})
+    monitoring = Monitoring(settings(traffic.log, state))
     traffic.write(traffic.exchanges(2000, version="1") + traffic.exchanges(1000, START + timedelta(days=1)))
     monitoring.watch.look()
     assert {status for _, status in monitoring.verdicts()} == {"no_baseline"}

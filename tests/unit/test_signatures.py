@@ -13,7 +13,7 @@ from mooring.ids import new_request_id
 from mooring.log import signature as signatures
 from mooring.log.parquet import ParquetLog
 from mooring.log.signature import Signature
-from mooring.registry.process import RegistryError
+from mooring.registry.client import TrackingError
 
 OF = {
     "1": Signature([{"name": "zip", "type": "long", "required": True}], None),
@@ -32,7 +32,7 @@ class Registry:
     def __call__(self, model: str, version: str | None) -> Signature | None:
         self.asked.append((model, version))
         if self.silent:
-            raise RegistryError("MLflow does not answer")
+            raise TrackingError("MLflow does not answer")
         return OF.get(version or "2") if model == "wine" else None
 
 

@@ -29,7 +29,7 @@ from mooring.capture.in_process import JSON, TEXT, Body, Captures, as_request, a
 from mooring.config import resolve
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
-from mooring.registry.process import log_baseline_artifact
+from mooring.registry import baselines
 from mooring.settings import CaptureSettings
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def log_model(
             **kwargs,
         )
     if baseline is not None:
-        log_baseline_artifact(baseline.to_bytes(), model_id=info.model_id)
+        baselines.log(baseline.to_bytes(), model_id=info.model_id)
     return info
 
 

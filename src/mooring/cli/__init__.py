@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from mooring import __version__, messages
@@ -21,6 +23,7 @@ from mooring.cli.rollout import rollout
 from mooring.cli.serve import serve
 from mooring.cli.start import demo, init
 from mooring.cli.ui import ui
+from mooring.registry.client import IMPATIENT
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
@@ -28,6 +31,8 @@ from mooring.cli.ui import ui
 def main() -> None:
     """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
     messages.set_up()  # until the command knows its settings
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
 
 
 main.add_section("Getting started", init, demo)

@@ -82,7 +82,6 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
 
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
-    from mooring.monitor.tracking import Tracking
     from mooring.state.baselines import StoredBaselines
     from mooring.state.state import State
 
@@ -90,7 +89,7 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
     if settings.model is None:
         raise SettingError("--model is missing: say which model's baseline is meant")
     with explained(), State(settings.state) as opened:
-        baselines = Baselines(StoredBaselines(opened), Tracking(), lambda _: None)
+        baselines = Baselines(StoredBaselines(opened), lambda _: None)
         found, _ = baselines.of(settings.model, model_version)
         if found is None:
             raise click.ClickException(baselines.why_not(settings.model, model_version))
@@ -131,7 +130,6 @@ def calibrate(
     """
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
-    from mooring.monitor.tracking import Tracking
     from mooring.settings import JudgeSettings
     from mooring.state.baselines import StoredBaselines
     from mooring.state.state import State
@@ -141,7 +139,7 @@ def calibrate(
     if settings.model is None:
         raise SettingError("--model is missing: say which model is meant")
     with explained(), State(settings.state) as opened:
-        baselines = Baselines(StoredBaselines(opened), Tracking(), lambda _: None)
+        baselines = Baselines(StoredBaselines(opened), lambda _: None)
         found, _ = baselines.of(settings.model, model_version)
         if found is None:
             raise click.ClickException(baselines.why_not(settings.model, model_version))

@@ -83,14 +83,14 @@ def _judged(
     label: str | None,
     directory: Path,
 ) -> Verdict:
-    from mooring.registry import champions
+    from mooring.registry import aliases
     from mooring.retrain import gate
     from mooring.retrain.dataset.gather import Changed, NotEnough, make, open_holdout
     from mooring.retrain.evaluation import records
 
     retraining = load(RetrainSettings, {"model": model})
     label = label or retraining.retrain_label or "label"
-    champion = champion or champions.champion(model)
+    champion = champion or aliases.champion(model)
     if champion == candidate:
         raise click.ClickException(
             f"version {candidate} of {model} is the champion itself: name another --champion"

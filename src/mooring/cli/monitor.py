@@ -33,7 +33,7 @@ def explained() -> Iterator[None]:
     from mooring.log.store import StoreError
     from mooring.monitor.metrics import CantServe
     from mooring.monitor.results import UnknownModel
-    from mooring.monitor.tracking import TrackingError
+    from mooring.registry.client import TrackingError
     from mooring.state.database import StateError
 
     try:

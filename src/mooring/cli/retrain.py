@@ -30,7 +30,7 @@ _RUN = 8  # letters of a run's id that a table shows
 @contextmanager
 def _explained() -> Iterator[None]:
     from mooring.engine.sources import SourceError
-    from mooring.registry.champions import Moved
+    from mooring.registry.aliases import Moved
     from mooring.retrain.dataset.gather import NotEnough
     from mooring.retrain.manual import Already, NoPrevious
     from mooring.state.retrainings import TicketError
@@ -155,7 +155,7 @@ def _dry_run(settings: RetrainSettings, state: State, model: str) -> None:
 
 def _now(settings: RetrainSettings, state: State, model: str) -> int:
     """Open a ticket, and follow it to its end; Ctrl-C leaves it to the monitor, or to the next call."""
-    from mooring.retrain import asked
+    from mooring.retrain import manual
     from mooring.retrain.machine import Retraining, champion_of
     from mooring.state.retrainings import Cause, Tickets, me
 
@@ -173,7 +173,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
         )
         logger.info("retraining %d of %s", ticket.number, model)
     elif ticket.status == "approval":
-        ticket = asked.approve(tickets, ticket, who=me())
+        ticket = manual.approve(tickets, ticket, who=me())
     else:
         logger.info("retraining %d of %s is under way already: %s", ticket.number, model, ticket.status)
     return _followed(running, tickets, ticket)
@@ -205,14 +205,14 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
 @flags.of_state
 def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """Let a retraining begin that waits to be approved; the monitor goes on with it."""
-    from mooring.retrain import asked
+    from mooring.retrain import manual
     from mooring.state.retrainings import Tickets, me
     from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
         tickets = Tickets(opened)
-        found = asked.approve(tickets, tickets.named(settings.model, ticket), who=me(), reason=reason)
+        found = manual.approve(tickets, tickets.named(settings.model, ticket), who=me(), reason=reason)
         click.echo(f"retraining {found.number} of {found.model} is approved; the monitor goes on with it")
 
 
@@ -222,15 +222,15 @@ def approve(ticket: str, *, reason: str, model: str | None, state: str | None) -
 @flags.of_state
 def cancel(ticket: str, *, reason: str, model: str | None, state: str | None) -> None:
     """End a retraining that is under way, its job too."""
-    from mooring.retrain import asked
+    from mooring.retrain import manual
     from mooring.state.retrainings import Tickets, me
     from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
     with _explained(), State(settings.state) as opened:
         tickets = Tickets(opened)
-        found = asked.cancel(tickets, tickets.named(settings.model, ticket), who=me(), reason=reason)
-        if asked.is_elsewhere(found):
+        found = manual.cancel(tickets, tickets.named(settings.model, ticket), who=me(), reason=reason)
+        if manual.is_elsewhere(found):
             click.echo(f"{found.directory} is not here: the monitor where it is ends its job", err=True)
         click.echo(f"retraining {found.number} of {found.model} is cancelled")
 

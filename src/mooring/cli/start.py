@@ -74,26 +74,25 @@ def init(model: str, *, force: bool) -> None:
 
 def _registered(model: str) -> tuple[str, str]:
     """Return the name of a registered model, and the URI of what is to be served of it."""
-    from mooring.monitor.tracking import Tracking, TrackingError
+    from mooring.registry import aliases, versions
+    from mooring.registry.client import TrackingError, place
 
     name, alias, version = _parts(model)
-    tracking = Tracking()
     try:
-        found = tracking.versions(name) if name else []
+        numbers = [one.version for one in versions.all_of(name)] if name else []
+        named = sorted(aliases.of(name)) if numbers else []
     except TrackingError as error:
         raise click.ClickException(str(error)) from None
-    if not found:
+    if not numbers:
         raise click.ClickException(
-            f"MLflow at {tracking.name} has no versions of a registered model {name!r}: check the name, and "
+            f"MLflow at {place()} has no versions of a registered model {name!r}: check the name, and "
             "MLFLOW_TRACKING_URI, or register one with mlflow.register_model"
         )
-    aliases = sorted({one for each in found for one in each.aliases})
-    versions = [each.version for each in found]
     if alias is None and version is None:
-        return name, f"models:/{name}@champion" if "champion" in aliases else f"models:/{name}/{versions[-1]}"
-    if alias in aliases or version in versions:
+        return name, f"models:/{name}@champion" if "champion" in named else f"models:/{name}/{numbers[-1]}"
+    if alias in named or version in numbers:
         return name, f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
-    there = f"versions {', '.join(versions[-10:])}" + (f" and the aliases {', '.join(aliases)}" if aliases else "")
+    there = f"versions {', '.join(numbers[-10:])}" + (f" and the aliases {', '.join(named)}" if named else "")
     raise click.ClickException(f"there is no {model}: {name} has {there}")
 
 

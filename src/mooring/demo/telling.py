@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mooring.demo.traffic import Traffic
 from mooring.demo.train import MODEL
-from mooring.registry import champions
+from mooring.registry import aliases, versions
 from mooring.retrain.history import Entry, history
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.rollouts import Event, Rollout, Rollouts
@@ -77,13 +77,13 @@ def show_rollback(console: Console, state: State, traffic: Traffic, alerts: Path
         if rollout.status != "rolled_back":
             continue
         told = rollback_alert(alerts)
-        tags = champions.tags_of(MODEL, rollout.version)
+        tags = versions.tags_of(MODEL, rollout.version)
         says = [
             f"Version {rollout.version} was rolled back, version {rollout.previous} answers everything again.",
             f"  guard   {rollout.reason}",
             *(
                 f"  tag     {name} = {tags[name]}"
-                for name in (champions.ROLLOUT, champions.ROLLOUT_REASON)
+                for name in (aliases.ROLLOUT, aliases.ROLLOUT_REASON)
                 if name in tags
             ),
             f"  alert   {told['text'] if told else 'none was sent'}",

@@ -12,7 +12,9 @@ import msgspec
 from mooring.casts import Casts
 from mooring.log import store
 from mooring.log.schema import Fields, Kinds
-from mooring.registry.process import RegistryError, ask
+from mooring.registry import signatures
+from mooring.registry.client import TrackingError
+from mooring.registry.process import ask
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -24,29 +26,6 @@ _KINDS = {
     "binary": "string",
     "datetime": "timestamp",
 }
-_ASK = """
-import json, sys
-import mlflow
-from mlflow.exceptions import MlflowException
-name, version = sys.argv[1:]
-client = mlflow.MlflowClient()
-try:
-    if version:
-        client.get_model_version(name, version)
-    elif found := client.search_model_versions(f"name='{name}'", order_by=["version_number DESC"], max_results=1):
-        version = found[0].version
-except MlflowException as error:
-    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-        raise
-    version = None
-signature = mlflow.models.get_model_info(f"models:/{name}/{version}").signature if version else None
-columns = lambda schema: None if schema is None else schema.to_dict()
-print(json.dumps({
-    "inputs": columns(signature and signature.inputs),
-    "outputs": columns(signature and signature.outputs),
-    "from_type_hints": bool(getattr(signature, "_is_signature_from_type_hint", False)),
-} if version else None))
-"""
 _MOST_KNOWN = 256
 _ASK_AGAIN_SECONDS = 60.0, 3600.0
 
@@ -132,7 +111,7 @@ class Signatures:
             return None
         try:
             signature = self._ask(model, number)
-        except RegistryError:
+        except TrackingError:
             self._silent_until = time.monotonic() + self._silence
             self._silence = min(2 * self._silence, _ASK_AGAIN_SECONDS[1])
             return None
@@ -149,11 +128,9 @@ class Signatures:
 def ask_mlflow(model: str, version: str | None) -> Signature | None:
     """Return the signature of a version of a registered model, or of its newest; None if MLflow knows none.
 
-    Raises RegistryError where MLflow does not answer.
+    Raises TrackingError where MLflow does not answer.
     """
-    if "'" in model:
-        return None
-    answer = ask(_ASK, model, version or "")
+    answer = ask(signatures.of_version, model, version or "")
     return None if answer is None else msgspec.convert(answer, Signature)
 
 
@@ -163,7 +140,7 @@ def integers_of(model: str) -> list[str]:
         return []
     try:
         signature = ask_mlflow(model, None)
-    except RegistryError:
+    except TrackingError:
         return []
     return signature.of_type("integer", "long") if signature is not None else []
 
@@ -174,20 +151,8 @@ def single_floats(*, run_id: str | None = None, model_id: str | None = None) -> 
     MLflow is asked in this process, as whoever logs a baseline has it. None where there is no such model, or it
     has no signature.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if model_id is None:
-            outputs = mlflow.MlflowClient().get_run(str(run_id)).outputs
-            model_id = outputs.model_outputs[-1].model_id if outputs and outputs.model_outputs else None
-        found = mlflow.models.get_model_info(f"models:/{model_id}").signature if model_id else None
-    except MlflowException:  # such as a model that lies elsewhere: nobody knows its signature
-        return []
-    if found is None:
-        return []
-    inputs, given = (schema.to_dict() if schema is not None else None for schema in (found.inputs, found.outputs))
-    return Signature(inputs, given).of_type("float")
+    found = signatures.of_logged_model(run_id=run_id, model_id=model_id)
+    return [] if found is None else msgspec.convert(found, Signature).of_type("float")
 
 
 def _named(columns: list[dict[str, Any]] | None) -> list[dict[str, Any]]:

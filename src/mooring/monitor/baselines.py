@@ -11,15 +11,14 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.log.signature import single_floats
-from mooring.monitor.tracking import TrackingError
-from mooring.registry.process import log_baseline_artifact
+from mooring.registry import aliases, baselines, versions
+from mooring.registry.client import TrackingError, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mooring.comparison.compare import Evaluation
     from mooring.drift.grid import Kind
-    from mooring.monitor.tracking import Tracking
     from mooring.state.baselines import StoredBaseline, StoredBaselines
 
 _AGAIN_SECONDS = 60.0
@@ -37,9 +36,8 @@ class Found(NamedTuple):
 class Baselines:
     """Finds the baseline of a version: in the state, else in MLflow, whose answer the state keeps."""
 
-    def __init__(self, stored: StoredBaselines, tracking: Tracking, say: Callable[[str], None]) -> None:
+    def __init__(self, stored: StoredBaselines, say: Callable[[str], None]) -> None:
         self._stored = stored
-        self._tracking = tracking
         self._say = say
         self._found: dict[tuple[str, str | None], Found] = {}
         self._fresh: set[tuple[str, str | None]] = set()
@@ -99,11 +97,11 @@ class Baselines:
         if now - asked < _AGAIN_SECONDS:
             return kept, why_not
         try:
-            wanted = version or self._tracking.champion(model)
+            wanted = version or aliases.champion(model)
             source = f"{_OF_REGISTRY}{model}/{wanted}"
             if kept is not None and (wanted is None or kept.source == source):
                 return kept, ""
-            data = self._tracking.find_baseline(model, wanted) if wanted else None
+            data = baselines.find(model, wanted) if wanted else None
             if data is None:
                 why_not = self._why_not(model, version, wanted)
         except TrackingError as error:
@@ -124,16 +122,16 @@ class Baselines:
                 f"version {wanted} of {model}{champion} has no baseline: log one in training with "
                 f"mooring.log_baseline, or build one with {build}"
             )
-        versions = self._tracking.versions(model)
-        if not versions:
+        there = versions.all_of(model)
+        if not there:
             return (
-                f"the rows of {model} name no version, and MLflow at {self._tracking.name} has no registered "
+                f"the rows of {model} name no version, and MLflow at {place()} has no registered "
                 f"model of that name whose baseline they could be compared with: build one with {build}"
             )
         return (
             f"no version of {model} has the alias champion, with whose baseline rows that name no version are "
             f"compared: set it with `python -c 'import mlflow; mlflow.MlflowClient().set_registered_model_alias("
-            f'"{model}", "champion", "{versions[-1].version}")\'`, or build a baseline with {build}'
+            f'"{model}", "champion", "{there[-1].version}")\'`, or build a baseline with {build}'
         )
 
 
@@ -210,5 +208,5 @@ def log_baseline(
     created = datetime.now(UTC).isoformat(timespec="seconds")
     about = {**made.about, "created": created, "run_id" if run_id else "model_id": run_id or model_id or ""}
     made = msgspec.structs.replace(made, about=about)
-    log_baseline_artifact(made.to_bytes(), run_id=run_id, model_id=model_id)
+    baselines.log(made.to_bytes(), run_id=run_id, model_id=model_id)
     return made

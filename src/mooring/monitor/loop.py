@@ -20,8 +20,9 @@ from mooring.monitor import alerts
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.judging import LONGEST, lengths_of, rules_of
 from mooring.monitor.metrics import Metrics, serving
-from mooring.monitor.tracking import Tracking, TrackingError
+from mooring.monitor.tracking import Tracking
 from mooring.monitor.watch import Watch
+from mooring.registry.client import TrackingError
 from mooring.settings import MonitorSettings, duration_text
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
@@ -114,7 +115,7 @@ class _Watching:
         self._metrics = metrics
         self._tracking = Tracking()
         self._said: dict[str, float] = {}
-        self._baselines = Baselines(StoredBaselines(state), self._tracking, self._complain)
+        self._baselines = Baselines(StoredBaselines(state), self._complain)
 
     def once(self, stop: threading.Event) -> bool:
         if why_not := nothing_yet(self._settings.log):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +21,9 @@ from mooring.drift.stored import FormatError
 from mooring.files import clear
 from mooring.log.reader import LogError
 from mooring.log.store import StoreError
-from mooring.monitor.tracking import TrackingError
-from mooring.registry import champions
+from mooring.promotion import begun, promote
+from mooring.registry import aliases, versions
+from mooring.registry.client import TrackingError
 from mooring.retrain import gate, trigger
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation import records
@@ -201,7 +201,7 @@ class Retraining:
         if isinstance(found, jobs.Running):
             self._put_back_while_it_runs(ticket)
             return None
-        self._put_back(ticket, champions.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        self._put_back(ticket, versions.candidates(self._model, ticket.id, ticket.created, tagged=True))
         if isinstance(found, jobs.Lost):
             return self._again(tickets, ticket, "training was killed, or its machine went down")
         if found.stopped:
@@ -211,12 +211,12 @@ class Retraining:
         if found.code != 0:
             return self._again(tickets, ticket, f"training ended with code {found.code}")
         tagged = bool(self._settings.retrain_webhook)
-        versions = champions.candidates(self._model, ticket.id, ticket.created, tagged=tagged)
-        if not versions:
+        trained = versions.candidates(self._model, ticket.id, ticket.created, tagged=tagged)
+        if not trained:
             return self._again(tickets, ticket, "training ended well, but registered no new version")
-        version = versions[-1]
+        version = trained[-1]
         self._put_back(ticket, [version])
-        run_id = champions.run_of(self._model, version)
+        run_id = versions.get(self._model, version).run_id
         clear(gate_directory(ticket))  # which nobody but the job can have made by now
         detail = {
             "version": version,
@@ -285,12 +285,12 @@ class Retraining:
             self._put_back(ticket, [ticket.candidate])  # a job elsewhere may promote late
         return tickets.move(ticket, "failed", "failed", {**(detail or {}), "why": why}, message=why)
 
-    def _put_back(self, ticket: Ticket, versions: Sequence[str]) -> None:
-        take_back(Tickets(self._state), ticket, versions, self._say)
+    def _put_back(self, ticket: Ticket, made: Sequence[str]) -> None:
+        take_back(Tickets(self._state), ticket, made, self._say)
 
     def _put_back_while_it_runs(self, ticket: Ticket) -> None:
-        if champions.champion(self._model) not in (None, ticket.champion):
-            self._put_back(ticket, champions.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        if aliases.champion(self._model) not in (None, ticket.champion):
+            self._put_back(ticket, versions.candidates(self._model, ticket.id, ticket.created, tagged=True))
 
     def _gate(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         directory = gate_directory(ticket)
@@ -339,7 +339,7 @@ class Retraining:
             return self._fail(tickets, ticket, f"what the versions' comparison found can't be read: {error}")
         try:
             return self._decided(tickets, ticket, verdict)
-        except champions.Missing as error:
+        except versions.Missing as error:
             return self._fail(tickets, ticket, f"{error}: was it deleted?")
 
     def _gate_again(
@@ -362,14 +362,14 @@ class Retraining:
         """Do as the gate says."""
         assert ticket.candidate is not None
         told = msgspec.to_builtins(verdict)
-        tags = {"mooring.ticket": ticket.id, "mooring.verdict": ticket.cause.verdict or ticket.cause.kind}
+        tags = {versions.TICKET: ticket.id, "mooring.verdict": ticket.cause.verdict or ticket.cause.kind}
         if not verdict.passed:
             self._put_back(ticket, [ticket.candidate])  # a job elsewhere may promote late
-            champions.refuse(self._model, ticket.candidate, verdict.reasons, tags)
+            aliases.refuse(self._model, ticket.candidate, verdict.reasons, tags)
             return tickets.move(
                 ticket, "refused", "gate", told, message=f"version {ticket.candidate}: {verdict.in_words}"
             )
-        champions.set_challenger(self._model, ticket.candidate, tags)
+        aliases.set_challenger(self._model, ticket.candidate, tags)
         if self._state.holder(f"serve/{self._model}") is not None:
             return tickets.move(ticket, "challenger", "gate", told, message=ROLLS_OUT)
         promotion = self._promotion(ticket, verdict.in_words)
@@ -395,40 +395,19 @@ class Retraining:
 
     def _promotion(self, ticket: Ticket, reason: str) -> Promotion:
         assert ticket.candidate is not None
-        return Promotion(
-            id=str(uuid.uuid5(uuid.NAMESPACE_URL, ticket.id)),
-            model=self._model,
-            ticket_id=ticket.id,
-            kind="promotion",
-            version=ticket.candidate,
-            previous=ticket.champion,
-            status="begun",
-            reason=reason,
-            who="mooring",
-            created=datetime.now(UTC),
+        return begun(
+            self._model, ticket.candidate, ticket.champion, reason=reason, name=ticket.id, ticket_id=ticket.id
         )
 
     def _promote(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
-        assert ticket.candidate is not None
-        begun = next(one for one in tickets.promotions.newest(self._model) if one.ticket_id == ticket.id)
-        # Here nothing can be cancelled any more, so what can't be must not wait for ever.
+        promotion = next(one for one in tickets.promotions.newest(self._model) if one.ticket_id == ticket.id)
         try:
-            champions.move_champion(
-                self._model,
-                ticket.candidate,
-                expected=ticket.champion if champions.champion(self._model) is not None else None,
-                at=begun.created,
-                tags={"mooring.ticket": ticket.id},
-            )
-        except (champions.Moved, champions.Missing) as error:
-            failed = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
-            return tickets.move(
-                ticket, "failed", "not promoted", {"why": f"{error}"}, promotion=failed, message=f"{error}"
-            )
-        done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
+            promote(tickets.promotions, promotion, tags={versions.TICKET: ticket.id})
+        except (aliases.Moved, versions.Missing) as error:
+            return tickets.move(ticket, "failed", "not promoted", {"why": f"{error}"}, message=f"{error}")
         detail = {"version": ticket.candidate, "previous": ticket.champion}
         message = f"version {ticket.candidate} is the champion; a server that runs already must be restarted"
-        return tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=message)
+        return tickets.move(ticket, "promoted", "promoted", detail, message=message)
 
 
 def end_jobs(tickets: Tickets, ticket: Ticket, say: Say) -> None:
@@ -438,28 +417,28 @@ def end_jobs(tickets: Tickets, ticket: Ticket, say: Say) -> None:
     """
     for directory in (attempt_directory(ticket), gate_directory(ticket)):
         jobs.stop(directory)
-    versions = champions.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
-    take_back(tickets, ticket, versions, say)
+    made = versions.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
+    take_back(tickets, ticket, made, say)
 
 
-def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Say) -> None:
+def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str], say: Say) -> None:
     """Take from versions what training gave them by itself: the aliases champion and challenger, a passed gate.
 
     They have proven nothing yet. Raises TrackingError.
     """
     model = ticket.model
-    if not versions:
+    if not made:
         return
-    for version in champions.disown(model, versions):
+    for version in aliases.disown(model, made):
         say(f"training said by itself that version {version} of {model} has passed the gate; that is taken back")
-    champion = champions.champion(model)
-    if ticket.champion is None or champion in (None, ticket.champion) or champion not in versions:
+    champion = aliases.champion(model)
+    if ticket.champion is None or champion in (None, ticket.champion) or champion not in made:
         return
     if any(one.version == champion for one in tickets.promotions.newest(model)):
         return  # a person wanted it so
     try:
-        champions.put_back(model, ticket.champion, expected=champion)
-    except champions.Moved as error:
+        aliases.put_back(model, ticket.champion, expected=champion)
+    except aliases.Moved as error:
         say(f"{error}")
         return
     say(
@@ -470,7 +449,7 @@ def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Sa
 
 def champion_of(state: State, model: str) -> str | None:
     """Return the version that is to be bettered: the alias champion, else the one that answered last."""
-    champion = champions.champion(model)
+    champion = aliases.champion(model)
     if champion is not None:
         return champion
     newest = Windows(state).history(model, variant="champion", newest=1)

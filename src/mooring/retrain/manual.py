@@ -1,23 +1,25 @@
-"""Moves of the champion that a person asks for, with the same record as the loop's own."""
+"""What a person asks for: that a retraining begins or ends, and that the champion moves; recorded like any."""
 
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from mooring.registry import champions
+from mooring import promotion
+from mooring.registry import aliases, versions
+from mooring.retrain.machine import end_jobs
 from mooring.state.leases import Lease
 from mooring.state.promotions import Promotion
-from mooring.state.retrainings import Tickets, me
+from mooring.state.retrainings import Ticket, TicketError, Tickets, me
 from mooring.state.state import State
 
 _PATIENCE_SECONDS = 20.0
+_TRIES = 10
 
 
 class NoPrevious(ValueError):
@@ -26,6 +28,58 @@ class NoPrevious(ValueError):
 
 class Already(ValueError):
     """The version is the champion."""
+
+
+def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> Ticket:
+    """Let a retraining begin that waits to be approved. Raises TicketError where it does not, or not any more.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from mooring.state.state import State
+    >>> from mooring.state.retrainings import Cause
+    >>> directory = TemporaryDirectory()
+    >>> with State(f"{directory.name}/state.db") as state:
+    ...     found = Tickets(state)
+    ...     ticket = found.open(
+    ...         "wine", Cause(kind="drift"), "it drifts", champion="1", directory="retrain", status="approval"
+    ...     )
+    ...     ticket = approve(found, ticket, who="ann", reason="labels are in")
+    ...     ticket.status, [(step.what, step.who, step.detail) for step in found.steps(ticket.id)][1]
+    ('dataset', ('approved', 'ann', {'reason': 'labels are in'}))
+    >>> directory.cleanup()
+    """
+    if "approve" not in ticket.can:
+        raise TicketError(f"retraining {ticket.number} does not wait to be approved: it is {ticket.in_words}")
+    return tickets.move(ticket, "dataset", "approved", {"reason": reason} if reason else {}, who=who, message="")
+
+
+def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket:
+    """End a retraining, also where the monitor notes something down at the same moment, and its jobs on this host.
+
+    Raises TicketError where there is nothing to cancel, OSError where a job can't be ended, TrackingError where
+    MLflow does not tell whether it made its version the champion.
+    """
+    for _ in range(_TRIES):
+        if ticket.status == "challenger":
+            raise TicketError(
+                f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
+                "mooring rollout abort"
+            )
+        if "cancel" not in ticket.can:
+            break
+        try:
+            cancelled = tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=who, message=reason)
+        except TicketError:
+            ticket = tickets.named(None, ticket.id)
+            continue
+        if cancelled.attempt and not is_elsewhere(cancelled):
+            end_jobs(tickets, cancelled, lambda _: None)
+        return cancelled
+    raise TicketError(f"retraining {ticket.number} is {ticket.in_words}: there is nothing to cancel")
+
+
+def is_elsewhere(ticket: Ticket) -> bool:
+    """Whether a retraining that has begun has its directory, and its jobs, on another host."""
+    return ticket.attempt > 0 and not Path(ticket.directory).exists()
 
 
 def promote(state: State, model: str, version: str, reason: str) -> Promotion:
@@ -48,8 +102,8 @@ def rollback(state: State, model: str, reason: str) -> Promotion:
         # One that was killed, or lost MLflow, may have moved the alias previous already: then its record tells.
         if (begun := _unfinished(tickets, model, "rollback")) is not None:
             return _move(tickets, model, begun.version, reason, "rollback", begun)
-        previous = champions.previous(model)
-        if previous is None or previous == champions.champion(model):
+        previous = aliases.champion(model, aliases.PREVIOUS)
+        if previous is None or previous == aliases.champion(model):
             raise NoPrevious(
                 f"no other version of {model} has the alias previous: name the one to go back to with mooring "
                 "promote"
@@ -75,7 +129,7 @@ def _unfinished(tickets: Tickets, model: str, kind: Literal["promotion", "rollba
     newest = next(iter(tickets.promotions.newest(model, 1)), None)
     if newest is None or newest.ticket_id is not None or newest.kind != kind or newest.status == "done":
         return None
-    return newest if champions.champion(model) in (newest.version, newest.previous) else None
+    return newest if aliases.champion(model) in (newest.version, newest.previous) else None
 
 
 def _move(
@@ -86,32 +140,12 @@ def _move(
     kind: Literal["promotion", "rollback"],
     unfinished: Promotion | None,
 ) -> Promotion:
-    champions.require(model, version)
+    versions.get(model, version)  # before anything is written down
     if unfinished is not None and unfinished.version == version:
-        begun = msgspec.structs.replace(unfinished, status="begun", reason=reason, ended=None)
+        begun = msgspec.structs.replace(unfinished, reason=reason)
     else:
-        champion = champions.champion(model)
+        champion = aliases.champion(model)
         if champion == version:
             raise Already(f"version {version} of {model} is the champion already")
-        begun = Promotion(
-            id=str(uuid.uuid4()),
-            model=model,
-            ticket_id=None,
-            kind=kind,
-            version=version,
-            previous=champion,
-            status="begun",
-            reason=reason,
-            who=me(),
-            created=datetime.now(UTC),
-        )
-    tickets.promotions.put(begun)
-    try:
-        champions.move_champion(model, version, expected=begun.previous)
-    except Exception as error:
-        told = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=datetime.now(UTC))
-        tickets.promotions.put(told)
-        raise
-    done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
-    tickets.promotions.put(done)
-    return done
+        begun = promotion.begun(model, version, champion, reason=reason, kind=kind, who=me())
+    return promotion.promote(tickets.promotions, begun, final=(Exception,))  # a person may not try again

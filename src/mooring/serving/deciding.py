@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from mooring.capture.say import Seldom, say
-from mooring.monitor.tracking import TrackingError
-from mooring.registry.champions import CHAMPION, Missing
+from mooring.registry.aliases import CHAMPION
+from mooring.registry.client import TrackingError
+from mooring.registry.versions import Missing
 from mooring.rollout_plan import parse
 from mooring.serving import models, registry_watch
 from mooring.serving.background import Chores, Returned

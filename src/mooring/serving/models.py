@@ -24,7 +24,8 @@ import yaml
 from mooring.capture.say import say
 from mooring.files import locked, make_directory, sync
 from mooring.log.parquet import folder_name
-from mooring.monitor.tracking import Tracking, TrackingError
+from mooring.registry import versions
+from mooring.registry.client import TrackingError
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation
 from mooring.serving.messages import Model
 
@@ -150,7 +151,7 @@ def _files(name: str, version: str, directory: Path) -> Path:
 
 
 def _ask_origin(name: str, version: str) -> Origin:
-    found = next((one for one in Tracking().versions(name) if one.version == version), None)
+    found = versions.find(name, version)
     if found is None:
         raise BringError(f"there is no version {version} of {name} in MLflow's registry: name one that is there")
     return Origin(found.source or "", found.run_id or "", found.created)
@@ -192,14 +193,10 @@ def _damage(directory: Path, digests: dict[str, str]) -> str:
 
 def _download(name: str, version: str, origin: Origin, place: Path) -> None:
     """Download a version into `place`, which is there afterwards as a whole or not at all."""
-    import mlflow
-
     temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=place.parent))
     try:
         try:
-            got = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{name}/{version}", dst_path=str(temporary / _MODEL)
-            )
+            got = versions.download(name, version, temporary / _MODEL)
         except Exception as error:  # each store of artifacts has errors of its own
             if _is_full(error):
                 raise _no_room(name, version, place.parent) from error
@@ -208,9 +205,9 @@ def _download(name: str, version: str, origin: Origin, place: Path) -> None:
                 f"the files of {name} version {version} can't be downloaded: {reason or type(error).__name__}; "
                 f"check that {origin.source} is still there"
             ) from error
-        if not Path(got, "MLmodel").is_file():
+        if not (got / "MLmodel").is_file():
             raise BringError(f"{name} version {version} is no model: {origin.source} has no file MLmodel")
-        if Path(got) != temporary / _MODEL:
+        if got != temporary / _MODEL:
             os.rename(got, temporary / _MODEL)
         brought = _Brought(origin, _digests(temporary / _MODEL))
         (temporary / _ORIGIN).write_bytes(msgspec.json.encode(brought))

@@ -5,17 +5,16 @@ Each function may be called again after a kill, or after MLflow or the state was
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
-from mooring.registry import champions
+from mooring import promotion
+from mooring.registry import aliases, versions
 from mooring.state.database import StateError
 from mooring.state.leases import Lease
-from mooring.state.promotions import Promotion
 from mooring.state.retrainings import EventName, Status, Ticket, TicketError, Tickets
 from mooring.state.rollouts import Rollout
 from mooring.state.state import State
@@ -47,17 +46,17 @@ def look(model: str, alias: str, state: State | None, served: str | None) -> See
 
     Raises TrackingError.
     """
-    aliases = champions.aliases(model)
-    followed, challenger = aliases.get(alias), aliases.get(champions.CHALLENGER)
+    named = aliases.of(model)
+    followed, challenger = named.get(alias), named.get(aliases.CHALLENGER)
     held = None
-    if alias == champions.CHAMPION and followed is not None and followed != served:
+    if alias == aliases.CHAMPION and followed is not None and followed != served:
         held = _held(model, followed, state)
     seen = Seen(followed) if held is None else Seen(None, held=held)
     if challenger is None or challenger == followed:
         return seen
-    if champions.tags_of(model, challenger).get(champions.GATE) != "passed":
+    if versions.tags_of(model, challenger).get(aliases.GATE) != "passed":
         return seen
-    return seen._replace(challenger=challenger, ticket=next(iter(champions.tickets_of(model, challenger)), None))
+    return seen._replace(challenger=challenger, ticket=next(iter(versions.tickets_of(model, challenger)), None))
 
 
 def _held(model: str, version: str, state: State | None) -> Held | None:
@@ -65,7 +64,7 @@ def _held(model: str, version: str, state: State | None) -> Held | None:
 
     A job may name it so by itself. Where the state does not answer, the registry has to do.
     """
-    names = champions.tickets_of(model, version)
+    names = versions.tickets_of(model, version)
     if not names:
         return None
     try:
@@ -81,7 +80,7 @@ def _held(model: str, version: str, state: State | None) -> Held | None:
                     why = f"its retraining {ticket.number} has not passed the gate ({ticket.in_words})"
                     return Held(version, why, ticket.champion)
     except StateError as error:
-        if champions.tags_of(model, version).get(champions.GATE) == "passed":
+        if versions.tags_of(model, version).get(aliases.GATE) == "passed":
             return None
         return Held(version, f"its retraining can't be asked for: {error}")
     return None
@@ -94,33 +93,23 @@ def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
     """
     tickets = Tickets(state, lease)
     ticket = _ticket(tickets, rollout)
-    done: Promotion | None = None
     if rollout.cause == "challenger":
-        begun = _promotion(
-            rollout, "promotion", rollout.version, rollout.previous, "passed the gate and its rollout"
+        begun = promotion.begun(
+            rollout.model,
+            rollout.version,
+            rollout.previous,
+            reason="passed the gate and its rollout",
+            name=f"{rollout.id}/promotion",
+            ticket_id=rollout.ticket_id,
+            who=_who(rollout),
         )
-        tickets.promotions.put(begun)
-        tags = {champions.ROLLOUT: "promoted"}
-        tags |= {champions.TICKET: rollout.ticket_id} if rollout.ticket_id is not None else {}
-        try:
-            champions.move_champion(
-                rollout.model,
-                rollout.version,
-                expected=rollout.previous if champions.champion(rollout.model) is not None else None,
-                at=rollout.created,
-                tags=tags,
-            )
-        except (champions.Moved, champions.Missing) as error:
-            now = datetime.now(UTC)
-            told = msgspec.structs.replace(begun, status="failed", reason=f"{error}", ended=now)
-            tickets.promotions.put(told)
-            raise
-        done = msgspec.structs.replace(begun, status="done", ended=datetime.now(UTC))
-        tickets.promotions.put(done)
+        tags = {aliases.ROLLOUT: "promoted"}
+        tags |= {versions.TICKET: rollout.ticket_id} if rollout.ticket_id is not None else {}
+        promotion.promote(tickets.promotions, begun, tags=tags)
     if ticket is not None:
         detail = {"version": rollout.version, "previous": rollout.previous, "rollout": rollout.number}
         told_so = f"version {rollout.version} is the champion, and answers"
-        tickets.move(ticket, "promoted", "promoted", detail, promotion=done, message=told_so)
+        tickets.move(ticket, "promoted", "promoted", detail, message=told_so)
 
 
 def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
@@ -131,22 +120,30 @@ def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
     Raises TrackingError, StateError, and TicketError where this is to be called again.
     """
     tickets = Tickets(state, lease)
-    named = champions.champion(rollout.model) == rollout.version
+    named = aliases.champion(rollout.model) == rollout.version
     if named and rollout.previous is not None:
-        restored = _promotion(rollout, "restored", rollout.previous, rollout.version, rollout.reason)
-        with suppress(champions.Moved, champions.Missing):  # somebody else has seen to it, or nobody can
-            champions.put_back(rollout.model, rollout.previous, expected=rollout.version)
+        restored = promotion.begun(
+            rollout.model,
+            rollout.previous,
+            rollout.version,
+            reason=rollout.reason,
+            name=f"{rollout.id}/restored",
+            kind="restored",
+            who=_who(rollout),
+        )
+        with suppress(aliases.Moved, versions.Missing):  # somebody else has seen to it, or nobody can
+            aliases.put_back(rollout.model, rollout.previous, expected=rollout.version)
             named = False
             tickets.promotions.put(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
     what: EventName = "aborted" if rollout.status == "aborting" else "rolled back"
-    champions.end_rollout(rollout.model, rollout.version, what, rollout.reason)
+    aliases.end_rollout(rollout.model, rollout.version, what, rollout.reason)
     end_ticket(tickets, rollout, "rolled_back", what)
     return named
 
 
 def put_back(rollout: Rollout) -> None:
     """Take the alias from a challenger that another version came before. Raises TrackingError."""
-    champions.end_rollout(rollout.model, rollout.version, "superseded", rollout.reason)
+    aliases.end_rollout(rollout.model, rollout.version, "superseded", rollout.reason)
 
 
 def end_ticket(tickets: Tickets, rollout: Rollout, status: Status, what: EventName) -> None:
@@ -164,17 +161,6 @@ def _ticket(tickets: Tickets, rollout: Rollout) -> Ticket | None:
     return ticket
 
 
-def _promotion(rollout: Rollout, kind: str, version: str, previous: str | None, reason: str) -> Promotion:
-    name = rollout.ticket_id if kind == "promotion" and rollout.ticket_id else f"{rollout.id}/{kind}"
-    return Promotion(
-        id=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
-        model=rollout.model,
-        ticket_id=rollout.ticket_id if kind == "promotion" else None,
-        kind="restored" if kind == "restored" else "promotion",
-        version=version,
-        previous=previous,
-        status="begun",
-        reason=reason,
-        who=rollout.evidence.get("promote") or rollout.who,
-        created=datetime.now(UTC),
-    )
+def _who(rollout: Rollout) -> str:
+    """Return who wanted a version promoted at once, else whose rollout it is."""
+    return rollout.evidence.get("promote") or rollout.who

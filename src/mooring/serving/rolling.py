@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mooring.capture.say import Seldom, say
-from mooring.monitor.tracking import TrackingError
-from mooring.registry.champions import Missing, Moved
+from mooring.registry.aliases import Moved
+from mooring.registry.client import TrackingError
+from mooring.registry.versions import Missing
 from mooring.retrain.evaluation.difference import Difference
 from mooring.rollout_plan import Plan
 from mooring.serving import models, registry_watch

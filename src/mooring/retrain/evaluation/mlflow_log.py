@@ -16,6 +16,8 @@ from mlflow.models.evaluation.validation import ModelValidationFailedException
 
 from mooring.performance.measures import LOWER_IS_BETTER
 from mooring.performance.scored import scored_of
+from mooring.registry.client import TrackingError, connect
+from mooring.registry.experiments import experiment_id
 from mooring.retrain.evaluation.records import Evaluation, EvaluationError, reason_of
 
 
@@ -35,14 +37,15 @@ def log_to_mlflow(
     results: dict[str, Any] = {}
     runs: dict[str, str] = {}
     try:
-        mlflow.set_experiment(f"mooring/{found.model}")
+        experiment = experiment_id(connect(), found.model)
         for who, output in outputs.items():
             version = found.champion if who == "champion" else found.candidate
             tags = {"mooring.model": found.model, "mooring.evaluated": str(version), "mooring.as": who}
-            with mlflow.start_run(run_name=f"{found.model} {version} as {who}", tags=tags) as begun:
+            name = f"{found.model} {version} as {who}"
+            with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as begun:
                 results[who] = _mlflow_result(found, who, labels, output, model_ids[who])
                 runs[who] = begun.info.run_id
-    except mlflow.MlflowException as error:
+    except (mlflow.MlflowException, TrackingError) as error:
         raise EvaluationError(
             f"MLflow does not take the evaluation: {reason_of(error)}", temporary=True
         ) from error

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import msgspec
 import numpy as np
 import pandas as pd
@@ -23,9 +22,10 @@ from mooring.drift.stored import FormatError
 from mooring.engine.sources import SourceError, batches
 from mooring.files import replace
 from mooring.log.store import StoreError
-from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.performance.measures import evaluate, primary
 from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
+from mooring.registry import baselines, versions
+from mooring.registry.client import TrackingError
 from mooring.retrain.dataset.gather import KEYS, LOGGED
 from mooring.retrain.dataset.logged import LabelRange, label_range, traffic
 from mooring.retrain.evaluation.difference import Difference, difference
@@ -159,7 +159,7 @@ def _baseline(given: Namespace) -> Baseline | None:
     except StateError:
         pass  # no monitor has run yet
     try:
-        data = data or Tracking().find_baseline(given.model, given.champion)
+        data = data or baselines.find(given.model, given.champion)
         return Baseline.from_bytes(data) if data is not None else None
     except TrackingError as error:
         raise EvaluationError(str(error), temporary=True) from error
@@ -192,17 +192,15 @@ def _groups(table: pa.Table) -> np.ndarray:
 
 def _download(model: str, version: str, directory: Path) -> Path:
     directory.mkdir()
-    uri = f"models:/{model}/{version}"
     try:
-        there = any(one.version == version for one in Tracking().versions(model))
+        versions.get(model, version)
+        return versions.download(model, version, directory)
     except TrackingError as error:
-        raise EvaluationError(str(error), temporary=True) from error
-    if not there:
-        raise EvaluationError(f"there is no version {version} of the model {model} in MLflow's registry")
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(directory)))
+        raise EvaluationError(str(error), temporary=not isinstance(error, versions.Missing)) from error
     except Exception as error:  # each store of artifacts has errors of its own
-        raise EvaluationError(f"MLflow does not give {uri}: {reason_of(error)}", temporary=True) from error
+        raise EvaluationError(
+            f"MLflow does not give models:/{model}/{version}: {reason_of(error)}", temporary=True
+        ) from error
 
 
 def _differences(models: Mapping[str, LoadedModel]) -> tuple[str, ...]:

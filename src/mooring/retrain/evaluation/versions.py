@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.registry.process import DIRECTORY
+from mooring.registry.baselines import DIRECTORY
 from mooring.retrain.evaluation.records import Latency
 from mooring.retrain.evaluation.signatures import as_input
 
@@ -34,7 +34,7 @@ class LoadedModel:
         """The logged model that it is, where this MLflow knows it."""
         model_id = getattr(self.pyfunc.metadata, "model_id", None)
         try:
-            return model_id and str(mlflow.MlflowClient().get_logged_model(model_id).model_id)
+            return model_id and mlflow.get_logged_model(model_id).model_id
         except mlflow.MlflowException:
             return None  # it was copied from another server, say
 

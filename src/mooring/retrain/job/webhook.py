@@ -12,8 +12,8 @@ import time
 from datetime import datetime
 
 from mooring.monitor.alerts import Webhook
-from mooring.monitor.tracking import TrackingError
-from mooring.registry import champions
+from mooring.registry import versions
+from mooring.registry.client import TrackingError
 from mooring.retrain.job import jobs
 
 URL = "MOORING_RETRAIN_WEBHOOK"
@@ -50,7 +50,7 @@ def main() -> int:
     print(f"{name} was told; waiting for a version of {model} with the tag mooring.ticket={ticket}", flush=True)
     while True:
         try:
-            if found := champions.candidates(model, ticket, since, tagged=True):
+            if found := versions.candidates(model, ticket, since, tagged=True):
                 print(f"version {found[-1]} has come", flush=True)
                 return 0
         except TrackingError as error:

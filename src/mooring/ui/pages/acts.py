@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from mooring.monitor.tracking import TrackingError
-from mooring.retrain import asked
+from mooring.registry.client import TrackingError
+from mooring.retrain import manual
 from mooring.state.retrainings import Ticket, TicketError, Tickets
 from mooring.state.rollouts import RolloutError, Rollouts, Wish
 from mooring.ui import paths
@@ -36,7 +36,7 @@ def approve(sources: Sources, who: str, reason: str, *, model: str, number: str)
     tickets = Tickets(sources.state)
     ticket = _ticket(tickets, model, number)
     try:
-        asked.approve(tickets, ticket, who=who, reason=reason)
+        manual.approve(tickets, ticket, who=who, reason=reason)
     except TicketError as error:
         raise TooLate(_sentence(error)) from None
     return "retraining", {"model": ticket.model, "number": f"{ticket.number}"}
@@ -47,7 +47,7 @@ def cancel(sources: Sources, who: str, reason: str, *, model: str, number: str) 
     tickets = Tickets(sources.state)
     ticket = _ticket(tickets, model, number)
     try:
-        asked.cancel(tickets, ticket, who=who, reason=reason or "from the dashboard")
+        manual.cancel(tickets, ticket, who=who, reason=reason or "from the dashboard")
     except TicketError as error:
         raise TooLate(_sentence(error)) from None
     except OSError as error:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from mooring.report import words
-from mooring.retrain import asked
+from mooring.retrain import manual
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation.records import Evaluation
 from mooring.retrain.job import jobs
@@ -219,7 +219,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         trained_on=_trained_on(ticket, details["dataset"]) if "dataset" in details else None,
         gate=_gate(ticket, details["gate"]) if "gate" in details else None,
         directory=ticket.directory,
-        elsewhere=asked.is_elsewhere(ticket),
+        elsewhere=manual.is_elsewhere(ticket),
         jobs=jobs,
         job=shown,
         rollout=_rollout(sources, ticket),
