@@ -204,7 +204,7 @@ def test_a_server_with_more_memory_than_it_may_have_is_replaced(model):
     asyncio.run(run())
 
 
-def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, capsys):
+def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, caplog):
     begun, finish = tmp_path / "begun", tmp_path / "begun.finish"
 
     async def run():
@@ -224,7 +224,7 @@ def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, ca
             await until(lambda: gone(pid), "it goes on")
 
     asyncio.run(run())
-    assert "version 1, server 1 was replaced: 3 requests in a row had no answer" in capsys.readouterr().err
+    assert "version 1, server 1 was replaced: 3 requests in a row had no answer" in caplog.text
 
 
 def test_a_flood_of_output_neither_blocks_a_server_nor_fills_what_reads_it(model, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
@@ -36,18 +37,19 @@ from mooring.capture.proxy.workers import (
     stop_on_signals,
 )
 from mooring.capture.recorder import Recorder
-from mooring.capture.say import say
-from mooring.serving.link import Link
+from mooring.serving.link import ControllerLink
 from mooring.serving.messages import FromController, Replay, Replayed, Route, Server, Serving, Want
 from mooring.serving.rollout.outcomes import Collector
 from mooring.serving.rollout.replay import replay
 from mooring.serving.servers import Servers
-from mooring.serving.start import Start
+from mooring.serving.start import Start, log_to_stderr
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from mooring.config import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 0.1
 _SERVING_SECONDS = 1.0
@@ -58,9 +60,10 @@ _RECENT = 20
 def run(settings: ServeSettings, alias: str | None, version: str | None) -> None:
     """Serve the version of `settings.model` that an alias names, or one version for good, until SIGTERM or SIGINT.
 
-    Raises CantListen where the address can't be listened on, CantServe where the model can't be served at all,
-    ValueError for invalid settings.
+    Raises CantListen where the address can't be listened on, ControllerGaveUp where the model can't be served at
+    all, ValueError for invalid settings.
     """
+    log_to_stderr()
     raise_file_limit(settings)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
     run_loop(_run(Start(settings=settings, alias=alias, version=version, holder=holder), Security(settings)))
@@ -103,7 +106,7 @@ async def _run(start: Start, security: Security) -> None:
             admin.close()
         labels.close()
         shutil.rmtree(sockets, ignore_errors=True)
-    say(str(proxy.recorder.ledger))
+    logger.info("%s", proxy.recorder.ledger)
     await last_drain(settings, drainer)
     if isinstance(ended, Exception):
         raise ended
@@ -119,7 +122,7 @@ class Supervisor:
         self._proxy = proxy
         proxy.journal.recent = deque(maxlen=_RECENT)
         self._servers = Servers(settings, sockets, self._changed)
-        self._link = Link(start, self._heard)
+        self._link = ControllerLink(start, self._heard)
         self._collector = Collector(self._link.tell)
         self._want = Want((), ())
         self._backends: dict[str, Backend] = {}
@@ -136,7 +139,7 @@ class Supervisor:
         return {model.version for model in self._want.models}
 
     async def run(self) -> None:
-        """Do what the controller wants. Raises CantServe where it gives up."""
+        """Do what the controller wants. Raises ControllerGaveUp where it gives up."""
         telling = asyncio.create_task(self._tell())
         try:
             await self._link.run()

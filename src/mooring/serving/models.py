@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -22,12 +23,14 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from mooring.capture.say import say
 from mooring.files import make_directory
 from mooring.log.parquet import folder_name
 from mooring.monitor.tracking import Tracking, TrackingError
+from mooring.registry.champions import Missing
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation
 from mooring.serving.messages import Model
+
+logger = logging.getLogger(__name__)
 
 _MODEL = "model"
 _ORIGIN = "origin.json"
@@ -37,6 +40,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 class BringError(Exception):
     """A version can't be brought here; the message says why, and what to do."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it may be brought another time, since only MLflow does not answer."""
+        return isinstance(self.__cause__, TrackingError) and not isinstance(self.__cause__, Missing)
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -142,7 +150,8 @@ def _files(name: str, version: str, directory: Path) -> Path:
             if origin is not None and (brought is None or damage or brought.origin != origin):
                 _download(name, version, origin, place)
                 if damage:
-                    say(f"{name} version {version} was damaged here ({damage}), and was downloaded again")
+                    told = "%s version %s was damaged here (%s), and was downloaded again"
+                    logger.warning(told, name, version, damage)
             return (place / _MODEL).resolve()
     except OSError as error:
         if error.errno in _FULL:

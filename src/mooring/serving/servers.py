@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import os
 import time
@@ -13,11 +14,12 @@ from pathlib import Path
 
 from mooring import child_environment
 from mooring.capture.proxy.backend import MOST_TIMEOUTS
-from mooring.capture.say import say
 from mooring.config import ServeSettings
 from mooring.serving import messages
 from mooring.serving.messages import Model
 from mooring.serving.process import Process, ping
+
+logger = logging.getLogger(__name__)
 
 _STARTING_SECONDS = 0.1
 _PING_SECONDS = 5.0
@@ -159,7 +161,7 @@ class _Place:
             if self._taken_out.is_set():
                 self._taken_out.clear()
                 self.hung += 1
-                say(f"{self._name} {reason}")
+                logger.warning("%s %s", self._name, reason)
             self._changed()
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 import msgspec
 
 from mooring.config import ServeSettings
 
 GAVE_UP = 2
 """The exit code of a controller that can't do what it was told, however often it is started."""
+
+REPEATED = {"every": 60.0}
+"""Marks a message that comes again and again as long as something goes wrong: the seconds between two of them."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,3 +41,25 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     def follows(self) -> str:
         """What is followed, in a word."""
         return f"@{self.alias}" if self.alias is not None else self.version or ""
+
+
+def log_to_stderr() -> None:
+    """Have what this process logs come to stderr as `mooring: TEXT`, and messages marked REPEATED only seldom."""
+    last: dict[tuple[str, str], float] = {}
+
+    def is_due(record: logging.LogRecord) -> bool:
+        now, key = time.monotonic(), (record.name, str(record.msg))
+        every = getattr(record, "every", 0.0)
+        if every and now - last.get(key, -every) < every:
+            return False
+        last[key] = now
+        return True
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("mooring: %(message)s"))
+    handler.addFilter(is_due)
+    logging.raiseExceptions = False  # stderr may be a file on a disk that is full
+    root = logging.getLogger("mooring")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    root.setLevel(logging.INFO)
