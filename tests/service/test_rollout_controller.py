@@ -567,7 +567,7 @@ def test_it_ends_though_the_registry_hangs(front, client, monkeypatch):
 def test_a_download_that_hangs_keeps_it_neither_from_its_work_nor_from_its_end(front, client):
     one = serving(front, *PLAN)
     with silent_server() as (url, listening):
-        challenge(client, str(client.create_model_version("wine", source=f"{url}/model").version))
+        challenge(client, str(client.create_model_version("wine", source=f"{url}/mlflow-artifacts/artifacts/1").version))
         with listening.accept()[0]:
             challenge(client, "2")
             one.until(lambda: one.rollout() and one.rollout().number == 2)
