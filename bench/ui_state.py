@@ -29,7 +29,7 @@ from mooring.monitor import alerts
 from mooring.monitor.judging import Concluded, conclude
 from mooring.retrain import gate
 from mooring.retrain.evaluation.difference import difference
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 from mooring.state import tables
 from mooring.state.alerts import Alerts

@@ -16,9 +16,8 @@ import pytest
 import uvloop
 
 from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
-from mooring.serving import messages
-from mooring.serving.messages import Model
-from mooring.serving.process import MODEL_SERVER, Output, ping
+from mooring.serving.process import MODEL_SERVER, ServerOutput, ping
+from mooring.serving.protocol import Model, Server
 from ports import reserved_port
 from serving import JSON, ask, serving
 from waiting import PATIENCE, wait_for
@@ -66,7 +65,7 @@ def test_it_answers_what_the_model_predicts(loop, model, path):
                 assert answer.predictions == expected
             assert await ping(first, 10)
             assert await pid_of(first) != await pid_of(second)
-            assert running.states() == {"1": messages.Server(wanted=2, ready=2)}
+            assert running.states() == {"1": Server(wanted=2, ready=2)}
 
             pid = await pid_of(first)
             await running.stop("1")
@@ -243,7 +242,7 @@ def test_a_flood_of_output_neither_blocks_a_server_nor_fills_what_reads_it(model
 def test_of_what_is_printed_the_last_error_is_the_reason_and_endless_lines_are_cut(capsys):
     async def run():
         read, write = os.pipe()
-        output = Output(read, "x")
+        output = ServerOutput(read, "x")
         os.write(write, b"Traceback:\n  File\nmodels.Refused\nodd.KeyError: 'a'\n  note\n")
         await until(lambda: "note" in output.reason or "KeyError" in output.reason, "nothing was read")
         assert output.reason == "odd.KeyError: 'a'"
@@ -322,7 +321,7 @@ FRONT = """
 import asyncio, sys, tempfile
 from pathlib import Path
 from mooring.config import ServeSettings
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
 from mooring.serving.servers import Servers
 
 async def main():

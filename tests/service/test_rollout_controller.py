@@ -18,7 +18,7 @@ from fronting import ANSWER, STATE, fronts, locked
 from mooring.config import RetrainSettings
 from mooring.retrain import manual, trigger
 from mooring.retrain.history import history
-from mooring.serving.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
+from mooring.serving.protocol import Outcome, Outcomes, Replayed, ReplayedAnswer, Route, Server
 from mooring.state.alerts import Alerts
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts
@@ -252,7 +252,7 @@ ASKED = b'{"inputs": [[1.0]]}', "application/json"
 )
 def test_one_whose_answers_in_the_check_are_no_use_gets_no_request_of_a_client(front, client, answer, why):
     one = serving(front, *PLAN)
-    good, bad = Answered(*ASKED, ANSWER, ANSWER), Answered(*ASKED, answer, ANSWER)
+    good, bad = ReplayedAnswer(*ASKED, ANSWER, ANSWER), ReplayedAnswer(*ASKED, answer, ANSWER)
     one.replayed = Replayed("2", 3, 0, "", (good, bad, bad))
     challenge(client, "2")
     one.until(lambda: one.is_at("rolled_back"))
@@ -567,7 +567,9 @@ def test_it_ends_though_the_registry_hangs(front, client, monkeypatch):
 def test_a_download_that_hangs_keeps_it_neither_from_its_work_nor_from_its_end(front, client):
     one = serving(front, *PLAN)
     with silent_server() as (url, listening):
-        challenge(client, str(client.create_model_version("wine", source=f"{url}/mlflow-artifacts/artifacts/1").version))
+        challenge(
+            client, str(client.create_model_version("wine", source=f"{url}/mlflow-artifacts/artifacts/1").version)
+        )
         with listening.accept()[0]:
             challenge(client, "2")
             one.until(lambda: one.rollout() and one.rollout().number == 2)

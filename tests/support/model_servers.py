@@ -18,7 +18,7 @@ import pandas as pd
 from mlflow.models import infer_signature
 
 from mooring.config import ServeSettings
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
 from mooring.serving.servers import Servers
 from serving import JSON, Answer
 from waiting import PATIENCE

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
-from mooring.serving import messages, models
-from mooring.serving.messages import Model, Server
+from mooring.monitor.tracking import TrackingError
+from mooring.serving import models, protocol
+from mooring.serving.protocol import Model, Server
 from mooring.serving.records import Records
 from mooring.serving.registry_watch import Seen
-from mooring.serving.start import Start
+from mooring.serving.start import REPEATED, Start
 from mooring.state.database import StateError
 from mooring.state.rollouts import RolloutError
+
+logger = logging.getLogger(__name__)
 
 Resource = Literal["state", "registry", "files", "alerts"]
 Value = TypeVar("Value")
@@ -53,9 +57,9 @@ class ControllerContext:
             "alerts": ThreadPoolExecutor(1, "alerts"),
         }
 
-    def send(self, message: messages.FromController) -> None:
+    def send(self, message: protocol.FromController) -> None:
         """Tell the front something."""
-        self._front.write(messages.pack(message))
+        self._front.write(protocol.pack(message))
 
     def run(
         self, resource: Resource, work: Callable[[*Arguments], Value], *arguments: *Arguments
@@ -72,6 +76,18 @@ class ControllerContext:
                 await writing
             except (StateError, RolloutError) as error:
                 self.not_kept(error)
+
+        self.tasks.create_task(finish())
+
+    def attempt(self, resource: Resource, work: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
+        """Have something done that may as well fail, which is logged; nobody waits for it."""
+        trying = self.run(resource, work, *arguments)
+
+        async def finish() -> None:
+            try:
+                await trying
+            except (TrackingError, StateError, models.BringError) as error:
+                logger.warning("%s", error, extra=REPEATED)
 
         self.tasks.create_task(finish())
 

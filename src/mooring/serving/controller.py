@@ -28,9 +28,9 @@ from mooring.monitor.loop import channels_of
 from mooring.monitor.tracking import TrackingError
 from mooring.registry.champions import CHAMPION
 from mooring.rollout_plan import Plan, parse
-from mooring.serving import messages, models, registry_watch
+from mooring.serving import models, protocol, registry_watch
 from mooring.serving.context import ControllerContext
-from mooring.serving.messages import FromFront, Model, Outcomes, Replayed, Route, Server, Serving, Want
+from mooring.serving.protocol import FromFront, Model, Outcomes, Replayed, Route, Server, Serving, Want
 from mooring.serving.records import Lead, Records
 from mooring.serving.rollout.rollout import RolloutRun
 from mooring.serving.start import GAVE_UP, REPEATED, Start, log_to_stderr
@@ -98,8 +98,8 @@ class Controller:
             if not piece:
                 return
             received += piece
-            for body in messages.unpack(received):
-                self._told(messages.from_front(body))
+            for body in protocol.unpack(received):
+                self._told(protocol.from_front(body))
 
     async def release(self) -> None:
         """Let another supervisor have the lease at once, where the state can be told so soon."""

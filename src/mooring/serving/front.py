@@ -38,8 +38,8 @@ from mooring.capture.proxy.workers import (
 )
 from mooring.capture.recorder import Recorder
 from mooring.serving.link import ControllerLink
-from mooring.serving.messages import FromController, Replay, Replayed, Route, Server, Serving, Want
-from mooring.serving.rollout.outcomes import Collector
+from mooring.serving.protocol import FromController, Replay, Replayed, Route, Server, Serving, Want
+from mooring.serving.rollout.outcomes import OutcomeCollector
 from mooring.serving.rollout.replay import replay
 from mooring.serving.servers import Servers
 from mooring.serving.start import Start, log_to_stderr
@@ -123,7 +123,7 @@ class Supervisor:
         proxy.journal.recent = deque(maxlen=_RECENT)
         self._servers = Servers(settings, sockets, self._changed)
         self._link = ControllerLink(start, self._heard)
-        self._collector = Collector(self._link.tell)
+        self._collector = OutcomeCollector(self._link.tell)
         self._want = Want((), ())
         self._backends: dict[str, Backend] = {}
         self._retiring: dict[str, asyncio.Task[None]] = {}
@@ -165,7 +165,8 @@ class Supervisor:
         self._replaying.add(task)
         task.add_done_callback(self._replaying.discard)
 
-    def _bring_about(self) -> None:
+    def _changed(self) -> None:
+        """Bring about what is wanted, with the servers as they are now, and tell the controller how they are."""
         wanted = self._wanted
         self._servers.want(self._want.models)
         for version in wanted - self._backends.keys():
@@ -183,6 +184,9 @@ class Supervisor:
         for version in self._backends.keys() - wanted - self._retiring.keys():
             if self._backends[version] is not self._proxy.routes.champion:
                 self._retiring[version] = asyncio.create_task(self._retire(version))
+        if self._proxy.routes.champion.up:
+            self.ready.set()
+        self._link.tell(Serving(self._servers.states()))
 
     def _route(self) -> None:
         proxy, routes = self._proxy, self._want.routes
@@ -232,15 +236,6 @@ class Supervisor:
         self._link.tell(told)
 
     # What it is told
-
-    def _changed(self) -> None:
-        self._bring_about()
-        if self._proxy.routes.champion.up:
-            self.ready.set()
-        self._link.tell(self._serving())
-
-    def _serving(self) -> Serving:
-        return Serving(self._servers.states())
 
     async def _tell(self) -> None:
         told = 0.0

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import msgspec
 
-from mooring.serving.messages import FromController, FromFront, from_controller, pack, unpack
+from mooring.serving.protocol import FromController, FromFront, from_controller, pack, unpack
 from mooring.serving.start import GAVE_UP, Start
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from mooring.log.parquet import folder_name
 from mooring.monitor.tracking import Tracking, TrackingError
 from mooring.registry.champions import Missing
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,15 @@ def _files(name: str, version: str, directory: Path) -> Path:
     place = folder / version
     origin = away = None
     try:
-        origin = _ask_origin(name, version)
+        found = next((one for one in Tracking().versions(name) if one.version == version), None)
     except TrackingError as error:
         away = error
+    else:
+        if found is None:
+            raise BringError(
+                f"there is no version {version} of {name} in MLflow's registry: name one that is there"
+            )
+        origin = Origin(found.source or "", found.run_id or "", found.created)
     try:
         make_directory(folder, Path(directory))
         with _locked(folder):
@@ -159,26 +165,10 @@ def _files(name: str, version: str, directory: Path) -> Path:
         raise BringError(f"{name} version {version} can't be brought to {folder}: {error}") from error
 
 
-def _ask_origin(name: str, version: str) -> Origin:
-    found = next((one for one in Tracking().versions(name) if one.version == version), None)
-    if found is None:
-        raise BringError(f"there is no version {version} of {name} in MLflow's registry: name one that is there")
-    return Origin(found.source or "", found.run_id or "", found.created)
-
-
 def _read_brought(place: Path) -> _Brought | None:
     with suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.decode((place / _ORIGIN).read_bytes(), type=_Brought)
     return None
-
-
-def _digests(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by its path from there."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            found[str(path.relative_to(directory))] = _digest(path)
-    return found
 
 
 def _digest(path: Path) -> str:
@@ -222,7 +212,9 @@ def _download(name: str, version: str, origin: Origin, place: Path) -> None:
             raise BringError(f"{name} version {version} is no model: {origin.source} has no file MLmodel")
         if Path(got) != temporary / _MODEL:
             os.rename(got, temporary / _MODEL)
-        brought = _Brought(origin, _digests(temporary / _MODEL))
+        files = [path for path in sorted((temporary / _MODEL).rglob("*")) if path.is_file()]
+        digests = {str(path.relative_to(temporary / _MODEL)): _digest(path) for path in files}
+        brought = _Brought(origin, digests)
         (temporary / _ORIGIN).write_bytes(msgspec.json.encode(brought))
         _sync(temporary)
         if place.exists():

@@ -11,7 +11,7 @@ from mooring.registry.champions import Missing, Moved
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving import models, registry_watch
 from mooring.serving.context import ControllerContext
-from mooring.serving.messages import Model, Replay, Route, Want
+from mooring.serving.protocol import Model, Replay, Route, Want
 from mooring.serving.rollout.stages import Stages
 from mooring.serving.start import REPEATED
 from mooring.state.database import StateError
@@ -91,15 +91,9 @@ class RolloutRun:
         if seen.challenger == rollout.version:
             context.unfit[rollout.version] = f"superseded: {why}"
             if context.leads:
-                context.tasks.create_task(self._put_back())
+                # Where that fails it stays unfit, at least here.
+                context.attempt("registry", registry_watch.put_back, self.stages.rollout)
         return True
-
-    async def _put_back(self) -> None:
-        """Have it named challenger no longer. Where that fails it stays unfit, at least here."""
-        try:
-            await self._context.run("registry", registry_watch.put_back, self.stages.rollout)
-        except TrackingError as error:
-            logger.warning("%s", error)
 
     # How it ends
 
@@ -125,7 +119,8 @@ class RolloutRun:
             context.served = stages.new
             self._end("promoted")
             if context.records.state is not None:
-                context.tasks.create_task(self._forget_others())
+                keep = {stages.rollout.version, stages.rollout.previous or ""}
+                context.attempt("files", context.records.forget, keep)
             return
         status: Status = "aborted" if stages.status == "aborting" else "rolled_back"
         if named:
@@ -150,15 +145,6 @@ class RolloutRun:
 
     def _end(self, status: Status, reason: str | None = None) -> None:
         self.stages.end(status, {"why": reason} if reason else {}, reason=reason)
-
-    async def _forget_others(self) -> None:
-        """Remove the files of versions that nobody needs any more."""
-        rollout = self.stages.rollout
-        try:
-            keep = {rollout.version, rollout.previous or ""}
-            await self._context.run("files", self._context.records.forget, keep)
-        except (models.BringError, StateError) as error:
-            logger.warning("%s", error)
 
     # What its stages do to the world around them: see stages.Around
 
