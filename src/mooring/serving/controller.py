@@ -27,6 +27,7 @@ from mooring.monitor.alerts import Channel
 from mooring.monitor.loop import channels_of
 from mooring.monitor.tracking import TrackingError
 from mooring.registry.champions import CHAMPION
+from mooring.retrain.evaluation.difference import Difference
 from mooring.rollout_plan import Plan, parse
 from mooring.serving import models, protocol, registry_watch
 from mooring.serving.context import ControllerContext
@@ -76,9 +77,13 @@ class Controller:
         self._suspect = False
         self._mending: asyncio.Task[None] | None = None
 
-    async def work(self) -> None:
-        """Do what it is for, without end. Raises an ExceptionGroup with NothingToServe."""
+    async def work(self, front: asyncio.StreamReader, stopped: asyncio.Event) -> None:
+        """Do what it is for, without end; `stopped` is set once the front is gone.
+
+        Raises an ExceptionGroup with NothingToServe.
+        """
         async with self._context.tasks as tasks:
+            tasks.create_task(self._listen(front)).add_done_callback(lambda _: stopped.set())
             tasks.create_task(self._watch_state())
             if self._start.alias is not None:
                 tasks.create_task(self._watch_registry(self._start.alias))
@@ -87,7 +92,15 @@ class Controller:
             tasks.create_task(self._send_alerts())
             tasks.create_task(self._decide())
 
-    async def listen(self, front: asyncio.StreamReader) -> None:
+    async def release(self) -> None:
+        """Let another supervisor have the lease at once, where the state can be told so soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self._context.run("state", self._records.lose)
+
+    # What comes from the front
+
+    async def _listen(self, front: asyncio.StreamReader) -> None:
         """Take what the front says; return once it is gone."""
         received = bytearray()
         while True:
@@ -99,17 +112,9 @@ class Controller:
                 return
             received += piece
             for body in protocol.unpack(received):
-                self._told(protocol.from_front(body))
+                self._handle(protocol.from_front(body))
 
-    async def release(self) -> None:
-        """Let another supervisor have the lease at once, where the state can be told so soon."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RELEASE_SECONDS):
-                await self._context.run("state", self._records.lose)
-
-    # What comes from the front
-
-    def _told(self, message: FromFront) -> None:
+    def _handle(self, message: FromFront) -> None:
         stages = self._rollout.stages if self._rollout is not None else None
         if isinstance(message, Serving):
             self._mend_what_crashed(message.servers)
@@ -262,8 +267,8 @@ class Controller:
         while True:
             context.changed.clear()
             rollout: Coroutine[Any, Any, None] | None = None
-            if self._to_take_up is not None and self._to_take_up.rollout is not None:
-                rollout = self._take_up(self._to_take_up.rollout, self._to_take_up)
+            if (lead := self._to_take_up) is not None and lead.rollout is not None:
+                rollout = self._take_up(lead.rollout, lead.holdout)
             elif context.served is not None:
                 rollout = self._next(context.seen, context.served) if context.seen is not None else None
             elif (version := self._first_version()) is not None:
@@ -343,7 +348,7 @@ class Controller:
             self._serve()
             logger.info("version %s of %s is served", version, self._start.model)
 
-    async def _take_up(self, rollout: Rollout, lead: Lead) -> None:
+    async def _take_up(self, rollout: Rollout, holdout: Difference | None) -> None:
         """Go on with a rollout that was under way when a supervisor ended; what it was to replace is served."""
         context, model = self._context, self._start.model
         while rollout.previous is not None and (
@@ -360,7 +365,7 @@ class Controller:
         logger.info(
             "the rollout of version %s of %s goes on, where it was: %s", rollout.version, model, rollout.status
         )
-        self._rollout = RolloutRun(context, rollout, lead.holdout)
+        self._rollout = RolloutRun(context, rollout, holdout)
         await self._rollout.run()
 
     # What is next
@@ -431,16 +436,14 @@ async def control(start: Start, plan: Plan, front: socket.socket) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     reader, writer = await asyncio.open_connection(sock=front)
     controller = Controller(start, plan, Records(start, _channels(start)), writer)
-    tasks = [asyncio.create_task(controller.work()), asyncio.create_task(controller.listen(reader))]
+    working = asyncio.create_task(controller.work(reader, stopped))
     try:
-        await first_of(*tasks, stopped.wait())
-        for task in tasks:
-            if task.done():
-                task.result()
+        await first_of(working, stopped.wait())
+        if working.done():
+            working.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        working.cancel()
+        await asyncio.wait([working])
         await controller.release()
 
 

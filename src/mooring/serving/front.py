@@ -122,7 +122,7 @@ class Supervisor:
         self._proxy = proxy
         proxy.journal.recent = deque(maxlen=_RECENT)
         self._servers = Servers(settings, sockets, self._changed)
-        self._link = ControllerLink(start, self._heard)
+        self._link = ControllerLink(start, self._handle)
         self._collector = OutcomeCollector(self._link.tell)
         self._want = Want((), ())
         self._backends: dict[str, Backend] = {}
@@ -156,7 +156,7 @@ class Supervisor:
 
     # What the controller says
 
-    def _heard(self, message: FromController) -> None:
+    def _handle(self, message: FromController) -> None:
         if isinstance(message, Want):
             self._want = message
             self._changed()

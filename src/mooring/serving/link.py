@@ -30,9 +30,9 @@ class ControllerGaveUp(Exception):
 class ControllerLink:
     """Runs the controller, hands on what it says, and tells it what it may want to know."""
 
-    def __init__(self, start: Start, heard: Callable[[FromController], None]) -> None:
+    def __init__(self, start: Start, handle: Callable[[FromController], None]) -> None:
         self._start = msgspec.json.encode(start)
-        self._heard = heard
+        self._handle = handle
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -96,7 +96,7 @@ class ControllerLink:
 
     def _hear(self, body: bytes) -> None:
         try:
-            self._heard(from_controller(body))
+            self._handle(from_controller(body))
         except Exception:  # noqa: BLE001 - told whole; those whom the front serves are not to suffer from it
             traceback.print_exc()
 
