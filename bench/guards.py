@@ -24,7 +24,7 @@ from scipy import stats
 from wine import progress
 
 from mooring.retrain.evaluation.difference import Difference, difference
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 
 HOLDOUT = 300

@@ -28,7 +28,7 @@ from mooring.monitor import alerts
 from mooring.monitor.judging import Concluded, conclude
 from mooring.retrain import gate
 from mooring.retrain.evaluation.difference import difference
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 from mooring.settings import JudgeSettings
 from mooring.state import tables

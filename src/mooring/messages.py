@@ -8,8 +8,9 @@ A message that may come again and again says how often it may be shown, in secon
 
     logger.warning("can't write to %s: %s", path, error, extra={"every": 10.0})
 
-Those with the same template in between are counted, and the next one that is shown says how many they were. Where
-that has to be told apart by more than the template, by the model say, `extra` has it as `about`.
+Those with the same template in between are counted, and the next one that is shown says how many they were. A
+template that begins with a value, as the text of an error, tells messages apart by that, too; where it has to be
+by something else, the model say, `extra` has it as `about`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Repeats(logging.Filter):
         every = getattr(record, "every", None)
         if every is None or hasattr(record, "suppressed"):  # the latter passed another filter of this kind
             return True
-        key = record.name, str(record.msg), getattr(record, "about", None)
+        template = str(record.msg)
+        about = getattr(record, "about", None)
+        if about is None and template.startswith("%s") and isinstance(record.args, tuple):
+            about = str(record.args[0])
+        key = record.name, template, about
         now = time.monotonic()
         shown, suppressed = self._shown.pop(key, (-float("inf"), 0))
         if now - shown < every:

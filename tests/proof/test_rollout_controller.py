@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fronting import STATE, fronts, locked
-from mooring.serving.messages import Replayed, Route, Server
+from mooring.serving.protocol import Replayed, Route, Server
 from mooring.state.state import State
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from ports import reserved_port

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 from mooring.serving.rollout.sequential import Bet
 

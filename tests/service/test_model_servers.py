@@ -16,9 +16,8 @@ import pytest
 import uvloop
 
 from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
-from mooring.serving import messages
-from mooring.serving.messages import Model
-from mooring.serving.process import MODEL_SERVER, Output, ping
+from mooring.serving.process import MODEL_SERVER, ServerOutput, ping
+from mooring.serving.protocol import Model, Server
 from ports import reserved_port
 from serving import JSON, ask, serving
 from waiting import PATIENCE, wait_for
@@ -66,7 +65,7 @@ def test_it_answers_what_the_model_predicts(loop, model, path):
                 assert answer.predictions == expected
             assert await ping(first, 10)
             assert await pid_of(first) != await pid_of(second)
-            assert running.states() == {"1": messages.Server(wanted=2, ready=2)}
+            assert running.states() == {"1": Server(wanted=2, ready=2)}
 
             pid = await pid_of(first)
             await running.stop("1")
@@ -204,7 +203,7 @@ def test_a_server_with_more_memory_than_it_may_have_is_replaced(model):
     asyncio.run(run())
 
 
-def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, capsys):
+def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, caplog):
     begun, finish = tmp_path / "begun", tmp_path / "begun.finish"
 
     async def run():
@@ -224,7 +223,7 @@ def test_one_that_hangs_is_replaced_and_finishes_what_it_has(model, tmp_path, ca
             await until(lambda: gone(pid), "it goes on")
 
     asyncio.run(run())
-    assert "version 1, server 1 was replaced: 3 requests in a row had no answer" in capsys.readouterr().err
+    assert "version 1, server 1 was replaced: 3 requests in a row had no answer" in caplog.text
 
 
 def test_a_flood_of_output_neither_blocks_a_server_nor_fills_what_reads_it(model, capsys):
@@ -243,7 +242,7 @@ def test_a_flood_of_output_neither_blocks_a_server_nor_fills_what_reads_it(model
 def test_of_what_is_printed_the_last_error_is_the_reason_and_endless_lines_are_cut(capsys):
     async def run():
         read, write = os.pipe()
-        output = Output(read, "x")
+        output = ServerOutput(read, "x")
         os.write(write, b"Traceback:\n  File\nmodels.Refused\nodd.KeyError: 'a'\n  note\n")
         await until(lambda: "note" in output.reason or "KeyError" in output.reason, "nothing was read")
         assert output.reason == "odd.KeyError: 'a'"
@@ -322,7 +321,7 @@ FRONT = """
 import asyncio, sys, tempfile
 from pathlib import Path
 from mooring.settings import ServeSettings
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
 from mooring.serving.servers import Servers
 
 async def main():

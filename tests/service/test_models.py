@@ -15,8 +15,8 @@ import pytest
 from disks import small_disk
 from mlflow_store import new_store
 from model_servers import CODE, FRAME, save_model
-from mooring.serving.messages import Model
 from mooring.serving.models import BringError, bring, example, forget
+from mooring.serving.protocol import Model
 from versions import NAME, register, registry_with_a_version
 
 

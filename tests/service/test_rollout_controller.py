@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from fronting import ANSWER, STATE, fronts, locked
 from mooring.retrain import manual, trigger
 from mooring.retrain.history import history
-from mooring.serving.messages import Answered, Outcome, Outcomes, Replayed, Route, Server
+from mooring.serving.protocol import Outcome, Outcomes, Replayed, ReplayedAnswer, Route, Server
 from mooring.settings import RetrainSettings
 from mooring.state.alerts import Alerts
 from mooring.state.retrainings import Cause, Tickets
@@ -22,6 +26,7 @@ from mooring.state.state import State
 from moves import trained
 from played import CHAMPION, LONG, NEW, PLAN, mooring, serving, stepping
 from registries import aliases, challenge, copied_registry, make_registry
+from waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +252,7 @@ ASKED = b'{"inputs": [[1.0]]}', "application/json"
 )
 def test_one_whose_answers_in_the_check_are_no_use_gets_no_request_of_a_client(front, client, answer, why):
     one = serving(front, *PLAN)
-    good, bad = Answered(*ASKED, ANSWER, ANSWER), Answered(*ASKED, answer, ANSWER)
+    good, bad = ReplayedAnswer(*ASKED, ANSWER, ANSWER), ReplayedAnswer(*ASKED, answer, ANSWER)
     one.replayed = Replayed("2", 3, 0, "", (good, bad, bad))
     challenge(client, "2")
     one.until(lambda: one.is_at("rolled_back"))
@@ -511,16 +516,23 @@ def test_killed_in_a_step_it_goes_on_in_that_step_with_what_it_knew(front, clien
     failing(one)
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Have nobody else write to an SQLite file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        connection.close()
+
+
 def test_a_state_that_is_held_delays_no_rollback(front, client, tmp_path):
     one = stepping(front, client, *LONG)
-    connection = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with held(tmp_path / "state.db"):
         one.traffic(100, ok=False)
         one.until(lambda: one.routed(CHAMPION))
         assert one.is_at("stepping")
-    finally:
-        connection.close()
     one.until(lambda: one.is_at("rolled_back"))
 
 
@@ -532,6 +544,48 @@ def test_a_registry_that_hangs_delays_no_rollback(front, client, tmp_path):
         one.until(lambda: one.routed(CHAMPION))
         one.until(lambda: one.is_at("rolling_back"))
     one.until(lambda: one.is_at("rolled_back"))
+
+
+@contextmanager
+def silent_server() -> Iterator[tuple[str, socket.socket]]:
+    """Listen on a port and answer nothing: whoever asks there waits."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(PATIENCE)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", listening
+
+
+def test_it_ends_though_the_registry_hangs(front, client, monkeypatch):
+    with silent_server() as (url, listening), monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", url)
+        one = front()
+        with listening.accept()[0]:
+            assert one.terminate() == 0
+    with State(STATE) as state:
+        assert state.holder("serve/wine") is None
+
+
+def test_a_download_that_hangs_keeps_it_neither_from_its_work_nor_from_its_end(front, client):
+    one = serving(front, *PLAN)
+    with silent_server() as (url, listening):
+        challenge(
+            client, str(client.create_model_version("wine", source=f"{url}/mlflow-artifacts/artifacts/1").version)
+        )
+        with listening.accept()[0]:
+            challenge(client, "2")
+            one.until(lambda: one.rollout() and one.rollout().number == 2)
+            mooring("rollout", "abort")
+            one.until(lambda: one.is_at("aborted"))
+            assert one.terminate() == 0
+    with State(STATE) as state:
+        assert state.holder("serve/wine") is None
+
+
+def test_it_ends_though_the_state_hangs(front, client, tmp_path):
+    one = stepping(front, client, *LONG)
+    with held(tmp_path / "state.db"):
+        one.traffic(100, ok=False)
+        one.until(lambda: one.routed(CHAMPION))  # which can't be written
+        assert one.terminate() == 0
 
 
 def test_ctrl_c_reaches_the_front_alone(front, client):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from mooring.serving import messages
-from mooring.serving.messages import Outcome, Outcomes, Replay, Replayed, Route, Server, Serving, Want
+from mooring.serving import protocol
+from mooring.serving.protocol import Outcome, Outcomes, Replay, Replayed, Route, Server, Serving, Want
 from mooring.serving.start import Start
 from mooring.settings import ServeSettings
 from mooring.state.rollouts import Rollout, Rollouts
@@ -89,9 +89,9 @@ class Front:
 
     # What is said
 
-    def send(self, message: messages.FromFront) -> None:
+    def send(self, message: protocol.FromFront) -> None:
         with suppress(OSError):  # it may have ended
-            self._socket.sendall(messages.pack(message))
+            self._socket.sendall(protocol.pack(message))
 
     def say_serving(self) -> None:
         versions = [model.version for model in self.want.models] if self.wants else []
@@ -122,8 +122,8 @@ class Front:
             if not data:
                 return
             self._data += data
-            for body in messages.unpack(self._data):
-                message = messages.from_controller(body)
+            for body in protocol.unpack(self._data):
+                message = protocol.from_controller(body)
                 if isinstance(message, Want):
                     self.wants.append(message)
                 else:

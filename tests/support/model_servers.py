@@ -17,7 +17,7 @@ import mlflow
 import pandas as pd
 from mlflow.models import infer_signature
 
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
 from mooring.serving.servers import Servers
 from mooring.settings import ServeSettings
 from serving import JSON, Answer

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from fronting import STATE
 from mooring.cli import main
-from mooring.serving.messages import Route
+from mooring.serving.protocol import Route
 from registries import challenge
 
 CHAMPION = Route("1", "champion")

@@ -24,7 +24,7 @@ from mooring.log.parquet import fit
 from mooring.monitor.alerts import payload
 from mooring.monitor.judging import MEASURES
 from mooring.serving.front import metrics as server_metrics
-from mooring.serving.messages import Route, Server
+from mooring.serving.protocol import Route, Server
 from mooring.settings import COMMANDS, CaptureSettings
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window

@@ -20,7 +20,7 @@ from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.exchange import Ledger
 from mooring.serving.front import metrics as server_metrics
-from mooring.serving.messages import Route, Server
+from mooring.serving.protocol import Route, Server
 from told_metrics import told_metrics
 
 DASHBOARD = (ROOT / "deploy" / "grafana-dashboard.json").read_text()

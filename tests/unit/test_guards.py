@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mooring.retrain.evaluation.difference import Difference, difference
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 
 NUMBERS = Difference(kind="number", columns=("prediction",), share=0.05, rows=300, requests=300, d50=0.1, d95=0.5)

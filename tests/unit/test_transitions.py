@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mooring.config import ServeSettings
 from mooring.rollout_plan import parse
 from mooring.serving.rollout.stages import Model, Replayed, Server, Stages
+from mooring.settings import ServeSettings
 from mooring.state import retrainings, rollouts
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, moved, new

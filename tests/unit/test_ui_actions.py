@@ -15,7 +15,7 @@ import pytest
 from acted_on import Shown, opened
 from dashboard import TOKEN, ask, pages
 from mooring.rollout_plan import parse
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout.guards import Guards, Limits
 from mooring.state.alerts import Alert, Alerts
 from mooring.state.promotions import Promotion

@@ -31,7 +31,7 @@ def serve(settings: ServeSettings) -> None:
     from mooring.registry.process import split_uri
     from mooring.rollout_plan import parse
     from mooring.serving.front import run
-    from mooring.serving.link import CantServe
+    from mooring.serving.link import ControllerGaveUp
 
     if not settings.model:
         raise click.UsageError("which model? mooring serve models:/NAME@champion")
@@ -44,5 +44,5 @@ def serve(settings: ServeSettings) -> None:
         raise click.UsageError(str(error)) from None
     except CantListen as error:
         raise click.ClickException(str(error)) from None
-    except CantServe:
+    except ControllerGaveUp:
         sys.exit(1)

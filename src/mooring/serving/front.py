@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
@@ -36,10 +37,9 @@ from mooring.capture.proxy.workers import (
     stop_on_signals,
 )
 from mooring.capture.recorder import Recorder
-from mooring.capture.say import say
-from mooring.serving.link import Link
-from mooring.serving.messages import FromController, Replay, Replayed, Route, Server, Serving, Want
-from mooring.serving.rollout.outcomes import Collector
+from mooring.serving.link import ControllerLink
+from mooring.serving.protocol import FromController, Replay, Replayed, Route, Server, Serving, Want
+from mooring.serving.rollout.outcomes import OutcomeCollector
 from mooring.serving.rollout.replay import replay
 from mooring.serving.servers import Servers
 from mooring.serving.start import Start
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from mooring.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 0.1
 _SERVING_SECONDS = 1.0
@@ -58,8 +60,8 @@ _RECENT = 20
 def run(settings: ServeSettings, alias: str | None, version: str | None) -> None:
     """Serve the version of `settings.model` that an alias names, or one version for good, until SIGTERM or SIGINT.
 
-    Raises CantListen where the address can't be listened on, CantServe where the model can't be served at all,
-    ValueError for invalid settings.
+    Raises CantListen where the address can't be listened on, ControllerGaveUp where the model can't be served at
+    all, ValueError for invalid settings.
     """
     raise_file_limit(settings)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
@@ -103,7 +105,7 @@ async def _run(start: Start, security: Security) -> None:
             admin.close()
         labels.close()
         shutil.rmtree(sockets, ignore_errors=True)
-    say(str(proxy.recorder.ledger))
+    logger.info("%s", proxy.recorder.ledger)
     await last_drain(settings, drainer)
     if isinstance(ended, Exception):
         raise ended
@@ -119,8 +121,8 @@ class Supervisor:
         self._proxy = proxy
         proxy.journal.recent = deque(maxlen=_RECENT)
         self._servers = Servers(settings, sockets, self._changed)
-        self._link = Link(start, self._heard)
-        self._collector = Collector(self._link.tell)
+        self._link = ControllerLink(start, self._handle)
+        self._collector = OutcomeCollector(self._link.tell)
         self._want = Want((), ())
         self._backends: dict[str, Backend] = {}
         self._retiring: dict[str, asyncio.Task[None]] = {}
@@ -136,7 +138,7 @@ class Supervisor:
         return {model.version for model in self._want.models}
 
     async def run(self) -> None:
-        """Do what the controller wants. Raises CantServe where it gives up."""
+        """Do what the controller wants. Raises ControllerGaveUp where it gives up."""
         telling = asyncio.create_task(self._tell())
         try:
             await self._link.run()
@@ -153,7 +155,7 @@ class Supervisor:
 
     # What the controller says
 
-    def _heard(self, message: FromController) -> None:
+    def _handle(self, message: FromController) -> None:
         if isinstance(message, Want):
             self._want = message
             self._changed()
@@ -162,7 +164,8 @@ class Supervisor:
         self._replaying.add(task)
         task.add_done_callback(self._replaying.discard)
 
-    def _bring_about(self) -> None:
+    def _changed(self) -> None:
+        """Bring about what is wanted, with the servers as they are now, and tell the controller how they are."""
         wanted = self._wanted
         self._servers.want(self._want.models)
         for version in wanted - self._backends.keys():
@@ -180,6 +183,9 @@ class Supervisor:
         for version in self._backends.keys() - wanted - self._retiring.keys():
             if self._backends[version] is not self._proxy.routes.champion:
                 self._retiring[version] = asyncio.create_task(self._retire(version))
+        if self._proxy.routes.champion.up:
+            self.ready.set()
+        self._link.tell(Serving(self._servers.states()))
 
     def _route(self) -> None:
         proxy, routes = self._proxy, self._want.routes
@@ -229,15 +235,6 @@ class Supervisor:
         self._link.tell(told)
 
     # What it is told
-
-    def _changed(self) -> None:
-        self._bring_about()
-        if self._proxy.routes.champion.up:
-            self.ready.set()
-        self._link.tell(self._serving())
-
-    def _serving(self) -> Serving:
-        return Serving(self._servers.states())
 
     async def _tell(self) -> None:
         told = 0.0

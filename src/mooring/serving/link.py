@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
@@ -12,25 +13,26 @@ from contextlib import suppress
 
 import msgspec
 
-from mooring.capture.say import say
-from mooring.serving.messages import FromController, FromFront, from_controller, pack, unpack
+from mooring.serving.protocol import FromController, FromFront, from_controller, pack, unpack
 from mooring.serving.start import GAVE_UP, Start
+
+logger = logging.getLogger(__name__)
 
 _MOST_UNSENT = 8 * 2**20
 _SHORTEST, _LONGEST = 1.0, 30.0
 _END_SECONDS = 10.0
 
 
-class CantServe(Exception):
+class ControllerGaveUp(Exception):
     """The controller has given up: it has said why."""
 
 
-class Link:
+class ControllerLink:
     """Runs the controller, hands on what it says, and tells it what it may want to know."""
 
-    def __init__(self, start: Start, heard: Callable[[FromController], None]) -> None:
+    def __init__(self, start: Start, handle: Callable[[FromController], None]) -> None:
         self._start = msgspec.json.encode(start)
-        self._heard = heard
+        self._handle = handle
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -43,13 +45,13 @@ class Link:
         return True
 
     async def run(self) -> None:
-        """Keep a controller running. Raises CantServe where it gives up."""
+        """Keep a controller running. Raises ControllerGaveUp where it gives up."""
         backoff, ever = _SHORTEST, False
         while True:
             try:
                 heard = await self._run_once()
             except OSError as error:  # no memory for it, say: clients are answered all the same
-                say(f"the controller can't be started: {error}; it is tried again")
+                logger.error("the controller can't be started: %s; it is tried again", error)
                 backoff = min(2 * backoff, _LONGEST)
                 await asyncio.sleep(backoff)
                 continue
@@ -57,9 +59,9 @@ class Link:
             assert self._process is not None
             code = await self._process.wait()
             if code == GAVE_UP and not ever:
-                raise CantServe
+                raise ControllerGaveUp
             backoff = _SHORTEST if heard else min(2 * backoff, _LONGEST)
-            say(f"the controller ended with {code}, and is started anew; what it wanted last goes on")
+            logger.error("the controller ended with %s, and is started anew; what it wanted last goes on", code)
             await asyncio.sleep(backoff)
 
     async def _run_once(self) -> bool:
@@ -94,7 +96,7 @@ class Link:
 
     def _hear(self, body: bytes) -> None:
         try:
-            self._heard(from_controller(body))
+            self._handle(from_controller(body))
         except Exception:  # noqa: BLE001 - told whole; those whom the front serves are not to suffer from it
             traceback.print_exc()
 

@@ -37,7 +37,11 @@ _KEEP_ALIVE_SECONDS = 75
 def main() -> None:
     """Serve the model that the command line names."""
     end_with_parent()
-    options = _options()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True, help="directory of the model's files")
+    parser.add_argument("--socket", required=True, help="path of the Unix socket to listen on")
+    parser.add_argument("--timeout", required=True, type=float, help="seconds that a prediction may take")
+    options = parser.parse_args()
     serve(options.model, options.socket, options.timeout)
 
 
@@ -125,14 +129,6 @@ def lighten(app: Any) -> None:
     if names == ["timeout_middleware"] and hasattr(asyncio, "timeout"):
         app.user_middleware.clear()
         app.add_middleware(Timeout, seconds=float(os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"]))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True, help="directory of the model's files")
-    parser.add_argument("--socket", required=True, help="path of the Unix socket to listen on")
-    parser.add_argument("--timeout", required=True, type=float, help="seconds that a prediction may take")
-    return parser.parse_args()
 
 
 def _wait_for_end(held: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -21,13 +22,15 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from mooring.capture.say import say
 from mooring.files import locked, make_directory, sync
 from mooring.log.parquet import folder_name
 from mooring.registry import versions
 from mooring.registry.client import TrackingError
+from mooring.registry.versions import Missing
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
+
+logger = logging.getLogger(__name__)
 
 _MODEL = "model"
 _ORIGIN = "origin.json"
@@ -37,6 +40,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 class BringError(Exception):
     """A version can't be brought here; the message says why, and what to do."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it may be brought another time, since only MLflow does not answer."""
+        return isinstance(self.__cause__, TrackingError) and not isinstance(self.__cause__, Missing)
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -128,9 +136,15 @@ def _files(name: str, version: str, directory: Path) -> Path:
     place = folder / version
     origin = away = None
     try:
-        origin = _ask_origin(name, version)
+        found = versions.find(name, version)
     except TrackingError as error:
         away = error
+    else:
+        if found is None:
+            raise BringError(
+                f"there is no version {version} of {name} in MLflow's registry: name one that is there"
+            )
+        origin = Origin(found.source or "", found.run_id or "", found.created)
     try:
         make_directory(folder, Path(directory))
         with _locked(folder):
@@ -142,7 +156,8 @@ def _files(name: str, version: str, directory: Path) -> Path:
             if origin is not None and (brought is None or damage or brought.origin != origin):
                 _download(name, version, origin, place)
                 if damage:
-                    say(f"{name} version {version} was damaged here ({damage}), and was downloaded again")
+                    told = "%s version %s was damaged here (%s), and was downloaded again"
+                    logger.warning(told, name, version, damage)
             return (place / _MODEL).resolve()
     except OSError as error:
         if error.errno in _FULL:
@@ -150,26 +165,10 @@ def _files(name: str, version: str, directory: Path) -> Path:
         raise BringError(f"{name} version {version} can't be brought to {folder}: {error}") from error
 
 
-def _ask_origin(name: str, version: str) -> Origin:
-    found = versions.find(name, version)
-    if found is None:
-        raise BringError(f"there is no version {version} of {name} in MLflow's registry: name one that is there")
-    return Origin(found.source or "", found.run_id or "", found.created)
-
-
 def _read_brought(place: Path) -> _Brought | None:
     with suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.decode((place / _ORIGIN).read_bytes(), type=_Brought)
     return None
-
-
-def _digests(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by its path from there."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            found[str(path.relative_to(directory))] = _digest(path)
-    return found
 
 
 def _digest(path: Path) -> str:
@@ -209,7 +208,9 @@ def _download(name: str, version: str, origin: Origin, place: Path) -> None:
             raise BringError(f"{name} version {version} is no model: {origin.source} has no file MLmodel")
         if got != temporary / _MODEL:
             os.rename(got, temporary / _MODEL)
-        brought = _Brought(origin, _digests(temporary / _MODEL))
+        files = [path for path in sorted((temporary / _MODEL).rglob("*")) if path.is_file()]
+        digests = {str(path.relative_to(temporary / _MODEL)): _digest(path) for path in files}
+        brought = _Brought(origin, digests)
         (temporary / _ORIGIN).write_bytes(msgspec.json.encode(brought))
         _sync(temporary)
         if place.exists():

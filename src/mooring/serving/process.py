@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mooring import descendants
-from mooring.serving.messages import Model
+from mooring.serving.protocol import Model
 
 MODEL_SERVER = Path(__file__).with_name("model_server.py")
 _LAST_LINES = 20
@@ -74,13 +74,13 @@ def _pages(pid: int) -> int:
     return 0
 
 
-class Process:
+class ServerProcess:
     """A model server process that has been started."""
 
     @classmethod
     async def start(
         cls, model: Model, socket: str, seconds: float, name: str, environment: Mapping[str, str]
-    ) -> Process:
+    ) -> ServerProcess:
         """Start one that will listen on `socket`, a path where nothing is yet, in an environment.
 
         A prediction may take so many seconds. `name` stands before each line that it prints.
@@ -106,9 +106,9 @@ class Process:
         finally:
             os.close(stdin)
             os.close(printed)
-        return cls(process, socket, held, Output(output, name))
+        return cls(process, socket, held, ServerOutput(output, name))
 
-    def __init__(self, process: asyncio.subprocess.Process, socket: str, held: int, output: Output) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, socket: str, held: int, output: ServerOutput) -> None:
         self.socket = socket
         self.output = output
         self._process = process
@@ -161,7 +161,7 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-class Output:
+class ServerOutput:
     """What a process prints, which goes to this one's stderr line by line.
 
     It is read as fast as it comes, so that the process never waits; of a flood only so many lines a second are
@@ -197,7 +197,9 @@ class Output:
             self._pass_on([self._begun])
         if self._left_out:
             self._say_left_out()
-        self._stop()
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def _read(self) -> bool:
         try:
@@ -237,8 +239,3 @@ class Output:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write("".join(f"{self._name}: {line}\n" for line in lines))
             sys.stderr.flush()
-
-    def _stop(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1

@@ -1,7 +1,8 @@
-"""What the controller keeps in the state: the lease, rollouts, what is served. It runs in a thread of its own."""
+"""What the controller keeps in the state: the lease, rollouts, what is served. It has a thread of its own."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -12,16 +13,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mooring.capture.say import Seldom
 from mooring.monitor import alerts
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving import models, registry_watch
-from mooring.serving.start import Start
+from mooring.serving.start import REPEATED, Start
 from mooring.state.database import StateError
 from mooring.state.leases import Lease, LeaseHeld, LeaseLost
 from mooring.state.retrainings import TicketError, Tickets
 from mooring.state.rollouts import EventName, Rollout, Rollouts, Served
 from mooring.state.state import State
+
+logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15.0
 _AGAIN_SECONDS = 1.0
@@ -36,17 +38,16 @@ class Lead(NamedTuple):
     holdout: Difference | None = None
 
 
-class Keeper:
-    """The state as the controller uses it.
+class Records:
+    """The state as the controller uses it; each method may take long.
 
     What has to be written waits until the state takes it, in its order: traffic goes on meanwhile. All raise
     LeaseLost where another supervisor rolls out by now.
     """
 
-    def __init__(self, start: Start, channels: Sequence[alerts.Channel], say: Seldom) -> None:
+    def __init__(self, start: Start, channels: Sequence[alerts.Channel]) -> None:
         self._start = start
         self._channels = channels
-        self._say = say
         self.state: State | None = None
         self.lease: Lease | None = None
         self._host = socket.gethostname()
@@ -95,9 +96,10 @@ class Keeper:
             else:
                 if ticket.is_undecided:
                     if ticket.status != "gating":  # where it is about to be written down that it passed
-                        self._say(
-                            f"version {rollout.version} is not rolled out: its retraining {ticket.number} has not "
-                            f"passed the gate ({ticket.in_words})"
+                        logger.warning(
+                            "version %s is not rolled out: its retraining %s has not passed the gate (%s)",
+                            *(rollout.version, ticket.number, ticket.in_words),
+                            extra=REPEATED,
                         )
                     return None
         if rollout.cause == "moved":
@@ -112,7 +114,7 @@ class Keeper:
         """Write what has happened to a rollout, whom to tell of it, and what it means for its ticket."""
         self._surely(lambda: self._rollouts.move(before, after, what, detail, who=who))
         if after.status == "rolling_back":
-            self._surely(lambda: self._alert(after))
+            self._surely(lambda: self._enqueue_alert(after))
         if after.status == "superseded":
             with suppress(TicketError):  # it is what somebody else has made of it
                 self._surely(lambda: registry_watch.end_ticket(self._tickets, after, "cancelled", "superseded"))
@@ -127,12 +129,13 @@ class Keeper:
 
     def serving(self, version: str, held_back: str) -> None:
         """Write which version is served here, and why what the alias names is not."""
+        start, now = self._start, datetime.now(UTC)
         served = Served(
-            model=self._start.model,
+            model=start.model,
             host=self._host,
-            follows=self._start.follows,
+            follows=start.follows,
             version=version,
-            since=datetime.now(UTC),
+            since=now,
             held_back=held_back,
         )
         self._surely(lambda: Rollouts(self._opened).put_serving(served))
@@ -144,12 +147,11 @@ class Keeper:
         served |= {under_way.version, under_way.previous or ""} if under_way is not None else set()
         models.forget(self._start.model, keep | served, Path(self._start.settings.serve_directory))
 
-    def tell(self) -> None:
+    def send_alerts(self) -> None:
         """Send the alerts about rollouts that are due; to be done in a thread of its own. Raises StateError."""
-        told = alerts.deliver(self._opened, self._start.model, self._channels, rollouts=True)
-        for one in told:
-            if one.status != "sent":
-                self._say(f"an alert to {one.channel} was not sent: {one.last_error}")
+        for alert in alerts.deliver(self._opened, self._start.model, self._channels, rollouts=True):
+            if alert.status != "sent":
+                logger.warning("an alert to %s was not sent: %s", alert.channel, alert.last_error, extra=REPEATED)
 
     @property
     def _opened(self) -> State:
@@ -172,21 +174,13 @@ class Keeper:
             except (LeaseLost, LeaseHeld):
                 raise
             except StateError as error:
-                self._say(f"{error}. Requests are answered meanwhile; it is tried again")
+                logger.warning("%s. Requests are answered meanwhile; it is tried again", error, extra=REPEATED)
                 time.sleep(_AGAIN_SECONDS)
 
-    def _alert(self, rollout: Rollout) -> None:
+    def _enqueue_alert(self, rollout: Rollout) -> None:
+        told = rollout.id, rollout.model, rollout.version, rollout.previous, rollout.number, rollout.reason
         with self._opened.begin(self.lease) as tx:
-            alerts.enqueue_rollback(
-                tx,
-                rollout.id,
-                rollout.model,
-                rollout.version,
-                rollout.previous,
-                rollout.number,
-                rollout.reason,
-                self._channels,
-            )
+            alerts.enqueue_rollback(tx, *told, self._channels)
 
     def _holdout(self, rollout: Rollout) -> Difference | None:
         """Return how far the two versions lay apart for the gate, where it was these two that it compared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import os
 import time
@@ -13,11 +14,12 @@ from pathlib import Path
 
 from mooring import child_environment
 from mooring.capture.proxy.backend import MOST_TIMEOUTS
-from mooring.capture.say import say
-from mooring.serving import messages
-from mooring.serving.messages import Model
-from mooring.serving.process import Process, ping
+from mooring.serving import protocol
+from mooring.serving.process import ServerProcess, ping
+from mooring.serving.protocol import Model
 from mooring.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 _STARTING_SECONDS = 0.1
 _PING_SECONDS = 5.0
@@ -84,10 +86,10 @@ class Servers:
         """Return the sockets of a version's processes that answer, in the order of their numbers."""
         return [place.socket for place in self._versions.get(version, ()) if place.socket]
 
-    def states(self) -> dict[str, messages.Server]:
+    def states(self) -> dict[str, protocol.Server]:
         """Return how the servers of each version are that is wanted."""
         return {
-            version: messages.Server(
+            version: protocol.Server(
                 wanted=len(places),
                 ready=sum(place.socket is not None for place in places),
                 crashed=sum(place.crashed for place in places),
@@ -124,7 +126,7 @@ class _Place:
         self._settings = settings
         self._paths = paths
         self._changed = changed
-        self._process: Process | None = None
+        self._process: ServerProcess | None = None
         self._taken_out = asyncio.Event()
         self._finishing: set[asyncio.Task[None]] = set()
         self._ready_at = math.inf
@@ -159,7 +161,7 @@ class _Place:
             if self._taken_out.is_set():
                 self._taken_out.clear()
                 self.hung += 1
-                say(f"{self._name} {reason}")
+                logger.warning("%s %s", self._name, reason)
             self._changed()
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
@@ -174,7 +176,9 @@ class _Place:
             os.environ, child_environment.MODEL_SERVER, self._settings.serve_environment
         )
         try:
-            self._process = await Process.start(self.model, path, self._settings.timeout, self._name, environment)
+            self._process = await ServerProcess.start(
+                self.model, path, self._settings.timeout, self._name, environment
+            )
         except OSError as error:
             return f"can't be started: {error}"
         reason = await self._watch(self._process)
@@ -189,7 +193,7 @@ class _Place:
         printed = process.output.reason
         return f"{reason}; the last it said: {printed}" if printed else reason
 
-    async def _watch(self, process: Process) -> str:
+    async def _watch(self, process: ServerProcess) -> str:
         watches = [process.wait(), self._hangs(), self._answers(process)]
         if self._settings.worker_memory is not None:
             watches.append(self._grows(process, self._settings.worker_memory))
@@ -208,7 +212,7 @@ class _Place:
         seconds = self._settings.timeout
         return f"was replaced: {MOST_TIMEOUTS} requests in a row had no answer within {seconds:g} seconds"
 
-    async def _answers(self, process: Process) -> str:
+    async def _answers(self, process: ServerProcess) -> str:
         """Take it into service once it answers. Return when it does not within its time, or not any more.
 
         A model may keep Python from answering while it predicts, and that is no fault as long as a prediction may
@@ -230,7 +234,7 @@ class _Place:
             elif time.monotonic() - answered > patience:
                 return f"was ended, as it did not answer for {patience:g} seconds"
 
-    async def _grows(self, process: Process, limit: int) -> str:
+    async def _grows(self, process: ServerProcess, limit: int) -> str:
         """Return when it has more than `limit` bytes of memory."""
         while True:
             size = await process.memory()

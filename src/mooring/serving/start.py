@@ -9,6 +9,9 @@ from mooring.settings import ServeSettings
 GAVE_UP = 2
 """The exit code of a controller that can't do what it was told, however often it is started."""
 
+REPEATED = {"every": 60.0}
+"""Marks a message that comes again and again as long as something goes wrong: the seconds between two of them."""
+
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What a controller is to do, as JSON on its stdin.

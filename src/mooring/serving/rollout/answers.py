@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mooring.payload import Frame, Undecodable, decode_inputs, decode_outputs
-from mooring.serving.messages import Answered
+from mooring.serving.protocol import ReplayedAnswer
 
 _MOST_COLUMNS = 200
 """So many columns of the champion's answers are known by name and kind."""
@@ -123,13 +123,13 @@ def instead(value: Any) -> str | None:
     return next((text for text in map(instead, value) if text), None) if kind is list else None
 
 
-def check(answered: Sequence[Answered]) -> list[str]:
+def check(answered: Sequence[ReplayedAnswer]) -> list[str]:
     """Return what answers to requests that were put as a check lack; nothing of those that lack nothing.
 
-    >>> asked = b'{"inputs": [[1.0]]}', "application/json"
-    >>> check([Answered(*asked, b'{"predictions": []}', b'{"predictions": [5.0]}')])
+    >>> asked, good = (b'{"inputs": [[1.0]]}', "application/json"), b'{"predictions": [5.0]}'
+    >>> check([ReplayedAnswer(*asked, b'{"predictions": []}', good)])
     ["it has 0 predictions where the champion's has 1"]
-    >>> check([Answered(*asked, b'{"predictions": [NaN]}'), Answered(*asked, b'{"predictions": [5.0]}')])
+    >>> check([ReplayedAnswer(*asked, b'{"predictions": [NaN]}'), ReplayedAnswer(*asked, good)])
     ['prediction is nan']
     """
     form, found = Form(), []

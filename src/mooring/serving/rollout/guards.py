@@ -18,7 +18,7 @@ import msgspec
 
 from mooring.payload import Frame
 from mooring.retrain.evaluation.difference import Difference
-from mooring.serving.messages import Outcome
+from mooring.serving.protocol import Outcome
 from mooring.serving.rollout import answers
 from mooring.serving.rollout.sequential import Bet
 from mooring.settings import ServeSettings
@@ -140,7 +140,7 @@ def _paired() -> Bet:
     return Bet(low=-1.0)
 
 
-class Errors(msgspec.Struct):
+class ErrorGuard(msgspec.Struct):
     """The share of failed requests is larger than the champion's by `errors` at most."""
 
     bet: Bet = msgspec.field(default_factory=_paired)
@@ -164,7 +164,7 @@ class Errors(msgspec.Struct):
         if more is not None:
             self.bet.update(more, limits.errors)
 
-    def told(self, limits: Limits) -> str:
+    def describe(self, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         own, other = self.challenger, self.champion
         return (
@@ -247,7 +247,7 @@ class Tail(msgspec.Struct):
             self.unread = 0
             self.p95 = sorted(self.times)[math.ceil(0.95 * len(self.times)) - 1]
 
-    def told(self, limits: Limits) -> str:
+    def describe(self, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         own, other, slow = self.challenger, self.champion, 1000 * (self.slow(limits) or math.nan)
         return (
@@ -257,7 +257,7 @@ class Tail(msgspec.Struct):
         )
 
 
-class Latency(msgspec.Struct):
+class LatencyGuard(msgspec.Struct):
     """At most half of the answers take more than `latency` times as long as the champion's at the same moment.
 
     A shadow's is compared with the champion's of the same request, a canary's with those next to it in time. So a
@@ -308,10 +308,10 @@ class Latency(msgspec.Struct):
         """The share of comparisons in which the new version took too long."""
         return self.seen / self.bet.samples if self.bet.samples else None
 
-    def told(self, limits: Limits) -> str:
+    def describe(self, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         if self.is_tail:
-            return self.tail.told(limits)
+            return self.tail.describe(limits)
         return (
             f"latency: {_percent(self.share or 0.0)} of {self.bet.samples:,} answers took more than "
             f"{limits.latency:g} times as long as the champion's at the same moment; at most "
@@ -319,7 +319,7 @@ class Latency(msgspec.Struct):
         )
 
 
-class Quality(msgspec.Struct):
+class QualityGuard(msgspec.Struct):
     """The share of answers without usable predictions is `quality` at most.
 
     These are answers that can't be read, have another number of rows than the request, lack fields that all of the
@@ -373,7 +373,7 @@ class Quality(msgspec.Struct):
         self.bet.update(float(lack is not None), _allowed(limit))
         return lack is None
 
-    def told(self, limits: Limits) -> str:
+    def describe(self, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         own = self.challenger
         return (
@@ -382,7 +382,7 @@ class Quality(msgspec.Struct):
         )
 
 
-class Differing(msgspec.Struct):
+class DifferenceGuard(msgspec.Struct):
     """Predictions differ from the champion's at most `difference` times as often as on the gate's holdout.
 
     Only a shadow's can be compared: one row of each request, as rows of one request are alike.
@@ -408,7 +408,7 @@ class Differing(msgspec.Struct):
         share = max(holdout.share, _LEAST_SHARE[holdout.kind])
         return _allowed(max(limits.difference * share, _at_most(share, holdout.requests)))
 
-    def told(self, holdout: Difference, limits: Limits) -> str:
+    def describe(self, holdout: Difference, limits: Limits) -> str:
         """Return what was seen, as a sentence."""
         own = self.challenger
         how = f"by more than {holdout.d95:.4g}" if holdout.d95 is not None else "by class"
@@ -419,7 +419,7 @@ class Differing(msgspec.Struct):
         )
 
 
-class Copies(msgspec.Struct):
+class CopyGuard(msgspec.Struct):
     """At most half of the copies for the shadow are lost: dropped, as it has no room for them, or timed out.
 
     Those of a second count as one, since a moment's pause loses many at once.
@@ -433,7 +433,7 @@ class Copies(msgspec.Struct):
         self.lost = Share(self.lost.hits + lost, self.lost.of + copies)
         self.bet.update(lost / copies, LOST)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return what was seen, as a sentence."""
         return (
             f"copies: {self.lost.hits:,} of {self.lost.of:,} copies for the shadow were dropped or timed out "
@@ -442,18 +442,18 @@ class Copies(msgspec.Struct):
 
 
 class _State(msgspec.Struct):
-    errors: Errors = msgspec.field(default_factory=Errors)
-    latency: Latency = msgspec.field(default_factory=Latency)
-    quality: Quality = msgspec.field(default_factory=Quality)
-    difference: Differing = msgspec.field(default_factory=Differing)
-    copies: Copies = msgspec.field(default_factory=Copies)
+    errors: ErrorGuard = msgspec.field(default_factory=ErrorGuard)
+    latency: LatencyGuard = msgspec.field(default_factory=LatencyGuard)
+    quality: QualityGuard = msgspec.field(default_factory=QualityGuard)
+    difference: DifferenceGuard = msgspec.field(default_factory=DifferenceGuard)
+    copies: CopyGuard = msgspec.field(default_factory=CopyGuard)
     seen: int = 0
 
 
 class _Found(NamedTuple):
     name: str
-    evidence: Bet | Latency
-    told: str
+    evidence: Bet | LatencyGuard
+    description: str
     value: float | None
     limit: float | None
     note: str = ""
@@ -530,7 +530,7 @@ class Guards:
         bets = (state.errors.bet, state.latency, state.quality.bet, state.difference.bet, state.copies.bet)
         if not any(bet.exceeds(self._alpha) for bet in bets):  # it is asked after every request
             return None
-        return next((found.told for found in self._found() if found.evidence.exceeds(self._alpha)), None)
+        return next((found.description for found in self._found() if found.evidence.exceeds(self._alpha)), None)
 
     def rows(self) -> list[GuardRow]:
         """Return all guards as people see them."""
@@ -560,22 +560,22 @@ class Guards:
     def _found(self) -> Iterator[_Found]:
         state, limits, holdout = self._state, self._limits, self._holdout
         one = state.errors
-        yield _Found("errors", one.bet, one.told(limits), _more(one.challenger, one.champion), limits.errors)
+        yield _Found("errors", one.bet, one.describe(limits), _more(one.challenger, one.champion), limits.errors)
         slow = state.latency
         note = "" if slow.bet.samples else "waits for answers of both versions"
         if slow.is_tail:
             value, limit = _more(slow.tail.challenger, slow.tail.champion), SLOWER
         else:
             value, limit = slow.share, TYPICALLY_SLOWER
-        yield _Found("latency", slow, slow.told(limits), value, limit, note)
+        yield _Found("latency", slow, slow.describe(limits), value, limit, note)
         lacks = state.quality
         note = "" if lacks.challenger.of else "waits for answers whose predictions can be read"
         value = lacks.challenger.value if lacks.challenger.of else None
-        yield _Found("quality", lacks.bet, lacks.told(limits), value, limits.quality, note)
+        yield _Found("quality", lacks.bet, lacks.describe(limits), value, limits.quality, note)
         lost = state.copies
         note = "" if lost.bet.samples else "waits for copies for the shadow"
         value = lost.lost.value if lost.bet.samples else None
-        yield _Found("copies", lost.bet, lost.told(), value, LOST, note)
+        yield _Found("copies", lost.bet, lost.describe(), value, LOST, note)
         differs = state.difference
         if holdout is None:
             note = "is not there: the gate has not compared this version with this champion"
@@ -583,8 +583,8 @@ class Guards:
             return
         note = "" if differs.challenger.of else "waits for the shadow's answers"
         value = differs.challenger.value if differs.challenger.of else None
-        told = differs.told(holdout, limits)
-        yield _Found("difference", differs.bet, told, value, differs.limit(holdout, limits), note)
+        description = differs.describe(holdout, limits)
+        yield _Found("difference", differs.bet, description, value, differs.limit(holdout, limits), note)
 
 
 def _more(challenger: Share, champion: Share) -> float | None:

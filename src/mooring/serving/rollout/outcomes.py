@@ -9,7 +9,7 @@ import msgspec
 
 from mooring.capture.proxy.exchange_capture import ExchangeCapture, text
 from mooring.exchange import BROKEN_OFF
-from mooring.serving.messages import Outcome, Outcomes
+from mooring.serving.protocol import Outcome, Outcomes
 
 MOST = 2000
 MOST_BYTES = 4 * 2**20
@@ -22,7 +22,7 @@ _LOOKED_AT = 10
 """One in so many of the champion's answers is told whole, since it may lack what the canary's do."""
 
 
-class Collector:
+class OutcomeCollector:
     """Gathers outcomes while several versions answer; `tell` sends them on, and says whether there was room."""
 
     def __init__(self, tell: Callable[[Outcomes], bool]) -> None:

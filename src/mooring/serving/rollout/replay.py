@@ -11,7 +11,7 @@ from mooring.capture.proxy.headers import Fields
 from mooring.capture.proxy.interfaces import Target
 from mooring.capture.proxy.server import Proxy
 from mooring.capture.proxy.shadow import ShadowCopy
-from mooring.serving.messages import Answered, Replay, Replayed
+from mooring.serving.protocol import Replay, Replayed, ReplayedAnswer
 from mooring.serving.rollout.outcomes import answer_of
 
 _SHOWN_BYTES = 300
@@ -44,7 +44,7 @@ async def replay(proxy: Proxy, backend: Backend, asked: Replay) -> Replayed:
         room -= len(live.request) + len(answer) + len(before_it or b"")
         if room >= 0:
             answers.append(
-                Answered(
+                ReplayedAnswer(
                     bytes(live.request), text(live.request_fields.read.get(b"content-type")), answer, before_it
                 )
             )

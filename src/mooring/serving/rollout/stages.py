@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mooring.retrain.evaluation.difference import Difference
-from mooring.serving.messages import Model, Outcomes, Replayed, Route, Server
+from mooring.serving.protocol import Model, Outcomes, Replayed, Route, Server
 from mooring.serving.rollout import answers
 from mooring.serving.rollout.guards import Guards, Limits
 from mooring.settings import ServeSettings, duration_text
@@ -184,10 +184,11 @@ class Stages:
             self._listened += passed
             if self._server.ready and not self.rollout.paused:
                 self.rollout = msgspec.structs.replace(self.rollout, seconds=self.rollout.seconds + passed)
-            at = self.rollout.at
-            if at is None or self._hurry is not None or self._is_done(at.seconds, at.requests):
-                self._next(self.rollout.step)
-            elif at.unless_idle and not self.rollout.paused and self._is_idle(at.seconds):
+            rollout, at = self.rollout, self.rollout.at
+            is_over = at is None or rollout.seconds >= at.seconds
+            if at is None or self._hurry is not None or (is_over and rollout.requests >= at.requests):
+                self._next(rollout.step)
+            elif is_over and at.unless_idle and not (rollout.paused or self._heard or self._listened < at.seconds):
                 self._move(self.status, "skipped", {"why": f"no request came in {duration_text(at.seconds)}"})
                 self._next(self.rollout.step)
 
@@ -203,12 +204,6 @@ class Stages:
             return False
         self.fail(why)
         return True
-
-    def _is_idle(self, seconds: float) -> bool:
-        return self.rollout.seconds >= seconds and self._listened >= seconds and not self._heard
-
-    def _is_done(self, seconds: float, requests: int) -> bool:
-        return self.rollout.seconds >= seconds and self.rollout.requests >= requests
 
     def _next(self, step: int) -> None:
         """Go on after a step of the plan, or after the check, unless that is to wait."""

@@ -82,7 +82,7 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
     servers: dict[str, Server]
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True):
+class ReplayedAnswer(msgspec.Struct, frozen=True, array_like=True):
     """A request that was put as a check, its media type, the answer, and the champion's, where there is one."""
 
     request: bytes
@@ -101,7 +101,7 @@ class Replayed(msgspec.Struct, frozen=True, tag="replayed"):
     requests: int
     failed: int
     reason: str = ""
-    answers: tuple[Answered, ...] = ()
+    answers: tuple[ReplayedAnswer, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
