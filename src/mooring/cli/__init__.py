@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mooring import __version__
+from mooring import __version__, messages
 from mooring.capture import form
 from mooring.cli.baseline import baseline, calibrate
 from mooring.cli.capture import drain, proxy
@@ -27,6 +27,7 @@ from mooring.cli.ui import ui
 @click.version_option(__version__, message=f"%(prog)s %(version)s ({form()})")
 def main() -> None:
     """Mooring logs what an MLflow model server is asked and answers, and watches the log for drift."""
+    messages.set_up()  # until the command knows its settings
 
 
 main.add_section("Getting started", init, demo)
