@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mooring.monitor.metrics import KEPT, CantServe, Metrics, serving
+from mooring.monitor.metrics import KEPT, CantServeMetrics, Metrics, serving
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
 from waiting import PATIENCE
@@ -116,7 +116,7 @@ def test_a_port_that_is_taken_is_said():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(CantServe, match=rf"can't be served on 127\.0\.0\.1:{port}: "),
+            pytest.raises(CantServeMetrics, match=rf"can't be served on 127\.0\.0\.1:{port}: "),
             serving(Metrics(), port),
         ):
             pass

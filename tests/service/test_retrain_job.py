@@ -16,7 +16,7 @@ import pytest
 
 from mlflow_store import new_store
 from mooring.config import RetrainSettings
-from mooring.monitor.alerts import sign
+from mooring.monitor.alerting.channels import sign
 from mooring.retrain.job import jobs
 from waiting import wait_for
 

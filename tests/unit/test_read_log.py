@@ -361,7 +361,7 @@ def test_what_is_left_out_is_a_line_on_stderr(log):
     (place,) = log.glob("inferences/*/date=2026-03-01")
     (place / "x.parquet").write_bytes(b"x")
     result = CliRunner().invoke(main, ["log", "stats", "--log", str(log), "--json"])
-    assert re.fullmatch(r"Warning: inferences/\S+/x\.parquet is left out: .*\n", result.stderr)
+    assert re.fullmatch(r"mooring: inferences/\S+/x\.parquet is left out: .*\n", result.stderr)
     assert len(lines(result.stdout)) == 3
 
 

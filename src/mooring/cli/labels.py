@@ -32,19 +32,14 @@ def labels_group() -> None:
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn what a user can do something about into a message and an exit code."""
-    import warnings
-
     from mooring.log.labels import LabelError
-    from mooring.log.reader import LogError, LogWarning
+    from mooring.log.reader import LogError
     from mooring.log.store import StoreError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LogWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
-            yield
-        except (LabelError, LogError, StoreError) as error:
-            raise click.ClickException(str(error)) from None
+    try:
+        yield
+    except (LabelError, LogError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _model(settings: LabelSettings) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,7 +18,7 @@ from mooring.config import LogSettings, SettingError, load
 if TYPE_CHECKING:
     import pyarrow
 
-    from mooring.log.queries import Range
+    from mooring.log.queries import LogRange
 
 
 @click.group("log", cls=Group, context_settings=CONTEXT)
@@ -66,18 +65,15 @@ def _of_log(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    from mooring.log.reader import LogError, LogWarning
+    from mooring.log.reader import LogError
     from mooring.log.store import StoreError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LogWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
-        try:
-            yield
-        except LogError as error:
-            raise SettingError(str(error)) from None
-        except StoreError as error:
-            raise click.ClickException(str(error)) from None
+    try:
+        yield
+    except LogError as error:
+        raise SettingError(str(error)) from None
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
 _as_json_flag = click.option("--json", "as_json", is_flag=True, help="a JSON object a line")
@@ -87,7 +83,7 @@ _as_csv_flag = click.option("--csv", "as_csv", is_flag=True, help="CSV")
 @log_group.command("stats", context_settings=CONTEXT)
 @_of_log
 @_as_json_flag
-def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
+def log_stats(uri: str, chosen: LogRange, *, as_json: bool) -> None:
     """Say what the log holds, for each model and day.
 
     An exchange is a request and its answer; errors are those that have no rows, or rows without an output
@@ -134,7 +130,7 @@ def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
 @click.option("--first", is_flag=True, help="the oldest rows, not the newest")
 @_as_csv_flag
 @_as_json_flag
-def log_head(uri: str, chosen: Range, *, rows: int, first: bool, as_csv: bool, as_json: bool) -> None:
+def log_head(uri: str, chosen: LogRange, *, rows: int, first: bool, as_csv: bool, as_json: bool) -> None:
     """Show the newest rows: predictions, then inputs."""
     from mooring.log.queries import head
 
@@ -149,7 +145,7 @@ def log_head(uri: str, chosen: Range, *, rows: int, first: bool, as_csv: bool, a
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--columns", help="names of columns, with commas between: time,prediction,pH  [default: all]")
 @click.option("--structs", is_flag=True, help="all columns as the log has them, into Parquet")
-def log_export(uri: str, chosen: Range, *, output: Path, columns: str | None, structs: bool) -> None:
+def log_export(uri: str, chosen: LogRange, *, output: Path, columns: str | None, structs: bool) -> None:
     """Write the rows into one file, OUTPUT.csv or OUTPUT.parquet: predictions first, then inputs."""
     from mooring.log.queries import export
 
@@ -166,7 +162,7 @@ def log_export(uri: str, chosen: Range, *, output: Path, columns: str | None, st
 @click.argument("sql")
 @_as_csv_flag
 @_as_json_flag
-def log_query(uri: str, chosen: Range, *, sql: str, as_csv: bool, as_json: bool) -> None:
+def log_query(uri: str, chosen: LogRange, *, sql: str, as_csv: bool, as_json: bool) -> None:
     """Answer a question in SQL, with DuckDB.
 
     \b

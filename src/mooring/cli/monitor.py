@@ -29,14 +29,14 @@ def explained() -> Iterator[None]:
     from mooring.drift.stored import FormatError
     from mooring.log.reader import LogError
     from mooring.log.store import StoreError
-    from mooring.monitor.metrics import CantServe
+    from mooring.monitor.metrics import CantServeMetrics
     from mooring.monitor.results import UnknownModel
     from mooring.monitor.tracking import TrackingError
     from mooring.state.database import StateError
 
     try:
         yield
-    except (LogError, UnknownModel, StoreError, StateError, TrackingError, FormatError, CantServe) as error:
+    except (LogError, UnknownModel, StoreError, StateError, TrackingError, FormatError, CantServeMetrics) as error:
         raise click.ClickException(str(error)) from None
     except OverflowError as error:
         raise click.ClickException(f"a time is out of range: {error}") from None

@@ -22,11 +22,11 @@ _SEVERITY = {"ok": 0.0, "warning": 1.0, "critical": 2.0}
 _STREAM = ["model", "version", "variant"]
 
 
-class CantServe(Exception):
+class CantServeMetrics(Exception):
     """The metrics can't be served where that was asked for; the message says why."""
 
 
-class Newest(NamedTuple):
+class NewestVerdict(NamedTuple):
     """The newest window of a model, version and variant, and what was concluded of it."""
 
     window: Window
@@ -43,7 +43,7 @@ class Metrics:
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._newest: dict[tuple[str, str | None, str], Newest] = {}
+        self._newest: dict[tuple[str, str | None, str], NewestVerdict] = {}
         self._read_until: dict[str, datetime] = {}
         self._errors: Counter[tuple[str, str]] = Counter()
         self._alerts: Counter[tuple[str, str, str]] = Counter()
@@ -63,7 +63,7 @@ class Metrics:
             known = self._newest.get(key)
             if known is not None and known.window.start > window.start:
                 return
-            self._newest[key] = Newest(window, verdict, numbers)
+            self._newest[key] = NewestVerdict(window, verdict, numbers)
             of_model = [each for each in self._newest if each[0] == window.model]
             of_model.sort(key=lambda each: self._newest[each].window.end, reverse=True)
             for each in of_model[KEPT:]:
@@ -181,7 +181,7 @@ def _of_assessments(assessed: Iterable[Assessment]) -> Iterator[Metric]:
 
 @contextmanager
 def serving(metrics: Metrics, port: int, host: str = "127.0.0.1") -> Iterator[int]:
-    """Serve metrics over HTTP meanwhile, and yield the port, which is a free one for 0. Raises CantServe."""
+    """Serve metrics over HTTP meanwhile, and yield the port, a free one for 0. Raises CantServeMetrics."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
@@ -189,7 +189,7 @@ def serving(metrics: Metrics, port: int, host: str = "127.0.0.1") -> Iterator[in
     try:
         server, thread = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
-        raise CantServe(f"the monitor's metrics can't be served on {host}:{port}: {error}") from None
+        raise CantServeMetrics(f"the monitor's metrics can't be served on {host}:{port}: {error}") from None
     try:
         yield int(server.server_port)
     finally:

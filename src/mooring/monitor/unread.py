@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from mooring.config import MonitorSettings, duration_text
 from mooring.log import reader
-from mooring.log.parquet import folder_name
-from mooring.monitor.ingest import log_key, since
+from mooring.monitor.ingest import Ingest
 from mooring.state.objects import Objects
 from mooring.state.state import State
 
@@ -28,13 +26,8 @@ class Unread(NamedTuple):
 def unread(state: State, log: str, model: str, grace: float) -> Unread:
     """Return what of a model's log no look of the monitor has read. Raises LogError and StoreError."""
     opened = reader.open_log(log)
-    start = since(Objects(state).newest_day(model, log_key(log)), timedelta(seconds=grace))
-    listed = reader.list_objects(opened, log, f"inferences/model={folder_name(model)}", start)
-    done = Objects(state).seen(model, log_key(log), [one.path for one in listed])
-    new = sorted((one for one in listed if one.path not in done), key=lambda one: one.written)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", reader.LogWarning)  # the monitor tells of what can't be read
-        found = reader.found_in(opened, log, model, new[:_COUNTED])
+    new = sorted(Ingest(log, model, grace, Objects(state)).new(opened), key=lambda one: one.written)
+    found = reader.found_in(opened, log, model, new[:_COUNTED])
     rows = sum(fragment.metadata.num_rows for fragment in found.fragments.values())
     return Unread(len(new), rows, new[0].written if new else None)
 

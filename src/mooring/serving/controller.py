@@ -21,8 +21,7 @@ import msgspec
 
 from mooring.capture.say import Seldom, say
 from mooring.config import MonitorSettings, load
-from mooring.monitor.alerts import Channel
-from mooring.monitor.loop import channels_of
+from mooring.monitor.alerting.channels import Channel, channels_of
 from mooring.serving import messages
 from mooring.serving.background import Returned
 from mooring.serving.deciding import CantServe, Deciding

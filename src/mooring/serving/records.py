@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from mooring.capture.say import Seldom
-from mooring.monitor import alerts
+from mooring.monitor.alerting import queue
+from mooring.monitor.alerting.channels import Channel
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving import models, registry_watch
 from mooring.serving.start import Start
@@ -43,7 +44,7 @@ class Keeper:
     LeaseLost where another supervisor rolls out by now.
     """
 
-    def __init__(self, start: Start, channels: Sequence[alerts.Channel], say: Seldom) -> None:
+    def __init__(self, start: Start, channels: Sequence[Channel], say: Seldom) -> None:
         self._start = start
         self._channels = channels
         self._say = say
@@ -146,7 +147,7 @@ class Keeper:
 
     def tell(self) -> None:
         """Send the alerts about rollouts that are due; to be done in a thread of its own. Raises StateError."""
-        told = alerts.deliver(self._opened, self._start.model, self._channels, rollouts=True)
+        told = queue.deliver(self._opened, self._start.model, self._channels, rollouts=True)
         for one in told:
             if one.status != "sent":
                 self._say(f"an alert to {one.channel} was not sent: {one.last_error}")
@@ -177,7 +178,7 @@ class Keeper:
 
     def _alert(self, rollout: Rollout) -> None:
         with self._opened.begin(self.lease) as tx:
-            alerts.enqueue_rollback(
+            queue.enqueue_rollback(
                 tx,
                 rollout.id,
                 rollout.model,

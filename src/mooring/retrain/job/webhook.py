@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime
 
-from mooring.monitor.alerts import Webhook
+from mooring.monitor.alerting.channels import Webhook
 from mooring.monitor.tracking import TrackingError
 from mooring.registry import champions
 from mooring.retrain.job import jobs
