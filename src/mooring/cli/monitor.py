@@ -97,9 +97,9 @@ def _note_short_times(settings: MonitorSettings) -> None:
 def tell_unread(state: State, settings: MonitorSettings) -> None:
     """Say on stderr how much of the log the monitor has not read yet."""
     from mooring.monitor.results import model_in
-    from mooring.monitor.unread import told
+    from mooring.monitor.unread import unread_in_words
 
-    if text := told(state, settings, model_in(state, settings.model)):
+    if text := unread_in_words(state, settings, model_in(state, settings.model)):
         click.echo(text, err=True)
 
 

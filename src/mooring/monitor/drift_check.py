@@ -47,7 +47,7 @@ class WindowCheck(NamedTuple):
 
     @property
     def cells(self) -> bytes:
-        """What its features amount to, as `State.cells` reads it; none where the window could not be tested."""
+        """What its features amount to, as `State.cells` reads it; none where the window can't be tested."""
         if self.judgement is None or self.verdict.status not in JUDGED:
             return b""
         return encode(cells_of(self.judgement))
@@ -92,7 +92,7 @@ class DriftCheck:
         profiles: list[Profile] = []
         segments: dict[str, tuple[Baseline, Profile]] = {}
         if baseline is not None and (counted is None or counted.digest != baseline.digest):
-            baseline, why_not = None, "the baseline is another now: it is judged again, from the log"
+            baseline, why_not = None, "the baseline is another now: it is checked again, from the log"
         if baseline is not None and counted is not None:
             self._warn_of_thresholds(window, baseline)
             profiles = [counted, *windows.before(window, baseline)]
@@ -174,7 +174,7 @@ def check_window(
     """
     # From the window's id, so that the same window is checked alike wherever and whenever it is.
     seed = (int(window.id[:8], 16) + window.revision) % 2**31
-    told = Verdict(
+    verdict = Verdict(
         window_id=window.id,
         revision=window.revision,
         provisional=provisional,
@@ -187,39 +187,38 @@ def check_window(
         created=datetime.now(UTC),
     )
     if baseline is None:
-        return WindowCheck(told, None)
+        return WindowCheck(verdict, None)
     share = settings.budget / (1 + len(segments or {}))
     rules = rules_of(msgspec.structs.replace(settings, budget=share))
     found = judge(baseline, profiles, rules, past=baseline.past, seed=seed)
-    worth = profiles[0].effective_rows
-    if worth < settings.min_rows:
-        message = (
-            f"{window.rows} rows, worth {worth:.0f} independent ones: fewer than the {settings.min_rows:g} wanted"
-        )
-        message = "; ".join(filter(None, [message, _said_of_unanswered(baseline, profiles[0])]))
-        return WindowCheck(msgspec.structs.replace(told, status="too_few", message=message), found)
+    effective_rows = profiles[0].effective_rows
+    if effective_rows < settings.min_rows:
+        few = f"{window.rows} rows, worth {effective_rows:.0f} independent ones: fewer than the"
+        words = [f"{few} {settings.min_rows:g} wanted", _unanswered(baseline, profiles[0])]
+        message = "; ".join(filter(None, words))
+        return WindowCheck(msgspec.structs.replace(verdict, status="too_few", message=message), found)
     found.segments = {
         name: judge(sub, [profile], Rules(share, settings.floors), seed=seed)
         for name, (sub, profile) in (segments or {}).items()
         if profile.effective_rows >= settings.min_rows
     }
-    moved = {name: one for name, one in found.segments.items() if one.alarms}
-    severities = {found.severity, *(one.severity for one in moved.values())}
-    said = [in_words(found), *(f"{_plain(name)}: {in_words(one)}" for name, one in list(moved.items())[:3])]
+    drifted = {name: one for name, one in found.segments.items() if one.alarms}
+    severities = {found.severity, *(one.severity for one in drifted.values())}
+    words = [in_words(found), *(f"{_plain(name)}: {in_words(one)}" for name, one in list(drifted.items())[:3])]
     return WindowCheck(
         msgspec.structs.replace(
-            told,
+            verdict,
             budget=share,
             status=next(one for one in ("critical", "warning", "ok") if one in severities),
-            alarms=len(found.alarms) + sum(len(one.alarms) for one in moved.values()),
+            alarms=len(found.alarms) + sum(len(one.alarms) for one in drifted.values()),
             summary=tuple(findings(found)),
-            message="; ".join(filter(None, [*said, _said_of_unanswered(baseline, profiles[0])])),
+            message="; ".join(filter(None, [*words, _unanswered(baseline, profiles[0])])),
         ),
         found,
     )
 
 
-def _said_of_unanswered(baseline: Baseline, window: Profile) -> str:
+def _unanswered(baseline: Baseline, window: Profile) -> str:
     """Say how many rows have no output of their own, '' where all have, or the baseline has no output."""
     counted = [
         rows_of(window.features[name]) for name, feature in baseline.features.items() if feature.role == "output"

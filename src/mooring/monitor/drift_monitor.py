@@ -273,9 +273,17 @@ class DriftMonitor:
                     new.append((window, check))
                     self._enqueue_alerts(tx, window, check.verdict)
         for window, check in new:
-            _log_verdict(window, check.verdict)
-            if not check.verdict.provisional:
-                self._metrics.judged(window, check.verdict, check.values)
+            verdict = check.verdict
+            logger.info(
+                "%s%s, %d rows: %s%s",
+                windows.span_of(window),
+                ", so far" if verdict.provisional else "",
+                window.rows,
+                STATUSES[verdict.status],
+                f": {verdict.message}" if verdict.message else "",
+            )
+            if not verdict.provisional:
+                self._metrics.verdict(window, verdict, check.values)
         return checked
 
     def _enqueue_alerts(self, tx: Transaction, window: Window, verdict: Verdict) -> None:
@@ -295,16 +303,3 @@ def _spark_session() -> SparkSession:
         raise ValueError("--engine spark needs PySpark: pip install 'mooring[spark]'") from None
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers here take whatever python3 is
     return SparkSession.builder.getOrCreate()
-
-
-def _log_verdict(window: Window, verdict: Verdict) -> None:
-    logger.info(
-        "%s %s to %s%s, %d rows: %s%s",
-        windows.name_of(window),
-        f"{window.start:%Y-%m-%d %H:%M:%S}",
-        f"{window.end:%H:%M:%S}",
-        ", so far" if verdict.provisional else "",
-        window.rows,
-        STATUSES[verdict.status],
-        f": {verdict.message}" if verdict.message else "",
-    )

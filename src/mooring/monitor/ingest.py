@@ -35,7 +35,7 @@ LATEST = timedelta(days=7)
 """How far behind the newest day objects are looked for, beside the grace."""
 OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits", "\0unanswered")
 """The log's own columns, by names that no feature of a baseline has."""
-_HEEDED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
+_PROFILED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
 _NEVER = 2**62
 
 logger = logging.getLogger(__name__)
@@ -239,12 +239,12 @@ def profile_of(parts: Iterable[pa.Table], baseline: Baseline) -> Profile:
             alone = pc.is_valid(table["\0unanswered"])
             table = table.drop_columns(["\0unanswered"])
             if pc.any(alone).as_py():
-                others = profile([table.filter(alone)], baseline.grids, **_HEEDED)
+                others = profile([table.filter(alone)], baseline.grids, **_PROFILED)
                 unanswered += of_inputs_alone(others, baseline)
                 table = table.filter(pc.invert(alone))
             yield table
 
-    return profile(answered(), baseline.grids, **_HEEDED) + unanswered
+    return profile(answered(), baseline.grids, **_PROFILED) + unanswered
 
 
 def part_of(found: reader.LogObjects, paths: Iterable[str]) -> reader.LogObjects:

@@ -22,6 +22,7 @@ from mooring.monitor.alerting.channels import Channel, channels_of
 from mooring.monitor.alerting.queue import deliver
 from mooring.monitor.alerting.rules import level
 from mooring.monitor.baselines import Baselines
+from mooring.monitor.drift_check import WindowCheck
 from mooring.monitor.drift_monitor import DriftMonitor
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.performance_monitor import PerformanceMonitor
@@ -58,8 +59,8 @@ def run(
 ) -> bool:
     """Watch a model's log until SIGTERM or SIGINT, or once; return whether all that was tried worked.
 
-    Once, the windows that are still open are judged as they are, and what fails is not tried again. A log that has
-    nothing yet is said, and is no failure: traffic may be still to come. So is a monitor that runs already.
+    Once, the windows that are still open are checked as they are, and what fails is not tried again. A log that
+    has nothing yet is no failure, as traffic may be still to come; nor is a monitor that runs already.
     `small` makes the report that goes to MLflow, `page` the one that `--report` names. `retrain` takes a model's
     retraining as far as it goes now, and says whether it goes on soon. Raises ValueError for invalid settings,
     StateError where the state can't be opened, CantServeMetrics where the metrics can't be served, and, once,
@@ -183,11 +184,11 @@ class _Loop:
         try:
             with self._state.lease(f"monitor/{model}") as lease:
                 self._write_report(model, monitor.look(lease, provisional=True, stopping=stop.is_set))
-                told = self._tell(model, lease)
+                sent = self._send_alerts(model, lease)
                 tracked = self._track(model, stop)
                 if self._retrain is not None:
                     self._retrain(self._state, model, _warn)
-                return tracked and told and not stop.is_set()
+                return tracked and sent and not stop.is_set()
         except LeaseHeld:
             other = self._state.holder(f"monitor/{model}")
             where = other.in_words if other is not None else "another process"
@@ -219,7 +220,7 @@ class _Loop:
                     monitor = self._monitor(model)  # anew: another may have worked on the state meanwhile
                     while not stop.is_set():
                         self._write_report(model, monitor.look(lease, stopping=stop.is_set))
-                        self._tell(model, lease)
+                        self._send_alerts(model, lease)
                         self._track(model, stop)
                         self._wait(model, stop)
             except LeaseHeld as error:
@@ -262,10 +263,10 @@ class _Loop:
         except OSError as error:
             logger.warning("the report %s can't be written: %s", path, error.strerror, extra=_seldom())
 
-    def _tell(self, model: str, lease: Lease) -> bool:
+    def _send_alerts(self, model: str, lease: Lease) -> bool:
         """Send the alerts that are due, and return whether all were taken."""
-        told = deliver(self._state, model, self._channels, lease=lease)
-        for alert in told:
+        tried = deliver(self._state, model, self._channels, lease=lease)
+        for alert in tried:
             self._metrics.alert(model, alert.kind, alert.status)
             if alert.status != "sent":
                 logger.warning(
@@ -274,50 +275,43 @@ class _Loop:
                     alert.last_error,
                     extra=_seldom(alert.channel, alert.last_error),
                 )
-        return all(alert.status == "sent" for alert in told)
+        return all(alert.status == "sent" for alert in tried)
 
     def _track(self, model: str, stop: threading.Event) -> bool:
-        """Log verdicts to MLflow that are not there yet; what fails is tried again the next time."""
+        """Log to MLflow what is not there yet; what fails is tried again the next time."""
+        try:
+            return self._track_verdicts(model, stop) and self._track_assessments(model, stop)
+        except TrackingError as error:
+            self._metrics.error(model, "tracking")
+            logger.warning("%s. Verdicts wait in the state until then", error, extra=_seldom(error))
+            return False
+
+    def _track_verdicts(self, model: str, stop: threading.Event) -> bool:
+        verdicts = Verdicts(self._state)
         while not stop.is_set():
             waiting = Windows(self._state).untracked(model, _TRACKED_AT_ONCE + 1)
             if not waiting:
-                return self._track_performance(model, stop)
+                return True
             for place, (window, verdict) in enumerate(waiting[:_TRACKED_AT_ONCE], 1):
+                if stop.is_set():
+                    return False
                 if verdict is None:
                     continue
-                judgement = judgement_of(Verdicts(self._state).results(verdict.id))
-                results = judgement.results if judgement else []
-                values = [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
+                check = WindowCheck(verdict, judgement_of(verdicts.results(verdict.id)))
                 html = self._small(self._state, model) if self._small and place == len(waiting) else None
-                try:
-                    self._tracking.log_verdict(window, verdict, values, html)
-                except TrackingError as error:
-                    self._metrics.error(model, "tracking")
-                    logger.warning("%s. Verdicts wait in the state until then", error, extra=_seldom(error))
-                    return False
-                with self._state.begin() as tx:
-                    Verdicts(tx).mark_tracked([verdict.id])
-                if stop.is_set():
-                    break
+                self._tracking.log_verdict(window, verdict, check.values, html)
+                verdicts.mark_tracked([verdict.id])
         return False
 
-    def _track_performance(self, model: str, stop: threading.Event) -> bool:
-        """Log how well the model did to MLflow, as far as that is not there yet."""
+    def _track_assessments(self, model: str, stop: threading.Event) -> bool:
+        assessments = Assessments(self._state)
         while not stop.is_set():
-            waiting = Assessments(self._state).untracked(model, _TRACKED_AT_ONCE)
+            waiting = assessments.untracked(model, _TRACKED_AT_ONCE)
             if not waiting:
                 return True
-            for assessment in waiting:
-                try:
-                    self._tracking.log_assessment(assessment)
-                except TrackingError as error:
-                    self._metrics.error(model, "tracking")
-                    logger.warning(
-                        "%s. What labels say waits in the state until then", error, extra=_seldom(error)
-                    )
-                    return False
-                with self._state.begin() as tx:
-                    Assessments(tx).mark_tracked([assessment.id])
+            for one in waiting:
+                self._tracking.log_assessment(one)
+                assessments.mark_tracked([one.id])
         return False
 
 

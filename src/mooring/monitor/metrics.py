@@ -51,11 +51,11 @@ class Metrics:
         self._labels: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
 
-    def judged(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
+    def verdict(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
         """Tell of a verdict from now on, with feature, measure and value of each result.
 
         One on an older window than is told of already is left out. Of a model the versions and variants that were
-        judged last are told of; others are dropped.
+        checked last are told of; others are dropped.
         """
         numbers = [(feature, measure, value) for feature, measure, value in values if value is not None]
         key = window.model, window.version, window.variant
@@ -69,7 +69,7 @@ class Metrics:
             for each in of_model[KEPT:]:
                 del self._newest[each]
 
-    def assessed(self, assessment: Assessment) -> None:
+    def assessment(self, assessment: Assessment) -> None:
         """Tell of how well a model did from now on, unless a newer window is told of already."""
         window = assessment.window
         key = window.model, window.version, window.variant

@@ -19,7 +19,7 @@ from mooring.monitor.joining import LabelSource, LoggedRows
 from mooring.monitor.labelled_windows import LabelledWindows, labelled_windows
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.performance_check import WORDS, assess, unlabelled
-from mooring.monitor.windows import name_of
+from mooring.monitor.windows import span_of
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
@@ -195,9 +195,16 @@ class PerformanceMonitor:
             for stream, known in before.items():
                 self._enqueue_alerts(tx, known, [one for one in written if _stream(one) == stream])
         for one in written:
-            self._metrics.assessed(one)
+            self._metrics.assessment(one)
             if one.labelled:
-                _log_assessment(one)
+                logger.info(
+                    "%s, %d of %d rows labelled: performance %s: %s",
+                    span_of(one.window),
+                    one.labelled,
+                    one.rows,
+                    WORDS[one.status],
+                    one.message,
+                )
         return len(written)
 
     def _enqueue_alerts(self, tx: Transaction, known: Sequence[Assessment], new: Sequence[Assessment]) -> None:
@@ -221,20 +228,6 @@ class PerformanceMonitor:
 
 def _stream(one: Assessment) -> Stream:
     return Stream(one.window.version, one.window.variant)
-
-
-def _log_assessment(one: Assessment) -> None:
-    window = one.window
-    logger.info(
-        "%s %s to %s, %d of %d rows labelled: performance %s: %s",
-        name_of(window),
-        f"{window.start:%Y-%m-%d %H:%M:%S}",
-        f"{window.end:%H:%M:%S}",
-        one.labelled,
-        one.rows,
-        WORDS[one.status],
-        one.message,
-    )
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:

@@ -24,7 +24,7 @@ class Unread(NamedTuple):
 
 
 def unread(state: State, log: str, model: str, grace: float) -> Unread:
-    """Return what of a model's log no look of the monitor has read. Raises LogError and StoreError."""
+    """Return what of a model's log the monitor has not read. Raises LogError and StoreError."""
     opened = reader.open_log(log)
     new = sorted(Ingest(log, model, grace, Objects(state)).new(opened), key=lambda one: one.written)
     found = reader.found_in(opened, log, model, new[:_COUNTED])
@@ -32,7 +32,7 @@ def unread(state: State, log: str, model: str, grace: float) -> Unread:
     return Unread(len(new), rows, new[0].written if new else None)
 
 
-def told(state: State, settings: MonitorSettings, model: str) -> str:
+def unread_in_words(state: State, settings: MonitorSettings, model: str) -> str:
     """Say how much of the log is not read yet, and when it will be; '' where the log can't be asked."""
     try:
         waiting = unread(state, settings.log, model, settings.grace)

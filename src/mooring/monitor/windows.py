@@ -178,6 +178,11 @@ def name_of(window: Window) -> str:
     return f"{window.model}{version}{variant}"
 
 
+def span_of(window: Window) -> str:
+    """Return whose window it is and of which time, as people read it."""
+    return f"{name_of(window)} {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S}"
+
+
 def _limit(window: Window, lengths: Lengths) -> int:
     """Return when a window's time is over; not before its newest row, whatever the length was when that came."""
     start = micros(window.start)

@@ -14,7 +14,7 @@ def level(statuses: Sequence[Status], n: int = 1, m: int = 1) -> Level | None:
     """Return how bad the drift is: what at least `n` of the last `m` windows are, or worse. None: nobody knows.
 
     `statuses` are those of the last windows, the newest at the end; more of them than `m`, since those that could
-    not be judged do not count. Raises ValueError unless 1 <= n <= m.
+    not be checked do not count. Raises ValueError unless 1 <= n <= m.
 
     >>> level(["ok", "warning", "critical"]), level(["critical", "warning", "ok"], n=2, m=3)
     ('critical', 'warning')
