@@ -208,7 +208,8 @@ def test_a_window_of_nan_only_is_drift_and_no_crash(traffic, state):
 def test_rows_from_the_future_are_said(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state))
     monitoring.keep(traffic.baseline())
-    traffic.write(traffic.exchanges(1000, datetime.now(UTC) + timedelta(days=1)))
+    tomorrow = datetime.now(UTC).replace(minute=0) + timedelta(days=1)  # all in one hour
+    traffic.write(traffic.exchanges(1000, tomorrow))
     monitoring.watch.look()
     assert any("set the clock" in line for line in monitoring.said)
     assert monitoring.verdicts() == [(1000, "ok")]
