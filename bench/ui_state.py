@@ -24,8 +24,9 @@ from mooring import rollout_plan
 from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
-from mooring.monitor import alerts
-from mooring.monitor.judging import Concluded, conclude
+from mooring.monitor.alerting.channels import Webhook
+from mooring.monitor.alerting.queue import enqueue_drift
+from mooring.monitor.drift_check import WindowCheck, check_window
 from mooring.retrain import gate
 from mooring.retrain.evaluation.difference import difference
 from mooring.serving.protocol import Outcome
@@ -57,7 +58,7 @@ TICKETS = 5
 ASSESSED = 200
 """How many of a model's newest windows have been assessed."""
 AT_ONCE = 250
-CHANNEL = alerts.Webhook("https://example.org/hook")
+CHANNEL = Webhook("https://example.org/hook")
 
 Say = Callable[[str], None]
 Columns = dict[str, pa.Array]
@@ -67,7 +68,7 @@ class Sample(NamedTuple):
     """A judged window, as bytes and as what was concluded of it."""
 
     profile: bytes
-    concluded: Concluded
+    concluded: WindowCheck
     results: bytes
     cells: bytes
 
@@ -125,7 +126,7 @@ def _sample(baseline: Baseline, past: list[Profile], at: int, rows: int) -> Samp
     window = Window(
         model="shape", start=start, end=start + HOUR, rows=rows, requests=rows, weight=rows, status="closed"
     )
-    concluded = conclude(window, past[:16], baseline, JudgeSettings())
+    concluded = check_window(window, past[:16], baseline, JudgeSettings())
     return Sample(profile_to_bytes(past[0]), concluded, concluded.results, concluded.cells)
 
 
@@ -205,7 +206,7 @@ def _write_windows(
                 assert verdict is not None
                 if not verdict.provisional:
                     statuses.append(verdict.status)
-                    alerts.enqueue(tx, window, verdict, statuses[-20:], [CHANNEL])
+                    enqueue_drift(tx, window, verdict, statuses[-20:], [CHANNEL])
         _send(state, model)
     with state.begin() as tx:
         for variant, sample in (("canary", shape.steady[0]), ("shadow", shape.drifting[-1])):

@@ -23,10 +23,10 @@ def test_a_monitor_that_is_killed_leaves_the_same_rows_each_once(
     whole.monitoring.keep(it.baseline)
     wanted = whole.look()
 
-    from mooring.monitor import performance
+    from mooring.monitor import performance_monitor
 
-    monkeypatch.setattr(performance, "_AT_ONCE", 1)
-    monkeypatch.setattr(performance, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(performance_monitor, "_AT_ONCE", 1)
+    monkeypatch.setattr(performance_monitor, "_BATCH_ROWS", 100)
     done = Assessments.put
     for survived in range(4):
         count = iter(range(100))

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from alerting import HOUR, SECRET, conclude, delivered
-from mooring.monitor.alerts import Command, NotSent, Webhook, deliver
+from mooring.monitor.alerting.channels import CommandChannel, NotSent, Webhook
+from mooring.monitor.alerting.queue import deliver
 from mooring.state.alerts import Alerts
 from mooring.state.state import State
 from mooring.state.windows import Windows
@@ -234,7 +235,7 @@ def test_a_receiver_that_is_not_there_is_asked_for_a_day(state):
 
 def test_one_channel_that_fails_keeps_no_other_from_being_told(state, tmp_path):
     with Receiver(500) as receiver:
-        channels = [Webhook(receiver.url), Command(["tee", str(tmp_path / "alert.json")])]
+        channels = [Webhook(receiver.url), CommandChannel(["tee", str(tmp_path / "alert.json")])]
         conclude(state, "critical", channels=channels)
         assert sorted(delivered(state, *channels)) == [("pending", "answered 500: said"), ("sent", None)]
     assert json.loads((tmp_path / "alert.json").read_text())["kind"] == "new"
@@ -254,10 +255,10 @@ def test_a_command_finds_the_alert_on_stdin_and_in_a_variable_and_no_shell_is_in
     script = tmp_path / "page me"
     script.write_text('#!/bin/sh\ncat > "$1"\nprintf %s "$MOORING_ALERT" > "$2"\n')
     script.chmod(0o755)
-    Command([str(script), f"{tmp_path}/a;b $HOME", f"{tmp_path}/c"]).send("1", b'{"id": "1"}')
+    CommandChannel([str(script), f"{tmp_path}/a;b $HOME", f"{tmp_path}/c"]).send("1", b'{"id": "1"}')
     assert (tmp_path / "a;b $HOME").read_text() == '{"id": "1"}'
     assert (tmp_path / "c").read_text() == '{"id": "1"}'
-    Command(f"'{script}' {tmp_path}/d {tmp_path}/e").send("2", b"{}")
+    CommandChannel(f"'{script}' {tmp_path}/d {tmp_path}/e").send("2", b"{}")
     assert (tmp_path / "d").read_text() == "{}"
 
 
@@ -272,18 +273,18 @@ def test_a_command_finds_the_alert_on_stdin_and_in_a_variable_and_no_shell_is_in
 )
 def test_a_command_that_fails_says_why_and_is_run_again(command, message):
     with pytest.raises(NotSent) as error:
-        Command(command).send("1", b"{}")
+        CommandChannel(command).send("1", b"{}")
     assert str(error.value) == message
     assert not error.value.final
 
 
 def test_a_command_that_reads_nothing_of_a_long_alert_is_all_right():
-    Command(["true"]).send("1", b'"' + b"x" * 100_000 + b'"')
+    CommandChannel(["true"]).send("1", b'"' + b"x" * 100_000 + b'"')
 
 
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path):
     pids = tmp_path / "pids"
-    hanging = Command(["sh", "-c", f"sleep 600 & echo $! $$ > {pids}; wait"], seconds=0.5)
+    hanging = CommandChannel(["sh", "-c", f"sleep 600 & echo $! $$ > {pids}; wait"], seconds=0.5)
     with pytest.raises(NotSent, match="took longer than 0 seconds, and was ended"):
         hanging.send("1", b"{}")
     for pid in map(int, pids.read_text().split()):
@@ -298,7 +299,9 @@ def alive(pid: int) -> bool:
 
 SENDER = """
 import sys
-from mooring.monitor.alerts import Webhook, deliver
+from mooring.monitor.alerting.channels import Webhook
+from mooring.monitor.alerting.queue import deliver
+from mooring.state.alerts import Alerts
 from mooring.state.state import State
 with State(sys.argv[1]) as state:
     deliver(state, "wine", [Webhook(sys.argv[2])])

@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mooring.monitor.metrics import KEPT, CantServe, Metrics, serving
+from mooring.monitor.metrics import KEPT, CantServeMetrics, Metrics, serving
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
 from waiting import PATIENCE
@@ -46,11 +46,11 @@ def scrape(metrics: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
 
 def test_the_newest_window_is_told_feature_by_feature():
     metrics = Metrics()
-    metrics.judged(*judged(0), [("alcohol", "ks", 0.1), ("gone", "ks", 0.1)])
-    metrics.judged(
+    metrics.verdict(*judged(0), [("alcohol", "ks", 0.1), ("gone", "ks", 0.1)])
+    metrics.verdict(
         *judged(1, "critical"), [("alcohol", "ks", 0.4), ('odd "name"\n', "js", math.inf), ("pH", "ks", None)]
     )
-    metrics.judged(*judged(0, "warning"), [("alcohol", "ks", 0.2)])  # late rows made an older window new
+    metrics.verdict(*judged(0, "warning"), [("alcohol", "ks", 0.2)])  # late rows made an older window new
     found = scrape(metrics)
     wine = ("wine", "3", "champion")
     assert found == {
@@ -64,9 +64,9 @@ def test_the_newest_window_is_told_feature_by_feature():
 
 def test_a_window_that_could_not_be_judged_has_no_verdict():
     metrics = Metrics()
-    metrics.judged(*judged(0, "critical"), [("alcohol", "ks", 0.1)])
-    metrics.judged(*judged(1, "too_few", version=None), [])
-    metrics.judged(*judged(1, "no_baseline"), [])
+    metrics.verdict(*judged(0, "critical"), [("alcohol", "ks", 0.1)])
+    metrics.verdict(*judged(1, "too_few", version=None), [])
+    metrics.verdict(*judged(1, "no_baseline"), [])
     found = scrape(metrics)
     assert "mooring_verdict" not in found
     assert "mooring_drift" not in found
@@ -75,9 +75,9 @@ def test_a_window_that_could_not_be_judged_has_no_verdict():
 
 def test_only_the_versions_that_were_judged_last_are_told_of():
     metrics = Metrics()
-    metrics.judged(*judged(0, model="beer"), [])
+    metrics.verdict(*judged(0, model="beer"), [])
     for version in range(20):
-        metrics.judged(*judged(version, version=str(version)), [("alcohol", "ks", 0.1)])
+        metrics.verdict(*judged(version, version=str(version)), [("alcohol", "ks", 0.1)])
     found = scrape(metrics)
     streams = {(model, version) for model, version, _ in found["mooring_window_rows"]}
     assert streams == {("beer", "3"), *(("wine", str(version)) for version in range(20 - KEPT, 20))}
@@ -116,7 +116,7 @@ def test_a_port_that_is_taken_is_said():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(CantServe, match=rf"can't be served on 127\.0\.0\.1:{port}: "),
+            pytest.raises(CantServeMetrics, match=rf"can't be served on 127\.0\.0\.1:{port}: "),
             serving(Metrics(), port),
         ):
             pass

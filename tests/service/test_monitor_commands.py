@@ -20,7 +20,7 @@ import pytest
 from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.demo.processes import running
-from mooring.monitor.alerts import sign
+from mooring.monitor.alerting.channels import sign
 from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
 from mooring.state.windows import Windows

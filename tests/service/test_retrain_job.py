@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_store import new_store
-from mooring.monitor.alerts import sign
+from mooring.monitor.alerting.channels import sign
 from mooring.retrain.job import jobs
 from mooring.settings import RetrainSettings
 from waiting import wait_for

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mooring.monitor import alerts
+from mooring.monitor.alerting import queue
+from mooring.monitor.alerting.channels import CommandChannel
 from mooring.state.state import State
 from rollouts_contract import RolloutsContract, begun
 
@@ -17,14 +18,14 @@ class TestInPostgresql(RolloutsContract):
 
     def test_an_alert_about_a_rollout_is_sent_by_who_rolls_out_and_once(self, state, tmp_path):
         rollout = begun(state)
-        channel = alerts.Command(["tee", "-a", f"{tmp_path}/told"])
+        channel = CommandChannel(["tee", "-a", f"{tmp_path}/told"])
         for _ in range(2):
             with state.begin() as tx:
-                alerts.enqueue_rollback(tx, rollout.id, "wine", "2", "1", 1, "errors: all of them", [channel])
-        assert alerts.deliver(state, "wine", [channel]) == []
-        [told] = alerts.deliver(state, "wine", [channel], rollouts=True)
+                queue.enqueue_rollback(tx, rollout.id, "wine", "2", "1", 1, "errors: all of them", [channel])
+        assert queue.deliver(state, "wine", [channel]) == []
+        [told] = queue.deliver(state, "wine", [channel], rollouts=True)
         assert (told.status, told.rollout_id, told.verdict_id) == ("sent", rollout.id, None)
-        assert alerts.deliver(state, "wine", [channel], rollouts=True) == []
+        assert queue.deliver(state, "wine", [channel], rollouts=True) == []
         text = (tmp_path / "told").read_text()
         assert '"text":"wine version 2 was rolled back, version 1 answers: errors: all of them"' in text
         assert text.count('"about":"rollout"') == 1

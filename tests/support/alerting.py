@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from mooring.monitor.alerts import deliver, enqueue
+from mooring.monitor.alerting.queue import deliver, enqueue_drift
 from mooring.state.state import State
 from mooring.state.verdicts import Finding, Verdict, Verdicts
 from mooring.state.windows import Window, Windows
@@ -33,7 +33,7 @@ def conclude(state: State, *seen: str, channels=(), first: int = 0, **options) -
                 kinds.append(None)
                 continue
             history = [seen[index - first] for index in range(first, hour + 1)]
-            kinds.append(enqueue(tx, window, verdict, history, channels, **options))
+            kinds.append(enqueue_drift(tx, window, verdict, history, channels, **options))
     return kinds
 
 

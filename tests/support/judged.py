@@ -10,7 +10,7 @@ import pyarrow as pa
 from mooring.drift.baseline import Baseline, make, profile_to_bytes
 from mooring.drift.profile import Profile
 from mooring.engine.local import profile_of
-from mooring.monitor.judging import conclude
+from mooring.monitor.drift_check import check_window
 from mooring.settings import JudgeSettings
 from mooring.state.assessments import Assessment, Assessments, Measured, Segment
 from mooring.state.baselines import StoredBaselines
@@ -73,7 +73,7 @@ class Made:
             if not rename:
                 red = baseline_of(columns(3000))
                 segments = {"colour=red": (red, profile_of(table, red))}
-        concluded = conclude(
+        concluded = check_window(
             window,
             self.past[:1],
             self.baseline,

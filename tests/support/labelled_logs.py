@@ -80,5 +80,5 @@ def values(log: Path, model: str = "m") -> dict[tuple[str, int], float | str]:
     """Return the labels that count."""
     return {
         (row["request_id"], row["row"]): row["label"] if row["label_text"] is None else row["label_text"]
-        for row in read_labels(str(log), model).to_pylist()
+        for row in read_labels(str(log), model).table.to_pylist()
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ from mooring.drift.baseline import Baseline, make
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
 from mooring.log.parquet import ParquetLog
-from mooring.monitor.alerts import Channel
+from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.baselines import Baselines
+from mooring.monitor.loop import ModelMonitor
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.watch import Watch
 from mooring.settings import MonitorSettings
 from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of
+from mooring.state.leases import Lease
 from mooring.state.state import State
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Windows
@@ -104,16 +107,65 @@ def settings(log: Path, state: str, **changed: Any) -> MonitorSettings:
     return MonitorSettings(log=str(log), state=state, **{"model": "wine", **changed})
 
 
+class Heard(logging.Handler):
+    """Keeps what Mooring says while it listens, in a list; of what is repeated the first."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: list[str] = []
+        self._repeated: set[tuple[str, object]] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "every"):
+            key = str(record.msg), getattr(record, "about", None)
+            if key in self._repeated:
+                return
+            self._repeated.add(key)
+        self.said.append(record.getMessage())
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        logger = logging.getLogger("mooring")
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+            logger.setLevel(level)
+
+
+class HeardWatch:
+    """A watch whose words are kept."""
+
+    def __init__(self, watch: ModelMonitor, heard: Heard) -> None:
+        self.watch = watch
+        self.heard = heard
+
+    def look(
+        self,
+        lease: Lease | None = None,
+        *,
+        provisional: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> int:
+        with self.heard.listening():
+            return self.watch.look(lease, provisional=provisional, stopping=stopping)
+
+
 class Monitoring:
     """A monitor whose state and words can be looked at."""
 
     def __init__(self, chosen: MonitorSettings, channels: Sequence[Channel] = ()) -> None:
-        self.said: list[str] = []
+        heard = Heard()
+        self.said = heard.said
         self.settings = chosen
         self.state = State(chosen.state)
         self.metrics = Metrics()
         baselines = Baselines(StoredBaselines(self.state), self.said.append)
-        self.watch = Watch(chosen, self.state, baselines, list(channels), self.said.append, self.metrics)
+        watch = ModelMonitor(chosen, self.state, baselines, list(channels), self.metrics)
+        self.watch = HeardWatch(watch, heard)
 
     def keep(self, baseline: Baseline, version: str | None = None) -> None:
         with self.state.begin() as tx:

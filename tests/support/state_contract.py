@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from mooring.drift.judge import Judgement, Result
-from mooring.monitor.judging import Concluded
+from mooring.monitor.drift_check import WindowCheck
 from mooring.state import migrations
 from mooring.state.alerts import Alerts
 from mooring.state.baselines import StoredBaselines
@@ -49,7 +49,7 @@ JUDGEMENT = Judgement(
 def put_cells(state: State, *given: Verdict, cells: bytes) -> None:
     with state.begin() as tx:
         for one in given:
-            Verdicts(tx).put(one, Concluded(one, JUDGEMENT).results, cells)
+            Verdicts(tx).put(one, WindowCheck(one, JUDGEMENT).results, cells)
 
 
 LATER = """

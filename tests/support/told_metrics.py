@@ -15,13 +15,13 @@ def told_metrics() -> Metrics:
     at = datetime(2026, 3, 1, tzinfo=UTC)
     window = Window(model="m", version="3", start=at, end=at)
     told = Metrics()
-    told.judged(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)])
+    told.verdict(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)])
     told.read("m", at)
     told.error("m", "log")
     told.alert("m", "new", "sent")
     told.labels("m", 2, 1)
     measured = {"rmse": Measured(0.5)}
-    told.assessed(
+    told.assessment(
         Assessment(window=window, status="ok", rows=2, labelled=1, delay=6.0, created=at, measures=measured)
     )
     return told

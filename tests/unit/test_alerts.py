@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerting import SECRET, conclude, delivered
-from mooring.monitor.alerts import Command, Webhook, backoff, level, transition
+from mooring.monitor.alerting.channels import CommandChannel, Webhook
+from mooring.monitor.alerting.queue import backoff
+from mooring.monitor.alerting.rules import level, transition
 from mooring.state.state import State
 
 RANK = {None: -1, "ok": 0, "warning": 1, "critical": 2}
@@ -100,7 +102,7 @@ def test_an_alert_to_a_channel_that_is_configured_no_more_fails(state):
 
 def test_the_state_holds_no_secret(state, tmp_path):
     webhook = Webhook(f"https://user:{'p' * 12}@hooks.example.org:8443/T0/{'x' * 20}?key={'y' * 20}", SECRET)
-    command = Command(["/bin/false", "--token", "z" * 20])
+    command = CommandChannel(["/bin/false", "--token", "z" * 20])
     conclude(state, "critical", channels=[webhook, command])
     assert re.fullmatch(r"https://hooks\.example\.org:8443#[0-9a-f]{8}", webhook.name)
     assert re.fullmatch(r"command:false#[0-9a-f]{8}", command.name)
@@ -122,4 +124,4 @@ def test_what_is_no_webhook_is_refused(url):
 @pytest.mark.parametrize("command", ["", []])
 def test_no_command_is_refused(command):
     with pytest.raises(ValueError):
-        Command(command)
+        CommandChannel(command)

@@ -15,7 +15,7 @@ from mooring.drift.baseline import make
 from mooring.drift.judge import Judgement, Result
 from mooring.drift.stored import FormatError, dump
 from mooring.engine.local import profile_of
-from mooring.monitor.judging import Concluded, conclude
+from mooring.monitor.drift_check import WindowCheck, check_window
 from mooring.settings import JudgeSettings
 from mooring.state.cells import FORMAT, Cell, Strongest, cells_of, decode, encode, ratio, strongest
 from mooring.state.judgements import judgement_of
@@ -102,7 +102,7 @@ def test_of_a_judgement_there_is_a_cell_for_each_feature_that_has_a_threshold():
     }
 
 
-def concluded(features: int, rows: int = 500, drift: float = 0.0, **settings) -> Concluded:
+def concluded(features: int, rows: int = 500, drift: float = 0.0, **settings) -> WindowCheck:
     random = np.random.default_rng(3)
 
     def columns(rows: int, drift: float) -> dict[str, pa.Array]:
@@ -112,7 +112,7 @@ def concluded(features: int, rows: int = 500, drift: float = 0.0, **settings) ->
     baseline = make(columns(2000, 0.0))
     window = Window(model="wine", start=NOON, end=NOON + timedelta(hours=1), rows=rows, status="closed")
     profile = profile_of(pa.table(columns(rows, drift)), baseline)
-    return conclude(window, [profile], baseline, JudgeSettings(**settings))
+    return check_window(window, [profile], baseline, JudgeSettings(**settings))
 
 
 def test_what_is_concluded_has_its_cells():
@@ -136,7 +136,7 @@ def test_what_could_not_be_judged_has_none():
     assert few.verdict.status == "too_few"
     assert few.judgement is not None
     assert few.cells == b""
-    assert Concluded(few.verdict, None).cells == b""
+    assert WindowCheck(few.verdict, None).cells == b""
 
 
 def test_of_two_hundred_features_they_take_few_kilobytes():

@@ -21,8 +21,8 @@ from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.exchange import Ledger
 from mooring.log.parquet import fit
-from mooring.monitor.alerts import payload
-from mooring.monitor.judging import MEASURES
+from mooring.monitor.alerting.payload import of_drift
+from mooring.monitor.thresholds import MEASURES
 from mooring.serving.front import metrics as server_metrics
 from mooring.serving.protocol import Route, Server
 from mooring.settings import COMMANDS, CaptureSettings
@@ -58,7 +58,7 @@ def test_every_field_of_an_alert_is_documented_and_no_other():
     window = Window(model="wine", version="3", start=at, end=at)
     finding = Finding(feature="alcohol", measure="ks", value=0.1)
     verdict = Verdict(window_id=window.id, status="warning", summary=(finding,), created=at)
-    sent = json.loads(msgspec.json.encode(payload("new", window, verdict, channel="x", now=at)))
+    sent = json.loads(msgspec.json.encode(of_drift("new", window, verdict)))
     example = json.loads(re.search(r"```json\n(.*?)```", MONITOR, re.DOTALL)[1])
     assert list(example) == list(sent)
     assert list(example["window"]) == list(sent["window"])

@@ -22,7 +22,7 @@ from mooring.log.add_labels import add_tables
 from mooring.log.label_days import label_days
 from mooring.log.label_join import LabelIndex, dependent
 from mooring.log.labels import labels_table, list_label_objects, write_labels
-from mooring.monitor.joining import Rows, Truth
+from mooring.monitor.joining import LabelSource, LoggedRows
 
 IDS = ["a", "b", "c", "d"]
 GIVEN = st.tuples(
@@ -164,12 +164,12 @@ def test_performance_retraining_and_counts_have_the_same_labels(tmp_path: Path) 
         write_labels(log, "wine", table([(one[0], one[1], one[2], 100 + one[3])]))
 
     found = reader.find(log, model="wine")
-    rows = Rows.read(found, ())
+    rows = LoggedRows.read(found, ())
     opened = reader.open_log(log)
     listed = list_label_objects(opened, log, "wine")
     for size in (0, 10**9):  # labels read at once, and again for the rows
         big = [one._replace(size=size) for one in listed]
-        labelled = Truth(log, "wine", START - 365 * 24 * HOUR, big, print).of(rows)
+        labelled = LabelSource(log, "wine", START - 365 * 24 * HOUR, big).of(rows)
         keys = rows.table.take(pa.array(labelled.places)).select(["\0request_id", "\0row"]).to_pylist()
         performance = dict(zip([tuple(one.values()) for one in keys], labelled.labels.to_pylist(), strict=True))
         assert performance == expected

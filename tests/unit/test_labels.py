@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from mooring.log.labels import (
     LABELS,
     LabelError,
+    label_tables,
     labels_table,
     latest,
     list_label_objects,
-    read_label_objects,
     read_labels,
     together,
     write_labels,
 )
-from mooring.log.reader import open_log
+from mooring.log.reader import found_in, open_log
 
 START = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
 
@@ -38,21 +38,21 @@ def test_labels_are_read_as_written_by_day_and_the_same_again_makes_nothing_new(
     assert write_labels(str(tmp_path), "wine/white", labels) == 0
     days = sorted(path.parent.name for path in tmp_path.glob("labels/model=wine%2Fwhite/*/*.parquet"))
     assert days == ["date=2026-03-01", "date=2026-03-02"]
-    found = read_labels(str(tmp_path), "wine/white")
+    found = read_labels(str(tmp_path), "wine/white").table
     assert found.schema == LABELS
     assert found.select(["request_id", "row", "label"]).to_pylist() == [
         {"request_id": "a", "row": 0, "label": 6.0},
         {"request_id": "b", "row": 0, "label": 5.0},
         {"request_id": "b", "row": 1, "label": 7.0},
     ]
-    since = read_labels(str(tmp_path), "wine/white", start=START + timedelta(minutes=1))
+    since = read_labels(str(tmp_path), "wine/white", start=START + timedelta(minutes=1)).table
     assert since["request_id"].to_pylist() == ["b", "b"]
 
 
 def test_a_correction_wins_whenever_it_was_written(tmp_path):
     write_labels(str(tmp_path), "m", table(("a", 0, 7.0, 5)))
     write_labels(str(tmp_path), "m", table(("a", 0, 6.0, 0), ("c", 0, 1.0, 0)))
-    assert read_labels(str(tmp_path), "m")["label"].to_pylist() == [7.0, 1.0]
+    assert read_labels(str(tmp_path), "m").table["label"].to_pylist() == [7.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ def test_only_labels_of_the_requests_that_are_named_are_read(tmp_path):
     write_labels(str(tmp_path), "m", table(("a", 0, 7.0, 0), ("b", 0, 6.0, 0), ("c", 0, 6.0, 0)))
     write_labels(str(tmp_path), "m", table(("a", 0, 5.0, 2), ("a", 1, 4.0, 0)))
     for ids in (pa.array(["a", "x"]), pa.array(["x", "a"], pa.large_string()), pa.chunked_array([["a"], ["x"]])):
-        found = read_labels(str(tmp_path), "m", ids=ids)
+        found = read_labels(str(tmp_path), "m", ids=ids).table
         assert found.select(["request_id", "row", "label"]).to_pylist() == [
             {"request_id": "a", "row": 0, "label": 5.0},
             {"request_id": "a", "row": 1, "label": 4.0},
         ]
-    assert len(read_labels(str(tmp_path), "m", ids=pa.array([], pa.string()))) == 0
-    assert len(read_labels(str(tmp_path), "other", ids=pa.array(["a"]))) == 0
+    assert len(read_labels(str(tmp_path), "m", ids=pa.array([], pa.string())).table) == 0
+    assert len(read_labels(str(tmp_path), "other", ids=pa.array(["a"])).table) == 0
 
 
 def test_objects_that_came_since_can_be_read_apart(tmp_path):
@@ -124,7 +124,10 @@ def test_objects_that_came_since_can_be_read_apart(tmp_path):
     before = list_label_objects(opened, uri, "m")
     write_labels(uri, "m", table(("b", 0, 7.0, 0), ("c", 0, 1.0, 2)))
     new = [one for one in list_label_objects(opened, uri, "m") if one not in before]
-    found = {path: part["request_id"].to_pylist() for path, part in read_label_objects(opened, uri, "m", new)}
+    found = {
+        path: part["request_id"].to_pylist()
+        for path, part in label_tables(found_in(opened, uri, "m", new, LABELS))
+    }
     assert sorted(found.values()) == [["b"], ["c"]]
     assert set(found) == {one.path for one in new}
     [tomorrow] = list_label_objects(opened, uri, "m", START + timedelta(minutes=2))

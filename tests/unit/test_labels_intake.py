@@ -186,7 +186,7 @@ def test_bad_lines_of_a_csv_file_are_told_and_the_others_are_added(tmp_path):
     }
     assert found == {"added": 2, "repeated": 0, "replaced": 0, "outdated": 0, "unknown": 0, "refused": 7}
     assert values(tmp_path) == {(id_, 0): 6.0, (id_, 2): 7.5}
-    times = read_labels(str(tmp_path), "m")["time"].to_pylist()
+    times = read_labels(str(tmp_path), "m").table["time"].to_pylist()
     assert times[1] == datetime(2026, 3, 5, 10, tzinfo=UTC)
 
 
@@ -219,7 +219,7 @@ def test_texts_of_parquet_are_kept_with_what_they_read_as(tmp_path):
     labels = {"request_id": [id_] * 3, "row": pa.array([0, 1, 2], pa.int32()), "label": ["01", "red", "true"]}
     pq.write_table(pa.table(labels), tmp_path / "truth.parquet")
     assert add(tmp_path, tmp_path / "truth.parquet")[1]["added"] == 3
-    found = read_labels(str(tmp_path), "m").sort_by("row")
+    found = read_labels(str(tmp_path), "m").table.sort_by("row")
     assert found["label_text"].to_pylist() == labels["label"]
     assert found["label"].to_pylist() == [1.0, None, 1.0]
 
@@ -254,7 +254,7 @@ def test_csv_does_not_say_what_is_a_number(tmp_path, kind, expected):
     add(tmp_path, "-", "--format", "csv", "--label-type", kind, stdin=f"request_id,row,label\n{texts}".encode())
     assert values(tmp_path) == {(id_, row): value for row, value in expected.items()}
     if kind != "number":  # what a text reads as is there for whoever wants numbers
-        numbers = read_labels(str(tmp_path), "m").sort_by("row")["label"].to_pylist()
+        numbers = read_labels(str(tmp_path), "m").table.sort_by("row")["label"].to_pylist()
         assert numbers == [7.0, 1.0, None, -0.05, 7.5, 7.0]
 
 

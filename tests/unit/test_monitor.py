@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 
 import pytest
 from sqlalchemy import Engine, event
 
 from monitoring import START, Monitoring, Traffic, results, settings, without_mlflow
 from mooring.drift.baseline import Baseline
-from mooring.monitor.alerts import Webhook
+from mooring.monitor.alerting.channels import Webhook
 from mooring.registry.client import TrackingError
 from mooring.state.alerts import Alerts
 from mooring.state.baselines import StoredBaselines
@@ -207,7 +208,8 @@ def test_a_window_of_nan_only_is_drift_and_no_crash(traffic, state):
 def test_rows_from_the_future_are_said(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state))
     monitoring.keep(traffic.baseline())
-    traffic.write(traffic.exchanges(1000, datetime.now(UTC) + timedelta(days=1)))
+    tomorrow = datetime.now(UTC).replace(minute=0) + timedelta(days=1)  # all in one hour
+    traffic.write(traffic.exchanges(1000, tomorrow))
     monitoring.watch.look()
     assert any("set the clock" in line for line in monitoring.said)
     assert monitoring.verdicts() == [(1000, "ok")]
@@ -330,7 +332,7 @@ def test_it_ends_between_two_chunks_when_it_is_told_to(traffic, state):
     monitoring.keep(traffic.baseline())
     for day in range(3):
         traffic.write(traffic.exchanges(1000, START + timedelta(days=day)))
-    asked = iter([False, True])
+    asked = chain([False], repeat(True))
     assert monitoring.watch.look(stopping=lambda: next(asked)) == 1
     assert monitoring.verdicts() == [(1000, "ok")]
     assert monitoring.watch.look() == 2

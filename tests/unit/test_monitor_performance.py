@@ -25,7 +25,7 @@ from mooring.comparison import evaluated
 from mooring.ids import new_request_id
 from mooring.log.labels import labels_table, write_labels
 from mooring.log.reader import open_log, read_log
-from mooring.monitor.alerts import Command
+from mooring.monitor.alerting.channels import CommandChannel
 from mooring.monitor.loop import run
 from mooring.monitor.performance_results import as_dicts as performance_dicts
 from mooring.monitor.results import as_dicts
@@ -149,7 +149,7 @@ def test_only_new_labels_are_read_and_only_their_windows_are_assessed(tmp_path: 
 
 def test_a_model_that_does_worse_alarms_and_is_told_of_once(tmp_path: Path) -> None:
     it = Labelling(tmp_path)
-    it.monitoring = Monitoring(it.monitoring.settings, channels=[Command(["true"])])
+    it.monitoring = Monitoring(it.monitoring.settings, channels=[CommandChannel(["true"])])
     for hour in range(4):
         it.ask(200, hour=hour)
     rows = it.rows()
@@ -261,8 +261,8 @@ def test_a_monitor_that_is_to_stop_writes_what_it_has_and_goes_on_there(tmp_path
     it.label(it.rows())
     opened = open_log(str(it.log))
     asked = iter(range(100))
-    performance = it.monitoring.watch._performance
-    assert performance.look(opened, "wine", stopping=lambda: next(asked) >= 3) == 2
+    performance = it.monitoring.watch.watch.performance
+    assert performance.look(opened, stopping=lambda: next(asked) >= 3) == 2
     assert [one.look for one in it.found()] == [1, 1]
     it.look()
     assert [one.labelled for one in it.found()] == [100] * 4
@@ -513,14 +513,14 @@ def test_the_first_labels_do_not_make_the_whole_log_be_read(
     from mooring.monitor import joining
 
     read: list[int] = []
-    plain = joining.Rows.read
+    plain = joining.LoggedRows.read
 
     def counted(*given):
         rows = plain(*given)
         read.append(rows.table.num_rows)
         return rows
 
-    monkeypatch.setattr(joining.Rows, "read", counted)
+    monkeypatch.setattr(joining.LoggedRows, "read", counted)
     assert [one.labelled for one in it.look()] == [0, 0, 100, 0, 0]
     assert read == [100]
     # Of the others labels may come yet.

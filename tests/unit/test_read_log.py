@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import mooring
 from mooring.cli import main
 from mooring.exchange import Ledger, encode
-from mooring.log.reader import LogError, LogWarning, find
+from mooring.log.reader import LogError, LogWarning, find, tables
 from mooring.log.schema import INFERENCES, PAYLOADS
 from mooring.log.store import StoreError
 from mooring.spool import SpoolWriter
@@ -253,6 +253,24 @@ def test_objects_that_are_broken_or_foreign_are_named_and_left_out(log):
     assert named == ["cut", "empty", "foreign", "other", "page"]
 
 
+def test_what_was_skipped_is_in_the_result_and_only_read_log_warns_of_it(log):
+    """A footer that can't be read is found out at once, a page that can't be read only with the rows."""
+    (good,) = log.glob("inferences/*/date=2026-03-01/*.parquet")
+    data = good.read_bytes()
+    (good.parent / "cut.parquet").write_bytes(data[:-20])
+    (good.parent / "page.parquet").write_bytes(data[:40] + bytes(360) + data[400:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = find(log)
+        assert [Path(path).stem for path in found.skipped] == ["cut"]
+        rows = sum(table.num_rows for _, table in tables(found, {"id": ("request_id",)}))
+    assert rows == len(ROWS)
+    assert [Path(path).stem for path in found.skipped] == ["cut", "page"]
+    with pytest.warns(LogWarning) as warned:
+        assert mooring.read_log(log, columns=["request_id"]).num_rows == len(ROWS)
+    assert len(warned) == 2
+
+
 def test_the_rows_are_read_without_the_recorded_schema_too(log):
     for path in log.glob("schemas/*/*"):
         path.unlink()
@@ -361,7 +379,7 @@ def test_what_is_left_out_is_a_line_on_stderr(log):
     (place,) = log.glob("inferences/*/date=2026-03-01")
     (place / "x.parquet").write_bytes(b"x")
     result = CliRunner().invoke(main, ["log", "stats", "--log", str(log), "--json"])
-    assert re.fullmatch(r"Warning: inferences/\S+/x\.parquet is left out: .*\n", result.stderr)
+    assert re.fullmatch(r"mooring: inferences/\S+/x\.parquet is left out: .*\n", result.stderr)
     assert len(lines(result.stdout)) == 3
 
 

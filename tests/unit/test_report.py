@@ -18,7 +18,7 @@ from mooring.drift.distributions import Bars, histogram
 from mooring.drift.grid import numeric_grid
 from mooring.drift.judge import Judgement, judge
 from mooring.drift.profile import numeric_profile, profile
-from mooring.monitor.judging import findings
+from mooring.monitor.drift_check import findings
 from mooring.report import page, words
 from mooring.report.model import Report, ReportWindow
 from mooring.report.reading import read

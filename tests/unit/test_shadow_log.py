@@ -215,7 +215,7 @@ def test_sql_leaves_them_out_too_and_says_so_where_they_are_asked_for(log):
     shadows = "SELECT count(*) AS n FROM inferences WHERE variant = 'shadow'"
     assert ask(shadows) == (
         [{"n": 0}],
-        "Warning: the rows of a shadow are left out: --variant all has them\n",
+        "mooring: the rows of a shadow are left out: --variant all has them\n",
     )
     assert ask(shadows, "--variant", "all") == ([{"n": 40}], "")
     compared = """

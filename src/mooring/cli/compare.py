@@ -59,7 +59,7 @@ def compare(
 
     from mooring.comparison import compare as run
     from mooring.monitor.building import kinds_of
-    from mooring.monitor.judging import thresholds_of
+    from mooring.monitor.thresholds import thresholds_of
 
     try:
         with warned():

@@ -13,7 +13,7 @@ import click
 
 from mooring.cli import flags
 from mooring.cli.help import Group
-from mooring.cli.output import CONTEXT, show, warned
+from mooring.cli.output import CONTEXT, show
 from mooring.config import options
 from mooring.settings import LabelSettings
 
@@ -35,12 +35,11 @@ def labels_group() -> None:
 def _explained() -> Iterator[None]:
     """Turn what a user can do something about into a message and an exit code."""
     from mooring.log.labels import LabelError
-    from mooring.log.reader import LogError, LogWarning
+    from mooring.log.reader import LogError
     from mooring.log.store import StoreError
 
     try:
-        with warned(LogWarning):
-            yield
+        yield
     except (LabelError, LogError, StoreError) as error:
         raise click.ClickException(str(error)) from None
 

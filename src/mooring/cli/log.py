@@ -13,14 +13,14 @@ import click
 
 from mooring.cli import flags
 from mooring.cli.help import Group
-from mooring.cli.output import CONTEXT, show, warned
+from mooring.cli.output import CONTEXT, show
 from mooring.config import SettingError, load
 from mooring.settings import LogSettings
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from mooring.log.queries import Range
+    from mooring.log.queries import LogRange
 
 
 @click.group("log", cls=Group, context_settings=CONTEXT)
@@ -67,12 +67,11 @@ def _of_log(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    from mooring.log.reader import LogError, LogWarning
+    from mooring.log.reader import LogError
     from mooring.log.store import StoreError
 
     try:
-        with warned(LogWarning):
-            yield
+        yield
     except LogError as error:
         raise SettingError(str(error)) from None
     except StoreError as error:
@@ -85,7 +84,7 @@ _as_csv_flag = click.option("--csv", "as_csv", is_flag=True, help="CSV")
 @log_group.command("stats", context_settings=CONTEXT)
 @_of_log
 @flags.as_json_lines
-def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
+def log_stats(uri: str, chosen: LogRange, *, as_json: bool) -> None:
     """Say what the log holds, for each model and day.
 
     An exchange is a request and its answer; errors are those that have no rows, or rows without an output
@@ -132,7 +131,7 @@ def log_stats(uri: str, chosen: Range, *, as_json: bool) -> None:
 @click.option("--first", is_flag=True, help="the oldest rows, not the newest")
 @_as_csv_flag
 @flags.as_json_lines
-def log_head(uri: str, chosen: Range, *, rows: int, first: bool, as_csv: bool, as_json: bool) -> None:
+def log_head(uri: str, chosen: LogRange, *, rows: int, first: bool, as_csv: bool, as_json: bool) -> None:
     """Show the newest rows: predictions, then inputs."""
     from mooring.log.queries import head
 
@@ -147,7 +146,7 @@ def log_head(uri: str, chosen: Range, *, rows: int, first: bool, as_csv: bool, a
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--columns", help="names of columns, with commas between: time,prediction,pH  [default: all]")
 @click.option("--structs", is_flag=True, help="all columns as the log has them, into Parquet")
-def log_export(uri: str, chosen: Range, *, output: Path, columns: str | None, structs: bool) -> None:
+def log_export(uri: str, chosen: LogRange, *, output: Path, columns: str | None, structs: bool) -> None:
     """Write the rows into one file, OUTPUT.csv or OUTPUT.parquet: predictions first, then inputs."""
     from mooring.log.queries import export
 
@@ -164,7 +163,7 @@ def log_export(uri: str, chosen: Range, *, output: Path, columns: str | None, st
 @click.argument("sql")
 @_as_csv_flag
 @flags.as_json_lines
-def log_query(uri: str, chosen: Range, *, sql: str, as_csv: bool, as_json: bool) -> None:
+def log_query(uri: str, chosen: LogRange, *, sql: str, as_csv: bool, as_json: bool) -> None:
     """Answer a question in SQL, with DuckDB.
 
     \b

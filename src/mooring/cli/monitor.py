@@ -31,14 +31,14 @@ def explained() -> Iterator[None]:
     from mooring.drift.stored import FormatError
     from mooring.log.reader import LogError
     from mooring.log.store import StoreError
-    from mooring.monitor.metrics import CantServe
+    from mooring.monitor.metrics import CantServeMetrics
     from mooring.monitor.results import UnknownModel
     from mooring.registry.client import TrackingError
     from mooring.state.database import StateError
 
     try:
         yield
-    except (LogError, UnknownModel, StoreError, StateError, TrackingError, FormatError, CantServe) as error:
+    except (LogError, UnknownModel, StoreError, StateError, TrackingError, FormatError, CantServeMetrics) as error:
         raise click.ClickException(str(error)) from None
     except OverflowError as error:
         raise click.ClickException(f"a time is out of range: {error}") from None
@@ -99,9 +99,9 @@ def _note_short_times(settings: MonitorSettings) -> None:
 def tell_unread(state: State, settings: MonitorSettings) -> None:
     """Say on stderr how much of the log the monitor has not read yet."""
     from mooring.monitor.results import model_in
-    from mooring.monitor.unread import told
+    from mooring.monitor.unread import unread_in_words
 
-    if text := told(state, settings, model_in(state, settings.model)):
+    if text := unread_in_words(state, settings, model_in(state, settings.model)):
         click.echo(text, err=True)
 
 

@@ -36,7 +36,7 @@ def performance(
     import json
 
     from mooring.log.reader import instant
-    from mooring.monitor.performance import WORDS
+    from mooring.monitor.performance_check import WORDS
     from mooring.monitor.performance_results import as_dicts, assessments, worse
     from mooring.state.state import State
 

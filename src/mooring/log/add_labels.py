@@ -134,8 +134,11 @@ def _compare(table: pa.Table, uri: str, model: str, lookback: timedelta) -> tupl
     table = table.filter(last)
 
     since = _earliest(table["request_id"], lookback)
-    known = read_labels(uri, model, start=since, ids=pc.unique(table["request_id"]))
-    known = known.rename_columns([name if name in _KEY else f"old_{name}" for name in known.column_names])
+    read = read_labels(uri, model, start=since, ids=pc.unique(table["request_id"]))
+    reader.log_skipped(read.skipped)
+    known = read.table.rename_columns(
+        [name if name in _KEY else f"old_{name}" for name in read.table.column_names]
+    )
     both = table.join(known, _KEY, join_type="left outer").sort_by("at")
     old = pa.table({name: both[f"old_{name}"] for name in ("label", "label_text", "time")})
     is_known = pc.is_valid(old["time"])
@@ -231,6 +234,7 @@ def _not_in(labels: pa.Table, opened: ObjectStore, uri: str, model: str, listed:
         for start in range(0, len(listed), _OBJECTS_AT_ONCE):
             some = reader.found_in(opened, uri, model, listed[start : start + _OBJECTS_AT_ONCE], INFERENCES)
             yield from (part for _, part in reader.tables(some, columns))
+            reader.log_skipped(some.skipped)
 
     for part in together(parts(), rows_a_look(len(index))):
         found |= index.naming(part)

@@ -38,7 +38,9 @@ def label_days(uri: str, model: str, since: datetime) -> list[Day]:
     Raises LogError where there is no log, StoreError where it refuses.
     """
     opened = reader.open_log(uri)
-    labels = LabelIndex(read_labels(uri, model, start=since - timedelta(days=1)))
+    read = read_labels(uri, model, start=since - timedelta(days=1))
+    reader.log_skipped(read.skipped)
+    labels = LabelIndex(read.table)
     listed = reader.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
     columns = {name: (name,) for name in (*label_join.COLUMNS, "time")}
     days = []
@@ -48,6 +50,7 @@ def label_days(uri: str, model: str, since: datetime) -> list[Day]:
         for table in together((part for _, part in reader.tables(found, columns)), rows_a_look(len(labels))):
             rows += len(table)
             delays.append(_delays(table, labels))
+        reader.log_skipped(found.skipped)
         all_delays = np.concatenate(delays)
         median = float(np.median(all_delays)) / 1e6 if len(all_delays) else None
         days.append(Day(day, rows, len(all_delays), median))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,13 @@ ROWS_AN_OBJECT = 1_000_000
 _ROWS_A_LOOK = 262_144
 _ROWS_A_TABLE = 65_536
 _KEY = ["request_id", "row"]
+
+
+class ReadLabels(NamedTuple):
+    """Labels of a log as LABELS, and the objects that can't be read."""
+
+    table: pa.Table
+    skipped: reader.Skipped
 
 
 class LabelError(ValueError):
@@ -179,23 +186,23 @@ def read_labels(
     start: datetime | None = None,
     end: datetime | None = None,
     ids: pa.Array | pa.ChunkedArray | None = None,
-) -> pa.Table:
+) -> ReadLabels:
     """Return the labels that became known in [start, end), of each request and row the latest.
 
     With `ids` only of the requests that they name, ours or the client's; then memory is bounded by what they match
-    and a few objects. Raises LogError where there is no log, StoreError where it refuses; what can't be read is
-    left out with a LogWarning.
+    and a few objects. Raises LogError where there is no log, StoreError where it refuses.
     """
     opened = reader.open_log(uri)
     listed = reader.list_objects(opened, uri, _prefix(model), start, end)
+    found = reader.found_in(opened, uri, model, listed, LABELS)
     wanted = None if ids is None else pc.cast(ids, pa.string())
-    tables = (_between(part, start, end) for _, part in read_label_objects(opened, uri, model, listed))
+    tables = (_between(part, start, end) for _, part in label_tables(found))
     if wanted is not None:
         tables = (
             table.filter(pc.is_in(table["request_id"], value_set=wanted))
             for table in together(tables, rows_a_look(len(wanted)))
         )
-    return latest(pa.concat_tables([LABELS.empty_table(), *tables]))
+    return ReadLabels(latest(pa.concat_tables([LABELS.empty_table(), *tables])), found.skipped)
 
 
 def list_label_objects(
@@ -208,15 +215,12 @@ def list_label_objects(
     return reader.list_objects(opened, uri, _prefix(model), start)
 
 
-def read_label_objects(
-    opened: ObjectStore, uri: str, model: str, objects: Sequence[reader.Object]
-) -> Iterator[tuple[str, pa.Table]]:
-    """Yield each object's name and its labels as LABELS, replaced ones too: `latest` tells which count.
+def label_tables(found: reader.LogObjects) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the name of each object found by LABELS and its labels, replaced ones too: `latest` tells which count.
 
-    One that can't be read is left out with a LogWarning. Raises StoreError where the log refuses.
+    Raises StoreError where the log refuses.
     """
-    found = reader.found_in(opened, uri, model, objects, LABELS)
-    yield from reader.tables(found, {name: (name,) for name in LABELS.names})
+    return reader.tables(found, {name: (name,) for name in LABELS.names})
 
 
 def _prefix(model: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -20,19 +20,18 @@ from pyarrow import csv as arrow_csv
 from mooring.files import writing
 from mooring.log.parquet import folder_name
 from mooring.log.reader import (
-    Found,
     LogError,
-    LogWarning,
+    LogObjects,
     choose,
     days,
     find,
     instant,
+    log_skipped,
     midnight,
     models,
     only_model,
     open_log,
     scan,
-    scan_log,
     tables,
 )
 from mooring.log.schema import ARROW, as_lists
@@ -42,8 +41,10 @@ if TYPE_CHECKING:
 
 _DAY = timedelta(days=1)
 
+logger = logging.getLogger(__name__)
 
-class Range(TypedDict):
+
+class LogRange(TypedDict):
     """Which part of the log is meant: see `read_log`."""
 
     model: str | None
@@ -66,7 +67,7 @@ class DayStats(msgspec.Struct):
     errors: dict[str, int] = {}
 
 
-def stats(uri: str, chosen: Range) -> list[DayStats]:
+def stats(uri: str, chosen: LogRange) -> list[DayStats]:
     """Return what a log holds, for each model and day. `errors` are exchanges without rows, by reason."""
     opened = open_log(uri)
     wanted = chosen["model"]
@@ -74,9 +75,9 @@ def stats(uri: str, chosen: Range) -> list[DayStats]:
     return [day for name in names or [only_model(opened, uri, wanted)] for day in _stats(uri, chosen, name)]
 
 
-def _stats(uri: str, chosen: Range, model: str) -> list[DayStats]:
+def _stats(uri: str, chosen: LogRange, model: str) -> list[DayStats]:
     found: dict[date, DayStats] = {}
-    part: Range = {**chosen, "model": model}
+    part: LogRange = {**chosen, "model": model}
     payloads, inferences = find(uri, **part, what="payloads"), find(uri, **part)
     for one in (*payloads.objects.values(), *inferences.objects.values()):
         day = found.setdefault(one.day, DayStats(model, one.day))
@@ -92,11 +93,12 @@ def _stats(uri: str, chosen: Range, model: str) -> list[DayStats]:
         day.errors = dict(sorted((Counter(day.errors) + Counter(codes)).items()))
     for path, table in tables(inferences, {"row": ("row",)}):
         found[inferences.objects[path].day].rows += table.num_rows
+    log_skipped(payloads.skipped | inferences.skipped)
     return [found[day] for day in sorted(found)]
 
 
 def head(
-    uri: str, chosen: Range, count: int, *, first: bool = False, own: Sequence[str] | None = None
+    uri: str, chosen: LogRange, count: int, *, first: bool = False, own: Sequence[str] | None = None
 ) -> pa.Table:
     """Return the newest rows, or the first: as the log has them, or flat, behind those of its columns in `own`."""
     opened = open_log(uri)
@@ -123,18 +125,21 @@ def head(
         for _, table in tables(found, {**columns, **keys}):
             rows = table if rows is None else pa.concat_tables([rows, table], promote_options="default")
             rows = rows.sort_by(order).slice(0, count)
+        log_skipped(found.skipped)
         if rows is not None and rows.num_rows >= count:
             break
     if rows is None:
-        return scan_log(uri, **chosen, flat=own is not None).read_all()
+        found = find(uri, **chosen)
+        return scan(found, choose(found.schema, None, flat=own is not None)).read_all()
     return rows.select([name for name in rows.column_names if not name.startswith("\0")])
 
 
-def export(uri: str, chosen: Range, path: Path, *, columns: list[str] | None = None, flat: bool = True) -> int:
+def export(uri: str, chosen: LogRange, path: Path, *, columns: list[str] | None = None, flat: bool = True) -> int:
     """Write rows into a CSV or Parquet file, which appears whole or not at all, and return how many."""
     if path.suffix not in (".csv", ".parquet"):
         raise LogError(f"{path} ends in neither .csv nor .parquet")
-    reader = scan_log(uri, **chosen, columns=columns, flat=flat)
+    found = find(uri, **chosen)
+    reader = scan(found, choose(found.schema, columns, flat))
     schema = reader.schema
     if path.suffix == ".csv":
         for place, field in enumerate(schema):
@@ -147,6 +152,7 @@ def export(uri: str, chosen: Range, path: Path, *, columns: list[str] | None = N
         for batch in reader:
             writer.write_batch(_with_texts(batch, schema))
             rows += batch.num_rows
+    log_skipped(found.skipped)
     return rows
 
 
@@ -158,7 +164,7 @@ def _writer(suffix: str, file: Any, schema: pa.Schema) -> Any:
     return arrow_csv.CSVWriter(file, schema, write_options=arrow_csv.WriteOptions(include_header=False))
 
 
-def query(uri: str, chosen: Range, sql: str) -> pa.Table:
+def query(uri: str, chosen: LogRange, sql: str) -> pa.Table:
     """Return what DuckDB answers to `sql`, over the tables `inferences`, `payloads` and `flat`.
 
     Raises LogError for SQL that can't be run, too. Warns where it asks for a shadow's rows, and they are left out.
@@ -169,15 +175,18 @@ def query(uri: str, chosen: Range, sql: str) -> pa.Table:
         raise LogError("this needs DuckDB: pip install 'mooring[query]'") from None
 
     if not chosen["variant"] and "'shadow'" in sql:
-        warnings.warn("the rows of a shadow are left out: --variant all has them", LogWarning, stacklevel=2)
+        logger.warning("the rows of a shadow are left out: --variant all has them")
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone = 'UTC'")
         # Only what is named, since each costs a look at every object.
         if re.search(r"\bpayloads\b", sql, re.IGNORECASE):
-            connection.register("payloads", find(uri, **chosen, what="payloads").dataset())
+            payloads = find(uri, **chosen, what="payloads")
+            log_skipped(payloads.skipped)
+            connection.register("payloads", payloads.dataset())
         if re.search(r"\b(inferences|flat)\b", sql, re.IGNORECASE):
             found = find(uri, **chosen)
+            log_skipped(found.skipped)
             connection.register("inferences", found.dataset())
             _make_flat(connection, found)
         answer = connection.sql(sql)
@@ -197,7 +206,7 @@ def _flat_columns(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     return columns | choose(schema, own, flat=False)
 
 
-def _make_flat(connection: duckdb.DuckDBPyConnection, found: Found) -> None:
+def _make_flat(connection: duckdb.DuckDBPyConnection, found: LogObjects) -> None:
     columns = _flat_columns(found.schema)
     if len({name.lower() for name in columns}) < len(columns):
         # DuckDB takes `a` for `A` in a struct that has both; as columns it tells them apart.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import warnings
@@ -52,6 +53,13 @@ _READS_AT_ONCE = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Skipped = dict[str, str]
+"""Objects of the log that were left out, by name: why each of them can't be read."""
+
+AGAIN_SECONDS = 3600.0
+"""After how long what can't be read is said again."""
+
+logger = logging.getLogger(__name__)
 
 
 class LogError(ValueError):
@@ -59,7 +67,7 @@ class LogError(ValueError):
 
 
 class LogWarning(UserWarning):
-    """An object in the log that can't be read, and is left out."""
+    """An object in the log that can't be read, and is left out; `read_log` and `scan_log` warn of it."""
 
 
 def read_log(
@@ -129,20 +137,32 @@ def scan_log(
     if flat and what != "inferences":
         raise LogError(f"flat is the shape of inferences; {what} have no other than their own")
     found = find(uri, model=model, start=start, end=end, version=version, variant=variant, what=what)
-    return scan(found, choose(found.schema, columns, flat))
+    scanned = scan(found, choose(found.schema, columns, flat))
+    return pa.RecordBatchReader.from_batches(scanned.schema, _with_warnings(scanned, found.skipped))
 
 
-def scan(found: Found, columns: Mapping[str, tuple[str, ...]]) -> pa.RecordBatchReader:
+def _with_warnings(batches: pa.RecordBatchReader, skipped: Skipped) -> Iterator[pa.RecordBatch]:
+    """Yield batches, and warn of what was skipped: at the beginning of what is known, at the end of more."""
+    before = list(skipped)
+    for path in before:
+        warnings.warn(f"{path} is left out: {skipped[path]}", LogWarning, stacklevel=2)
+    yield from batches
+    for path in skipped.keys() - before:
+        warnings.warn(f"{path} is left out: {skipped[path]}", LogWarning, stacklevel=2)
+
+
+def scan(found: LogObjects, columns: Mapping[str, tuple[str, ...]]) -> pa.RecordBatchReader:
     """Return columns of objects, as `choose` gives them, as a reader."""
     schema = pa.schema([(name, type_at(found.schema, path)) for name, path in columns.items()])
     batches = (batch for _, table in tables(found, columns) for batch in table.cast(schema).to_batches())
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-class Found(NamedTuple):
+class LogObjects(NamedTuple):
     """The objects of a model by name, the schema to read them by, and which of their rows are meant.
 
-    They are those that `filter` tells, and, where `live` is true, none that a shadow answered.
+    They are those that `filter` tells, and, where `live` is true, none that a shadow answered. `skipped` are
+    objects that can't be read, as far as that is known; `tables` adds those at which it finds it out.
     """
 
     objects: dict[str, Object]
@@ -150,6 +170,7 @@ class Found(NamedTuple):
     schema: pa.Schema
     filter: pc.Expression | None
     live: bool
+    skipped: Skipped
 
     def dataset(self) -> ds.Dataset:
         """Return them as a dataset, which engines such as DuckDB and Polars scan by themselves."""
@@ -167,8 +188,8 @@ class Found(NamedTuple):
         return _NOT_A_SHADOWS if self.filter is None else self.filter & _NOT_A_SHADOWS
 
 
-def tables(found: Found, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, pa.Table]]:
-    """Yield each object's name and rows. One that can't be read is left out with a LogWarning."""
+def tables(found: LogObjects, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each object's name and rows. One that can't be read is left out, and put into `found.skipped`."""
     projection = {name: pc.field(*path) for name, path in columns.items()}
 
     def read(fragment: ds.ParquetFileFragment) -> pa.Table:
@@ -182,7 +203,7 @@ def tables(found: Found, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tup
 
     for path, table in _ahead(read, found.fragments, _READS_AT_ONCE):
         if isinstance(table, Exception):
-            _leave_out(path, table)
+            found.skipped[path] = _reason(table)
         else:
             yield path, table
 
@@ -196,8 +217,8 @@ def find(
     version: str | int | None = None,
     variant: Variants = None,
     what: What = "inferences",
-) -> Found:
-    """Return the objects that `read_log` would read. Those that are no part of this log are left out."""
+) -> LogObjects:
+    """Return the objects that `read_log` would read. Those that are no part of this log are skipped."""
     if what not in ("inferences", "payloads"):
         raise LogError(f"what is inferences or payloads, not {what!r}")
     uri = os.fspath(uri)
@@ -211,24 +232,36 @@ def find(
 
 def found_in(
     opened: ObjectStore, uri: str, model: str, listed: Sequence[Object], schema: pa.Schema | None = None
-) -> Found:
-    """Return these objects of a log; those that are no part of it are left out with a LogWarning.
+) -> LogObjects:
+    """Return these objects of a log; those that are no part of it are skipped.
 
     They are read by `schema`, by default that of the model's inferences. What a shadow answered is left out.
     """
     objects = {one.path: one for one in listed}
     fragments: dict[str, ds.ParquetFileFragment] = {}
+    skipped: Skipped = {}
     for path, fragment in _ahead(lambda one: _fragment(opened, uri, one), objects, _FOOTERS_AT_ONCE):
         if isinstance(fragment, Exception):
-            _leave_out(path, fragment)
+            skipped[path] = _reason(fragment)
         else:
             fragments[path] = fragment
     schema = schema or _inferences_schema(opened, uri, model, fragments)
     for path, fragment in list(fragments.items()):
         if problem := _foreign(fragment.physical_schema, schema):
             del fragments[path]
-            _leave_out(path, LogError(problem))
-    return Found(objects, fragments, schema, None, "variant" in schema.names)
+            skipped[path] = problem
+    return LogObjects(objects, fragments, schema, None, "variant" in schema.names, skipped)
+
+
+def log_skipped(skipped: Skipped) -> None:
+    """Log a warning of each object that was left out."""
+    for path, reason in skipped.items():
+        logger.warning(
+            "%s is left out: %s. Remove it, or mend it: until then it is tried again",
+            path,
+            reason,
+            extra={"every": AGAIN_SECONDS, "about": path},
+        )
 
 
 def open_log(uri: str) -> ObjectStore:
@@ -541,6 +574,5 @@ def _ahead(
                 future.cancel()
 
 
-def _leave_out(path: str, error: Exception) -> None:
-    reason = re.sub("^Could not open Parquet input source '.*': ", "", str(error).partition("\n")[0])
-    warnings.warn(f"{path} is left out: {reason}", LogWarning, stacklevel=2)
+def _reason(error: Exception) -> str:
+    return re.sub("^Could not open Parquet input source '.*': ", "", str(error).partition("\n")[0])

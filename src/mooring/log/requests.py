@@ -47,7 +47,7 @@ _OBJECTS_AT_ONCE = 32
 _MOST_LABEL_OBJECTS = 2000
 
 
-class Newest(NamedTuple):
+class NewestPayloads(NamedTuple):
     """Requests of a time, without bodies. Of the `objects` that may have some the newest `read` were looked at."""
 
     table: pa.Table
@@ -80,7 +80,7 @@ def newest_payloads(
     *,
     most: int = 200_000,
     seconds: float = 1.5,
-) -> Newest:
+) -> NewestPayloads:
     """Return the requests of [start, end), by default those of the newest 24 hours that have any.
 
     No more objects are begun after `most` requests or so many seconds. What a shadow answered is left out. Raises
@@ -105,6 +105,7 @@ def newest_payloads(
         for _, table in reader.tables(found, {name: (name,) for name in SUMMARY}):
             parts.append(table)
             count += len(table)
+        reader.log_skipped(found.skipped)
         read += len(some)
         if start is None and count:
             last = end or pc.max(pa.concat_tables(parts)["time"]).as_py() + timedelta(microseconds=1)
@@ -112,7 +113,7 @@ def newest_payloads(
             parts = [_between(one, start, end) for one in parts]
             count = sum(map(len, parts))
     empty = pa.schema([PAYLOADS.field(name) for name in SUMMARY]).empty_table()
-    return Newest(pa.concat_tables([empty, *parts]), start, end, read, len(listed))
+    return NewestPayloads(pa.concat_tables([empty, *parts]), start, end, read, len(listed))
 
 
 def find_request(uri: str, model: str, request_id: str, *, seconds: float = 4.0) -> Story | None:
@@ -261,6 +262,7 @@ def _search(
             for _, table in reader.tables(those, {name: (name,) for name in PAYLOADS.names}):
                 rows += table.slice(0, MOST_EXCHANGES).to_pylist()
             places += [found.objects[path] for path in holding]
+        reader.log_skipped(found.skipped)
         left = left - 1 if left is not None else 1 if places else None
     return rows, places, True
 
@@ -284,6 +286,7 @@ def _rows(
     found = reader.found_in(opened, uri, model, there)
     found = found._replace(filter=pc.field("request_id") == request_id, live=False)
     parts = [table for _, table in reader.tables(found, {name: (name,) for name in found.schema.names})]
+    reader.log_skipped(found.skipped)
     if not parts:
         return []
     table = pa.concat_tables(parts).sort_by([("variant", "ascending"), ("row", "ascending")])
@@ -305,7 +308,8 @@ def _labels(
             break
         found = reader.found_in(opened, uri, model, some, labels.LABELS)
         found = found._replace(filter=pc.field("request_id").isin(ids))
-        parts += [table for _, table in reader.tables(found, {name: (name,) for name in labels.LABELS.names})]
+        parts += [table for _, table in labels.label_tables(found)]
+        reader.log_skipped(found.skipped)
     table = labels.latest(pa.concat_tables(parts))
     return table.slice(0, 10 * MOST_ROWS).to_pylist(), whole
 

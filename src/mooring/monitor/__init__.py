@@ -1,1 +1,1 @@
-"""The monitor: reads what is new in the log, judges it window by window, and tells who wants to know."""
+"""The monitor: reads what is new in the log, checks it window by window, and alerts who wants to know."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -25,8 +24,7 @@ from mooring.log import reader
 from mooring.log.parquet import folder_name
 from mooring.log.signature import integers_of
 from mooring.monitor.ingest import Stream, chunks, of_stream, profile_of
-from mooring.monitor.judging import lengths_of
-from mooring.monitor.windows import cut, micros
+from mooring.monitor.windows import cut, lengths_of, micros
 from mooring.state.windows import Window, Windows
 
 if TYPE_CHECKING:
@@ -134,7 +132,7 @@ def from_log(
     return made
 
 
-def _there(found: reader.Found) -> str:
+def _there(found: reader.LogObjects) -> str:
     """Say which versions and variants objects have rows of."""
     names = {"version": ("model_version",), "variant": ("variant",)}
     rows = {tuple(one.values()) for _, table in reader.tables(found, names)
@@ -259,7 +257,7 @@ def _past_windows(
     lengths = lengths_of(settings)
     blank = Window(model=model, version=stream.version, variant=stream.variant, start=start, end=end)
     window, counted = blank, empty(baseline.grids)
-    for chunk in chunks(opened, settings.log, model, objects, warnings.warn):
+    for chunk in chunks(opened, settings.log, model, objects):
         for rows in chunk.streams():
             if rows.stream != stream:
                 continue

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -20,9 +19,12 @@ from mooring.drift.grid import Integers
 from mooring.drift.profile import Profile, empty, profile
 from mooring.engine.local import of_inputs_alone
 from mooring.log import reader
+from mooring.log.parquet import folder_name
 from mooring.log.schema import ARROW, TIME
 from mooring.log.store import StoreError, is_local
 from mooring.monitor.windows import micros
+from mooring.state.objects import Objects
+from mooring.state.windows import Window
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -33,14 +35,14 @@ LATEST = timedelta(days=7)
 """How far behind the newest day objects are looked for, beside the grace."""
 OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits", "\0unanswered")
 """The log's own columns, by names that no feature of a baseline has."""
-_HEEDED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
+_PROFILED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
 _NEVER = 2**62
 
-Tell = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class Stream(NamedTuple):
-    """What is judged apart: the rows of one version and variant of a model."""
+    """What is checked apart: the rows of one version and variant of a model."""
 
     version: str | None
     variant: str
@@ -55,23 +57,65 @@ def log_key(uri: str) -> str:
     return str(Path(uri.removeprefix("file://")).resolve()) if is_local(uri) else uri.rstrip("/")
 
 
-def since(newest: date | None, grace: timedelta) -> datetime | None:
-    """Return from when on objects may be new, where `newest` is the newest day of those that are done."""
-    if newest is None:
-        return None
-    today = datetime.now(UTC).date()  # rows from the future must not hide today's
-    return reader.midnight(min(newest, today)) - LATEST - grace
+class Ingest:
+    """Tells which objects of a model's log are new: those that the state does not know as done.
+
+    Parameters
+    ----------
+    log
+        Where the log lies.
+    model
+        The model's name.
+    grace
+        How many seconds after its rows' time an object may come.
+    objects
+        What is done.
+    """
+
+    def __init__(self, log: str, model: str, grace: float, objects: Objects) -> None:
+        self.key = log_key(log)
+        self._log = log
+        self._model = model
+        self._grace = timedelta(seconds=grace)
+        self._objects = objects
+        self._done: set[str] = set()
+
+    def new(self, opened: ObjectStore) -> list[reader.Object]:
+        """Return the objects that are not done, day by day. Raises StoreError where the log can't be read now."""
+        newest = self._objects.newest_day(self._model, self.key)
+        start = None
+        if newest is not None:
+            today = datetime.now(UTC).date()  # rows from the future must not hide today's
+            start = reader.midnight(min(newest, today)) - LATEST - self._grace
+        listed = reader.list_objects(opened, self._log, f"inferences/model={folder_name(self._model)}", start)
+        self._done &= {one.path for one in listed}
+        unknown = [one.path for one in listed if one.path not in self._done]
+        if unknown:
+            self._done |= self._objects.seen(self._model, self.key, unknown)
+        return [one for one in listed if one.path not in self._done]
+
+    def mark_done(self, paths: Iterable[str]) -> None:
+        """Remember that the state knows these objects as done from now on."""
+        self._done.update(paths)
+
+    def done_of(self, window: Window, more: Collection[str] = ()) -> reader.LogObjects:
+        """Return the objects of a window's days that are done, or are among these `more`."""
+        start, end = (reader.midnight(one.date()) for one in (window.start, window.end))
+        found = reader.find(self._log, model=self._model, start=start, end=end + timedelta(days=1))
+        reader.log_skipped(found.skipped)
+        done = self._objects.seen(self._model, self.key, found.objects) | set(more)
+        return part_of(found, [path for path in found.fragments if path in done])
 
 
-def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Object], tell: Tell) -> Iterator[Chunk]:
+def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Object]) -> Iterator[Chunk]:
     """Yield objects by their rows' time, as many at once as fit into memory; `new` are in the order of their days.
 
-    One that can't be read is told of and left out; so are a shadow's rows, which are copies of others. Raises
-    StoreError where the log can't be read now.
+    One that can't be read is left out, and logged. A shadow's rows, which are copies of others, are left out, too.
+    Raises StoreError where the log can't be read now.
     """
     for _, of_day in groupby(new, key=lambda one: one.day):
-        with telling(tell):
-            found = reader.found_in(opened, uri, model, list(of_day))
+        found = reader.found_in(opened, uri, model, list(of_day))
+        reader.log_skipped(found.skipped)
         order = sorted(found.fragments, key=lambda path: (_first_time(found.fragments[path]), path))
         width = _width(found)
         paths: list[str] = []
@@ -79,12 +123,12 @@ def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Objec
         for path in order:
             more = found.fragments[path].metadata.num_rows
             if paths and (rows >= CHUNK_ROWS or (rows + more) * width > CHUNK_VALUES):
-                yield Chunk(found, paths, tell)
+                yield Chunk(found, paths)
                 paths, rows = [], 0
             paths.append(path)
             rows += more
         if paths:
-            yield Chunk(found, paths, tell)
+            yield Chunk(found, paths)
 
 
 class Chunk:
@@ -94,9 +138,8 @@ class Chunk:
     `objects` are those that could be read, each with its number of rows, as far as `streams` came.
     """
 
-    def __init__(self, found: reader.Found, paths: Iterable[str], tell: Tell) -> None:
+    def __init__(self, found: reader.LogObjects, paths: Iterable[str]) -> None:
         self._found = part_of(found, paths)
-        self._tell = tell
         self.objects: dict[str, int] = {}
 
     @property
@@ -104,34 +147,38 @@ class Chunk:
         """The days of the objects."""
         return {path: one.day for path, one in self._found.objects.items()}
 
-    def streams(self, *, features: bool = True) -> Iterator[Rows]:
+    def streams(self, *, features: bool = True) -> Iterator[StreamRows]:
         """Yield the rows of each stream; without `features` only the log's own columns are read."""
         columns = _columns(self._found.schema)
         rows = sum(fragment.metadata.num_rows for fragment in self._found.fragments.values())
         whole = features and rows * _width(self._found) <= CHUNK_VALUES
         wanted = columns if whole else {name: path for name, path in columns.items() if name in OWN}
         parts = []
-        with telling(self._tell):
-            for path, table in reader.tables(self._found, wanted):
-                self.objects[path] = table.num_rows
-                parts.append(_usable(path, table, self._tell))
+        for path, table in reader.tables(self._found, wanted):
+            self.objects[path] = table.num_rows
+            parts.append(_usable(path, table))
+        reader.log_skipped(self._found.skipped)
         if not parts:
             return
         table = pa.concat_tables(parts)
         del parts
         again = None if whole else part_of(self._found, self.objects)
         for stream in streams_in(table):
-            yield Rows(stream, _by_time(of_stream(table, stream)), again)
+            yield StreamRows(stream, _by_time(of_stream(table, stream)), self.objects, again)
 
 
-class Rows:
+class StreamRows:
     """The rows of a stream in a chunk, by their time: when they were received, in how large a request each.
 
-    `again` is where they are read again by and by, where only the log's own columns are there already.
+    `objects` are those of the chunk. `again` is where rows are read again by and by, where only the log's own
+    columns are there already.
     """
 
-    def __init__(self, stream: Stream, table: pa.Table, again: reader.Found | None) -> None:
+    def __init__(
+        self, stream: Stream, table: pa.Table, objects: Collection[str], again: reader.LogObjects | None
+    ) -> None:
         self.stream = stream
+        self.objects = objects
         self.times: Integers = table["\0time"].cast(pa.int64()).to_numpy()
         self.request_rows: Integers = table["\0request_rows"].to_numpy()
         self._again = again
@@ -153,22 +200,21 @@ class Rows:
         start, end = (pa.scalar(int(self.times[at]), pa.int64()).cast(TIME) for at in (first, enough - 1))
         self._table = self._table.slice(0, 0)
         found = self._again._replace(filter=(time >= start) & (time <= end))
-        with telling(lambda _: None):
-            parts = [_usable("", table, lambda _: None) for _, table in reader.tables(found, columns)]
+        parts = [_usable(path, table) for path, table in reader.tables(found, columns)]
         self._table = _by_time(of_stream(pa.concat_tables(parts), self.stream))
         self._first = first
         if self._table.num_rows != enough - first:
             raise StoreError("an object of the log vanished while it was read")
 
 
-def between(found: reader.Found, stream: Stream, start: datetime, end: datetime) -> Iterator[pa.Table]:
+def between(found: reader.LogObjects, stream: Stream, start: datetime, end: datetime) -> Iterator[pa.Table]:
     """Yield the rows of a stream from `start` on and before `end`, for a profile."""
     first, last = micros(start), micros(end)
     paths = [path for path, one in found.fragments.items() if _first_time(one) < last and _last_time(one) >= first]
     time, of_time = pc.field("time"), [pa.scalar(one, pa.int64()).cast(TIME) for one in (first, last)]
     part = part_of(found, paths)._replace(filter=(time >= of_time[0]) & (time < of_time[1]))
     for path, table in reader.tables(part, _columns(found.schema)):
-        yield named(of_stream(_usable(path, table, lambda _: None), stream))
+        yield named(of_stream(_usable(path, table), stream))
 
 
 def of_stream(table: pa.Table, stream: Stream) -> pa.Table:
@@ -193,15 +239,15 @@ def profile_of(parts: Iterable[pa.Table], baseline: Baseline) -> Profile:
             alone = pc.is_valid(table["\0unanswered"])
             table = table.drop_columns(["\0unanswered"])
             if pc.any(alone).as_py():
-                others = profile([table.filter(alone)], baseline.grids, **_HEEDED)
+                others = profile([table.filter(alone)], baseline.grids, **_PROFILED)
                 unanswered += of_inputs_alone(others, baseline)
                 table = table.filter(pc.invert(alone))
             yield table
 
-    return profile(answered(), baseline.grids, **_HEEDED) + unanswered
+    return profile(answered(), baseline.grids, **_PROFILED) + unanswered
 
 
-def part_of(found: reader.Found, paths: Iterable[str]) -> reader.Found:
+def part_of(found: reader.LogObjects, paths: Iterable[str]) -> reader.LogObjects:
     """Return some of the objects."""
     chosen = list(paths)
     return found._replace(
@@ -216,7 +262,7 @@ def _columns(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     return {**reader.choose(schema, None, flat=True), **own}
 
 
-def _width(found: reader.Found) -> int:
+def _width(found: reader.LogObjects) -> int:
     """Return how many values a row has in all: one in each column, but many in a tensor."""
     columns = len(_columns(found.schema))
     parts = [found.schema.field(part).type for part in ("input", "output") if part in found.schema.names]
@@ -229,7 +275,7 @@ def _width(found: reader.Found) -> int:
     return max(columns, math.ceil(values / max(1, rows)))
 
 
-def _usable(path: str, table: pa.Table, tell: Tell) -> pa.Table:
+def _usable(path: str, table: pa.Table) -> pa.Table:
     """Return the rows that say when and of what they are."""
     there = None
     for name in ("\0time", "\0variant", "\0request_rows"):
@@ -239,7 +285,12 @@ def _usable(path: str, table: pa.Table, tell: Tell) -> pa.Table:
     if there is not None:
         rows = table.num_rows
         table = table.filter(there)
-        tell(f"{rows - table.num_rows} rows of {path} are left out: they have no time, variant or request_rows")
+        logger.warning(
+            "%d rows of %s are left out: they have no time, variant or request_rows",
+            rows - table.num_rows,
+            path,
+            extra={"every": reader.AGAIN_SECONDS, "about": path},
+        )
     return table
 
 
@@ -281,13 +332,3 @@ def _times(fragment: ds.ParquetFileFragment) -> Iterator[tuple[int, int]]:
 def aware(value: datetime) -> datetime:
     """Return a moment with its zone, which is UTC where it has none."""
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-
-
-@contextmanager
-def telling(tell: Tell) -> Iterator[None]:
-    """Tell of the objects that are left out meanwhile."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", reader.LogWarning)
-        yield
-    for warning in caught:
-        tell(f"{warning.message}. Remove it, or mend it: until then it is tried again")

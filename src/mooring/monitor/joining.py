@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from mooring.state.windows import Window
 _SMALL_LABELS = 64_000_000
 
 
-class Labelled(NamedTuple):
+class JoinedLabels(NamedTuple):
     """Labels of rows: the rows' places, ascending, what they are, when they became known, and their own places."""
 
     places: NDArray[np.int64]
@@ -33,12 +33,12 @@ class Labelled(NamedTuple):
     known: NDArray[np.int64]
     which: NDArray[np.int64]
 
-    def only(self, chosen: NDArray[np.bool_]) -> Labelled:
+    def only(self, chosen: NDArray[np.bool_]) -> JoinedLabels:
         """Return some of them."""
         labels = self.labels.filter(pa.array(chosen))
-        return Labelled(self.places[chosen], labels, self.known[chosen], self.which[chosen])
+        return JoinedLabels(self.places[chosen], labels, self.known[chosen], self.which[chosen])
 
-    def of(self, rows: NDArray[np.bool_]) -> Labelled:
+    def of(self, rows: NDArray[np.bool_]) -> JoinedLabels:
         """Return those of some of the rows."""
         return self.only(rows[self.places])
 
@@ -47,7 +47,7 @@ class Labelled(NamedTuple):
         return float(np.median(self.known - times[self.places])) / 1e6 if len(self.places) else None
 
 
-class Rows(NamedTuple):
+class LoggedRows(NamedTuple):
     """Rows of the log: who asked, when, and what the model said; `predicted` are the texts that it predicts."""
 
     table: pa.Table
@@ -58,7 +58,7 @@ class Rows(NamedTuple):
     predicted: frozenset[str]
 
     @classmethod
-    def read(cls, found: reader.Found, segments: Sequence[str]) -> Rows:
+    def read(cls, found: reader.LogObjects, segments: Sequence[str]) -> LoggedRows:
         """Return the rows of objects, by their time; of the inputs those that tell segments apart."""
         own = ("\0request_id", "\0client_request_id", "\0row", *ingest.OWN[:3])
         features = reader.choose(found.schema, None, flat=True)
@@ -90,7 +90,9 @@ class Rows(NamedTuple):
         variant = pc.equal(self.table["\0variant"], window.variant)
         return np.asarray(there & pc.and_(version, variant).to_numpy())
 
-    def scored(self, labelled: Labelled, task: Task | None = None, classes: Sequence[str] | None = None) -> Scored:
+    def scored(
+        self, labelled: JoinedLabels, task: Task | None = None, classes: Sequence[str] | None = None
+    ) -> Scored:
         """Return labelled rows as what measures are computed from. Raises UnscorableError."""
         places = pa.array(labelled.places)
         return scored_of(
@@ -103,26 +105,23 @@ class Rows(NamedTuple):
         )
 
 
-class Truth:
+class LabelSource:
     """The labels of a model; read once where they are few, else again for each batch of rows."""
 
-    def __init__(
-        self, uri: str, model: str, since: datetime, listed: Sequence[reader.Object], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, uri: str, model: str, since: datetime, listed: Sequence[reader.Object]) -> None:
         self._uri = uri
         self._model = model
         self._since = since
-        self._say = say
         self._few = sum(one.size for one in listed) <= _SMALL_LABELS
         self._all: LabelIndex | None = None
 
-    def of(self, rows: Rows) -> Labelled:
+    def of(self, rows: LoggedRows) -> JoinedLabels:
         """Return the labels of rows."""
         keys = rows.table.select([f"\0{name}" for name in label_join.COLUMNS])
         keys = keys.rename_columns(list(label_join.COLUMNS))
         index = self._index(keys)
         joined = index.join(keys)
-        return Labelled(joined.rows, index.values(joined.labels), index.times[joined.labels], joined.labels)
+        return JoinedLabels(joined.rows, index.values(joined.labels), index.times[joined.labels], joined.labels)
 
     def _index(self, keys: pa.Table) -> LabelIndex:
         if self._all is not None:
@@ -130,8 +129,9 @@ class Truth:
         ids = None
         if not self._few:
             ids = pc.unique(pa.concat_arrays([keys[name].combine_chunks() for name in label_join.COLUMNS[:2]]))
-        with ingest.telling(self._say):
-            index = LabelIndex(label_log.read_labels(self._uri, self._model, start=self._since, ids=ids))
+        labels = label_log.read_labels(self._uri, self._model, start=self._since, ids=ids)
+        reader.log_skipped(labels.skipped)
+        index = LabelIndex(labels.table)
         if self._few:
             self._all = index
         return index

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from mooring.files import replace
 from mooring.log import reader
 from mooring.log.store import StoreError, is_local
-from mooring.monitor import alerts
+from mooring.monitor.alerting.channels import Channel, channels_of
+from mooring.monitor.alerting.queue import deliver
+from mooring.monitor.alerting.rules import level
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.judging import LONGEST, lengths_of, rules_of
+from mooring.monitor.drift_check import WindowCheck
+from mooring.monitor.drift_monitor import DriftMonitor
 from mooring.monitor.metrics import Metrics, serving
+from mooring.monitor.performance_monitor import PerformanceMonitor
+from mooring.monitor.thresholds import rules_of
 from mooring.monitor.tracking import Tracking
-from mooring.monitor.watch import Watch
+from mooring.monitor.windows import LONGEST, lengths_of
 from mooring.registry.client import TrackingError
 from mooring.settings import MonitorSettings, duration_text
 from mooring.state.assessments import Assessments
@@ -41,6 +48,8 @@ _SAY_AGAIN_SECONDS = 600.0
 _TRACKED_AT_ONCE = 50
 _RETRAIN_SECONDS = 2.0
 
+logger = logging.getLogger(__name__)
+
 
 def run(
     settings: MonitorSettings,
@@ -52,12 +61,12 @@ def run(
 ) -> bool:
     """Watch a model's log until SIGTERM or SIGINT, or once; return whether all that was tried worked.
 
-    Once, the windows that are still open are judged as they are, and what fails is not tried again. A log that has
-    nothing yet is said, and is no failure: traffic may be still to come. So is a monitor that runs already.
+    Once, the windows that are still open are checked as they are, and what fails is not tried again. A log that
+    has nothing yet is no failure, as traffic may be still to come; nor is a monitor that runs already.
     `small` makes the report that goes to MLflow, `page` the one that `--report` names. `retrain` takes a model's
     retraining as far as it goes now, and says whether it goes on soon. Raises ValueError for invalid settings,
-    StateError where the state can't be opened, CantServe where the metrics can't be, and, once, LogError and
-    StoreError.
+    StateError where the state can't be opened, CantServeMetrics where the metrics can't be served, and, once,
+    LogError and StoreError.
     """
     _check(settings)
     channels = channels_of(settings)
@@ -69,9 +78,9 @@ def run(
         state = stack.enter_context(State(settings.state))
         if settings.metrics_port >= 0 and not once:
             port = stack.enter_context(serving(metrics, settings.metrics_port, settings.metrics_host))
-            say(f"metrics on http://{settings.metrics_host}:{port}/metrics")
-        watching = _Watching(settings, state, channels, metrics, small, page, retrain)
-        return watching.once(stop) if once else watching.until(stop)
+            logger.info("metrics on http://%s:%d/metrics", settings.metrics_host, port)
+        loop = _Loop(settings, state, channels, metrics, small, page, retrain)
+        return loop.once(stop) if once else loop.until(stop)
 
 
 def _stop(stop: threading.Event, number: int) -> None:
@@ -86,21 +95,73 @@ def _check(settings: MonitorSettings) -> None:
         if seconds > LONGEST:
             raise ValueError(f"--{name} {seconds:g}s: it takes at most 1000 years")
     n, m = settings.alert_windows.split("/")
-    alerts.level([], int(n), int(m))
+    level([], int(n), int(m))
 
 
-def channels_of(settings: MonitorSettings) -> list[alerts.Channel]:
-    """Return who is told of drift. Raises ValueError for what is no URL or no program."""
-    webhooks = [alerts.Webhook(url, settings.alert_secret) for url in settings.alert_webhook]
-    return [*webhooks, *(alerts.Command(command) for command in settings.alert_command)]
+class ModelMonitor:
+    """Watches one model's log for drift, and how well the model does, as long as nobody else does.
 
+    Parameters
+    ----------
+    settings
+        Of `mooring monitor`, with the model's name.
+    state
+        What was read and concluded before.
+    baselines
+        Where a version's baseline is found.
+    channels
+        Who is told of drift, and of a model that does worse.
+    metrics
+        Counts for Prometheus.
 
-class _Watching:
+    Raises ValueError for invalid settings.
+    """
+
     def __init__(
         self,
         settings: MonitorSettings,
         state: State,
-        channels: list[alerts.Channel],
+        baselines: Baselines,
+        channels: Sequence[Channel],
+        metrics: Metrics,
+    ) -> None:
+        self._model = settings.model or ""
+        self._settings = settings
+        self._state = state
+        self.drift = DriftMonitor(self._model, settings, state, baselines, channels, metrics)
+        self.performance = PerformanceMonitor(self._model, settings, state, baselines, channels, metrics)
+
+    def look(
+        self,
+        lease: Lease | None = None,
+        *,
+        provisional: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Read what is new and check what ended, and return how many windows were checked or assessed.
+
+        `provisional`: the open windows are checked too, as they are now. Raises LogError where there is no log,
+        StoreError where it can't be read now, StateError where the state refuses.
+        """
+        opened = reader.open_log(self._settings.log)
+        reader.only_model(opened, self._settings.log, self._model)
+        checked = self.drift.look(opened, lease, provisional=provisional, stopping=stopping)
+        if not stopping():
+            checked += self.performance.look(opened, lease, provisional=provisional, stopping=stopping)
+        if checked:
+            [newest] = Windows(self._state).history(self._model, newest=1)
+            keep = timedelta(seconds=self._settings.keep + self._settings.grace)
+            with self._state.begin(lease) as tx:
+                Windows(tx).prune(self._model, min(newest.window.end, datetime.now(UTC)) - keep)
+        return checked
+
+
+class _Loop:
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        state: State,
+        channels: list[Channel],
         metrics: Metrics,
         small: Page | None,
         page: Page | None,
@@ -114,37 +175,43 @@ class _Watching:
         self._retrain = retrain
         self._metrics = metrics
         self._tracking = Tracking()
-        self._said: dict[str, float] = {}
-        self._baselines = Baselines(StoredBaselines(state), self._complain)
+        self._baselines = Baselines(StoredBaselines(state), _warn)
 
     def once(self, stop: threading.Event) -> bool:
         if why_not := nothing_yet(self._settings.log):
-            say(why_not)
+            logger.info("%s", why_not)
             return True
         model = self._model()
-        watch = self._watching(model)
+        monitor = self._monitor(model)
         try:
             with self._state.lease(f"monitor/{model}") as lease:
-                self._write_report(model, watch.look(lease, provisional=True, stopping=stop.is_set))
-                told = self._tell(model, lease)
+                self._write_report(model, monitor.look(lease, provisional=True, stopping=stop.is_set))
+                sent = self._send_alerts(model, lease)
                 tracked = self._track(model, stop)
                 if self._retrain is not None:
-                    self._retrain(self._state, model, self._complain)
-                return tracked and told and not stop.is_set()
+                    self._retrain(self._state, model, _warn)
+                return tracked and sent and not stop.is_set()
         except LeaseHeld:
             other = self._state.holder(f"monitor/{model}")
             where = other.in_words if other is not None else "another process"
-            say(f"a monitor of {model} is running already, {where}: it goes on by itself, nothing was done here")
+            logger.info(
+                "a monitor of %s is running already, %s: it goes on by itself, nothing was done here", model, where
+            )
             return True
 
     def until(self, stop: threading.Event) -> bool:
-        say(f"watching {self._settings.model or 'the model'} in {self._settings.log}, state in {self._state.name}")
+        logger.info(
+            "watching %s in %s, state in %s",
+            self._settings.model or "the model",
+            self._settings.log,
+            self._state.name,
+        )
         waits = False
         while not stop.is_set():
             try:
                 if why_not := nothing_yet(self._settings.log):
                     if not waits:
-                        say(f"{why_not}: waiting for the first traffic")
+                        logger.info("%s: waiting for the first traffic", why_not)
                     waits = True
                     stop.wait(min(self._settings.every, _WAIT_SECONDS))
                     continue
@@ -152,20 +219,20 @@ class _Watching:
                 model = self._model()
                 every = duration_text(self._settings.every)
                 with self._state.lease(f"monitor/{model}", every=every) as lease:
-                    watch = self._watching(model)  # anew: another may have worked on the state meanwhile
+                    monitor = self._monitor(model)  # anew: another may have worked on the state meanwhile
                     while not stop.is_set():
-                        self._write_report(model, watch.look(lease, stopping=stop.is_set))
-                        self._tell(model, lease)
+                        self._write_report(model, monitor.look(lease, stopping=stop.is_set))
+                        self._send_alerts(model, lease)
                         self._track(model, stop)
                         self._wait(model, stop)
             except LeaseHeld as error:
-                self._complain(f"{error}. This one stands by")
+                logger.warning("%s. This one stands by", error, extra=_seldom(error))
                 stop.wait(_STAND_BY_SECONDS)
             except (reader.LogError, StoreError, StateError) as error:
                 self._metrics.error(
                     self._settings.model or "", "state" if isinstance(error, StateError) else "log"
                 )
-                self._complain(f"{error}. Nothing is lost; it is tried again")
+                logger.warning("%s. Nothing is lost; it is tried again", error, extra=_seldom(error))
                 stop.wait(min(self._settings.every, 30.0))
         return True
 
@@ -173,12 +240,12 @@ class _Watching:
         """Wait until it is time to look again, and go on meanwhile with a retraining."""
         end = time.monotonic() + self._settings.every
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
-            going_on = self._retrain is not None and self._retrain(self._state, model, self._complain)
+            going_on = self._retrain is not None and self._retrain(self._state, model, _warn)
             stop.wait(min(left, _RETRAIN_SECONDS) if going_on else left)
 
-    def _watching(self, model: str) -> Watch:
+    def _monitor(self, model: str) -> ModelMonitor:
         settings = msgspec.structs.replace(self._settings, model=model)
-        return Watch(settings, self._state, self._baselines, self._channels, say, self._metrics)
+        return ModelMonitor(settings, self._state, self._baselines, self._channels, self._metrics)
 
     def _model(self) -> str:
         if self._settings.model:
@@ -186,73 +253,75 @@ class _Watching:
         opened = reader.open_log(self._settings.log)
         return reader.only_model(opened, self._settings.log, None)
 
-    def _write_report(self, model: str, judged: int) -> None:
-        """Write the report anew where something was judged, whole or not at all."""
-        if not judged or self._page is None or self._settings.report is None:
+    def _write_report(self, model: str, checked: int) -> None:
+        """Write the report anew where something was checked, whole or not at all."""
+        if not checked or self._page is None or self._settings.report is None:
             return
         path = Path(self._settings.report)
         try:
             replace(path, self._page(self._state, model).encode(), private=False)
         except OSError as error:
-            self._complain(f"the report {path} can't be written: {error.strerror}")
+            logger.warning("the report %s can't be written: %s", path, error.strerror, extra=_seldom())
 
-    def _tell(self, model: str, lease: Lease) -> bool:
+    def _send_alerts(self, model: str, lease: Lease) -> bool:
         """Send the alerts that are due, and return whether all were taken."""
-        told = alerts.deliver(self._state, model, self._channels, lease=lease)
-        for alert in told:
+        tried = deliver(self._state, model, self._channels, lease=lease)
+        for alert in tried:
             self._metrics.alert(model, alert.kind, alert.status)
             if alert.status != "sent":
-                self._complain(f"an alert to {alert.channel} was not sent: {alert.last_error}")
-        return all(alert.status == "sent" for alert in told)
+                logger.warning(
+                    "an alert to %s was not sent: %s",
+                    alert.channel,
+                    alert.last_error,
+                    extra=_seldom(alert.channel, alert.last_error),
+                )
+        return all(alert.status == "sent" for alert in tried)
 
     def _track(self, model: str, stop: threading.Event) -> bool:
-        """Log verdicts to MLflow that are not there yet; what fails is tried again the next time."""
+        """Log to MLflow what is not there yet; what fails is tried again the next time."""
+        try:
+            return self._track_verdicts(model, stop) and self._track_assessments(model, stop)
+        except TrackingError as error:
+            self._metrics.error(model, "tracking")
+            logger.warning("%s. Verdicts wait in the state until then", error, extra=_seldom(error))
+            return False
+
+    def _track_verdicts(self, model: str, stop: threading.Event) -> bool:
+        verdicts = Verdicts(self._state)
         while not stop.is_set():
             waiting = Windows(self._state).untracked(model, _TRACKED_AT_ONCE + 1)
             if not waiting:
-                return self._track_performance(model, stop)
+                return True
             for place, (window, verdict) in enumerate(waiting[:_TRACKED_AT_ONCE], 1):
+                if stop.is_set():
+                    return False
                 if verdict is None:
                     continue
-                judgement = judgement_of(Verdicts(self._state).results(verdict.id))
-                results = judgement.results if judgement else []
-                values = [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
+                check = WindowCheck(verdict, judgement_of(verdicts.results(verdict.id)))
                 html = self._small(self._state, model) if self._small and place == len(waiting) else None
-                try:
-                    self._tracking.log_verdict(window, verdict, values, html)
-                except TrackingError as error:
-                    self._metrics.error(model, "tracking")
-                    self._complain(f"{error}. Verdicts wait in the state until then")
-                    return False
-                with self._state.begin() as tx:
-                    Verdicts(tx).mark_tracked([verdict.id])
-                if stop.is_set():
-                    break
+                self._tracking.log_verdict(window, verdict, check.values, html)
+                verdicts.mark_tracked([verdict.id])
         return False
 
-    def _track_performance(self, model: str, stop: threading.Event) -> bool:
-        """Log how well the model did to MLflow, as far as that is not there yet."""
+    def _track_assessments(self, model: str, stop: threading.Event) -> bool:
+        assessments = Assessments(self._state)
         while not stop.is_set():
-            waiting = Assessments(self._state).untracked(model, _TRACKED_AT_ONCE)
+            waiting = assessments.untracked(model, _TRACKED_AT_ONCE)
             if not waiting:
                 return True
-            for assessment in waiting:
-                try:
-                    self._tracking.log_assessment(assessment)
-                except TrackingError as error:
-                    self._metrics.error(model, "tracking")
-                    self._complain(f"{error}. What labels say waits in the state until then")
-                    return False
-                with self._state.begin() as tx:
-                    Assessments(tx).mark_tracked([assessment.id])
+            for one in waiting:
+                self._tracking.log_assessment(one)
+                assessments.mark_tracked([one.id])
         return False
 
-    def _complain(self, text: str) -> None:
-        """Say what is wrong, the same thing not again for a while."""
-        now = time.monotonic()
-        self._said = {old: when for old, when in self._said.items() if now - when < _SAY_AGAIN_SECONDS}
-        if self._said.setdefault(re.sub(r"\d+", "", text), now) == now:  # whatever it counts or numbers
-            say(text)
+
+def _warn(text: str) -> None:
+    logger.warning("%s", text, extra=_seldom(text))
+
+
+def _seldom(*about: object) -> dict[str, Any]:
+    """Return what has a warning shown again only after a while, whatever it counts or numbers."""
+    return {"every": _SAY_AGAIN_SECONDS, "about": tuple(re.sub(r"\d+", "", str(one)) for one in about)}
 
 
 def nothing_yet(uri: str) -> str:
@@ -271,9 +340,3 @@ def nothing_yet(uri: str) -> str:
             "by MLFLOW_MONITORING_FORMAT=parquet in the model, or by --format parquet at the proxy"
         )
     return f"nothing in the log {uri} yet"
-
-
-def say(text: str) -> None:
-    """Print to stderr, if it takes that."""
-    with suppress(OSError):
-        print(f"mooring monitor: {text}", file=sys.stderr, flush=True)

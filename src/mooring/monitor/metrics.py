@@ -22,11 +22,11 @@ _SEVERITY = {"ok": 0.0, "warning": 1.0, "critical": 2.0}
 _STREAM = ["model", "version", "variant"]
 
 
-class CantServe(Exception):
+class CantServeMetrics(Exception):
     """The metrics can't be served where that was asked for; the message says why."""
 
 
-class Newest(NamedTuple):
+class NewestVerdict(NamedTuple):
     """The newest window of a model, version and variant, and what was concluded of it."""
 
     window: Window
@@ -43,7 +43,7 @@ class Metrics:
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._newest: dict[tuple[str, str | None, str], Newest] = {}
+        self._newest: dict[tuple[str, str | None, str], NewestVerdict] = {}
         self._read_until: dict[str, datetime] = {}
         self._errors: Counter[tuple[str, str]] = Counter()
         self._alerts: Counter[tuple[str, str, str]] = Counter()
@@ -51,11 +51,11 @@ class Metrics:
         self._labels: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
 
-    def judged(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
+    def verdict(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
         """Tell of a verdict from now on, with feature, measure and value of each result.
 
         One on an older window than is told of already is left out. Of a model the versions and variants that were
-        judged last are told of; others are dropped.
+        checked last are told of; others are dropped.
         """
         numbers = [(feature, measure, value) for feature, measure, value in values if value is not None]
         key = window.model, window.version, window.variant
@@ -63,13 +63,13 @@ class Metrics:
             known = self._newest.get(key)
             if known is not None and known.window.start > window.start:
                 return
-            self._newest[key] = Newest(window, verdict, numbers)
+            self._newest[key] = NewestVerdict(window, verdict, numbers)
             of_model = [each for each in self._newest if each[0] == window.model]
             of_model.sort(key=lambda each: self._newest[each].window.end, reverse=True)
             for each in of_model[KEPT:]:
                 del self._newest[each]
 
-    def assessed(self, assessment: Assessment) -> None:
+    def assessment(self, assessment: Assessment) -> None:
         """Tell of how well a model did from now on, unless a newer window is told of already."""
         window = assessment.window
         key = window.model, window.version, window.variant
@@ -181,7 +181,7 @@ def _of_assessments(assessed: Iterable[Assessment]) -> Iterator[Metric]:
 
 @contextmanager
 def serving(metrics: Metrics, port: int, host: str = "127.0.0.1") -> Iterator[int]:
-    """Serve metrics over HTTP meanwhile, and yield the port, which is a free one for 0. Raises CantServe."""
+    """Serve metrics over HTTP meanwhile, and yield the port, a free one for 0. Raises CantServeMetrics."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
@@ -189,7 +189,7 @@ def serving(metrics: Metrics, port: int, host: str = "127.0.0.1") -> Iterator[in
     try:
         server, thread = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
-        raise CantServe(f"the monitor's metrics can't be served on {host}:{port}: {error}") from None
+        raise CantServeMetrics(f"the monitor's metrics can't be served on {host}:{port}: {error}") from None
     try:
         yield int(server.server_port)
     finally:

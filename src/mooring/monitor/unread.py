@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from mooring.log import reader
-from mooring.log.parquet import folder_name
-from mooring.monitor.ingest import log_key, since
+from mooring.monitor.ingest import Ingest
 from mooring.settings import MonitorSettings, duration_text
 from mooring.state.objects import Objects
 from mooring.state.state import State
@@ -26,20 +24,15 @@ class Unread(NamedTuple):
 
 
 def unread(state: State, log: str, model: str, grace: float) -> Unread:
-    """Return what of a model's log no look of the monitor has read. Raises LogError and StoreError."""
+    """Return what of a model's log the monitor has not read. Raises LogError and StoreError."""
     opened = reader.open_log(log)
-    start = since(Objects(state).newest_day(model, log_key(log)), timedelta(seconds=grace))
-    listed = reader.list_objects(opened, log, f"inferences/model={folder_name(model)}", start)
-    done = Objects(state).seen(model, log_key(log), [one.path for one in listed])
-    new = sorted((one for one in listed if one.path not in done), key=lambda one: one.written)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", reader.LogWarning)  # the monitor tells of what can't be read
-        found = reader.found_in(opened, log, model, new[:_COUNTED])
+    new = sorted(Ingest(log, model, grace, Objects(state)).new(opened), key=lambda one: one.written)
+    found = reader.found_in(opened, log, model, new[:_COUNTED])
     rows = sum(fragment.metadata.num_rows for fragment in found.fragments.values())
     return Unread(len(new), rows, new[0].written if new else None)
 
 
-def told(state: State, settings: MonitorSettings, model: str) -> str:
+def unread_in_words(state: State, settings: MonitorSettings, model: str) -> str:
     """Say how much of the log is not read yet, and when it will be; '' where the log can't be asked."""
     try:
         waiting = unread(state, settings.log, model, settings.grace)

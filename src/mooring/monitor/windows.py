@@ -1,4 +1,4 @@
-"""Windows: which rows are judged together.
+"""Windows: which rows are checked together.
 
 A window ends when it has enough rows, or when the hour (or whatever its length) is over. Rows that come late go to
 the window of their time, which is opened again for them, so the windows of a stream never overlap.
@@ -14,13 +14,17 @@ from typing import NamedTuple
 import msgspec
 
 from mooring.drift.grid import Integers
+from mooring.settings import JudgeSettings
 from mooring.state.windows import Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST = 1000 * 365 * 86_400.0
+"""Seconds that any time in the settings may take."""
 _NEVER = 2**62
+FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-class Piece(NamedTuple):
+class WindowPart(NamedTuple):
     """Rows `first` to before `last`, and the window that they go to; `too_late` ones are only counted there."""
 
     window: Window
@@ -35,6 +39,15 @@ class Lengths(NamedTuple):
     length: int
     rows: int
     grace: int
+
+
+def lengths_of(settings: JudgeSettings, grace: float = 0.0) -> Lengths:
+    """Return when windows end, `grace` in seconds. Raises ValueError for an invalid time."""
+    if not 1.0 <= settings.window <= LONGEST:
+        raise ValueError(
+            f"--window {settings.window:g}s: a window takes a second at least, and 1000 years at most"
+        )
+    return Lengths(int(settings.window * 1e6), settings.window_rows, int(grace * 1e6))
 
 
 def micros(moment: datetime) -> int:
@@ -53,7 +66,7 @@ def moment(value: int) -> datetime:
 
 def cut(
     times: Integers, known: Sequence[Window], blank: Window, lengths: Lengths, now: int = _NEVER
-) -> list[Piece]:
+) -> list[WindowPart]:
     """Divide rows among windows.
 
     Parameters
@@ -73,24 +86,24 @@ def cut(
     """
     windows = sorted(known, key=_start)
     newest = max([micros(window.end) for window in windows], default=0)
-    pieces: list[Piece] = []
+    parts: list[WindowPart] = []
     at = 0
     while at < len(times):
         place = bisect_right(windows, int(times[at]), key=_start)
         before = windows[place - 1] if place else None
         after = windows[place] if place < len(windows) else None
         if before is not None and before.status == "closed" and times[at] < micros(before.end):
-            piece = _late(before, times, at, min(newest, now) - lengths.grace)
+            part = _late(before, times, at, min(newest, now) - lengths.grace)
         else:
-            piece = _on_time(before, after, times, at, blank, lengths, now)
-        if before is not None and piece.window.start == before.start:
-            windows[place - 1] = piece.window
+            part = _on_time(before, after, times, at, blank, lengths, now)
+        if before is not None and part.window.start == before.start:
+            windows[place - 1] = part.window
         else:
-            insort(windows, piece.window, key=_start)
-        newest = max(newest, micros(piece.window.end))
-        pieces.append(piece)
-        at = piece.last
-    return pieces
+            insort(windows, part.window, key=_start)
+        newest = max(newest, micros(part.window.end))
+        parts.append(part)
+        at = part.last
+    return parts
 
 
 def close(window: Window, lengths: Lengths, before: int, after: Window | None = None) -> Window | None:
@@ -103,15 +116,15 @@ def close(window: Window, lengths: Lengths, before: int, after: Window | None = 
     return msgspec.structs.replace(window, status="closed", end=moment(end))
 
 
-def _late(window: Window, times: Integers, first: int, too_late: int) -> Piece:
+def _late(window: Window, times: Integers, first: int, too_late: int) -> WindowPart:
     last = int(times.searchsorted(micros(window.end)))
     late = window.late + last - first
     if micros(window.end) <= too_late:
-        return Piece(msgspec.structs.replace(window, late=late), first, last, too_late=True)
+        return WindowPart(msgspec.structs.replace(window, late=late), first, last, too_late=True)
     reopened = msgspec.structs.replace(
         window, late=late, rows=window.rows + last - first, revision=window.revision + 1
     )
-    return Piece(reopened, first, last)
+    return WindowPart(reopened, first, last)
 
 
 def _on_time(
@@ -122,7 +135,7 @@ def _on_time(
     blank: Window,
     lengths: Lengths,
     now: int,
-) -> Piece:
+) -> WindowPart:
     time = int(times[first])
     if before is not None and before.status == "open" and time < _limit(before, lengths):
         window = before
@@ -141,16 +154,33 @@ def _on_time(
         end = max(int(times[first + wanted - 1]) + 1, micros(window.end))
         last = int(times.searchsorted(end))
         closed = msgspec.structs.replace(window, status="closed", end=moment(end), rows=window.rows + last - first)
-        return Piece(closed, first, last)
+        return WindowPart(closed, first, last)
     end = max(int(times[last - 1]) + 1, micros(window.end))
     status = window.status
     if after is not None and micros(after.start) <= now:
         status, end = "closed", limit
-    return Piece(
+    return WindowPart(
         msgspec.structs.replace(window, status=status, end=moment(end), rows=window.rows + last - first),
         first,
         last,
     )
+
+
+def name_of(window: Window) -> str:
+    """Return whose window it is, as people read it.
+
+    >>> start = moment(0)
+    >>> name_of(Window(model="wine", version="3", variant="canary", start=start, end=start))
+    'wine version 3 (canary)'
+    """
+    version = f" version {window.version}" if window.version else ""
+    variant = "" if window.variant == "champion" else f" ({window.variant})"
+    return f"{window.model}{version}{variant}"
+
+
+def span_of(window: Window) -> str:
+    """Return whose window it is and of which time, as people read it."""
+    return f"{name_of(window)} {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S}"
 
 
 def _limit(window: Window, lengths: Lengths) -> int:

@@ -24,8 +24,7 @@ import msgspec
 from mooring import messages
 from mooring.capture.proxy.tasks import first_of
 from mooring.config import load
-from mooring.monitor.alerts import Channel
-from mooring.monitor.loop import channels_of
+from mooring.monitor.alerting.channels import Channel, channels_of
 from mooring.registry.aliases import CHAMPION
 from mooring.registry.client import TrackingError
 from mooring.retrain.evaluation.difference import Difference

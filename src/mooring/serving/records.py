@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mooring.monitor import alerts
+from mooring.monitor.alerting import queue
+from mooring.monitor.alerting.channels import Channel
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving import models, registry_watch
 from mooring.serving.start import REPEATED, Start
@@ -45,7 +46,7 @@ class Records:
     LeaseLost where another supervisor rolls out by now.
     """
 
-    def __init__(self, start: Start, channels: Sequence[alerts.Channel]) -> None:
+    def __init__(self, start: Start, channels: Sequence[Channel]) -> None:
         self._start = start
         self._channels = channels
         self.state: State | None = None
@@ -149,7 +150,7 @@ class Records:
 
     def send_alerts(self) -> None:
         """Send the alerts about rollouts that are due; to be done in a thread of its own. Raises StateError."""
-        for alert in alerts.deliver(self._opened, self._start.model, self._channels, rollouts=True):
+        for alert in queue.deliver(self._opened, self._start.model, self._channels, rollouts=True):
             if alert.status != "sent":
                 logger.warning("an alert to %s was not sent: %s", alert.channel, alert.last_error, extra=REPEATED)
 
@@ -180,7 +181,7 @@ class Records:
     def _enqueue_alert(self, rollout: Rollout) -> None:
         told = rollout.id, rollout.model, rollout.version, rollout.previous, rollout.number, rollout.reason
         with self._opened.begin(self.lease) as tx:
-            alerts.enqueue_rollback(tx, *told, self._channels)
+            queue.enqueue_rollback(tx, *told, self._channels)
 
     def _holdout(self, rollout: Rollout) -> Difference | None:
         """Return how far the two versions lay apart for the gate, where it was these two that it compared."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -77,12 +76,14 @@ class Labelled:
     ) -> None:
         self.found = reader.find(log, model=model, start=start, end=end)
         self.paths = list(self.found.fragments)
-        self._labels = LabelIndex(read_labels(log, model))
+        labels = read_labels(log, model)
+        self._labels = LabelIndex(labels.table)
         self._values = self._as_predicted()
         self._windows = None if windows is None else [(_micros(begin), _micros(stop)) for begin, stop in windows]
         self._rows = 0
         self._first = 2**62
         parts = list(self._parts())
+        reader.log_skipped(self.found.skipped | labels.skipped)
         self.first = datetime.fromtimestamp(min(self._first, _micros(end)) / 1e6, UTC)
         self._choose(parts)
 
@@ -211,15 +212,13 @@ class Labelled:
         first = np.searchsorted(objects, present)
         last = np.searchsorted(objects, present, side="right")
         done = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", reader.LogWarning)
-            for path, table in reader.tables(found, columns):
-                if done == len(paths) or path != paths[done]:
-                    break
-                mine = places[first[done] : last[done]]
-                done += 1
-                table = table.take(self.position[mine])
-                yield mine, self._checked(path, table, mine)
+        for path, table in reader.tables(found, columns):
+            if done == len(paths) or path != paths[done]:
+                break
+            mine = places[first[done] : last[done]]
+            done += 1
+            table = table.take(self.position[mine])
+            yield mine, self._checked(path, table, mine)
         if done < len(paths):
             raise StoreError(f"{paths[done]} vanished from the log while it was read: try again")
 

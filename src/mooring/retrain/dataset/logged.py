@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mooring.log import reader
-from mooring.log.labels import list_label_objects, read_label_objects
+from mooring.log.labels import LABELS, label_tables, list_label_objects
 from mooring.log.parquet import folder_name
 
 _MOST_CLASSES = 10_000
@@ -46,6 +46,7 @@ def _newest(log: str, model: str) -> Iterator[pa.Table]:
             if "input" in found.schema.names:
                 wanted = {field.name: ("input", field.name) for field in found.schema.field("input").type}
                 yield from (table for _, table in reader.tables(found, wanted))
+            reader.log_skipped(found.skipped)
 
 
 class LabelRange(NamedTuple):
@@ -72,10 +73,12 @@ def label_range(log: str, model: str, own: pa.Array) -> LabelRange:
         texts |= set(own.cast(pa.string()).to_pylist())
     try:
         opened = reader.open_log(log) if log else None
-        listed = list_label_objects(opened, log, model) if opened is not None else []
-        for _, table in read_label_objects(opened, log, model, listed) if opened is not None else ():
-            numbers.append(pc.unique(table["label"]))
-            texts |= set(pc.unique(table["label_text"]).to_pylist())
+        if opened is not None:
+            found = reader.found_in(opened, log, model, list_label_objects(opened, log, model), LABELS)
+            for _, table in label_tables(found):
+                numbers.append(pc.unique(table["label"]))
+                texts |= set(pc.unique(table["label_text"]).to_pylist())
+            reader.log_skipped(found.skipped)
     except reader.LogError:
         pass  # no log: there are no others
     values = np.unique(np.concatenate([np.empty(0), *(np.asarray(one.drop_null()) for one in numbers)]))

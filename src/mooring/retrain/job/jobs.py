@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mooring.files import replace, try_lock
-from mooring.monitor.alerts import NotSent, Webhook
+from mooring.monitor.alerting.channels import NotSent, Webhook
 from mooring.retrain import trigger
 from mooring.retrain.job.wrapper import KEEP_BYTES, LOCK, ORDER, OUTPUT, RESULT, Ended, Order
 

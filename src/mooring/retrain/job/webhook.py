@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime
 
-from mooring.monitor.alerts import Webhook
+from mooring.monitor.alerting.channels import Webhook
 from mooring.registry import versions
 from mooring.registry.client import TrackingError
 from mooring.retrain.job import jobs

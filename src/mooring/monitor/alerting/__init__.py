@@ -1,0 +1,1 @@
+"""Alerts: what is worth telling, the queue that it waits in, and who is told."""

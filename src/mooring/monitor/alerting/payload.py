@@ -1,0 +1,148 @@
+"""What alerts say: of a drift, of a model's performance, of a version that was rolled back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from mooring.state.alerts import About, Kind
+from mooring.state.assessments import Assessment, Measured
+from mooring.state.tables import Status
+from mooring.state.verdicts import Finding, Verdict
+from mooring.state.windows import Window
+
+FEATURES = 10
+"""How many features an alert names, at most."""
+
+
+class Period(msgspec.Struct, frozen=True):
+    """The window that an alert is about."""
+
+    id: str
+    number: int
+    start: datetime
+    end: datetime
+    rows: int
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alert says, as JSON. `text` says it in a line; chat programs show that.
+
+    `id` is that of the alert, which each channel has of its own. `about` is drift or performance; `measures` are
+    those of the labelled rows where it is the latter.
+    """
+
+    id: str = ""
+    kind: Kind
+    text: str
+    model: str
+    version: str | None
+    variant: str
+    severity: Status
+    window: Period
+    verdict: str
+    alarms: int
+    message: str
+    features: tuple[Finding, ...]
+    report: str | None
+    created: datetime
+    about: About = "drift"
+    measures: dict[str, Measured] = {}
+
+
+class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alert says of a version that was taken out of service again, as JSON. `previous` answers instead.
+
+    `id` is that of the alert, `rollout` the rollout's id, `number` counts the model's, `reason` is what was wrong.
+    """
+
+    id: str = ""
+    kind: Literal["rolled_back"] = "rolled_back"
+    text: str
+    model: str
+    version: str
+    previous: str | None
+    rollout: str
+    number: int
+    reason: str
+    created: datetime
+    about: Literal["rollout"] = "rollout"
+
+
+def of_drift(kind: Kind, window: Window, verdict: Verdict, report: str | None = None) -> Payload:
+    """Return what there is to say of a verdict; `report` is the report's path or URL."""
+    what = {
+        "new": f"drift ({verdict.status})",
+        "worsened": f"the drift has worsened ({verdict.status})",
+        "ended": "the drift has ended",
+    }[kind]
+    moved = ", ".join(
+        f"{one.feature} {one.measure} {one.value:.3g}" for one in verdict.summary[:3] if one.value is not None
+    )
+    return Payload(
+        kind=kind,
+        text=". ".join(filter(None, [_line(window, what), moved if kind != "ended" else "", report])),
+        model=window.model,
+        version=window.version,
+        variant=window.variant,
+        severity=verdict.status,
+        window=Period(window.id, window.number, window.start, window.end, verdict.rows),
+        verdict=verdict.id,
+        alarms=verdict.alarms,
+        message=verdict.message,
+        features=verdict.summary[:FEATURES],
+        report=report,
+        created=datetime.now(UTC),
+    )
+
+
+def of_performance(kind: Kind, assessment: Assessment, verdict_id: str, report: str | None = None) -> Payload:
+    """Return what there is to say of how well a model did; the verdict is the one on the same window."""
+    window = assessment.window
+    what = {
+        "new": f"it does worse than in training ({assessment.status})",
+        "worsened": f"it does worse still ({assessment.status})",
+        "ended": "it does as well as in training again",
+    }[kind]
+    return Payload(
+        kind=kind,
+        text=". ".join(filter(None, [_line(window, what), assessment.message, report])),
+        model=window.model,
+        version=window.version,
+        variant=window.variant,
+        severity=assessment.status,
+        window=Period(window.id, window.number, window.start, window.end, assessment.rows),
+        verdict=verdict_id,
+        alarms=int(assessment.status in ("warning", "critical")),
+        message=assessment.message,
+        features=(),
+        report=report,
+        created=datetime.now(UTC),
+        about="performance",
+        measures=assessment.measures,
+    )
+
+
+def of_rollback(
+    rollout_id: str, model: str, version: str, previous: str | None, number: int, reason: str
+) -> RolledBack:
+    """Return what there is to say of a version that was taken out of service again."""
+    instead = f"version {previous} answers" if previous is not None else "none answers"
+    return RolledBack(
+        text=f"{model} version {version} was rolled back, {instead}: {reason}",
+        model=model,
+        version=version,
+        previous=previous,
+        rollout=rollout_id,
+        number=number,
+        reason=reason,
+        created=datetime.now(UTC),
+    )
+
+
+def _line(window: Window, what: str) -> str:
+    version = f" version {window.version}" if window.version else ""
+    variant = "" if window.variant == "champion" else f" ({window.variant})"
+    return f"{window.model}{version}{variant}: {what}, {window.start:%Y-%m-%d %H:%M} to {window.end:%H:%M} UTC"

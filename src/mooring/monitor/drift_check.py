@@ -1,0 +1,296 @@
+"""The check of a window: from its profile to the verdict on it, and what is kept of both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from mooring.drift.baseline import FORMAT, Baseline
+from mooring.drift.judge import Judgement, Rules, judge
+from mooring.drift.profile import Profile, empty
+from mooring.drift.segments import segments_of
+from mooring.drift.statistics import rows_of
+from mooring.drift.stored import dump
+from mooring.log.reader import AGAIN_SECONDS
+from mooring.monitor.baselines import Baselines
+from mooring.monitor.ingest import Ingest, Stream, between, profile_of
+from mooring.monitor.open_windows import OpenWindows
+from mooring.monitor.thresholds import pointless, rules_of, thresholds_of
+from mooring.monitor.windows import name_of
+from mooring.settings import JudgeSettings, MonitorSettings
+from mooring.state.cells import cells_of, encode, strongest_alarm
+from mooring.state.tables import JUDGED
+from mooring.state.verdicts import Finding, Verdict
+from mooring.state.windows import Window
+
+_FINDINGS = 10
+_LONGEST_NAME = 60
+
+logger = logging.getLogger(__name__)
+
+
+class WindowCheck(NamedTuple):
+    """The verdict on a window, and the judgement that it rests on, if there is one."""
+
+    verdict: Verdict
+    judgement: Judgement | None
+
+    @property
+    def results(self) -> bytes:
+        """The judgement as bytes that `judgement_of` reads; none where there is no judgement."""
+        return b"" if self.judgement is None else dump(self.judgement, "judgement", FORMAT)
+
+    @property
+    def cells(self) -> bytes:
+        """What its features amount to, as `State.cells` reads it; none where the window can't be tested."""
+        if self.judgement is None or self.verdict.status not in JUDGED:
+            return b""
+        return encode(cells_of(self.judgement))
+
+    @property
+    def values(self) -> list[tuple[str, str, float]]:
+        """Feature, measure and value of each result of the window alone."""
+        results = [] if self.judgement is None else self.judgement.results
+        return [(one.feature, one.measure, one.value) for one in results if one.scale == 1]
+
+
+class DriftCheck:
+    """Checks the windows of one model against their baselines.
+
+    Parameters
+    ----------
+    settings
+        The budget, thresholds, segments, and how many rows are enough. Raises ValueError for an invalid threshold.
+    baselines
+        Where a version's baseline is found.
+    ingest
+        Where the rows of segments are read again.
+    """
+
+    def __init__(self, settings: MonitorSettings, baselines: Baselines, ingest: Ingest) -> None:
+        self._settings = settings
+        self._thresholds = thresholds_of(settings.threshold)
+        self._baselines = baselines
+        self._ingest = ingest
+        self._suited: set[str] = set()
+
+    def check(
+        self, window: Window, windows: OpenWindows, *, objects: Collection[str] = (), provisional: bool = False
+    ) -> WindowCheck:
+        """Return the verdict on a window, with those before it merged, and have `windows` hold it.
+
+        `objects` are those with rows of it that the state does not know as done yet.
+        """
+        baseline, digest = self._baselines.of(window.model, window.version)
+        why_not = self._baselines.why_not(window.model, window.version)
+        counted = windows.profile(window)
+        profiles: list[Profile] = []
+        segments: dict[str, tuple[Baseline, Profile]] = {}
+        if baseline is not None and (counted is None or counted.digest != baseline.digest):
+            baseline, why_not = None, "the baseline is another now: it is checked again, from the log"
+        if baseline is not None and counted is not None:
+            self._warn_of_thresholds(window, baseline)
+            profiles = [counted, *windows.before(window, baseline)]
+            segments = self._segments(window, baseline, objects)
+        checked = check_window(
+            window,
+            profiles,
+            baseline,
+            self._settings,
+            provisional=provisional,
+            digest=digest if baseline else None,
+            why_not=why_not,
+            segments=segments,
+        )
+        windows.conclude(window, checked.verdict)
+        return checked
+
+    def _segments(
+        self, window: Window, baseline: Baseline, objects: Collection[str]
+    ) -> dict[str, tuple[Baseline, Profile]]:
+        """Return the segments that are asked for, each with its baseline and the profile of the window's rows."""
+        wanted = {name: baseline.segments[name] for name in self._settings.segment if name in baseline.segments}
+        for column in self._settings.segment:
+            if column not in wanted:
+                logger.warning(
+                    "the baseline of %s has no segments by %s, so drift is not told apart by it: log one with "
+                    "mooring.log_baseline(…, segments=[%r])",
+                    window.model,
+                    column,
+                    column,
+                    extra={"every": AGAIN_SECONDS, "about": (window.model, column)},
+                )
+        if not wanted:
+            return {}
+        found = self._ingest.done_of(window, objects)
+        rows = between(found, Stream(window.version, window.variant), window.start, window.end)
+        return segment_profiles(rows, baseline, wanted)
+
+    def _warn_of_thresholds(self, window: Window, baseline: Baseline) -> None:
+        """Warn of thresholds that can't ever alarm, once for each baseline."""
+        if baseline.digest in self._suited:
+            return
+        self._suited.add(baseline.digest)
+        for problem in pointless(self._thresholds, baseline):
+            of = name_of(msgspec.structs.replace(window, variant="champion"))
+            logger.warning("%s: %s", of, problem, extra={"every": AGAIN_SECONDS, "about": (of, problem)})
+
+
+def check_window(
+    window: Window,
+    profiles: Sequence[Profile],
+    baseline: Baseline | None,
+    settings: JudgeSettings,
+    *,
+    provisional: bool = False,
+    digest: str | None = None,
+    why_not: str = "",
+    segments: Mapping[str, tuple[Baseline, Profile]] | None = None,
+) -> WindowCheck:
+    """Return the verdict on a window.
+
+    Parameters
+    ----------
+    window
+        The window as it is now.
+    profiles
+        Its profile, then those of the windows before it, newest first.
+    baseline, digest
+        What it is compared with, and the name under which the state has that.
+    settings
+        The budget, thresholds, and how many rows are enough.
+    provisional
+        Whether the window is still open.
+    why_not
+        Why there is no baseline, and what to do.
+    segments
+        By FEATURE=VALUE the baseline of the rows with that value, and the profile of the window's. The budget is
+        divided among them and the whole.
+    """
+    # From the window's id, so that the same window is checked alike wherever and whenever it is.
+    seed = (int(window.id[:8], 16) + window.revision) % 2**31
+    verdict = Verdict(
+        window_id=window.id,
+        revision=window.revision,
+        provisional=provisional,
+        status="no_baseline",
+        rows=window.rows,
+        seed=seed,
+        budget=settings.budget,
+        baseline=digest,
+        message=why_not,
+        created=datetime.now(UTC),
+    )
+    if baseline is None:
+        return WindowCheck(verdict, None)
+    share = settings.budget / (1 + len(segments or {}))
+    rules = rules_of(msgspec.structs.replace(settings, budget=share))
+    found = judge(baseline, profiles, rules, past=baseline.past, seed=seed)
+    effective_rows = profiles[0].effective_rows
+    if effective_rows < settings.min_rows:
+        few = f"{window.rows} rows, worth {effective_rows:.0f} independent ones: fewer than the"
+        words = [f"{few} {settings.min_rows:g} wanted", _unanswered(baseline, profiles[0])]
+        message = "; ".join(filter(None, words))
+        return WindowCheck(msgspec.structs.replace(verdict, status="too_few", message=message), found)
+    found.segments = {
+        name: judge(sub, [profile], Rules(share, settings.floors), seed=seed)
+        for name, (sub, profile) in (segments or {}).items()
+        if profile.effective_rows >= settings.min_rows
+    }
+    drifted = {name: one for name, one in found.segments.items() if one.alarms}
+    severities = {found.severity, *(one.severity for one in drifted.values())}
+    words = [in_words(found), *(f"{_plain(name)}: {in_words(one)}" for name, one in list(drifted.items())[:3])]
+    return WindowCheck(
+        msgspec.structs.replace(
+            verdict,
+            budget=share,
+            status=next(one for one in ("critical", "warning", "ok") if one in severities),
+            alarms=len(found.alarms) + sum(len(one.alarms) for one in drifted.values()),
+            summary=tuple(findings(found)),
+            message="; ".join(filter(None, [*words, _unanswered(baseline, profiles[0])])),
+        ),
+        found,
+    )
+
+
+def _unanswered(baseline: Baseline, window: Profile) -> str:
+    """Say how many rows have no output of their own, '' where all have, or the baseline has no output."""
+    counted = [
+        rows_of(window.features[name]) for name, feature in baseline.features.items() if feature.role == "output"
+    ]
+    without = window.rows - max(counted, default=window.rows)
+    if not without:
+        return ""
+    return (
+        f"{without} of {window.rows} rows have no prediction of their own, and are judged by their inputs alone "
+        "(rows_differ: the answer had another number of rows than the request)"
+    )
+
+
+def findings(judgement: Judgement) -> list[Finding]:
+    """Return the strongest alarm of each feature that drifted, the most drifted first."""
+    found = []
+    for name in judgement.features[:_FINDINGS]:
+        top = strongest_alarm([one for one in judgement.alarms if one.feature == name])
+        found.append(
+            Finding(
+                feature=name,
+                measure=top.measure,
+                value=top.value,
+                threshold=top.threshold,
+                p_value=top.p_value,
+                scale=top.scale,
+            )
+        )
+    return found
+
+
+def in_words(judgement: Judgement) -> str:
+    """Say in a line what drifted."""
+    parts = [_in_words(judgement, name) for name in judgement.features[:3]]
+    more = len(judgement.features) - len(parts)
+    parts += [f"and {more} more"] if more > 0 else []
+    parts += [f"{_plain(name)} is missing" for name in judgement.missing[:3] if name not in judgement.features]
+    return "; ".join(parts)
+
+
+def _in_words(judgement: Judgement, name: str) -> str:
+    if name in judgement.missing:
+        return f"{_plain(name)} is missing"
+    top = strongest_alarm([one for one in judgement.alarms if one.feature == name])
+    over = f" over {top.scale} windows" if top.scale > 1 else ""
+    return f"{_plain(name)}: {top.measure} {top.value:.3g}{over}"
+
+
+def _plain(name: str) -> str:
+    """Return a feature's name as it fits into a line: whoever asks the model chooses it.
+
+    >>> _plain("residual sugar"), _plain("a" * 100)[-3:], _plain("two" + chr(10) + "lines")
+    ('residual sugar', 'aa…', 'two lines')
+    """
+    plain = "".join(char if char.isprintable() else " " for char in name)
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 1]}…"
+
+
+def segment_profiles(
+    parts: Iterable[pa.Table], baseline: Baseline, segments: Mapping[str, Mapping[str, Baseline]]
+) -> dict[str, tuple[Baseline, Profile]]:
+    """Return by FEATURE=VALUE the baseline of each segment and the profile of the rows that are of it."""
+    subs = {(column, value): one for column, values in segments.items() for value, one in values.items()}
+    found = {key: empty(one.grids) for key, one in subs.items()}
+    for table in parts:
+        for column, values in segments.items():
+            if column not in table.column_names:
+                continue
+            names = segments_of(table[column], baseline.features[column])
+            for value, sub in values.items():
+                rows = names == value
+                if rows.any():
+                    some = table.filter(pa.array(rows))
+                    found[column, value] += profile_of([some], sub)
+    return {f"{column}={value}": (one, found[column, value]) for (column, value), one in subs.items()}
