@@ -9,8 +9,8 @@ import click
 from mooring.cli.monitor import explained, of_model, tell_unread
 from mooring.cli.output import CONTEXT, placed, show
 from mooring.config import MonitorSettings
+from mooring.status import STATUSES
 
-_MARKS = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 _SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
 
 
@@ -35,7 +35,6 @@ def performance(
     import json
 
     from mooring.log.reader import instant
-    from mooring.monitor.performance import WORDS
     from mooring.monitor.performance_results import as_dicts, assessments, worse
     from mooring.state.state import State
 
@@ -70,7 +69,7 @@ def performance(
                     f"{one.labelled} of {one.rows}",
                     _time(one.delay),
                     *("" if each is None else _number(each.value, each.low, each.high) for each in shown),
-                    _MARKS[one.status] + WORDS[one.status],
+                    STATUSES[one.status].mark + STATUSES[one.status].labelled,
                     one.message,
                 ]
             )

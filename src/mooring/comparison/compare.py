@@ -15,10 +15,11 @@ from mooring.comparison.evaluation import held_out_in, held_out_of, in_sample
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, Role, make
 from mooring.drift.grid import Kind
-from mooring.drift.judge import DEFAULT_BUDGET, Judgement, Result, Rules, Severity, judge
+from mooring.drift.judge import DEFAULT_BUDGET, Judgement, Result, Rules, judge
 from mooring.drift.profile import Profile, grids_digest
 from mooring.drift.segments import baselines_of
 from mooring.engine import local, sources
+from mooring.status import Severity
 
 if TYPE_CHECKING:
     import pandas as pd

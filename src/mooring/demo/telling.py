@@ -20,6 +20,7 @@ from mooring.state.assessments import Assessment, Assessments
 from mooring.state.rollouts import Event, Rollout, Rollouts
 from mooring.state.state import State
 from mooring.state.windows import Windows
+from mooring.status import STATUSES, Status
 
 _WINDOWS = 100
 _ALIKE = 4
@@ -196,6 +197,5 @@ def _error(assessed: Assessment | None) -> str:
     return f"{rmse.value:.2f} ({rmse.low:.2f} to {rmse.high:.2f})" if rmse is not None else "no labels yet"
 
 
-def _coloured(status: str) -> str:
-    style = {"ok": "green", "warning": "yellow", "critical": "red"}.get(status, "dim")
-    return f"[{style}]{status}[/]"
+def _coloured(status: Status) -> str:
+    return f"[{STATUSES[status].style}]{status}[/]"

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -43,8 +42,7 @@ from mooring.drift.statistics import (
     outside_of,
     rows_of,
 )
-
-Severity = Literal["ok", "warning", "critical"]
+from mooring.status import Severity, worst
 
 DEFAULT_BUDGET = 0.001
 SCALES = (1, 4, 16)
@@ -421,8 +419,7 @@ def _apply_fixed(result: Result, rules: Rules) -> None:
 
 
 def _worst(results: Sequence[Result]) -> Severity:
-    found = {result.severity for result in results}
-    return "critical" if "critical" in found else "warning" if "warning" in found else "ok"
+    return worst(result.severity for result in results)
 
 
 def _ranked(results: Sequence[Result], baseline: Baseline) -> list[str]:

@@ -16,9 +16,9 @@ from mooring.drift.statistics import rows_of
 from mooring.drift.stored import dump
 from mooring.monitor.windows import Lengths
 from mooring.state.cells import cells_of, encode, strongest_alarm
-from mooring.state.tables import JUDGED
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
+from mooring.status import JUDGED, worst
 
 _FINDINGS = 10
 LONGEST = 1000 * 365 * 86_400.0
@@ -165,7 +165,7 @@ def conclude(
         msgspec.structs.replace(
             told,
             budget=share,
-            status=next(one for one in ("critical", "warning", "ok") if one in severities),
+            status=worst(severities),
             alarms=len(found.alarms) + sum(len(one.alarms) for one in moved.values()),
             summary=tuple(findings(found)),
             message="; ".join(filter(None, [*said, _said_of_unanswered(baseline, profiles[0])])),

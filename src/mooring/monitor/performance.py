@@ -35,8 +35,8 @@ from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
 from mooring.state.repository import Transaction
 from mooring.state.state import State
-from mooring.state.tables import Status
 from mooring.state.windows import Window, Windows, final_verdict_id
+from mooring.status import STATUSES, worst
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -53,7 +53,6 @@ _STANDING = 100
 _LATEST = 9e10
 _NO_LABELS = "no labels yet"
 _IDS = ("\0request_id", "\0client_request_id")
-_BADNESS = ("ok", "warning", "critical")
 
 
 class Performance:
@@ -317,7 +316,7 @@ class Performance:
         return msgspec.structs.replace(
             told,
             look=look,
-            status=max(statuses, key=_BADNESS.index),
+            status=worst(statuses),
             chance=found.chance,
             budget=share,
             judged=scored.rows,
@@ -482,18 +481,8 @@ def _line(one: Assessment) -> str:
     variant = "" if window.variant == "champion" else f" ({window.variant})"
     return (
         f"{window.model}{version}{variant} {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S}, "
-        f"{one.labelled} of {one.rows} rows labelled: performance {WORDS[one.status]}: {one.message}"
+        f"{one.labelled} of {one.rows} rows labelled: performance {STATUSES[one.status].labelled}: {one.message}"
     )
-
-
-WORDS: dict[Status, str] = {
-    "ok": "ok",
-    "warning": "warning",
-    "critical": "critical",
-    "too_few": "too few labels",
-    "no_baseline": "not judged",
-}
-"""What is said of an assessment, as people read it."""
 
 
 def _batches(windows: Sequence[Window]) -> Iterator[list[Window]]:

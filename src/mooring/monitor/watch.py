@@ -25,7 +25,6 @@ from mooring.monitor.ingest import Chunk, Rows, Stream
 from mooring.monitor.judging import conclude, lengths_of, thresholds_of
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.performance import Performance
-from mooring.monitor.results import STATUSES
 from mooring.monitor.windows import Piece
 from mooring.state.judgements import judgement_of
 from mooring.state.leases import Lease
@@ -34,6 +33,7 @@ from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.verdicts import Verdict, Verdicts
 from mooring.state.windows import Window, Windows
+from mooring.status import STATUSES
 
 _MERGED = SCALES[-1] - 1
 _OLD = timedelta(days=1)
@@ -533,7 +533,7 @@ def _line(window: Window, verdict: Verdict) -> str:
     version = f" version {window.version}" if window.version else ""
     variant = "" if window.variant == "champion" else f" ({window.variant})"
     open_ = ", so far" if verdict.provisional else ""
-    text = STATUSES[verdict.status]
+    text = STATUSES[verdict.status].word
     return (
         f"{window.model}{version}{variant} {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%H:%M:%S}{open_}, "
         f"{window.rows} rows: {text}{': ' if verdict.message else ''}{verdict.message}"

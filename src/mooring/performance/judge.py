@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -11,6 +11,7 @@ from mooring.drift.baseline import HeldOut
 from mooring.drift.null import tail_chance
 from mooring.performance.measures import Floats, Scored, evaluate, losses, primary
 from mooring.performance.scored import Integers
+from mooring.status import Severity
 
 FLOOR = 0.05
 """By what share the primary measure has to be worse for an alarm; of accuracy it is the share of errors."""
@@ -29,7 +30,7 @@ class Judged(NamedTuple):
     `measure` is what was judged, `value` what it is and `before` what it was on held-out data.
     """
 
-    status: Literal["ok", "warning", "critical"]
+    status: Severity
     chance: float
     measure: str
     value: float
@@ -93,7 +94,7 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
     found = chance_of(old, of_requests(new, scored.groups), seed, enough=budget)
     value, was = evaluate(scored)[measure], before.measures[measure]
     worse = _worse(measure, was, value)
-    status: Literal["ok", "warning", "critical"] = "ok"
+    status: Severity = "ok"
     if found <= budget and worse > 0 and (worse >= FLOOR or not floors):
         status = "critical" if worse >= LARGE else "warning"
     return Judged(status, found, measure, value, was)

@@ -14,8 +14,7 @@ from mooring.report.reading import Reading
 from mooring.report.view import Line
 from mooring.report.words import measure, name, short
 from mooring.state.cells import Cell
-
-_SEVERITIES = {"ok": 0, "warning": 1, "critical": 2}
+from mooring.status import JUDGED, STATUSES, rank
 
 
 def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
         if one is None:
             return [None, 0]
         kind = kinds.setdefault((one.measure, one.scale), len(kinds))
-        return [round(min(one.ratio, 1e4) * 100), 3 * kind + _SEVERITIES[one.severity]]
+        return [round(min(one.ratio, 1e4) * 100), 3 * kind + rank(one.severity)]
 
     features = [
         {
@@ -49,6 +48,7 @@ def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
             for window in reading.windows
         ],
         "features": features,
+        "severities": [{"word": STATUSES[one].word, "symbol": STATUSES[one].symbol} for one in JUDGED],
         "measures": [
             measure(kind) + (f", {scale} windows together" if scale > 1 else "") for kind, scale in kinds
         ],

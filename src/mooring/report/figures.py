@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 
 from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
 from mooring.drift.grid import Floats
-from mooring.report.model import Status
 from mooring.report.words import number, percent, short
 from mooring.state.cells import Cell
+from mooring.status import ALARMING, STATUSES, Status
 
 WIDTH = 640
 _TOP, _BASE, _LEFT, _RIGHT = 14, 190, 10, 630
@@ -140,7 +140,7 @@ def sparkline(history: Sequence[Cell | None]) -> Markup:
     # About as wide as it is shown: what is stretched by much, some browsers blur.
     step = max(_SPARK // max(len(history) - 1, 1), 1)
     edge = round(base - (base - top) / _MOST_RATIO)
-    line, marks = [], {"warning": "", "critical": ""}
+    line, marks = [], dict.fromkeys(ALARMING, "")
     last: int | None = None
     for place, cell in enumerate(history):
         if cell is None:
@@ -167,8 +167,7 @@ def strip(history: Sequence[Cell | None], versions: Sequence[int] = ()) -> Marku
 
 def timeline(statuses: Sequence[Status], versions: Sequence[int] = ()) -> Markup:
     """Return what was said of each window, drawn as a line of the heat map is."""
-    levels = {"ok": "t", "warning": "a", "critical": "c"}
-    return _strip([levels.get(status, "n") for status in statuses], "strip timeline", versions)
+    return _strip([STATUSES[status].cell for status in statuses], "strip timeline", versions)
 
 
 def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
@@ -177,10 +176,10 @@ def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
     for level, first, length in _runs(levels):
         if level:
             paths.setdefault(level, []).append(f"M{2 * first} {_MIDDLES[level]}h{2 * length}")
-    for level, mark in (("a", "ma"), ("c", "mc")):
+    for level in (STATUSES[one].cell for one in ALARMING):
         points = [f"M{2 * place + 1} 5h0" for place, one in enumerate(levels) if one == level]
         if points:
-            paths[mark] = points
+            paths[f"m{level}"] = points
     if versions:
         paths["version"] = [f"M{2 * place} 0v10" for place in versions]
     drawn = [f'<path class="{level}" d="{"".join(parts)}"/>' for level, parts in paths.items()]
@@ -224,7 +223,7 @@ def _level(cell: Cell | None) -> str:
     if cell is None:
         return "n"
     if cell.severity != "ok":
-        return "c" if cell.severity == "critical" else "a"
+        return STATUSES[cell.severity].cell
     return "" if cell.ratio < 0.1 else "t" if cell.ratio < 0.7 else "l" if cell.ratio < 0.9 else "h"
 
 

@@ -16,11 +16,12 @@ from markupsafe import Markup, escape
 
 from mooring import __version__
 from mooring.drift.judge import FLOORS, LARGE, SCALES
-from mooring.monitor.results import STATUSES
 from mooring.report import explorer, figures, performance, view, words
+from mooring.report.course import course
 from mooring.report.model import Report
 from mooring.report.reading import Reading, read
 from mooring.report.verdict import verdict
+from mooring.status import STATUSES
 
 LARGEST = 6_000_000
 MOST_FEATURES = (200, 150, 100, 50, 20)
@@ -51,7 +52,7 @@ def html(report: Report) -> str:
 def _page(report: Report, reading: Reading, lines: Sequence[view.Line], scripts: Sequence[str]) -> str:
     return _render(
         "report.html",
-        **_common(report, reading, lines),
+        **_common(report, reading, lines, MOST_WINDOWS),
         quality=view.quality(lines),
         unknown=_unknown(reading),
         series=reading.series[:_MOST_SERIES],
@@ -74,17 +75,19 @@ def svg(report: Report) -> str:
     """
     reading = read(report, SMALL_WINDOWS)
     lines = view.lines(reading, view.chosen(reading, SMALL_FEATURES), SMALL_FIGURES)
-    return _render("small.html", **_common(report, reading, lines))
+    return _render("small.html", **_common(report, reading, lines, SMALL_WINDOWS))
 
 
-def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dict[str, Any]:
+def _common(report: Report, reading: Reading, lines: Sequence[view.Line], most_windows: int) -> dict[str, Any]:
     drifted = [line for line in lines if line.drifted]
     section = performance.section(report.performance)
+    windows = course((window.summary for window in report.windows), most_windows)
+    said = verdict(report.model, windows, log=report.log, of_log=words.from_log(report.baseline))
     return {
         "style": _file("common.css") + _file("style.css"),
         "report": report,
         "reading": reading,
-        "verdict": performance.with_performance(verdict(report, reading), section, report.model),
+        "verdict": performance.with_performance(said, section, report.model),
         "newest": reading.newest,
         "performance": section,
         "unmeasured": performance.unmeasured(report.performance),

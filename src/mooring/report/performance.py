@@ -7,17 +7,15 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from mooring.monitor.results import STATUSES
 from mooring.report.verdict import Verdict
 from mooring.report.words import name
 from mooring.state.assessments import Assessment, Measured, Segment
-from mooring.state.tables import Status
+from mooring.status import ALARMING, JUDGED, STATUSES, Status
 
 _WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
 _LEFT, _RIGHT = 10, 630
 _MEASURES = ("rmse", "log_loss", "accuracy")
 _SHOWN = 12
-_FALLS = ("too_few", "no_baseline")
 
 
 class Section(NamedTuple):
@@ -68,13 +66,13 @@ def unmeasured(found: Sequence[Assessment]) -> str:
 def with_performance(said: Verdict, found: Section | None, model: str) -> Verdict:
     """Return what is said first, with what labels say where the model does worse in its newest judged window."""
     judged = [one for one in found.shown if one.look] if found is not None else []
-    if not judged or judged[0].status not in ("warning", "critical"):
+    if not judged or judged[0].status not in ALARMING:
         return said
     worse = f"{name(model)} does worse on labelled rows: {name(judged[0].message, 200)}."
     if said.status == "critical" or (said.status == "warning" and judged[0].status == "warning"):
         return said._replace(notes=[worse, *said.notes])
     status = judged[0].status
-    return Verdict(status, STATUSES[status], worse, [said.sentence, *said.notes])
+    return Verdict(status, STATUSES[status].word, worse, [said.sentence, *said.notes])
 
 
 def _figure(
@@ -88,7 +86,7 @@ def _figure(
         return _LEVEL - (_LEVEL - _TOP) * ((value - least) / (most - least) if most > least else 0.5)
 
     bars, whiskers = [], []
-    points: dict[Status, str] = {"ok": "", "warning": "", "critical": ""}
+    points: dict[Status, str] = dict.fromkeys(JUDGED, "")
     for place, (one, measured) in enumerate(zip(found, drawn, strict=True)):
         x = _LEFT + (place + 0.5) * step
         tall = (_BASE - _LEVEL - 8) * one.coverage
@@ -97,8 +95,7 @@ def _figure(
             continue
         if measured.low is not None and measured.high is not None:
             whiskers.append(f"M{x:.1f} {height(measured.low):.1f}V{height(measured.high):.1f}")
-        status: Status = "ok" if one.status in _FALLS else one.status
-        points[status] += f"M{x:.1f} {height(measured.value):.1f}h0"
+        points[one.status if one.status in JUDGED else "ok"] += f"M{x:.1f} {height(measured.value):.1f}h0"
     parts = [f'<path class="b" d="{"".join(bars)}"/>', f'<path class="axis" d="M{_LEFT} {_BASE}H{_RIGHT}"/>']
     if before is not None:
         parts.append(f'<path class="limit" d="M{_LEFT} {height(before):.1f}H{_RIGHT}"/>')

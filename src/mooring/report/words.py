@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from mooring.drift.baseline import Baseline, Feature
+from mooring.drift.baseline import Baseline, BaselineParts, Feature
 from mooring.drift.grid import CategoricalGrid, NumericGrid, TextGrid
 from mooring.drift.judge import FLOORS, Result
 from mooring.drift.measures import shares
@@ -131,7 +131,7 @@ def at_floor(result: Result) -> bool:
     return math.isclose(result.threshold - usual, FLOORS[result.measure], abs_tol=1e-9)
 
 
-def from_log(baseline: Baseline | None) -> bool:
+def from_log(baseline: Baseline | BaselineParts | None) -> bool:
     """Return whether a baseline was made of rows of the log, rather than of training data."""
     return baseline is not None and "log" in baseline.about
 

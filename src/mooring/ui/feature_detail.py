@@ -17,13 +17,13 @@ from mooring.drift.grid import Floats
 from mooring.drift.judge import Judgement, Result
 from mooring.drift.profile import FeatureProfile
 from mooring.drift.stored import FormatError
-from mooring.monitor.results import STATUSES, was_judged
+from mooring.monitor.results import was_judged
 from mooring.report import figures, words
 from mooring.report.reading import FeatureReading
 from mooring.state.cells import strongest
 from mooring.state.state import State
-from mooring.state.tables import Level
 from mooring.state.windows import Judged, Windows
+from mooring.status import STATUSES, Severity
 from mooring.ui.windows import Found, baseline_of, feature_of, finite
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -44,7 +44,7 @@ class MeasureValue(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float | None
     reference: float | None
     alarm: bool
-    severity: Level
+    severity: Severity
 
     @property
     def is_rate(self) -> bool:
@@ -132,7 +132,7 @@ class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     kind: str | None
     importance: float | None
-    severity: Level | None
+    severity: Severity | None
     changes: str
     strongest: MeasureValue | None
     ratio: float | None
@@ -192,7 +192,7 @@ def unjudged(judged: Judged) -> str:
         return "Nothing is said of this window yet: the monitor judges it once it is closed."
     if was_judged(verdict):
         return ""
-    return f"Not judged ({STATUSES[verdict.status]}): {verdict.message or 'no reason was given'}."
+    return f"Not judged ({STATUSES[verdict.status].word}): {verdict.message or 'no reason was given'}."
 
 
 def _with_those_before(found: Found, judged: Judged, span: int) -> list[Judged]:

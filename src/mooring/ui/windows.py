@@ -14,11 +14,11 @@ from msgspec import Meta
 from mooring.drift.baseline import BaselineParts, Feature
 from mooring.drift.judge import Judgement
 from mooring.drift.stored import FormatError
-from mooring.report.reading import CHAMPION
+from mooring.report.course import CHAMPION
 from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
-from mooring.state.tables import JUDGED, Status
 from mooring.state.windows import Judged, Windows
+from mooring.status import JUDGED, Status
 from mooring.ui import paths
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Range, address, asked

@@ -4,8 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const dialog = document.getElementById("explorer");
-  const SIGNS = ["circle", "triangle-up", "square"];
-  const SAYS = ["ok", "warning", "critical"];
+  const severities = data.severities;
   let open = 0;
 
   for (const time of document.querySelectorAll("time")) {
@@ -29,7 +28,7 @@
   function told(feature, window) {
     const [start, , rows] = data.windows[window];
     const one = cell(feature, window);
-    const said = one ? `${one.measure} ${one.ratio} × its threshold, ${SAYS[one.severity]}` : "not judged";
+    const said = one ? `${one.measure} ${one.ratio} × its threshold, ${severities[one.severity].word}` : "not judged";
     return `${feature.name}, ${utc(start)}, ${rows.toLocaleString("en")} rows: ${said}`;
   }
 
@@ -118,8 +117,8 @@
       x: data.windows.map((window) => window[0]), y: cells.map((one) => one && one.ratio),
       line: { color: colour("now"), width: 1.5 },
       marker: { opacity: 1, line: { width: 0 }, size: cells.map((one) => (one && one.severity ? 10 : 5)),
-        symbol: cells.map((one) => SIGNS[one ? one.severity : 0]), color: cells.map((one) => fills[one ? one.severity : 0]) },
-      text: cells.map((one, i) => one && `${escaped(one.measure)}<br>${SAYS[one.severity]}<br>version ${escaped(data.windows[i][4])}`),
+        symbol: cells.map((one) => severities[one ? one.severity : 0].symbol), color: cells.map((one) => fills[one ? one.severity : 0]) },
+      text: cells.map((one, i) => one && `${escaped(one.measure)}<br>${severities[one.severity].word}<br>version ${escaped(data.windows[i][4])}`),
       hovertemplate: "%{y:.2f} × its threshold<br>%{text}<extra></extra>",
     }], layout({
       hovermode: "closest", yaxis: { title: { text: "× threshold" } },

@@ -9,13 +9,13 @@ import msgspec
 
 from mooring.drift.judge import Judgement
 from mooring.drift.tensors import column_of
-from mooring.monitor.results import STATUSES, was_judged
+from mooring.monitor.results import was_judged
 from mooring.report.words import measure, name, number, plural
 from mooring.state.cells import Cell, strongest
 from mooring.state.judgements import judgement_of
-from mooring.state.tables import Level, Status
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged
+from mooring.status import ALARMING, STATUSES, Severity, Status, urgency
 from mooring.ui import charts, paths, windows
 from mooring.ui.feature_detail import FeatureInWindow, MeasureValue, feature_in, unjudged, value_of
 from mooring.ui.responses import NotFound
@@ -39,7 +39,7 @@ class FeaturePoint(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     rows: int
     status: Status | None
-    severity: Level | None
+    severity: Severity | None
     measure: str | None
     scale: int | None
     value: float | None
@@ -52,7 +52,7 @@ class FeatureSegment(msgspec.Struct, frozen=True, kw_only=True):
 
     segment: str
     rows: int
-    severity: Level
+    severity: Severity
     strongest: MeasureValue | None
 
 
@@ -131,7 +131,7 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
         variants=windows.choices(found.variants, found.variant, "variant", paths.FEATURE, here),
         versions=windows.choices(["", *found.versions], query.version, "version", paths.FEATURE, here),
         windows=points,
-        alarms=sum(one.severity in ("warning", "critical") for one in points),
+        alarms=sum(one.severity in ALARMING for one in points),
         judged=sum(one.severity is not None for one in points),
         looked_at=windows.point(picked, paths.FEATURE, here) if picked is not None else None,
         earlier=earlier,
@@ -170,16 +170,16 @@ def _segments(judgement: Judgement, feature: str) -> tuple[FeatureSegment, ...]:
         if top is not None:
             value = value_of(top.result, True)
             found.append(FeatureSegment(segment=segment, rows=judged.rows, severity=top.severity, strongest=value))
-    found.sort(key=lambda one: (("critical", "warning", "ok").index(one.severity), one.segment))
+    found.sort(key=lambda one: (urgency(one.severity), one.segment))
     return tuple(found[:_SEGMENTS])
 
 
 def _said(one: FeaturePoint) -> str:
     if one.severity is None or one.measure is None:
-        return f"{STATUSES[one.status] if one.status else 'not judged yet'}: {plural(one.rows, 'row')}"
+        return f"{STATUSES[one.status].word if one.status else 'not judged yet'}: {plural(one.rows, 'row')}"
     over = f", {plural(one.scale, 'window')} together" if one.scale and one.scale > 1 else ""
     ratio = f"{number(one.ratio, 2)} × its threshold" if one.ratio is not None else "far beyond its threshold"
-    return f"{STATUSES[one.severity]}: {measure(one.measure)}{over}<br>{ratio}"
+    return f"{STATUSES[one.severity].word}: {measure(one.measure)}{over}<br>{ratio}"
 
 
 def _command(sources: Sources, model: str, feature: str, picked: Judged | None) -> str:

@@ -10,22 +10,21 @@ import msgspec
 from markupsafe import Markup
 from msgspec import Meta
 
-from mooring.drift.baseline import Baseline, BaselineParts
+from mooring.drift.baseline import BaselineParts
 from mooring.drift.judge import Judgement
-from mooring.monitor.results import STATUSES, was_judged
+from mooring.monitor.results import was_judged
 from mooring.report import figures
 from mooring.report import performance as performing
-from mooring.report import verdict as judging
-from mooring.report.model import Report, ReportWindow
-from mooring.report.reading import read
-from mooring.report.words import name, number, percent, plural
+from mooring.report.course import WindowSummary, course
+from mooring.report.verdict import verdict
+from mooring.report.words import from_log, name, number, percent, plural
 from mooring.state.assessments import Assessment, Assessments, Measured
 from mooring.state.cells import Cell, cells_of
 from mooring.state.judgements import judgement_of
 from mooring.state.rollouts import in_words
-from mooring.state.tables import Level, Status
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged
+from mooring.status import STATUSES, Severity, Status, urgency
 from mooring.ui import charts, paths, timeline, windows
 from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
 from mooring.ui.pages.models import Line, lines
@@ -62,7 +61,7 @@ class HeatRow(msgspec.Struct, frozen=True, kw_only=True):
     importance: float | None
     alarms: int
     ratios: tuple[float | None, ...]
-    severities: tuple[Level | None, ...]
+    severities: tuple[Severity | None, ...]
     measures: tuple[str | None, ...]
     scales: tuple[int | None, ...]
     values: tuple[float | None, ...]
@@ -72,7 +71,7 @@ class DriftedFeature(msgspec.Struct, frozen=True, kw_only=True):
     """A feature that alarms in the window that is looked at."""
 
     feature: str
-    severity: Level
+    severity: Severity
     measure: str
     scale: int
     value: float | None
@@ -87,7 +86,7 @@ class DriftSegment(msgspec.Struct, frozen=True, kw_only=True):
 
     segment: str
     rows: int
-    severity: Level
+    severity: Severity
     features: tuple[str, ...]
 
 
@@ -145,7 +144,7 @@ class PerformanceSegment(msgspec.Struct, frozen=True, kw_only=True):
     value: str
     rows: int
     labelled: int
-    status: Level | None
+    status: Severity | None
     measured: Interval
 
 
@@ -282,10 +281,15 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         end=query.span[1],
         newest=min(query.newest, _MAPPED),
     )
-    report = _report(sources, model, found, newest, judgements, latest, assessed)
-    reading = read(report, len(found.windows))
-    section = performing.section(assessed)
-    said = performing.with_performance(judging.verdict(report, reading), section, model)
+    known = [
+        _summary(one, judgements.get(one.window.id) if one is newest else None)
+        for one in found.windows
+        if one.verdict is not None
+    ]
+    so_far = course(known, len(known))
+    said = performing.with_performance(
+        verdict(model, so_far, log=sources.log, of_log=from_log(latest)), performing.section(assessed), model
+    )
     rows, more = _heat(mapped, cells, list(judgements.values()), judgement, baseline, query, model)
     shown = tuple(windows.point(one, paths.MODEL, here) for one in found.windows)
     start, end = _reach(query, shown)
@@ -299,7 +303,7 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         sentence=said.sentence,
         notes=tuple(said.notes),
         monitored_by=holder.holder.partition(":")[0] if holder else None,
-        baseline=_made_of(latest),
+        baseline=None if latest is None else "the log" if from_log(latest) else "training data",
         baseline_rows=latest.rows if latest else None,
         newest_rows=newest.window.rows if newest else None,
         newest_at=newest.window.end if newest else None,
@@ -343,66 +347,23 @@ def _judgements(sources: Sources, of: Sequence[Judged | None]) -> dict[str, Judg
     return found
 
 
-def _report(
-    sources: Sources,
-    model: str,
-    found: Found,
-    newest: Judged | None,
-    judgements: dict[str, Judgement],
-    baseline: BaselineParts | None,
-    assessed: list[Assessment],
-) -> Report:
-    """Return a report that says what the windows amount to: of them only the newest has its results."""
-    about = Baseline({}, baseline.rows, baseline.about) if baseline is not None else None
-    shown = []
-    for one in found.windows:
-        if one.verdict is None:
-            continue
-        judgement = None
-        if was_judged(one.verdict):
-            own = judgements.get(one.window.id) if newest is not None and one is newest else None
-            judgement = _alarming(own) if own is not None else _nothing_of(one)
-        shown.append(_report_window(one, judgement))
-    return Report(model, sources.log, datetime.now(UTC), about, shown, assessed)
-
-
-def _report_window(judged: Judged, judgement: Judgement | None) -> ReportWindow:
+def _summary(judged: Judged, judgement: Judgement | None) -> WindowSummary:
+    """Return a window with what its verdict sums up, and more where its results are at hand."""
     window, verdict = judged
     assert verdict is not None
-    return ReportWindow(
+    told = WindowSummary(
         start=window.start,
         end=window.end,
         rows=window.rows,
-        requests=window.requests,
         version=window.version,
         variant=window.variant,
-        severity=verdict.status,
+        status=verdict.status,
+        judged=was_judged(verdict),
         provisional=verdict.provisional,
-        judgement=judgement,
-        late_rows=window.late,
+        drifted=tuple(one.feature for one in verdict.summary),
         message=verdict.message,
     )
-
-
-def _nothing_of(judged: Judged) -> Judgement:
-    """Return a judgement that says no more than that there was one."""
-    assert judged.verdict is not None
-    status = judged.verdict.status
-    severity: Level = status if status in ("warning", "critical") else "ok"
-    features = [one.feature for one in judged.verdict.summary]
-    rows = judged.verdict.rows
-    return Judgement([], severity, features, rows, rows, judged.verdict.budget, judged.verdict.seed)
-
-
-def _alarming(judgement: Judgement) -> Judgement:
-    """Return a judgement with the results that alarm alone: the others are many."""
-    return msgspec.structs.replace(judgement, results=judgement.alarms)
-
-
-def _made_of(baseline: BaselineParts | None) -> str | None:
-    if baseline is None:
-        return None
-    return "the log" if "log" in baseline.about else "training data"
+    return told if judgement is None or not told.judged else told.with_found(judgement)
 
 
 def _heat(
@@ -504,7 +465,7 @@ def _looked_at(
     judged = verdict is not None and was_judged(verdict)
     segments = sorted(
         (judgement.segments if judgement and judged else {}).items(),
-        key=lambda one: (("critical", "warning", "ok").index(one[1].severity), one[0]),
+        key=lambda one: (urgency(one[1].severity), one[0]),
     )
     outside = None
     if found.place is None:
@@ -532,12 +493,12 @@ def _drifted(
     judgement: Judgement, found: Found, cells: dict[str, dict[str, Cell]], here: Here, query: ModelQuery
 ) -> list[DriftedFeature]:
     assert found.picked is not None
-    own = cells_of(_alarming(judgement))
+    own = cells_of(judgement)
     told = []
     for feature in judgement.features:
         cell = own.get(feature)
-        if cell is None:
-            continue
+        if cell is None or cell.severity == "ok":
+            continue  # it alarms by a threshold of 0, and nothing is a multiple of that
         over = [some[feature] for some in cells.values() if feature in some]
         see = address(paths.MODEL, here | {"window": found.picked.window.id, "feature": feature})
         told.append(
@@ -657,7 +618,7 @@ def _versions(shown: Sequence[WindowPoint]) -> list[charts.Span]:
 
 
 def _of_window(one: WindowPoint) -> str:
-    said = STATUSES[one.status] if one.status else "not judged yet"
+    said = STATUSES[one.status].word if one.status else "not judged yet"
     also = ", provisional" if one.provisional else ""
     version = f"<br>version {charts.plain(one.version, 40)}" if one.version else ""
     message = f"<br>{charts.plain(one.message, 90)}" if one.message else ""
@@ -684,7 +645,7 @@ def _of_rollout(one: PutIntoService) -> charts.Span:
 def _of_assessed(one: Assessed, which: str) -> charts.Point:
     found = one.measures.get(which)
     value = found.value if found else None
-    said = STATUSES[one.status] if one.judged else "not judged"
+    said = STATUSES[one.status].word if one.judged else "not judged"
     text = f"{said}: {which.replace('_', ' ')} {number(value) if value is not None else '–'}"
     if found and found.low is not None and found.high is not None:
         text += f" ({number(found.low)} to {number(found.high)})"

@@ -17,8 +17,8 @@ from mooring.state.assessments import Assessments
 from mooring.state.leases import Holder
 from mooring.state.retrainings import Ticket, Tickets
 from mooring.state.rollouts import Rollout, Rollouts, Served, in_words
-from mooring.state.tables import JUDGED, Status
 from mooring.state.windows import Recent, Watched, Windows
+from mooring.status import JUDGED, Status, urgency
 from mooring.ui import paths
 from mooring.ui.routing import Page, Query, address
 from mooring.ui.sources import Sources
@@ -26,7 +26,6 @@ from mooring.ui.sources import Sources
 WINDOWS = 60
 _LABELLED = 20
 _RECENT = timedelta(days=7)
-_RANK = {"critical": 0, "warning": 1, "no_baseline": 2, "too_few": 3, "ok": 4, None: 5}
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -97,9 +96,9 @@ class Models(msgspec.Struct, frozen=True):
     @property
     def counts(self) -> dict[str, int]:
         """How many models are how."""
-        found = dict.fromkeys(("critical", "warning", "ok", "other"), 0)
+        found = dict.fromkeys((*JUDGED, "other"), 0)
         for line in self.models:
-            found[line.status if line.status in ("critical", "warning", "ok") else "other"] += 1
+            found[line.status if line.status in JUDGED else "other"] += 1
         return found
 
     @property
@@ -111,7 +110,7 @@ class Models(msgspec.Struct, frozen=True):
 def told(sources: Sources, _: Query) -> Models:
     """Return every model that the state knows of."""
     found = lines(sources)
-    found.sort(key=lambda line: (not any(one.urgent for one in line.attention), _RANK[line.status], line.model))
+    found.sort(key=lambda line: (not any(one.urgent for one in line.attention), urgency(line.status), line.model))
     return Models(tuple(found), () if found else _logged(sources), sources.state.name, sources.log)
 
 
