@@ -54,9 +54,9 @@ def unchanged(size: int, seed: int) -> list[Seen]:
 def judged(baseline: Baseline, windows: list[Profile], floors: bool, seed: int) -> float:
     """Return the least budget at which the newest window alarms."""
     judgement = judge(baseline, windows, Rules(floors=floors), seed=seed)
-    if bool(judgement.alarms) != (judgement.chance <= judgement.budget):
+    if bool(judgement.alarms) != (judgement.p_value <= judgement.budget):
         raise SystemExit("a judgement alarms without its chance being below the budget, or the other way")
-    return judgement.chance
+    return judgement.p_value
 
 
 def tests(reference: dict[str, np.ndarray], current: dict[str, np.ndarray]) -> tuple[list[float], list[float]]:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import yaml
 
+from documented import measures, performance_measures
 from mooring.capture import pyfunc
 from mooring.capture.admin.app import metrics
 from mooring.capture.proxy.stats import Stats
@@ -23,7 +24,6 @@ from mooring.config import COMMANDS, CaptureSettings
 from mooring.exchange import Ledger
 from mooring.log.parquet import fit
 from mooring.monitor.alerts import payload
-from mooring.monitor.judging import MEASURES
 from mooring.serving.front import metrics as server_metrics
 from mooring.serving.messages import Route, Server
 from mooring.state.verdicts import Finding, Verdict
@@ -70,8 +70,12 @@ def test_every_field_of_an_alert_is_documented_and_no_other():
 
 def test_every_measure_is_documented_and_no_other():
     table = re.search(r"\| measure \| what it is \| of \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
-    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(MEASURES)
+    assert table.splitlines() == measures()
+
+
+def test_every_measure_of_performance_is_documented_and_no_other():
+    table = re.search(r"\| measure \| what it is \| of a \| better is \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
+    assert table.splitlines() == performance_measures()
 
 
 def test_the_settings_of_a_model_that_logs_are_documented_and_no_other(monkeypatch):

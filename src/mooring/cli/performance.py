@@ -11,8 +11,6 @@ from mooring.cli.output import CONTEXT, placed, show
 from mooring.config import MonitorSettings
 from mooring.status import STATUSES
 
-_SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
-
 
 @click.command(context_settings=CONTEXT)
 @of_model
@@ -36,6 +34,7 @@ def performance(
 
     from mooring.log.reader import instant
     from mooring.monitor.performance_results import as_dicts, assessments, worse
+    from mooring.performance.measures import MEASURES
     from mooring.state.state import State
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
@@ -56,7 +55,11 @@ def performance(
             "no labels are known of these windows: add them with `mooring labels add`, and run `mooring monitor`"
         )
     else:
-        names = [name for name in _SHOWN if any(name in one.measures for one in found)]
+        names = [
+            name
+            for name, measure in MEASURES.items()
+            if measure.brief and any(name in one.measures for one in found)
+        ]
         rows = []
         for one in found:
             shown = [one.measures.get(name) for name in names]

@@ -74,7 +74,7 @@ class Comparison:
         """Return a row for each feature and measure: feature, measure, value, p_value, threshold, alarm.
 
         Each measure that suits the feature is there. Only those that alarm by default, or have a threshold of
-        their own, have a threshold, and p_value only where the value is not below the floor.
+        their own, have a threshold, and p_value only where the effect is not below the minimum.
         """
         import pandas as pd
 
@@ -338,7 +338,7 @@ def _judged(made: Baseline, found: Profile, rules: Rules, labels: Collection[str
 def _tell_type(name: str, judgement: Judgement, current: Profile, rules: Rules) -> None:
     """Let a feature whose values lack because they are of another type alarm as that, not as nulls.
 
-    To a model both are rows without a value, and are judged together as `null_rate`.
+    To a model both are missing values, and are judged together as `null_rate`.
     """
     feature = current.features[name]
     if feature.misfits * 2 <= feature.unusable or rules.fixed(name, "null_rate") is not None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mooring.drift.common_cells import by_identity
 from mooring.drift.grid import CategoricalGrid, Floats, Grid, NumericGrid, TextGrid, TimestampGrid, single
 from mooring.drift.measures import shares
 from mooring.drift.profile import (
@@ -15,7 +16,6 @@ from mooring.drift.profile import (
     TextProfile,
     TimestampProfile,
 )
-from mooring.drift.statistics import by_identity
 
 MOST_CELLS = 40
 _LEAST_CELLS = 16

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from mooring.drift.baseline import Baseline, Feature, Past, Role, make
 from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
-from mooring.drift.judge import FLOORS, SCALES, values_of
+from mooring.drift.judge import SCALES, values_of
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty
 from mooring.log import reader
 from mooring.log.parquet import folder_name
@@ -242,10 +243,10 @@ def _statistics(name: str, feature: Feature, window: FeatureProfile, scale: int)
         one.measure: 0.0
         if math.isnan(one.value)
         else abs(one.value - (one.reference or 0.0))
-        if one.measure == "null_rate"
+        if MEASURES[one.measure].from_reference
         else one.value
         for one in values_of(name, feature, window, scale)
-        if one.measure in FLOORS
+        if MEASURES[one.measure].test is not None
     }
 
 

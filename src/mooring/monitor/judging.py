@@ -10,9 +10,10 @@ import msgspec
 
 from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
+from mooring.drift.common_cells import rows_of
 from mooring.drift.judge import Judgement, Rules, judge
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import Profile
-from mooring.drift.statistics import rows_of
 from mooring.drift.stored import dump
 from mooring.monitor.windows import Lengths
 from mooring.state.cells import cells_of, encode, strongest_alarm
@@ -24,25 +25,6 @@ _FINDINGS = 10
 LONGEST = 1000 * 365 * 86_400.0
 """Seconds that any time in the settings may take."""
 _LONGEST_NAME = 60
-MEASURES = (
-    "ks",
-    "js",
-    "psi",
-    "hellinger",
-    "wasserstein",
-    "total_variation",
-    "l_infinity",
-    "chi_square",
-    "mean_shift",
-    "null_rate",
-    "new_category_rate",
-    "out_of_range_rate",
-    "type_change_rate",
-    "hour_js",
-    "weekday_js",
-    "longest_gap",
-)
-"""Every measure that a threshold can be given for."""
 
 
 class Concluded(NamedTuple):

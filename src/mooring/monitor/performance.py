@@ -27,7 +27,7 @@ from mooring.monitor.joining import Labelled, Rows, Truth
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.windows import micros, moment
 from mooring.performance.bootstrap import intervals
-from mooring.performance.judge import FLOOR, Judged, effective_rows, judge
+from mooring.performance.judge import MIN_EFFECT, Judged, effective_rows, judge
 from mooring.performance.measures import Scored, evaluate
 from mooring.performance.scored import UnscorableError
 from mooring.state.assessments import Assessment, Assessments, Measured, Segment
@@ -317,7 +317,7 @@ class Performance:
             told,
             look=look,
             status=worst(statuses),
-            chance=found.chance,
+            chance=found.p_value,
             budget=share,
             judged=scored.rows,
             message="; ".join([in_words(found, before), *(words for _, words in judged if words)]),
@@ -330,7 +330,7 @@ class Performance:
         if before is None:
             return segment, ""
         found = judge(before, scored, budget, seed, floors=self._settings.floors)
-        told = msgspec.structs.replace(segment, status=found.status, chance=found.chance)
+        told = msgspec.structs.replace(segment, status=found.status, chance=found.p_value)
         bad = found.status != "ok"
         return told, f"{segment.column}={segment.value}: {in_words(found, before)}" if bad else ""
 
@@ -444,7 +444,7 @@ def measured(scored: Scored, seed: int) -> dict[str, Measured]:
 def in_words(found: Judged, before: HeldOut) -> str:
     """Say in a line how the measure that is judged stands to what it was."""
     where = before.about.partition(":")[0] or "held-out rows"
-    if found.status == "ok" and found.change < FLOOR:
+    if found.status == "ok" and found.change < MIN_EFFECT:
         return f"{found.measure} {found.value:.4g}, {found.before:.4g} on {where}"
     what = "more errors" if found.measure == "accuracy" else "worse"
     share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what

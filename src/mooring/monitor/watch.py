@@ -14,7 +14,8 @@ import numpy as np
 
 from mooring.config import MonitorSettings
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
-from mooring.drift.judge import FLOORS, SCALES, values_of
+from mooring.drift.judge import SCALES
+from mooring.drift.measure_table import MEASURES, min_effect
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.log import reader
@@ -506,7 +507,7 @@ def pointless(thresholds: Iterable[str], baseline: Baseline) -> list[str]:
             found.append(f"--threshold {threshold}: the baseline has no feature {name}; {there}")
             continue
         feature = known[name]
-        suits = ["type_change_rate", *(one.measure for one in values_of(name, feature, feature.profile))]
+        suits = [one for one, entry in MEASURES.items() if entry.suits(feature)]
         if measure not in suits:
             has = f"{name} is {feature.kind} and has: {', '.join(sorted(suits))}"
             found.append(f"--threshold {threshold}: no such measure suits that feature; {has}")
@@ -524,8 +525,7 @@ def _digest(found: Profile | Baseline | None) -> str:
 def _echoes(verdict: Verdict | None) -> bool:
     """Whether a window drifted by so much that it shows still when it is merged with three that did not."""
     return verdict is not None and any(
-        one.scale == 1 and abs(one.value or 0.0) >= SCALES[1] * FLOORS.get(one.measure, 0.0)
-        for one in verdict.summary
+        one.scale == 1 and abs(one.value or 0.0) >= SCALES[1] * min_effect(one.measure) for one in verdict.summary
     )
 
 

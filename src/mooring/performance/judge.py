@@ -8,12 +8,12 @@ import numpy as np
 from scipy import special
 
 from mooring.drift.baseline import HeldOut
-from mooring.drift.null import tail_chance
+from mooring.drift.null import tail_p_value
 from mooring.performance.measures import Floats, Scored, evaluate, losses, primary
 from mooring.performance.scored import Integers
 from mooring.status import Severity
 
-FLOOR = 0.05
+MIN_EFFECT = 0.05
 """By what share the primary measure has to be worse for an alarm; of accuracy it is the share of errors."""
 LARGE = 0.25
 """From which share on an alarm is critical."""
@@ -25,13 +25,13 @@ _CELLS = 4_000_000
 
 
 class Judged(NamedTuple):
-    """What was found of a window: how it stands, and the chance that one as bad comes without any change.
+    """What was found of a window: how it stands, and how probable one as bad is without any change.
 
     `measure` is what was judged, `value` what it is and `before` what it was on held-out data.
     """
 
     status: Severity
-    chance: float
+    p_value: float
     measure: str
     value: float
     before: float
@@ -68,7 +68,7 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
     scored
         The labelled rows. Those of one request are not independent.
     budget
-        The chance with which rows of a model that does as well as before may alarm.
+        The probability with which rows of a model that does as well as before may alarm.
     seed
         The same seed gives the same result.
     floors
@@ -91,17 +91,17 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
         wrong = round((1 - before.measures["accuracy"]) * len(old))
         old = np.repeat([1.0, 0.0], [wrong, len(old) - wrong])
     new = losses(scored._replace(probabilities=scored.probabilities if measure == "log_loss" else None))
-    found = chance_of(old, of_requests(new, scored.groups), seed, enough=budget)
+    found = p_value_of(old, of_requests(new, scored.groups), seed, enough=budget)
     value, was = evaluate(scored)[measure], before.measures[measure]
     worse = _worse(measure, was, value)
     status: Severity = "ok"
-    if found <= budget and worse > 0 and (worse >= FLOOR or not floors):
+    if found <= budget and worse > 0 and (worse >= MIN_EFFECT or not floors):
         status = "critical" if worse >= LARGE else "warning"
     return Judged(status, found, measure, value, was)
 
 
 def effective_rows(scored: Scored) -> float:
-    """Return how many independent rows labelled rows are worth at least: n²/Σ(rows of a request)².
+    """Return how many effective rows labelled rows have at least: n²/Σ(rows of a request)².
 
     >>> effective_rows(Scored(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
     2.0
@@ -110,11 +110,11 @@ def effective_rows(scored: Scored) -> float:
     return float(scored.rows**2 / np.sum(counts.astype(np.float64) ** 2)) if scored.rows else 0.0
 
 
-def chance_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -> float:
-    """Return the chance of a mean loss as large as that of `new`, if both are of one distribution.
+def p_value_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -> float:
+    """Return the p-value of the mean loss of `new`: how probable one as large is, if both are of one distribution.
 
     Losses that are 0 or 1 are counted, which is exact: the hypergeometric distribution. Else more draws are made
-    where it is not plain yet on which side of `enough` the chance is.
+    where it is not plain yet on which side of `enough` it is.
     """
     random = np.random.default_rng(seed)
     size, pool = len(new), np.concatenate([old, new])
@@ -129,7 +129,7 @@ def chance_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -
     for draws in _DRAWS:
         drawn = np.concatenate([drawn, _means(pool, size, draws - len(drawn), random)])
         scores = _Scores.fit(drawn)
-        found = tail_chance(scores.of(drawn), float(scores.of(observed)[0]))
+        found = tail_p_value(scores.of(drawn), float(scores.of(observed)[0]))
         if found * draws >= _PLAIN and abs(found - enough) > 5 * np.sqrt(found / draws):
             break
     return found
@@ -175,7 +175,7 @@ class _Scores(NamedTuple):
         return cls(mean, spread, float(np.mean(((drawn - mean) / spread) ** 3)))
 
     def of(self, values: Floats) -> Floats:
-        """Return about -ln of the chance of such a mean or a larger one."""
+        """Return about -ln of the probability of such a mean or a larger one."""
         if self.spread == 0:
             return np.where(values > self.mean * (1 + 1e-9), 700.0, 0.0)
         z = (values - self.mean) / self.spread
@@ -183,10 +183,10 @@ class _Scores(NamedTuple):
             return np.asarray(-special.log_ndtr(-z))
         shape = 4 / self.skew**2
         scaled = np.maximum(shape + z * np.sqrt(shape), 0.0)
-        chance = special.gammaincc(shape, scaled)
+        p_value = special.gammaincc(shape, scaled)
         far = scaled - (shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(shape)
-        near = -np.log(np.maximum(chance, 1e-300))
-        return np.asarray(np.where(chance > 1e-290, near, np.maximum(far, 660.0)), np.float64)
+        near = -np.log(np.maximum(p_value, 1e-300))
+        return np.asarray(np.where(p_value > 1e-290, near, np.maximum(far, 660.0)), np.float64)
 
 
 def _worse(measure: str, before: float, now: float) -> float:

@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mooring import __version__
-from mooring.drift.judge import FLOORS, LARGE, SCALES
+from mooring.drift.judge import SCALES
+from mooring.drift.measure_table import MEASURES
 from mooring.report import explorer, figures, performance, view, words
 from mooring.report.course import course
 from mooring.report.model import Report
@@ -57,8 +58,8 @@ def _page(report: Report, reading: Reading, lines: Sequence[view.Line], scripts:
         unknown=_unknown(reading),
         series=reading.series[:_MOST_SERIES],
         traffic=view.traffic(reading),
-        measures=[words.MEASURES[one] for one in words.MEASURES if one in _measured(lines)],
-        floors=[(words.measure(one), floor, LARGE[one], one in words.RATES) for one, floor in FLOORS.items()],
+        measures=[one for name, one in MEASURES.items() if name in _measured(lines)],
+        tested=[one for one in MEASURES.values() if one.test is not None],
         scales=SCALES,
         past=bool(report.baseline and report.baseline.past),
         versions={"Mooring": __version__, "plotly": version("plotly")},
@@ -128,7 +129,7 @@ def _environment() -> Environment:
         number=words.number,
         percent=words.percent,
         count=words.count,
-        chance=words.chance,
+        p_value=words.p_value,
         moment=words.moment,
         measure=words.measure,
         value=words.value_of,
@@ -136,7 +137,7 @@ def _environment() -> Environment:
         listed=words.listed,
         safe_name=words.name,
         timed=timed,
-        at_floor=words.at_floor,
+        at_min_effect=words.at_min_effect,
         from_log=words.from_log,
     )
     found.globals["STATUS"] = STATUSES

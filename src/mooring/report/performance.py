@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from mooring.performance.measures import first_of
 from mooring.report.verdict import Verdict
 from mooring.report.words import name
 from mooring.state.assessments import Assessment, Measured, Segment
@@ -14,7 +15,6 @@ from mooring.status import ALARMING, JUDGED, STATUSES, Status
 
 _WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
 _LEFT, _RIGHT = 10, 630
-_MEASURES = ("rmse", "log_loss", "accuracy")
 _SHOWN = 12
 
 
@@ -37,7 +37,7 @@ def section(found: Sequence[Assessment]) -> Section | None:
     if not labelled:
         return None
     newest = labelled[-1]
-    measure = next((one for one in _MEASURES if one in newest.measures), next(iter(newest.measures)))
+    measure = first_of(newest.measures)
     drawn = [one.measures.get(measure) for one in found]
     values = [
         value for one in drawn if one is not None for value in (one.value, one.low, one.high) if value is not None

@@ -14,9 +14,6 @@ from mooring.report import figures, words
 from mooring.report.reading import FeatureReading, Reading
 from mooring.report.words import name
 
-QUALITY = ("null_rate", "type_change_rate", "new_category_rate", "out_of_range_rate")
-"""The measures that tell of missing, odd and unseen values."""
-
 
 class Line(NamedTuple):
     """A feature as it is shown: a line of the ranking, a figure, a line of the heat map."""
@@ -89,7 +86,7 @@ def quality(shown: Sequence[Line]) -> list[Quality]:
     """Return the features with missing, odd or unseen values, those that alarm first."""
     found = []
     for line in shown:
-        results = {result.measure: result for result in line.others if result.measure in QUALITY}
+        results = {result.measure: result for result in line.others if words.is_rate(result.measure)}
         if not any(result.value or result.reference for result in results.values()):
             continue
         values = line.feature.after.values if line.feature.after else None

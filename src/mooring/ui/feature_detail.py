@@ -15,6 +15,7 @@ from mooring.drift.baseline import ProfileParts
 from mooring.drift.distributions import Bars, Clock, Distribution, Histogram, distribution
 from mooring.drift.grid import Floats
 from mooring.drift.judge import Judgement, Result
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import FeatureProfile
 from mooring.drift.stored import FormatError
 from mooring.monitor.results import was_judged
@@ -27,7 +28,7 @@ from mooring.status import STATUSES, Severity
 from mooring.ui.windows import Found, baseline_of, feature_of, finite
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_ORDER = {measure: place for place, measure in enumerate(words.MEASURES)}
+_ORDER = sorted(MEASURES, key=lambda one: MEASURES[one].test is None)
 
 
 class MeasureValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ class MeasureValue(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_rate(self) -> bool:
         """Whether it is told in percent."""
-        return self.measure in words.RATES
+        return words.is_rate(self.measure)
 
     def text(self, value: float | None) -> str:
         """Return a value of this measure as people read it."""
@@ -168,7 +169,7 @@ def feature_in(
     elif name in missing:
         without = "It is missing from the traffic: no row has it."
     values = [value_of(one, is_judged) for one in results]
-    values.sort(key=lambda one: (_ORDER.get(one.measure, len(_ORDER)), one.scale))
+    values.sort(key=lambda one: (_ORDER.index(one.measure) if one.measure in _ORDER else len(_ORDER), one.scale))
     return FeatureInWindow(
         feature=name,
         role=reading.role,

@@ -68,7 +68,7 @@ def _environment() -> Environment:
         "number": words.number,
         "percent": words.percent,
         "count": words.count,
-        "chance": words.chance,
+        "p_value": words.p_value,
         "measure": words.measure,
         "plural": words.plural,
         "safe_name": words.name,
