@@ -18,7 +18,7 @@ JUDGED: tuple[Severity, ...] = get_args(Severity)
 ALARMING: tuple[Severity, ...] = ("warning", "critical")
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """How a status is shown.
 
     `rank` is how bad it is, None where nobody knows. `word` is said of a window and of features, `labelled` of how
@@ -43,12 +43,12 @@ class Look(NamedTuple):
         return {"triangle": "triangle-up", "ring": "circle-open"}.get(self.shape, self.shape)
 
 
-STATUSES: dict[Status, Look] = {
-    "critical": Look(2, "critical", "critical", "!!", "red", "square", "--large", "c", "square"),
-    "warning": Look(1, "warning", "warning", "! ", "yellow", "triangle", "--alarm", "a", "dot"),
-    "no_baseline": Look(None, "no baseline", "not judged", "? ", "dim", "ring", "--soft", "n"),
-    "too_few": Look(None, "too few rows", "too few labels", "- ", "dim", "ring", "--soft", "n"),
-    "ok": Look(0, "ok", "ok", "", "green", "circle", "--well", "t"),
+STATUSES: dict[Status, Appearance] = {
+    "critical": Appearance(2, "critical", "critical", "!!", "red", "square", "--large", "c", "square"),
+    "warning": Appearance(1, "warning", "warning", "! ", "yellow", "triangle", "--alarm", "a", "dot"),
+    "no_baseline": Appearance(None, "no baseline", "not judged", "? ", "dim", "ring", "--soft", "n"),
+    "too_few": Appearance(None, "too few rows", "too few labels", "- ", "dim", "ring", "--soft", "n"),
+    "ok": Appearance(0, "ok", "ok", "", "green", "circle", "--well", "t"),
 }
 """Every status, that which most needs somebody first."""
 

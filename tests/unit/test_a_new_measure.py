@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import documented
 from mooring.cli import main
 from mooring.drift.grid import NumericGrid
-from mooring.drift.judge import Judgement, Rules, judge
+from mooring.drift.judge import AlarmRules, Judgement, judge
 from mooring.drift.measure_table import MEASURES, Measure, Pair, Test
 from mooring.performance.bootstrap import intervals
 from mooring.performance.measures import MEASURES as OF_PERFORMANCE
@@ -38,7 +38,7 @@ def spread(monkeypatch: pytest.MonkeyPatch) -> str:
     return "spread_ratio"
 
 
-def judged(rules: Rules | None = None) -> tuple[Judgement, str]:
+def judged(rules: AlarmRules | None = None) -> tuple[Judgement, str]:
     """Judge wines that have changed; return that with the report on it."""
     baseline = baseline_of(wines(0, 2000))
     found = profile_of(shifted(wines(2)), baseline)
@@ -47,7 +47,7 @@ def judged(rules: Rules | None = None) -> tuple[Judgement, str]:
 
 
 def test_a_verdict_has_it_and_it_alarms_at_a_threshold(spread: str) -> None:
-    judgement, _ = judged(Rules(thresholds={spread: 0.5}))
+    judgement, _ = judged(AlarmRules(thresholds={spread: 0.5}))
     values = {one.feature: one.value for one in judgement.results if one.measure == spread}
     assert {"alcohol", "pH", "prediction"} <= values.keys()
     assert "style" not in values

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from judging import BARE, Columns, arrow, window, wine_like
-from mooring.drift.baseline import Past, make
-from mooring.drift.judge import Judgement, Rules, judge
+from mooring.drift.baseline import PastStatistics, make
+from mooring.drift.judge import AlarmRules, Judgement, judge
 from mooring.drift.measure_table import min_effect
 
 
@@ -108,7 +108,7 @@ def test_budgets_alarm_where_the_chance_lies_below() -> None:
     baseline = make(arrow(wine_like(random, 1000)))
     sample = window(baseline, wine_like(random, 200, shift=0.25))
     for budget in (0.5, 0.05, 0.01, 0.001, 1e-5):
-        judgement = judge(baseline, [sample], Rules(budget, floors=False))
+        judgement = judge(baseline, [sample], AlarmRules(budget, floors=False))
         assert bool(judgement.alarms) == (judgement.p_value <= budget)
 
 
@@ -120,8 +120,8 @@ def test_more_features_that_drift_let_weaker_ones_alarm_too() -> None:
     usual = {name: random.normal(size=400) for name in names}
     weak = usual | {"x0": random.normal(0.16, 1, 400)}
     strong = weak | {name: usual[name] + 1 for name in names[1:]}
-    alone = judge(baseline, [window(baseline, weak)], Rules(0.01, floors=False))
-    among = judge(baseline, [window(baseline, strong)], Rules(0.01, floors=False))
+    alone = judge(baseline, [window(baseline, weak)], AlarmRules(0.01, floors=False))
+    among = judge(baseline, [window(baseline, strong)], AlarmRules(0.01, floors=False))
     assert 0.01 < alone.p_value < 0.1
     assert not alone.alarms
     assert "x0" in among.features
@@ -142,10 +142,12 @@ def test_fixed_thresholds_stand_in_the_place_of_calibrated_ones() -> None:
     baseline = make(arrow({"x": random.normal(size=2000), "y": random.normal(size=2000)}))
     sample = window(baseline, {"x": random.normal(1, 1, 500), "y": random.normal(1, 1, 500)})
     everywhere = judge(
-        baseline, [sample], Rules(thresholds={"psi": 0.2, "ks": 2, "js": 2, "out_of_range_rate": 2})
+        baseline, [sample], AlarmRules(thresholds={"psi": 0.2, "ks": 2, "js": 2, "out_of_range_rate": 2})
     )
     assert alarming(everywhere) == {("x", "psi"), ("y", "psi")}
-    one = judge(baseline, [sample], Rules(thresholds={"ks": 0.99, "x.ks": 0.1, "js": 2, "out_of_range_rate": 2}))
+    one = judge(
+        baseline, [sample], AlarmRules(thresholds={"ks": 0.99, "x.ks": 0.1, "js": 2, "out_of_range_rate": 2})
+    )
     assert alarming(one) == {("x", "ks")}
     [found] = one.alarms
     assert (found.threshold, found.scale) == (0.1, 1)
@@ -155,7 +157,7 @@ def test_a_mean_shift_downwards_alarms_at_a_fixed_threshold_too() -> None:
     random = np.random.default_rng(12)
     baseline = make(arrow({"x": random.normal(size=2000)}))
     sample = window(baseline, {"x": random.normal(-1, 1, 500)})
-    judgement = judge(baseline, [sample], Rules(thresholds={"mean_shift": 0.5, "ks": 2, "js": 2}))
+    judgement = judge(baseline, [sample], AlarmRules(thresholds={"mean_shift": 0.5, "ks": 2, "js": 2}))
     assert ("x", "mean_shift") in alarming(judgement)
 
 
@@ -168,7 +170,7 @@ def test_past_windows_say_what_is_usual() -> None:
         found = {result.measure: result.value for result in judge(baseline, [one], BARE).results}
         values.append([found["ks"], found["js"], found["out_of_range_rate"], found["null_rate"]])
     names = [(name, 1) for name in ("ks", "js", "out_of_range_rate", "null_rate")]
-    past = {"x": Past(names, np.array(values))}
+    past = {"x": PastStatistics(names, np.array(values))}
     again = window(baseline, {"x": random.normal(0.5, 1, 500)})
     further = window(baseline, {"x": random.normal(1.5, 1, 500)})
     assert judge(baseline, [again], BARE).alarms

@@ -12,7 +12,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from mooring.drift import distributions
-from mooring.drift.baseline import Past, make
+from mooring.drift.baseline import PastStatistics, make
 from mooring.drift.distributions import Bars, histogram
 from mooring.drift.grid import numeric_grid
 from mooring.drift.judge import Judgement, judge
@@ -110,7 +110,7 @@ def test_a_baseline_of_rows_of_the_log_is_not_said_to_be_training_data(sample: S
 
 
 def test_what_is_usual_is_said_to_be_from_past_windows_where_it_is(sample: Sample) -> None:
-    past = {"alcohol": Past([("ks", 1)], np.ones((40, 1)))}
+    past = {"alcohol": PastStatistics([("ks", 1)], np.ones((40, 1)))}
     about = {**sample.baseline.about, "usual": "./mooring-log 2026-03-01..2026-03-29"}
     calibrated = msgspec.structs.replace(sample.baseline, past=past, about=about)
     text = page.html(report(calibrated, sample.window(0, 1)))

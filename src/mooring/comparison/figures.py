@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from mooring.drift.baseline import Feature
-from mooring.drift.distributions import Bars, Clock, Histogram, distribution
+from mooring.drift.distributions import Bars, ClockShares, Histogram, distribution
 from mooring.drift.grid import Floats, TextGrid
 from mooring.drift.profile import FeatureProfile
 
@@ -51,7 +51,7 @@ def draw(name: str, feature: Feature, window: FeatureProfile) -> str:
             height, parts = _histogram(found, " characters" if isinstance(feature.grid, TextGrid) else "")
         case Bars() as found:
             height, parts = _categories(found)
-        case Clock() as found:
+        case ClockShares() as found:
             hours = [f"{hour}:00 UTC" for hour in range(24)]
             height, parts = _cells(*found.hours, hours, ("0:00", "24:00 UTC"))
         case None:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from mooring.demo import telling
 from mooring.demo.processes import DemoError, announced, running, wait_for, wait_until_up
-from mooring.demo.traffic import CLIENTS, RATE, ROWS_PER_REQUEST, Traffic
+from mooring.demo.traffic import CLIENTS, RATE, ROWS_PER_REQUEST, DemoTraffic
 from mooring.demo.train import MODEL, SAMPLE, TARGET, read
 from mooring.report.from_state import of_state
 from mooring.report.page import html
@@ -127,7 +127,7 @@ def run(
             f"{CLIENTS} clients send {RATE:g} requests/s from now to the end, and labels follow",
             f"wines like those it was trained on, {SPLIT} below the median",
         )
-        traffic = stack.enter_context(Traffic(port, admin_port, token, below))
+        traffic = stack.enter_context(DemoTraffic(port, admin_port, token, below))
 
         def check() -> None:
             traffic.check()
@@ -210,7 +210,7 @@ def _started(stack: ExitStack, what: str, command: list[str], directory: Path) -
     return stack.enter_context(running([sys.executable, "-m", "mooring", *command], directory, log))
 
 
-def _sent(traffic: Traffic, requests: int, check: Callable[[], None]) -> None:
+def _sent(traffic: DemoTraffic, requests: int, check: Callable[[], None]) -> None:
     """Wait until there were so many requests."""
 
     def sent() -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mooring.demo.traffic import Traffic
+from mooring.demo.traffic import DemoTraffic
 from mooring.demo.train import MODEL
 from mooring.registry import champions
 from mooring.retrain.history import Entry, history
@@ -50,7 +50,7 @@ def show(console: Console, state: State) -> None:
     console.print(_errors_in_words(list(assessed.values())), highlight=False, soft_wrap=True)
 
 
-def show_traffic(console: Console, state: State, traffic: Traffic, drifted: datetime) -> None:
+def show_traffic(console: Console, state: State, traffic: DemoTraffic, drifted: datetime) -> None:
     """Show how the requests fared, and how long it took from the first drifted one to a new champion."""
     console.rule("How the clients fared")
     versions = [f"version {version} answered {count:,}" for version, count in sorted(traffic.answered.items())]
@@ -72,7 +72,7 @@ def show_traffic(console: Console, state: State, traffic: Traffic, drifted: date
             )
 
 
-def show_rollback(console: Console, state: State, traffic: Traffic, alerts: Path) -> None:
+def show_rollback(console: Console, state: State, traffic: DemoTraffic, alerts: Path) -> None:
     """Show why a version was rolled back, and where that is written."""
     for rollout, _ in _rolled(state):
         if rollout.status != "rolled_back":

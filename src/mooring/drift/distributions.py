@@ -57,14 +57,14 @@ class Bars(NamedTuple):
     rest_shares: tuple[float, float]
 
 
-class Clock(NamedTuple):
+class ClockShares(NamedTuple):
     """Shares of baseline and window by hour of the day and by day of the week, Monday first; UTC."""
 
     hours: tuple[Floats, Floats]
     weekdays: tuple[Floats, Floats]
 
 
-Distribution = Histogram | Bars | Clock
+Distribution = Histogram | Bars | ClockShares
 
 
 def distribution(grid: Grid, before: FeatureProfile, after: FeatureProfile) -> Distribution | None:
@@ -80,7 +80,7 @@ def distribution(grid: Grid, before: FeatureProfile, after: FeatureProfile) -> D
         case TimestampGrid() if isinstance(a, TimestampProfile) and isinstance(b, TimestampProfile):
             if not a.values + b.values:
                 return None
-            return Clock((shares(a.hours), shares(b.hours)), (shares(a.weekdays), shares(b.weekdays)))
+            return ClockShares((shares(a.hours), shares(b.hours)), (shares(a.weekdays), shares(b.weekdays)))
         case _:
             return None
 

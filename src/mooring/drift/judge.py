@@ -20,7 +20,7 @@ from itertools import accumulate
 import msgspec
 import numpy as np
 
-from mooring.drift.baseline import Baseline, Feature, Past, Role
+from mooring.drift.baseline import Baseline, Feature, PastStatistics, Role
 from mooring.drift.common_cells import is_empty
 from mooring.drift.grid import Kind
 from mooring.drift.measure_table import MEASURES, Pair, Test
@@ -85,7 +85,7 @@ class Judgement(msgspec.Struct):
         return [result for result in self.results if result.alarm]
 
 
-class Rules(msgspec.Struct, frozen=True):
+class AlarmRules(msgspec.Struct, frozen=True):
     """What alarms.
 
     `thresholds` are fixed ones, by `measure` or `feature.measure`: they stand in the place of the calibrated one.
@@ -104,10 +104,10 @@ class Rules(msgspec.Struct, frozen=True):
 def judge(
     baseline: Baseline,
     windows: Sequence[Profile],
-    rules: Rules | None = None,
+    rules: AlarmRules | None = None,
     *,
     scales: Sequence[int] = SCALES,
-    past: Mapping[str, Past] | None = None,
+    past: Mapping[str, PastStatistics] | None = None,
     seed: int = 0,
 ) -> Judgement:
     """Return the judgement of the newest of `windows`, alone and merged with those before it.
@@ -129,7 +129,7 @@ def judge(
 
     Raises ValueError where a profile is on other grids than the baseline's.
     """
-    rules = rules or Rules()
+    rules = rules or AlarmRules()
     if any(window.digest != baseline.digest for window in windows):
         raise ValueError("the windows' profiles are not on this baseline's grids")
     reached = [scale for scale in scales if scale <= len(windows)]
@@ -171,7 +171,7 @@ def judge(
 class Family:
     """The statistics of a feature, whose largest score is what the feature is judged by."""
 
-    def __init__(self, name: str, null: FeatureNull, rules: Rules, past: Past | None) -> None:
+    def __init__(self, name: str, null: FeatureNull, rules: AlarmRules, past: PastStatistics | None) -> None:
         self._null = null
         self._past = past
         self._tests = [_test(statistic.measure) for statistic in null.statistics]
@@ -212,7 +212,7 @@ class Family:
             self._p_values[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
             self._thresholds[at] = scores[at].value(critical - float(log_weights[at]))
 
-    def _find_in_past(self, past: Past, alpha: float) -> None:
+    def _find_in_past(self, past: PastStatistics, alpha: float) -> None:
         places = {Statistic(*statistic): place for place, statistic in enumerate(past.statistics)}
         tests = max(1, len(self._null.statistics))
         for at in np.flatnonzero(self._tested):
@@ -307,7 +307,7 @@ def _least_budget(p_values: Sequence[float]) -> float:
     return float(np.min(ordered * len(ordered) / np.arange(1, len(ordered) + 1), initial=1.0))
 
 
-def _apply_fixed(result: Result, rules: Rules) -> None:
+def _apply_fixed(result: Result, rules: AlarmRules) -> None:
     fixed = rules.fixed(result.feature, result.measure)
     if fixed is None or result.scale != 1:
         return

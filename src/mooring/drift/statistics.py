@@ -43,7 +43,7 @@ class DrawnCells(NamedTuple):
     layout: Layout
 
 
-class Pool(NamedTuple):
+class PooledCounts(NamedTuple):
     """What is drawn from: baseline and windows together, the increments in it, and the sizes of the windows."""
 
     counts: Integers
@@ -93,7 +93,7 @@ class FeatureNull:
         )
 
     @cached_property
-    def _pool(self) -> Pool:
+    def _pool(self) -> PooledCounts:
         """The pool, in which each window counts with its effective rows.
 
         It is made when something is drawn: nothing is where all effects are too small, which is the usual case.
@@ -106,7 +106,7 @@ class FeatureNull:
             size += int(part.sum())
             sizes.append(size)
         baseline = thin(self._cells.baseline, POPULATION - size, self._random)
-        return Pool(baseline + np.sum(parts, axis=0), parts, sizes)
+        return PooledCounts(baseline + np.sum(parts, axis=0), parts, sizes)
 
     def draw(self, count: int) -> Floats:
         """Return the statistics of `count` draws, an array (count, statistics)."""

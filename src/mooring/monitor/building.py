@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.baseline import Baseline, Feature, Past, Role, make
+from mooring.drift.baseline import Baseline, Feature, PastStatistics, Role, make
 from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
 from mooring.drift.judge import SCALES, values_of
 from mooring.drift.measure_table import MEASURES
@@ -209,7 +209,9 @@ def calibrated(
     for name, of_it in measures.items():
         names = [(measure, scale) for scale in scales for measure in of_it]
         # Those of each scale begin later; they are put beside each other from the last one on.
-        past[name] = Past(names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales]))
+        past[name] = PastStatistics(
+            names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales])
+        )
     about = {**baseline.about, "usual": f"{settings.log} {span}"}
     return Calibrated(msgspec.structs.replace(baseline, past=past, about=about), sizes, too_few)
 

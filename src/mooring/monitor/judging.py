@@ -11,7 +11,7 @@ import msgspec
 from mooring.config import JudgeSettings
 from mooring.drift.baseline import FORMAT, Baseline
 from mooring.drift.common_cells import rows_of
-from mooring.drift.judge import Judgement, Rules, judge
+from mooring.drift.judge import AlarmRules, Judgement, judge
 from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import Profile
 from mooring.drift.stored import dump
@@ -46,9 +46,9 @@ class Concluded(NamedTuple):
         return encode(cells_of(self.judgement))
 
 
-def rules_of(settings: JudgeSettings) -> Rules:
+def rules_of(settings: JudgeSettings) -> AlarmRules:
     """Return what alarms. Raises ValueError for an invalid threshold."""
-    return Rules(settings.budget, settings.floors, thresholds_of(settings.threshold))
+    return AlarmRules(settings.budget, settings.floors, thresholds_of(settings.threshold))
 
 
 def thresholds_of(given: Sequence[str]) -> dict[str, float]:
@@ -136,7 +136,7 @@ def conclude(
         message = "; ".join(filter(None, [message, _said_of_unanswered(baseline, profiles[0])]))
         return Concluded(msgspec.structs.replace(told, status="too_few", message=message), found)
     found.segments = {
-        name: judge(sub, [profile], Rules(share, settings.floors), seed=seed)
+        name: judge(sub, [profile], AlarmRules(share, settings.floors), seed=seed)
         for name, (sub, profile) in (segments or {}).items()
         if profile.effective_rows >= settings.min_rows
     }

@@ -27,7 +27,7 @@ from mooring.monitor.joining import Labelled, Rows, Truth
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.windows import micros, moment
 from mooring.performance.bootstrap import intervals
-from mooring.performance.judge import MIN_EFFECT, Judged, effective_rows, judge
+from mooring.performance.judge import MIN_EFFECT, LossTest, effective_rows, judge
 from mooring.performance.measures import Scored, evaluate
 from mooring.performance.scored import UnscorableError
 from mooring.state.assessments import Assessment, Assessments, Measured, Segment
@@ -441,7 +441,7 @@ def measured(scored: Scored, seed: int) -> dict[str, Measured]:
     return {name: Measured(value, *around.get(name, (None, None))) for name, value in evaluate(scored).items()}
 
 
-def in_words(found: Judged, before: HeldOut) -> str:
+def in_words(found: LossTest, before: HeldOut) -> str:
     """Say in a line how the measure that is judged stands to what it was."""
     where = before.about.partition(":")[0] or "held-out rows"
     if found.status == "ok" and found.change < MIN_EFFECT:

@@ -24,7 +24,7 @@ _PLAIN = 20
 _CELLS = 4_000_000
 
 
-class Judged(NamedTuple):
+class LossTest(NamedTuple):
     """What was found of a window: how it stands, and how probable one as bad is without any change.
 
     `measure` is what was judged, `value` what it is and `before` what it was on held-out data.
@@ -58,7 +58,7 @@ def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
     )
 
 
-def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> Judged:
+def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> LossTest:
     """Return how labelled rows stand against held-out ones.
 
     Parameters
@@ -97,7 +97,7 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
     status: Severity = "ok"
     if found <= budget and worse > 0 and (worse >= MIN_EFFECT or not floors):
         status = "critical" if worse >= LARGE else "warning"
-    return Judged(status, found, measure, value, was)
+    return LossTest(status, found, measure, value, was)
 
 
 def effective_rows(scored: Scored) -> float:

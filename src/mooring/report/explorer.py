@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
+from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram
 from mooring.drift.grid import Floats
 from mooring.report.figures import ticks
 from mooring.report.reading import Reading
-from mooring.report.view import Line
+from mooring.report.view import FeatureLine
 from mooring.report.words import measure, name, short
 from mooring.state.cells import Cell
 from mooring.status import JUDGED, STATUSES, rank
 
 
-def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
+def data(reading: Reading, shown: Sequence[FeatureLine]) -> dict[str, Any]:
     """Return what the script reads.
 
     Of each cell of a feature's history that is two numbers: 100 times the value relative to its threshold, and
@@ -87,7 +87,7 @@ def _shown(found: Distribution | None) -> dict[str, Any] | None:
                 "before": _rounded(found.before),
                 "after": _rounded(found.after),
             }
-        case Clock():
+        case ClockShares():
             return {
                 "kind": "hours",
                 "names": [f"{hour} h" for hour in range(24)],

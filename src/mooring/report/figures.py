@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
+from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram
 from mooring.drift.grid import Floats
 from mooring.report.words import number, percent, short
 from mooring.state.cells import Cell
@@ -34,7 +34,7 @@ def draw(found: Distribution | None) -> Markup:
             return histogram(found)
         case Bars():
             return bars(found)
-        case Clock():
+        case ClockShares():
             return clock(found)
         case None:
             return Markup("")
@@ -109,7 +109,7 @@ def bars(found: Bars) -> Markup:
     )
 
 
-def clock(found: Clock) -> Markup:
+def clock(found: ClockShares) -> Markup:
     """Return the figure of hours of the day and days of the week."""
     parts = []
     for (before, after), left, right, labels in (

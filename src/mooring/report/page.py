@@ -50,7 +50,7 @@ def html(report: Report) -> str:
     return page
 
 
-def _page(report: Report, reading: Reading, lines: Sequence[view.Line], scripts: Sequence[str]) -> str:
+def _page(report: Report, reading: Reading, lines: Sequence[view.FeatureLine], scripts: Sequence[str]) -> str:
     return _render(
         "report.html",
         **_common(report, reading, lines, MOST_WINDOWS),
@@ -79,7 +79,9 @@ def svg(report: Report) -> str:
     return _render("small.html", **_common(report, reading, lines, SMALL_WINDOWS))
 
 
-def _common(report: Report, reading: Reading, lines: Sequence[view.Line], most_windows: int) -> dict[str, Any]:
+def _common(
+    report: Report, reading: Reading, lines: Sequence[view.FeatureLine], most_windows: int
+) -> dict[str, Any]:
     drifted = [line for line in lines if line.drifted]
     section = performance.section(report.performance)
     windows = course((window.summary for window in report.windows), most_windows)
@@ -108,7 +110,7 @@ def _unknown(reading: Reading) -> list[str]:
     return [words.name(one, 60) for one in judgement.unknown] if judgement else []
 
 
-def _measured(lines: Sequence[view.Line]) -> set[str]:
+def _measured(lines: Sequence[view.FeatureLine]) -> set[str]:
     return {result.measure for line in lines for result in line.feature.results}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from mooring.performance.measures import first_of
-from mooring.report.verdict import Verdict
+from mooring.report.verdict import Headline
 from mooring.report.words import name
 from mooring.state.assessments import Assessment, Measured, Segment
 from mooring.status import ALARMING, JUDGED, STATUSES, Status
@@ -63,7 +63,7 @@ def unmeasured(found: Sequence[Assessment]) -> str:
     return newest.message if newest is not None and not newest.measures else ""
 
 
-def with_performance(said: Verdict, found: Section | None, model: str) -> Verdict:
+def with_performance(said: Headline, found: Section | None, model: str) -> Headline:
     """Return what is said first, with what labels say where the model does worse in its newest judged window."""
     judged = [one for one in found.shown if one.look] if found is not None else []
     if not judged or judged[0].status not in ALARMING:
@@ -72,7 +72,7 @@ def with_performance(said: Verdict, found: Section | None, model: str) -> Verdic
     if said.status == "critical" or (said.status == "warning" and judged[0].status == "warning"):
         return said._replace(notes=[worse, *said.notes])
     status = judged[0].status
-    return Verdict(status, STATUSES[status].word, worse, [said.sentence, *said.notes])
+    return Headline(status, STATUSES[status].word, worse, [said.sentence, *said.notes])
 
 
 def _figure(

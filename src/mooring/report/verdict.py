@@ -9,7 +9,7 @@ from mooring.report.words import listed, moment, name, plural
 from mooring.status import STATUSES, Status
 
 
-class Verdict(NamedTuple):
+class Headline(NamedTuple):
     """What is to be said first. `status` is empty where nothing was logged at all."""
 
     status: Status | None
@@ -18,14 +18,14 @@ class Verdict(NamedTuple):
     notes: list[str]
 
 
-def verdict(model: str, course: Course, *, log: str, of_log: bool) -> Verdict:
+def verdict(model: str, course: Course, *, log: str, of_log: bool) -> Headline:
     """Return the verdict on a model.
 
     `log` is where its requests are logged; `of_log` whether its baseline is of such, rather than of training data.
     """
     model = name(model)
     if not course.windows:
-        return Verdict(
+        return Headline(
             None, "nothing logged", f"Nothing has been logged for {model} yet.", [f"Its log is {name(log, 300)}."]
         )
     last, judged = course.windows[-1], course.judged
@@ -43,20 +43,20 @@ def verdict(model: str, course: Course, *, log: str, of_log: bool) -> Verdict:
     else:
         what = "its baseline" if of_log else "the training data"
         sentence = f"{model} is drifting: {_moved(newest, what)}, {_since(course)}."
-    return Verdict(newest.status, STATUSES[newest.status].word, sentence, notes)
+    return Headline(newest.status, STATUSES[newest.status].word, sentence, notes)
 
 
-def _unjudged(model: str, last: WindowSummary) -> Verdict:
+def _unjudged(model: str, last: WindowSummary) -> Headline:
     if last.status == "no_baseline":
         who = f"version {name(last.version)} of {model}" if last.version else model
         sentence = f"Nobody can tell whether {who} drifts: it has no baseline."
         advice = (
             last.message or "Log one in training with mooring.log_baseline, or make one: mooring baseline build."
         )
-        return Verdict("no_baseline", STATUSES["no_baseline"].word, sentence, [advice])
+        return Headline("no_baseline", STATUSES["no_baseline"].word, sentence, [advice])
     rows = plural(last.rows, "row")
     sentence = f"There is too little traffic to judge {model}: its newest window has {rows}."
-    return Verdict("too_few", STATUSES["too_few"].word, sentence, [last.message] if last.message else [])
+    return Headline("too_few", STATUSES["too_few"].word, sentence, [last.message] if last.message else [])
 
 
 def _moved(newest: WindowSummary, what: str) -> str:

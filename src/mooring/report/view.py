@@ -15,7 +15,7 @@ from mooring.report.reading import FeatureReading, Reading
 from mooring.report.words import name
 
 
-class Line(NamedTuple):
+class FeatureLine(NamedTuple):
     """A feature as it is shown: a line of the ranking, a figure, a line of the heat map."""
 
     place: int
@@ -43,10 +43,10 @@ class Line(NamedTuple):
         return self.feature.severity != "ok"
 
 
-class Quality(NamedTuple):
+class QualityLine(NamedTuple):
     """A feature's missing, odd and unseen values: the results by measure, and names of new categories."""
 
-    line: Line
+    line: FeatureLine
     results: dict[str, Result]
     new: str
 
@@ -57,7 +57,7 @@ def chosen(reading: Reading, most: int) -> list[FeatureReading]:
     return [*reading.features[: most - len(outputs)], *outputs]
 
 
-def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: int) -> list[Line]:
+def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: int) -> list[FeatureLine]:
     """Return features as they are shown, of which the first `most_figures` and all predictions get a figure."""
     missing = reading.newest.judgement.missing if reading.newest and reading.newest.judgement else []
     versions = reading.versions
@@ -68,7 +68,7 @@ def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: in
         if wanted and feature.baseline is not None and feature.after is not None and feature.name not in missing:
             shown = distribution(feature.baseline.grid, feature.baseline.profile, feature.after)
         found.append(
-            Line(
+            FeatureLine(
                 place,
                 feature,
                 name(feature.name),
@@ -82,7 +82,7 @@ def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: in
     return found
 
 
-def quality(shown: Sequence[Line]) -> list[Quality]:
+def quality(shown: Sequence[FeatureLine]) -> list[QualityLine]:
     """Return the features with missing, odd or unseen values, those that alarm first."""
     found = []
     for line in shown:
@@ -91,7 +91,7 @@ def quality(shown: Sequence[Line]) -> list[Quality]:
             continue
         values = line.feature.after.values if line.feature.after else None
         names = words.new_names(values)[:3] if isinstance(values, CategoricalProfile) else []
-        found.append(Quality(line, results, ", ".join(f"“{name(one, 30)}”" for one in names)))
+        found.append(QualityLine(line, results, ", ".join(f"“{name(one, 30)}”" for one in names)))
     return sorted(found, key=lambda one: not any(result.alarm for result in one.results.values()))
 
 

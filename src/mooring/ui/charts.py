@@ -35,7 +35,7 @@ class Mark(NamedTuple):
     see: str
 
 
-class Span(NamedTuple):
+class ChartSpan(NamedTuple):
     """A part of a lane: from when to when, and what stands there. `under_way` ones have no end yet."""
 
     start: datetime
@@ -79,10 +79,10 @@ def utc(time: datetime) -> str:
 
 def timeline(
     windows: Sequence[Mark],
-    versions: Sequence[Span],
+    versions: Sequence[ChartSpan],
     alerts: Sequence[Mark],
-    retrainings: Sequence[Span],
-    rollouts: Sequence[Span],
+    retrainings: Sequence[ChartSpan],
+    rollouts: Sequence[ChartSpan],
 ) -> Figure:
     """Return what happened to a model on one axis of time, with a lane for each sort of thing."""
     lanes: list[tuple[str, list[Figure]]] = [
@@ -331,7 +331,7 @@ def _marks(marks: Sequence[Mark], look: Callable[[str], tuple[str, str]]) -> lis
     return found
 
 
-def _bars(spans: Sequence[Span]) -> list[Figure]:
+def _bars(spans: Sequence[ChartSpan]) -> list[Figure]:
     """Return parts of a lane that follow each other, as versions do: neighbours differ in shade."""
     found = []
     for place, one in enumerate(spans):
@@ -361,7 +361,7 @@ def _bars(spans: Sequence[Span]) -> list[Figure]:
     return found
 
 
-def _spans(spans: Sequence[Span]) -> list[Figure]:
+def _spans(spans: Sequence[ChartSpan]) -> list[Figure]:
     """Return parts of a lane: a line from beginning to end, and there a mark that says how it ended."""
     found = []
     for one in spans:
@@ -389,7 +389,10 @@ def _spans(spans: Sequence[Span]) -> list[Figure]:
 
 
 def _reach(
-    windows: Sequence[Mark], alerts: Sequence[Mark], retrainings: Sequence[Span], rollouts: Sequence[Span]
+    windows: Sequence[Mark],
+    alerts: Sequence[Mark],
+    retrainings: Sequence[ChartSpan],
+    rollouts: Sequence[ChartSpan],
 ) -> list[str] | None:
     """Return what the axis of time shows: from the first window's end on, with room at both ends."""
     begins = [one.at for one in windows] or [one.start for one in (*retrainings, *rollouts)]

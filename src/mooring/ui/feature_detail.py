@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mooring.drift.baseline import ProfileParts
-from mooring.drift.distributions import Bars, Clock, Distribution, Histogram, distribution
+from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram, distribution
 from mooring.drift.grid import Floats
 from mooring.drift.judge import Judgement, Result
 from mooring.drift.measure_table import MEASURES
@@ -25,7 +25,7 @@ from mooring.state.cells import strongest
 from mooring.state.state import State
 from mooring.state.windows import Judged, Windows
 from mooring.status import STATUSES, Severity
-from mooring.ui.windows import Found, baseline_of, feature_of, finite
+from mooring.ui.windows import ChosenWindows, baseline_of, feature_of, finite
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _ORDER = sorted(MEASURES, key=lambda one: MEASURES[one].test is None)
@@ -118,7 +118,9 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
                 new = [one in self.new for one in self.names]
                 return Bars(list(self.names), before, after, new, self.rest, self.rest_shares)
             case "times":
-                return Clock((before, after), (np.array(self.weekdays_before), np.array(self.weekdays_after)))
+                return ClockShares(
+                    (before, after), (np.array(self.weekdays_before), np.array(self.weekdays_after))
+                )
 
 
 class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +146,7 @@ class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def feature_in(
-    state: State, found: Found, judged: Judged, judgement: Judgement | None, name: str
+    state: State, found: ChosenWindows, judged: Judged, judgement: Judgement | None, name: str
 ) -> FeatureInWindow:
     """Return a feature in a window of those found, or of one outside of them."""
     baseline = baseline_of(state, judged)
@@ -196,7 +198,7 @@ def unjudged(judged: Judged) -> str:
     return f"Not judged ({STATUSES[verdict.status].word}): {verdict.message or 'no reason was given'}."
 
 
-def _with_those_before(found: Found, judged: Judged, span: int) -> list[Judged]:
+def _with_those_before(found: ChosenWindows, judged: Judged, span: int) -> list[Judged]:
     """Return a window and those of its version just before it, the newest first, so many in all."""
     same = [
         one
@@ -275,7 +277,7 @@ def _shares(found: Distribution | None) -> Shares | None:
                 rest=found.rest,
                 rest_shares=found.rest_shares,
             )
-        case Clock():
+        case ClockShares():
             return Shares(
                 kind="times",
                 before=_plain(found.hours[0]),

@@ -27,12 +27,12 @@ from mooring.state.windows import Judged
 from mooring.status import STATUSES, Severity, Status, urgency
 from mooring.ui import charts, paths, timeline, windows
 from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
-from mooring.ui.pages.models import Line, lines
+from mooring.ui.pages.models import ModelLine, lines
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
 from mooring.ui.sources import Sources
 from mooring.ui.timeline import PutIntoService, Retrained, Sent
-from mooring.ui.windows import Choice, Chosen, Found, Here, WindowPoint, finite
+from mooring.ui.windows import Choice, Chosen, ChosenWindows, Here, WindowPoint, finite
 
 _MAPPED = 200
 _SEGMENTS = 50
@@ -148,7 +148,7 @@ class PerformanceSegment(msgspec.Struct, frozen=True, kw_only=True):
     measured: Interval
 
 
-class Performance(msgspec.Struct, frozen=True, kw_only=True):
+class ModelPerformance(msgspec.Struct, frozen=True, kw_only=True):
     """How well the model did, told by `measure` of those that there are."""
 
     measure: str
@@ -163,7 +163,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     """A model. `line` is how it is now; `sentence` and `notes` are about the windows in the range."""
 
     model: str
-    line: Line
+    line: ModelLine
     status: Status | None
     label: str
     sentence: str
@@ -187,7 +187,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     looked_at: LookedAt | None
     cell: FeatureInWindow | None
     cell_page: str | None
-    performance: Performance | None
+    performance: ModelPerformance | None
     unmeasured: str
     cell_address: str
     log: str
@@ -328,7 +328,7 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
     )
 
 
-def _around(found: Found) -> Found:
+def _around(found: ChosenWindows) -> ChosenWindows:
     """Return the windows of the heat map: so many, the newest or those about the one that is looked at."""
     place = found.place if found.place is not None else len(found.windows)
     first = max(0, min(place - _MAPPED // 2, len(found.windows) - _MAPPED))
@@ -367,7 +367,7 @@ def _summary(judged: Judged, judgement: Judgement | None) -> WindowSummary:
 
 
 def _heat(
-    found: Found,
+    found: ChosenWindows,
     cells: dict[str, dict[str, Cell]],
     judgements: Sequence[Judgement],
     judgement: Judgement | None,
@@ -453,7 +453,7 @@ def _cells(row: HeatRow) -> list[Cell | None]:
 
 
 def _looked_at(
-    found: Found,
+    found: ChosenWindows,
     picked: Judged,
     judgement: Judgement | None,
     cells: dict[str, dict[str, Cell]],
@@ -490,7 +490,7 @@ def _looked_at(
 
 
 def _drifted(
-    judgement: Judgement, found: Found, cells: dict[str, dict[str, Cell]], here: Here, query: ModelQuery
+    judgement: Judgement, found: ChosenWindows, cells: dict[str, dict[str, Cell]], here: Here, query: ModelQuery
 ) -> list[DriftedFeature]:
     assert found.picked is not None
     own = cells_of(judgement)
@@ -517,7 +517,7 @@ def _drifted(
     return told
 
 
-def _performance(assessed: list[Assessment], query: ModelQuery, here: Here) -> Performance | None:
+def _performance(assessed: list[Assessment], query: ModelQuery, here: Here) -> ModelPerformance | None:
     labelled = [one for one in assessed if one.measures]
     if not labelled:
         return None
@@ -538,7 +538,7 @@ def _performance(assessed: list[Assessment], query: ModelQuery, here: Here) -> P
     if newest.message and not newest.look:
         sentence += f". Not judged: {newest.message}"
     shown = sorted(assessed, key=lambda one: (one.window.end, one.window.start, one.window.number))
-    return Performance(
+    return ModelPerformance(
         measure=chosen,
         measures=tuple(
             Choice(one, address(paths.MODEL, here | {"measure": one}), one == chosen) for one in newest.measures
@@ -599,9 +599,9 @@ def _reach(query: ModelQuery, shown: Sequence[WindowPoint]) -> tuple[datetime, d
     return first, end or now
 
 
-def _versions(shown: Sequence[WindowPoint]) -> list[charts.Span]:
+def _versions(shown: Sequence[WindowPoint]) -> list[charts.ChartSpan]:
     """Return which version the windows are of, from when to when by the ends of windows."""
-    found: list[charts.Span] = []
+    found: list[charts.ChartSpan] = []
     last: WindowPoint | None = None
     reach = shown[-1].end - shown[0].end if shown else timedelta()
     for one in shown:
@@ -612,7 +612,7 @@ def _versions(shown: Sequence[WindowPoint]) -> list[charts.Span]:
         else:
             # Windows are drawn where they end, so the first version begins just before the first does.
             began = max(one.start, last.end if last is not None else one.end - reach / 50)
-            found.append(charts.Span(began, one.end, "ok", label, f"version {label}", one.see))
+            found.append(charts.ChartSpan(began, one.end, "ok", label, f"version {label}", one.see))
         last = one
     return found
 
@@ -630,16 +630,16 @@ def _of_alert(one: Sent) -> str:
     return f"alert, {one.kind.replace('_', ' ')}: {one.status}<br>{charts.plain(one.channel, 60)}{error}"
 
 
-def _of_retraining(one: Retrained) -> charts.Span:
+def _of_retraining(one: Retrained) -> charts.ChartSpan:
     text = f"retraining {one.number}: {one.status.replace('_', ' ')}<br>{charts.plain(one.reason, 90)}"
     ended = one.ended or datetime.now(UTC)
-    return charts.Span(one.created, ended, one.status, "", text, one.see, one.ended is None)
+    return charts.ChartSpan(one.created, ended, one.status, "", text, one.see, one.ended is None)
 
 
-def _of_rollout(one: PutIntoService) -> charts.Span:
+def _of_rollout(one: PutIntoService) -> charts.ChartSpan:
     text = f"rollout {one.number} of version {charts.plain(one.version, 40)}: {in_words(one.status)}"  # type: ignore[arg-type]
     ended = one.ended or datetime.now(UTC)
-    return charts.Span(one.created, ended, one.status, "", text, one.see, one.ended is None)
+    return charts.ChartSpan(one.created, ended, one.status, "", text, one.see, one.ended is None)
 
 
 def _of_assessed(one: Assessed, which: str) -> charts.Point:

@@ -56,7 +56,7 @@ class Latest(msgspec.Struct, frozen=True):
     see: str
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
     """A model. `status` is of its newest judged window, of the version that answers; None where there is none."""
 
     model: str
@@ -88,7 +88,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Models(msgspec.Struct, frozen=True):
     """All models, those that need somebody first; `logged` are those that the log has and nobody watches."""
 
-    models: tuple[Line, ...]
+    models: tuple[ModelLine, ...]
     logged: tuple[str, ...] = ()
     state: str = ""
     log: str = ""
@@ -114,7 +114,7 @@ def told(sources: Sources, _: Query) -> Models:
     return Models(tuple(found), () if found else _logged(sources), sources.state.name, sources.log)
 
 
-def lines(sources: Sources, only: str | None = None) -> list[Line]:
+def lines(sources: Sources, only: str | None = None) -> list[ModelLine]:
     """Return how each model is, or only one; of one that the state does not know nothing."""
     state, tickets, rollouts = sources.state, Tickets(sources.state), Rollouts(sources.state)
     watched: dict[str, list[Watched]] = {}
@@ -160,7 +160,7 @@ def _line(
     served: Sequence[Served],
     failed: int,
     holders: dict[str, Holder],
-) -> Line:
+) -> ModelLine:
     answering = [one for one in recent if one.variant == "champion"] or list(recent)
     judged = next((one for one in reversed(answering) if one.status in JUDGED), None)
     shown = judged or next((one for one in reversed(answering) if one.status is not None), None)
@@ -170,7 +170,7 @@ def _line(
     found = next(
         (one.newest for one in watched if one.newest and shown and one.newest.window.id == shown.window_id), None
     )
-    line = Line(
+    line = ModelLine(
         model=model,
         see=see,
         status=shown.status if shown else None,
@@ -227,7 +227,7 @@ def _rollout(rollout: Rollout) -> Latest:
 
 
 def _attention(
-    line: Line,
+    line: ModelLine,
     watched: bool,
     ticket: Ticket | None,
     rollout: Rollout | None,

@@ -40,7 +40,7 @@ class OfJob(Watching, frozen=True, kw_only=True):
     ] = None
 
 
-class Taken(msgspec.Struct, frozen=True):
+class StepTaken(msgspec.Struct, frozen=True):
     """A step of a retraining, in words, who did it, and when."""
 
     what: str
@@ -63,7 +63,7 @@ class TrainedOn(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Rule(msgspec.Struct, frozen=True):
+class GateRule(msgspec.Struct, frozen=True):
     """A rule of the gate, whether it was kept, and that as a sentence."""
 
     name: str
@@ -96,7 +96,7 @@ class GateSaid(msgspec.Struct, frozen=True, kw_only=True):
     needed: float | None = None
     differing: str = ""
     measures: tuple[Compared, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[GateRule, ...] = ()
 
     @property
     def interval(self) -> Markup:
@@ -157,7 +157,7 @@ class RetrainingTold(msgspec.Struct, frozen=True, kw_only=True):
     candidate_link: str | None
     drift: str | None
     windows: tuple[tuple[datetime, datetime], ...]
-    steps: tuple[Taken, ...]
+    steps: tuple[StepTaken, ...]
     trained_on: TrainedOn | None
     gate: GateSaid | None
     directory: str
@@ -210,7 +210,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         candidate_link=sources.version_link(ticket.model, ticket.candidate),
         drift=_drift(sources, ticket),
         windows=ticket.cause.windows,
-        steps=tuple(Taken(step.what, _said(step), step.who, step.at) for step in steps),
+        steps=tuple(StepTaken(step.what, _said(step), step.who, step.at) for step in steps),
         trained_on=_trained_on(ticket, details["dataset"]) if "dataset" in details else None,
         gate=_gate(ticket, details["gate"]) if "gate" in details else None,
         directory=ticket.directory,
@@ -300,7 +300,7 @@ def _gate(ticket: Ticket, detail: dict[str, Any]) -> GateSaid:
         needed=needed,
         differing=_differing(detail.get("difference")),
         measures=_measures(ticket),
-        rules=tuple(Rule(one["name"], one["passed"], one["message"]) for one in checks),
+        rules=tuple(GateRule(one["name"], one["passed"], one["message"]) for one in checks),
         **numbers,
     )
 
