@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
 from typing import Literal
@@ -28,7 +28,6 @@ from mooring.status import STATUSES, Severity
 from mooring.ui.windows import ChosenWindows, baseline_of, feature_of, finite
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_ORDER = sorted(MEASURES, key=lambda one: MEASURES[one].test is None)
 
 
 class MeasureValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,24 +153,17 @@ def feature_in(
     is_judged = judged.verdict is not None and was_judged(judged.verdict)
     results = [one for one in judgement.results if one.feature == name] if judgement else []
     top = strongest(results)
-    wanted = top.result.scale if top and top.result.alarm else 1
     profiles: list[FeatureProfile] = []
     without = ""
     if baseline is not None and feature is not None:
-        profiles, without = _profiles(state, _with_those_before(found, judged, wanted), baseline.digest, name)
+        wanted = _with_those_before(found, judged, top.result.scale if top and top.result.alarm else 1)
+        profiles, without = _profiles(state, wanted, baseline.digest, name)
     else:
         without = "The baseline does not have it." if baseline is not None else _no_baseline(judged)
     after = reduce(add, profiles) if profiles else None
     missing = judgement.missing if judgement else []
     reading = FeatureReading(name, feature, results, top, [], after, max(len(profiles), 1))
-    shown = None
-    if feature is not None and after is not None and name not in missing:
-        shown = distribution(feature.grid, feature.profile, after)
-        without = "" if shown else "There is nothing to draw: neither has values of a kind that can be."
-    elif name in missing:
-        without = "It is missing from the traffic: no row has it."
-    values = [value_of(one, is_judged) for one in results]
-    values.sort(key=lambda one: (_ORDER.index(one.measure) if one.measure in _ORDER else len(_ORDER), one.scale))
+    shown, without = _drawn(reading, missing, without)
     return FeatureInWindow(
         feature=name,
         role=reading.role,
@@ -181,11 +173,28 @@ def feature_in(
         changes=words.changes(reading, missing),
         strongest=value_of(top.result, is_judged) if top else None,
         ratio=finite(top.ratio) if top else None,
-        measures=tuple(values),
+        measures=_in_order(value_of(one, is_judged) for one in results),
         span=reading.span,
         shares=_shares(shown),
         without=without,
     )
+
+
+def _drawn(reading: FeatureReading, missing: Sequence[str], without: str) -> tuple[Distribution | None, str]:
+    """Return what can be drawn of a feature, else why nothing can be: `without` where it has no profile."""
+    if reading.name in missing:
+        return None, "It is missing from the traffic: no row has it."
+    if reading.baseline is None or reading.after is None:
+        return None, without
+    shown = distribution(reading.baseline.grid, reading.baseline.profile, reading.after)
+    return shown, "" if shown else "There is nothing to draw: neither has values of a kind that can be."
+
+
+def _in_order(values: Iterable[MeasureValue]) -> tuple[MeasureValue, ...]:
+    """Return values of measures, those that alarm by default first."""
+    order = {name: (one.test is None, place) for place, (name, one) in enumerate(MEASURES.items())}
+    last = True, len(order)
+    return tuple(sorted(values, key=lambda one: (order.get(one.measure, last), one.scale)))
 
 
 def unjudged(judged: Judged) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -97,29 +98,17 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
         raise NotFound(f"The state {sources.state.name} has no windows of a model {name(model, 80)!r}.")
     state, picked = sources.state, found.picked
     here = windows.here_of(model, query, feature=feature)
-    judgement = None
-    if picked is not None and picked.verdict is not None:
-        judgement = judgement_of(Verdicts(state).results(picked.verdict.id))
+    verdict = picked.verdict if picked is not None else None
+    judgement = judgement_of(Verdicts(state).results(verdict.id)) if verdict is not None else None
+    is_judged = verdict is not None and was_judged(verdict)
     cells = Verdicts(state).cells(one.verdict.id for one in found.judged if one.verdict is not None)
     cell = feature_in(state, found, picked, judgement, feature) if picked is not None else None
     there = any(feature in some for some in cells.values())
     if cell is not None and not there and not cell.measures and cell.kind is None:
         raise NotFound(f"{name(model, 80)} has no feature {name(feature, 80)!r} in these windows.")
-    names = windows.order_of(judgement)
-    at = names.index(feature) if feature in names else None
-    before, after = (
-        Choice(one, windows.feature_address(model, one, query), False) if one is not None else None
-        for one in (
-            names[at - 1] if at else None,
-            names[at + 1] if at is not None and at + 1 < len(names) else None,
-        )
-    )
+    before, after = _neighbours(windows.order_of(judgement), model, feature, query)
     earlier, later = windows.beside(found, paths.FEATURE, here)
-    points = tuple(
-        _point(one, cells.get(one.verdict.id, {}).get(feature) if one.verdict else None, here)
-        for one in found.windows
-    )
-    is_judged = picked is not None and picked.verdict is not None and was_judged(picked.verdict)
+    points = tuple(_point(one, cells, feature, here) for one in found.windows)
     kept = {key: value for key, value in here.items() if key in Chosen.__struct_fields__}
     return FeaturePage(
         model=model,
@@ -144,8 +133,23 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
     )
 
 
-def _point(judged: Judged, cell: Cell | None, here: windows.Here) -> FeaturePoint:
+def _neighbours(names: Sequence[str], model: str, feature: str, query: Chosen) -> list[Choice | None]:
+    """Return the features before and after one in an order, None where there is none."""
+    places = range(len(names))
+    at = names.index(feature) if feature in names else None
+    return [
+        Choice(names[place], windows.feature_address(model, names[place], query), False)
+        if place is not None and place in places
+        else None
+        for place in ((at - 1, at + 1) if at is not None else (None, None))
+    ]
+
+
+def _point(
+    judged: Judged, cells: Mapping[str, Mapping[str, Cell]], feature: str, here: windows.Here
+) -> FeaturePoint:
     window, verdict = judged
+    cell = cells.get(verdict.id, {}).get(feature) if verdict is not None else None
     return FeaturePoint(
         window=window.id,
         start=window.start,

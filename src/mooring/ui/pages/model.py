@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from markupsafe import Markup
@@ -16,17 +16,19 @@ from mooring.monitor.results import was_judged
 from mooring.report import figures
 from mooring.report import performance as performing
 from mooring.report.course import WindowSummary, course
-from mooring.report.verdict import verdict
-from mooring.report.words import from_log, name, number, percent, plural
-from mooring.state.assessments import Assessment, Assessments, Measured
+from mooring.report.verdict import Headline, verdict
+from mooring.report.words import from_log, name, plural
+from mooring.state.assessments import Assessment, Assessments
 from mooring.state.cells import Cell, cells_of
 from mooring.state.judgements import judgement_of
 from mooring.state.rollouts import in_words
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged
 from mooring.status import STATUSES, Severity, Status, urgency
-from mooring.ui import charts, paths, timeline, windows
+from mooring.ui import charts, heat, paths, timeline, windows
 from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
+from mooring.ui.heat import HeatRow, Order
+from mooring.ui.labelled import ModelPerformance, labelled
 from mooring.ui.pages.models import ModelLine, lines
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
@@ -42,29 +44,9 @@ class ModelQuery(Chosen, frozen=True, kw_only=True):
     """Which windows, and what of them."""
 
     feature: Annotated[str, Meta(description="the feature that is looked at; without, the one drifted most")] = ""
-    sort: Annotated[
-        Literal["drift", "alarms", "importance", "name"], Meta(description="the order of the features")
-    ] = "drift"
+    sort: Annotated[Order, Meta(description="the order of the features")] = "drift"
     features: Annotated[int, Meta(ge=1, le=1000, description="so many features at most")] = 40
     measure: Annotated[str, Meta(description="how well the model did is told by this measure")] = ""
-
-
-class HeatRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature over the windows: of each its strongest measure, None where that was not judged.
-
-    `ratios` are values relative to their threshold: from 1 on as large as what alarms.
-    """
-
-    feature: str
-    role: str
-    see: str
-    importance: float | None
-    alarms: int
-    ratios: tuple[float | None, ...]
-    severities: tuple[Severity | None, ...]
-    measures: tuple[str | None, ...]
-    scales: tuple[int | None, ...]
-    values: tuple[float | None, ...]
 
 
 class DriftedFeature(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,55 +90,6 @@ class LookedAt(msgspec.Struct, frozen=True, kw_only=True):
     drifted: tuple[DriftedFeature, ...]
     segments: tuple[DriftSegment, ...]
     more_segments: int
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """A measure, and the interval in which it lies with 95 % probability."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Assessed(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the model did in a window, as far as labels have come; `before` on the baseline's held-out rows."""
-
-    window: str
-    start: datetime
-    end: datetime
-    version: str | None
-    status: Status
-    message: str
-    rows: int
-    labelled: int
-    coverage: float
-    delay: float | None
-    judged: bool
-    measures: dict[str, Interval]
-    before: dict[str, float]
-    see: str
-
-
-class PerformanceSegment(msgspec.Struct, frozen=True, kw_only=True):
-    """How well it did where a feature has one value, in the newest window with labels."""
-
-    column: str
-    value: str
-    rows: int
-    labelled: int
-    status: Severity | None
-    measured: Interval
-
-
-class ModelPerformance(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the model did, told by `measure` of those that there are."""
-
-    measure: str
-    measures: tuple[Choice, ...]
-    status: Status
-    sentence: str
-    windows: tuple[Assessed, ...]
-    segments: tuple[PerformanceSegment, ...]
 
 
 class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,7 +141,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
         """Features × windows."""
         return charts.heat_map(
             [one.end for one in self.mapped],
-            {row.feature: _cells(row) for row in self.heat},
+            {row.feature: row.cells for row in self.heat},
             self.cell_address,
             [one.id for one in self.mapped],
             [at for at in range(1, len(self.mapped)) if self.mapped[at].version != self.mapped[at - 1].version],
@@ -232,7 +165,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 
     def strip(self, row: HeatRow) -> Markup:
         """Return a row of the heat map as a small figure."""
-        return figures.strip(_cells(row))
+        return figures.strip(row.cells)
 
     @property
     def inputs(self) -> list[HeatRow]:
@@ -248,14 +181,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     def performance_figure(self) -> charts.Figure:
         """The measure of each window, with its interval."""
         assert self.performance is not None
-        which = self.performance.measure
-        shown = self.performance.windows
-        return charts.performance(
-            [_of_assessed(one, which) for one in shown],
-            [one.before.get(which) for one in shown],
-            [one.coverage for one in shown],
-            which.replace("_", " "),
-        )
+        return self.performance.figure
 
 
 def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
@@ -266,13 +192,11 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         raise NotFound(f"The state {sources.state.name} has nothing of a model {name(model, 80)!r}.")
     state, here = sources.state, windows.here_of(model, query)
     newest = max(found.judged, key=lambda one: (one.window.start, one.window.number), default=None)
-    judgements = _judgements(sources, [newest, found.picked])
     picked = found.picked
-    mapped = _around(found)
-    cells = Verdicts(state).cells(one.verdict.id for one in mapped.judged if one.verdict is not None)
+    judgements = _judgements(sources, [newest, picked])
+    judgement = judgements.get(picked.window.id) if picked is not None else None
     baseline = windows.baseline_of(state, picked) if picked is not None else None
     latest = windows.baseline_of(state, newest) if newest is not None else baseline
-    judgement = judgements.get(picked.window.id) if picked is not None else None
     assessed = Assessments(state).history(
         model,
         variant=found.variant,
@@ -281,20 +205,15 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         end=query.span[1],
         newest=min(query.newest, _MAPPED),
     )
-    known = [
-        _summary(one, judgements.get(one.window.id) if one is newest else None)
-        for one in found.windows
-        if one.verdict is not None
-    ]
-    so_far = course(known, len(known))
-    said = performing.with_performance(
-        verdict(model, so_far, log=sources.log, of_log=from_log(latest)), performing.section(assessed), model
-    )
-    rows, more = _heat(mapped, cells, list(judgements.values()), judgement, baseline, query, model)
+    said = _headline(sources, model, found, newest, judgements, latest, assessed)
+    first, mapped = _around(found)
+    cells = Verdicts(state).cells(one.verdict.id for one in mapped.judged if one.verdict is not None)
+    weighing = baseline if query.sort == "importance" else None
+    features = heat.histories(mapped, cells, judgements.values(), judgement, weighing)
+    rows, more = heat.rows(features, query.sort, query.features, query, model)
     shown = tuple(windows.point(one, paths.MODEL, here) for one in found.windows)
-    start, end = _reach(query, shown)
+    span = _reach(query, shown)
     feature = query.feature or next(iter(judgement.features if judgement else ()), "")
-    holder = state.holder(f"monitor/{model}")
     return ModelPage(
         model=model,
         line=line,
@@ -302,8 +221,8 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         label=said.label,
         sentence=said.sentence,
         notes=tuple(said.notes),
-        monitored_by=holder.holder.partition(":")[0] if holder else None,
-        baseline=None if latest is None else "the log" if from_log(latest) else "training data",
+        monitored_by=_monitored_by(sources, model),
+        baseline=_made_of(latest),
         baseline_rows=latest.rows if latest else None,
         newest_rows=newest.window.rows if newest else None,
         newest_at=newest.window.end if newest else None,
@@ -311,28 +230,59 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         variants=windows.choices(found.variants, found.variant, "variant", paths.MODEL, here),
         versions=windows.choices(["", *found.versions], query.version, "version", paths.MODEL, here),
         windows=shown,
-        alerts=timeline.sent(state, model, start, end),
-        retrainings=timeline.retrained(state, model, start, end),
-        rollouts=timeline.put_into_service(state, model, start, end),
-        heat_from=found.windows.index(mapped.windows[0]) if mapped.windows else 0,
+        alerts=timeline.sent(state, model, *span),
+        retrainings=timeline.retrained(state, model, *span),
+        rollouts=timeline.put_into_service(state, model, *span),
+        heat_from=first,
         heat_windows=len(mapped.windows),
         heat=rows,
         more_features=more,
         looked_at=_looked_at(found, picked, judgement, cells, here, query) if picked is not None else None,
         cell=feature_in(state, found, picked, judgement, feature) if picked is not None and feature else None,
         cell_page=windows.feature_address(model, feature, query) if feature else None,
-        performance=_performance(assessed, query, here),
+        performance=labelled(assessed, query.measure, here),
         unmeasured=performing.unmeasured(assessed),
         cell_address=_cell_address(here),
         log=sources.log,
     )
 
 
-def _around(found: ChosenWindows) -> ChosenWindows:
-    """Return the windows of the heat map: so many, the newest or those about the one that is looked at."""
+def _monitored_by(sources: Sources, model: str) -> str | None:
+    """Return the host whose monitor is running for a model."""
+    holder = sources.state.holder(f"monitor/{model}")
+    return holder.holder.partition(":")[0] if holder else None
+
+
+def _made_of(baseline: BaselineParts | None) -> str | None:
+    if baseline is None:
+        return None
+    return "the log" if from_log(baseline) else "training data"
+
+
+def _headline(
+    sources: Sources,
+    model: str,
+    found: ChosenWindows,
+    newest: Judged | None,
+    judgements: Mapping[str, Judgement],
+    baseline: BaselineParts | None,
+    assessed: Sequence[Assessment],
+) -> Headline:
+    """Return what is said first of the windows."""
+    known = [
+        _summary(one, judgements.get(one.window.id) if one is newest else None)
+        for one in found.windows
+        if one.verdict is not None
+    ]
+    said = verdict(model, course(known, len(known)), log=sources.log, of_log=from_log(baseline))
+    return performing.with_performance(said, performing.section(assessed), model)
+
+
+def _around(found: ChosenWindows) -> tuple[int, ChosenWindows]:
+    """Return the windows of the heat map, and where they begin: the newest or those about the one looked at."""
     place = found.place if found.place is not None else len(found.windows)
     first = max(0, min(place - _MAPPED // 2, len(found.windows) - _MAPPED))
-    return found._replace(windows=found.windows[first : first + _MAPPED])
+    return first, found._replace(windows=found.windows[first : first + _MAPPED])
 
 
 def _judgements(sources: Sources, of: Sequence[Judged | None]) -> dict[str, Judgement]:
@@ -364,92 +314,6 @@ def _summary(judged: Judged, judgement: Judgement | None) -> WindowSummary:
         message=verdict.message,
     )
     return told if judgement is None or not told.judged else told.with_found(judgement)
-
-
-def _heat(
-    found: ChosenWindows,
-    cells: dict[str, dict[str, Cell]],
-    judgements: Sequence[Judgement],
-    judgement: Judgement | None,
-    baseline: BaselineParts | None,
-    query: ModelQuery,
-    model: str,
-) -> tuple[tuple[HeatRow, ...], int]:
-    """Return the rows of the heat map, and how many features are left out."""
-    of_windows = [cells.get(one.verdict.id) if one.verdict else None for one in found.windows]
-    names = dict.fromkeys(windows.order_of(judgement))
-    for some in reversed(of_windows):
-        names.update(dict.fromkeys(some or ()))
-    roles = {result.feature: result.role for one in judgements for result in one.results}
-    history = {one: [some.get(one) if some else None for some in of_windows] for one in names}
-    alarms = {one: sum(cell is not None and cell.severity != "ok" for cell in history[one]) for one in names}
-    weights = _importances(baseline, names) if query.sort == "importance" else {}
-    # First what alarms in the window that is looked at, then what did in others, then what comes nearest to it.
-    at = found.place
-    now = {one: history[one][at] if at is not None else None for one in names}
-    rank = {one: place for place, one in enumerate(judgement.features)} if judgement else {}
-
-    def drifted(one: str) -> tuple[int, int, float, str]:
-        cell = now[one]
-        return rank.get(one, len(rank)), -alarms[one], -(cell.ratio if cell else 0.0), one
-
-    order = {
-        "drift": drifted,
-        "alarms": lambda one: (-alarms[one], *drifted(one)),
-        "importance": lambda one: (-weights.get(one, 0.0), *drifted(one)),
-        "name": lambda one: (one.casefold(), one),
-    }[query.sort]
-    ranked = sorted(names, key=order)
-    outputs = [one for one in ranked if roles.get(one) == "output"]
-    inputs = [one for one in ranked if roles.get(one) != "output"]
-    shown = [*outputs, *inputs[: query.features]]
-    rows = [
-        _row(one, roles.get(one, "input"), history[one], alarms[one], weights.get(one), query, model)
-        for one in shown
-    ]
-    return tuple(rows), len(inputs) - min(len(inputs), query.features)
-
-
-def _row(
-    feature: str,
-    role: str,
-    history: Sequence[Cell | None],
-    alarms: int,
-    importance: float | None,
-    query: ModelQuery,
-    model: str,
-) -> HeatRow:
-    return HeatRow(
-        feature=feature,
-        role=role,
-        see=windows.feature_address(model, feature, query),
-        importance=finite(importance),
-        alarms=alarms,
-        ratios=tuple(finite(cell.ratio) if cell else None for cell in history),
-        severities=tuple(cell.severity if cell else None for cell in history),
-        measures=tuple(cell.measure if cell else None for cell in history),
-        scales=tuple(cell.scale if cell else None for cell in history),
-        values=tuple(finite(cell.value) if cell else None for cell in history),
-    )
-
-
-def _importances(baseline: BaselineParts | None, names: dict[str, None]) -> dict[str, float]:
-    found = {}
-    for one in names:
-        feature = windows.feature_of(baseline, one)
-        if feature is not None and feature.importance is not None:
-            found[one] = feature.importance
-    return found
-
-
-def _cells(row: HeatRow) -> list[Cell | None]:
-    several = zip(row.ratios, row.severities, row.measures, row.scales, row.values, strict=True)
-    return [
-        Cell(float("inf") if ratio is None else ratio, severity, measured, scale or 1, value or 0.0)
-        if severity is not None and measured is not None
-        else None
-        for ratio, severity, measured, scale, value in several
-    ]
 
 
 def _looked_at(
@@ -517,73 +381,6 @@ def _drifted(
     return told
 
 
-def _performance(assessed: list[Assessment], query: ModelQuery, here: Here) -> ModelPerformance | None:
-    labelled = [one for one in assessed if one.measures]
-    if not labelled:
-        return None
-    newest = labelled[-1]
-    usual = performing.section(labelled[-1:])
-    chosen = query.measure if query.measure in newest.measures else usual.measure if usual else ""
-    measured = newest.measures[chosen]
-    before = newest.before.get(chosen)
-    sentence = (
-        f"On {plural(newest.labelled, 'labelled row')} of {plural(newest.rows, 'row')} "
-        "of the newest window with labels, "
-        f"{chosen.replace('_', ' ')} is {number(measured.value)}"
-    )
-    if measured.low is not None and measured.high is not None:
-        sentence += f" (95 %: {number(measured.low)} to {number(measured.high)})"
-    if before is not None:
-        sentence += f"; it was {number(before)} on the baseline's held-out rows"
-    if newest.message and not newest.look:
-        sentence += f". Not judged: {newest.message}"
-    shown = sorted(assessed, key=lambda one: (one.window.end, one.window.start, one.window.number))
-    return ModelPerformance(
-        measure=chosen,
-        measures=tuple(
-            Choice(one, address(paths.MODEL, here | {"measure": one}), one == chosen) for one in newest.measures
-        ),
-        status=newest.status,
-        sentence=f"{sentence}.",
-        windows=tuple(_assessed(one, here) for one in shown),
-        segments=tuple(
-            PerformanceSegment(
-                column=one.column,
-                value=one.value,
-                rows=one.rows,
-                labelled=one.labelled,
-                status=one.status,
-                measured=_interval(one.measures[chosen]),
-            )
-            for one in newest.segments[:_SEGMENTS]
-            if chosen in one.measures
-        ),
-    )
-
-
-def _assessed(one: Assessment, here: Here) -> Assessed:
-    return Assessed(
-        window=one.window.id,
-        start=one.window.start,
-        end=one.window.end,
-        version=one.window.version,
-        status=one.status,
-        message=one.message,
-        rows=one.rows,
-        labelled=one.labelled,
-        coverage=one.coverage,
-        delay=finite(one.delay),
-        judged=one.look > 0,
-        measures={name: _interval(value) for name, value in one.measures.items()},
-        before={name: value for name, value in one.before.items() if finite(value) is not None},
-        see=address(paths.MODEL, here | {"window": one.window.id}),
-    )
-
-
-def _interval(measured: Measured) -> Interval:
-    return Interval(finite(measured.value), finite(measured.low), finite(measured.high))
-
-
 def _cell_address(here: Here) -> str:
     """Return the address of a cell with {x} and {y} where the window and the feature are to stand."""
     kept = {name: value for name, value in here.items() if name not in ("window", "feature")}
@@ -640,19 +437,6 @@ def _of_rollout(one: PutIntoService) -> charts.ChartSpan:
     text = f"rollout {one.number} of version {charts.plain(one.version, 40)}: {in_words(one.status)}"  # type: ignore[arg-type]
     ended = one.ended or datetime.now(UTC)
     return charts.ChartSpan(one.created, ended, one.status, "", text, one.see, one.ended is None)
-
-
-def _of_assessed(one: Assessed, which: str) -> charts.Point:
-    found = one.measures.get(which)
-    value = found.value if found else None
-    said = STATUSES[one.status].word if one.judged else "not judged"
-    text = f"{said}: {which.replace('_', ' ')} {number(value) if value is not None else '–'}"
-    if found and found.low is not None and found.high is not None:
-        text += f" ({number(found.low)} to {number(found.high)})"
-    text += f"<br>{plural(one.labelled, 'labelled row')}, {percent(one.coverage)}"
-    status = one.status if one.judged else None
-    low, high = (found.low, found.high) if found else (None, None)
-    return charts.Point(one.end, status, value, low, high, text, one.see)
 
 
 PAGE = Page(

@@ -164,8 +164,7 @@ def _line(
     answering = [one for one in recent if one.variant == "champion"] or list(recent)
     judged = next((one for one in reversed(answering) if one.status in JUDGED), None)
     shown = judged or next((one for one in reversed(answering) if one.status is not None), None)
-    looks = [assessed[one.window_id] for one in reversed(answering) if one.window_id in assessed]
-    performance = next((look for look in looks if look[0] in JUDGED), looks[0] if looks else (None, ""))
+    performance = _newest_assessment([assessed[one.window_id] for one in answering if one.window_id in assessed])
     see = address(paths.MODEL, {"model": model})
     found = next(
         (one.newest for one in watched if one.newest and shown and one.newest.window.id == shown.window_id), None
@@ -187,6 +186,12 @@ def _line(
     )
     needs = tuple(_attention(line, bool(watched), ticket, rollout, served, failed, holders))
     return msgspec.structs.replace(line, attention=needs)
+
+
+def _newest_assessment(assessed: Sequence[tuple[Status, str]]) -> tuple[Status | None, str]:
+    """Return the newest assessment that was judged, else the newest of all; they come oldest first."""
+    judged = [one for one in assessed if one[0] in JUDGED]
+    return (judged or assessed)[-1] if assessed else (None, "")
 
 
 def _since(windows: Sequence[Recent], shown: Recent | None) -> datetime | None:

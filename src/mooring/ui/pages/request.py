@@ -288,45 +288,9 @@ def _headers(text: str) -> dict[str, str]:
 
 def _of_csv(request_id: str, records: Sequence[tuple[str, str]]) -> Whole:
     """Return what a log of CSV files has: rows of a request that was answered, all of one that was not."""
-    answers: list[RequestAnswer] = []
-    about: dict[str, Any] = {}
-    request: ShownBody | None = None
-    for kind, text in records:
-        variant = "shadow" if kind.startswith("shadow/") else "champion"
-        if kind.endswith("csv"):
-            rows = _csv_rows(text)
-            answers.append(
-                RequestAnswer(
-                    version=None,
-                    variant=variant,
-                    time=requests.time_of(request_id) or datetime.fromtimestamp(0, UTC),
-                    seconds=None,
-                    status=None,
-                    reason="" if rows else "The file has no rows.",
-                    rows=rows,
-                    all_rows=len(rows),
-                )
-            )
-            continue
-        record = _record(text)
-        about = about or record
-        errors = [str(one) for one in record.get("errors") or []]
-        body = _body(record, "request", errors)
-        request = request or body
-        duration, status = record.get("duration_ns"), record.get("status")
-        version = record.get("version")
-        answers.append(
-            RequestAnswer(
-                version=version if isinstance(version, str) else None,
-                variant=variant,
-                time=requests.time_of(request_id) or datetime.fromtimestamp(0, UTC),
-                seconds=duration / 1e9 if isinstance(duration, int) else None,
-                status=status if isinstance(status, int) else None,
-                codes=tuple(CodeMeaning(code, in_words(code)) for code in errors),
-                reason=str(record.get("reason", "The file can't be read.")),
-                response=_body(record, "response", errors),
-            )
-        )
+    failed = [_record(text) for kind, text in records if not kind.endswith("csv")]
+    about = next(filter(None, failed), {})
+    bodies = (_body(one, "request", _errors(one)) for one in failed)
     client, sampling = about.get("client_request_id"), about.get("sampling")
     return Whole(
         request_id=request_id,
@@ -336,10 +300,45 @@ def _of_csv(request_id: str, records: Sequence[tuple[str, str]]) -> Whole:
         path=str(about.get("path", "")),
         headers=_headers(json.dumps(about.get("headers") or {})),
         sampling=sampling if isinstance(sampling, float) else None,
-        request=request,
-        answers=tuple(answers),
+        request=next(filter(None, bodies), None),
+        answers=tuple(_csv_answer(request_id, kind, text) for kind, text in records),
         csv=True,
     )
+
+
+def _csv_answer(request_id: str, kind: str, text: str) -> RequestAnswer:
+    """Return what one file of a request has: the rows of an answer, or the record of one that has none."""
+    variant = "shadow" if kind.startswith("shadow/") else "champion"
+    time = requests.time_of(request_id) or datetime.fromtimestamp(0, UTC)
+    if kind.endswith("csv"):
+        rows = _csv_rows(text)
+        return RequestAnswer(
+            version=None,
+            variant=variant,
+            time=time,
+            seconds=None,
+            status=None,
+            reason="" if rows else "The file has no rows.",
+            rows=rows,
+            all_rows=len(rows),
+        )
+    record = _record(text)
+    errors = _errors(record)
+    duration, status, version = record.get("duration_ns"), record.get("status"), record.get("version")
+    return RequestAnswer(
+        version=version if isinstance(version, str) else None,
+        variant=variant,
+        time=time,
+        seconds=duration / 1e9 if isinstance(duration, int) else None,
+        status=status if isinstance(status, int) else None,
+        codes=tuple(CodeMeaning(code, in_words(code)) for code in errors),
+        reason=str(record.get("reason", "The file can't be read.")),
+        response=_body(record, "response", errors),
+    )
+
+
+def _errors(record: dict[str, Any]) -> list[str]:
+    return [str(one) for one in record.get("errors") or []]
 
 
 def _csv_rows(text: str) -> tuple[ScoredRow, ...]:
