@@ -215,8 +215,8 @@ def test_slow_drift_is_shown_with_the_windows_that_it_was_found_in(sample: Sampl
     windows[-1].judgement = found_together(sample.judgements[1])
     [alcohol] = [one for one in read(report(sample.baseline, *windows), 100).features if one.name == "alcohol"]
     assert alcohol.span == 4
-    assert alcohol.after is not None
-    assert alcohol.after.values.values == 4 * 600
+    assert alcohol.current is not None
+    assert alcohol.current.values.values == 4 * 600
 
 
 def test_missing_and_unknown_columns_are_named(sample: Sample) -> None:
@@ -288,9 +288,9 @@ def test_histograms_are_not_squashed_by_outliers() -> None:
     found = histogram(grid, numeric_profile(values, grid), numeric_profile(values, grid))
     assert found is not None
     assert found.width < 1
-    assert 0.9 < found.before.sum() <= 1
+    assert 0.9 < found.reference.sum() <= 1
     for side in (0, 1):
-        shares = (found.before, found.after)[side]
+        shares = (found.reference, found.current)[side]
         assert shares.sum() + found.below[side] + found.above[side] == pytest.approx(1)
 
 
@@ -301,7 +301,7 @@ def test_histograms_of_numbers_with_one_decimal_have_no_gaps() -> None:
     assert found is not None
     steps = found.width / 0.1
     assert steps == pytest.approx(round(steps))
-    inner = found.before[1:-1]
+    inner = found.reference[1:-1]
     assert inner.max() < 1.3 * inner.min()
 
 
@@ -334,4 +334,4 @@ def test_of_many_categories_the_largest_and_the_new_are_shown() -> None:
     assert {shown.names[0], shown.names[1]} == {"c1", "new one"}
     assert shown.new[shown.names.index("new one")]
     assert shown.rest == 101 - len(shown.names)
-    assert shown.before.sum() + shown.rest_shares[0] == pytest.approx(1)
+    assert shown.reference.sum() + shown.rest_shares[0] == pytest.approx(1)

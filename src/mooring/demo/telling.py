@@ -174,10 +174,14 @@ def _gate_in_words(entry: Entry) -> str:
 def _errors_in_words(assessed: Sequence[Assessment]) -> str:
     """Say what the model's error was before the drift, while it lasted, and with the new version."""
     live = [one for one in assessed if one.window.variant == "champion"]
+
+    def is_ok(one: Assessment) -> bool:
+        return one.status == "ok"
+
     first = [one for one in live if one.window.version == live[0].window.version]
     parts = {
-        "before the drift": list(takewhile(_is_ok, first)),
-        "while it lasted": list(dropwhile(_is_ok, first)),
+        "before the drift": list(takewhile(is_ok, first)),
+        "while it lasted": list(dropwhile(is_ok, first)),
         "with the new champion": [one for one in live if one.window.version != live[0].window.version],
     }
     means = {
@@ -186,10 +190,6 @@ def _errors_in_words(assessed: Sequence[Assessment]) -> str:
         if some and all("rmse" in one.measures for one in some)
     }
     return "The model's error (rmse): " + ", ".join(f"{value:.2f} {name}" for name, value in means.items())
-
-
-def _is_ok(assessed: Assessment) -> bool:
-    return assessed.status == "ok"
 
 
 def _error(assessed: Assessment | None) -> str:

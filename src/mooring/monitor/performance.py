@@ -445,11 +445,11 @@ def in_words(found: LossTest, before: HeldOut) -> str:
     """Say in a line how the measure that is judged stands to what it was."""
     where = before.about.partition(":")[0] or "held-out rows"
     if found.status == "ok" and found.change < MIN_EFFECT:
-        return f"{found.measure} {found.value:.4g}, {found.before:.4g} on {where}"
+        return f"{found.measure} {found.value:.4g}, {found.reference:.4g} on {where}"
     what = "more errors" if found.measure == "accuracy" else "worse"
     share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what
     chance = ", which may be chance" if found.status == "ok" else ""
-    return f"{found.measure} {found.value:.4g}, {share} than {found.before:.4g} on {where}{chance}"
+    return f"{found.measure} {found.value:.4g}, {share} than {found.reference:.4g} on {where}{chance}"
 
 
 def _unlabelled(window: Window) -> Assessment:

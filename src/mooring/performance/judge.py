@@ -27,19 +27,19 @@ _CELLS = 4_000_000
 class LossTest(NamedTuple):
     """What was found of a window: how it stands, and how probable one as bad is without any change.
 
-    `measure` is what was judged, `value` what it is and `before` what it was on held-out data.
+    `measure` is what was judged, `value` what it is and `reference` what it was on held-out data.
     """
 
     status: Severity
     p_value: float
     measure: str
     value: float
-    before: float
+    reference: float
 
     @property
     def change(self) -> float:
         """By what share it is worse than before; of accuracy by what share there are more errors."""
-        return _worse(self.measure, self.before, self.value)
+        return _worse(self.measure, self.reference, self.value)
 
 
 def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
@@ -58,12 +58,12 @@ def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
     )
 
 
-def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> LossTest:
+def judge(reference: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> LossTest:
     """Return how labelled rows stand against held-out ones.
 
     Parameters
     ----------
-    before
+    reference
         The held-out rows.
     scored
         The labelled rows. Those of one request are not independent.
@@ -81,18 +81,18 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=600), np.arange(600)
-    >>> before = held_out(Scored(labels, labels + random.normal(0, 1.0, 600), rows), "")
-    >>> judge(before, Scored(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
+    >>> reference = held_out(Scored(labels, labels + random.normal(0, 1.0, 600), rows), "")
+    >>> judge(reference, Scored(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
     'critical'
     """
-    measure = before.measure if before.measure == primary(scored) or scored.classes is None else "accuracy"
-    old = before.losses
-    if measure != before.measure:
-        wrong = round((1 - before.measures["accuracy"]) * len(old))
+    measure = reference.measure if reference.measure == primary(scored) or scored.classes is None else "accuracy"
+    old = reference.losses
+    if measure != reference.measure:
+        wrong = round((1 - reference.measures["accuracy"]) * len(old))
         old = np.repeat([1.0, 0.0], [wrong, len(old) - wrong])
     new = losses(scored._replace(probabilities=scored.probabilities if measure == "log_loss" else None))
     found = p_value_of(old, of_requests(new, scored.groups), seed, enough=budget)
-    value, was = evaluate(scored)[measure], before.measures[measure]
+    value, was = evaluate(scored)[measure], reference.measures[measure]
     worse = _worse(measure, was, value)
     status: Severity = "ok"
     if found <= budget and worse > 0 and (worse >= MIN_EFFECT or not floors):
@@ -189,14 +189,14 @@ class _Scores(NamedTuple):
         return np.asarray(np.where(p_value > 1e-290, near, np.maximum(far, 660.0)), np.float64)
 
 
-def _worse(measure: str, before: float, now: float) -> float:
+def _worse(measure: str, reference: float, now: float) -> float:
     """Return by what share a measure is worse; of accuracy the share of errors counts.
 
     >>> _worse("rmse", 2.0, 2.5), round(_worse("accuracy", 0.9, 0.85), 6)
     (0.25, 0.5)
     """
     if measure == "accuracy":
-        before, now = 1 - before, 1 - now
-    if now == before:
+        reference, now = 1 - reference, 1 - now
+    if now == reference:
         return 0.0
-    return (now - before) / before if before > 0 else float("inf")
+    return (now - reference) / reference if reference > 0 else float("inf")

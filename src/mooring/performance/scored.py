@@ -297,8 +297,9 @@ def _said(columns: dict[str, pa.Array]) -> ModelOutput:
     if own is not None:
         if chosen:
             found = {text or "": others[name] for name, text in chosen.items()}
-            # `probability` beside others that name their classes is something else.
-            return ModelOutput(columns[own], {"": found[""]} if list(found) == [""] else _without_empty(found))
+            if list(found) != [""]:  # `probability` beside others that name their classes is something else
+                found.pop("", None)
+            return ModelOutput(columns[own], found)
         return ModelOutput(columns[own], others if _add_up(others) else {})
     if (
         chosen
@@ -324,10 +325,6 @@ def prediction_in(names: Collection[str]) -> str | None:
         return next(iter(names))
     by_name = {name.removeprefix("prediction.").lower(): name for name in names}
     return next((by_name[name] for name in _PREDICTIONS if name in by_name), None)
-
-
-def _without_empty(found: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    return {name: one for name, one in found.items() if name}
 
 
 def _class_of(name: str) -> str | None:

@@ -72,8 +72,8 @@ def _shown(found: Distribution | None) -> dict[str, Any] | None:
                 "start": found.start,
                 "width": found.width,
                 "ticks": ticks(found.start, found.end),
-                "before": _rounded(found.before),
-                "after": _rounded(found.after),
+                "reference": _rounded(found.reference),
+                "current": _rounded(found.current),
                 "below": [round(share, 5) for share in found.below],
                 "above": [round(share, 5) for share in found.above],
             }
@@ -84,15 +84,15 @@ def _shown(found: Distribution | None) -> dict[str, Any] | None:
                     short(one, 24) + (" (new)" if new else "")
                     for one, new in zip(found.names, found.new, strict=True)
                 ],
-                "before": _rounded(found.before),
-                "after": _rounded(found.after),
+                "reference": _rounded(found.reference),
+                "current": _rounded(found.current),
             }
         case ClockShares():
             return {
                 "kind": "hours",
                 "names": [f"{hour} h" for hour in range(24)],
-                "before": _rounded(found.hours[0]),
-                "after": _rounded(found.hours[1]),
+                "reference": _rounded(found.hours[0]),
+                "current": _rounded(found.hours[1]),
             }
         case None:
             return None

@@ -51,14 +51,14 @@ def html(report: Report) -> str:
 
 
 def _page(report: Report, reading: Reading, lines: Sequence[view.FeatureLine], scripts: Sequence[str]) -> str:
+    measured = {result.measure for line in lines for result in line.feature.results}
     return _render(
         "report.html",
         **_common(report, reading, lines, MOST_WINDOWS),
         quality=view.quality(lines),
-        unknown=_unknown(reading),
         series=reading.series[:_MOST_SERIES],
         traffic=view.traffic(reading),
-        measures=[one for name, one in MEASURES.items() if name in _measured(lines)],
+        measures=[one for name, one in MEASURES.items() if name in measured],
         tested=[one for one in MEASURES.values() if one.test is not None],
         scales=SCALES,
         past=bool(report.baseline and report.baseline.past),
@@ -103,15 +103,6 @@ def _common(
         "left_out_drifted": len(reading.drifted) - len(drifted),
         "important": any(line.feature.baseline and line.feature.baseline.importance is not None for line in lines),
     }
-
-
-def _unknown(reading: Reading) -> list[str]:
-    judgement = reading.newest.judgement if reading.newest else None
-    return [words.name(one, 60) for one in judgement.unknown] if judgement else []
-
-
-def _measured(lines: Sequence[view.FeatureLine]) -> set[str]:
-    return {result.measure for line in lines for result in line.feature.results}
 
 
 def _render(template: str, **values: Any) -> str:

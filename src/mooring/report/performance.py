@@ -25,7 +25,7 @@ class Section(NamedTuple):
     figure: Markup
     least: float
     most: float
-    before: float | None
+    reference: float | None
     shown: list[Assessment]
     newest: Assessment
     segments: list[tuple[Segment, Measured]]
@@ -42,15 +42,15 @@ def section(found: Sequence[Assessment]) -> Section | None:
     values = [
         value for one in drawn if one is not None for value in (one.value, one.low, one.high) if value is not None
     ]
-    before = newest.before.get(measure)
-    values += [before] if before is not None else []
+    reference = newest.before.get(measure)
+    values += [reference] if reference is not None else []
     least, most = min(values), max(values)
     return Section(
         measure,
-        _figure(found, drawn, before, least, most),
+        _figure(found, drawn, reference, least, most),
         least,
         most,
-        before,
+        reference,
         labelled[-_SHOWN:][::-1],
         newest,
         [(one, one.measures[measure]) for one in newest.segments if measure in one.measures],
@@ -76,7 +76,11 @@ def with_performance(said: Headline, found: Section | None, model: str) -> Headl
 
 
 def _figure(
-    found: Sequence[Assessment], drawn: Sequence[Measured | None], before: float | None, least: float, most: float
+    found: Sequence[Assessment],
+    drawn: Sequence[Measured | None],
+    reference: float | None,
+    least: float,
+    most: float,
 ) -> Markup:
     """Return a measure of each window with its interval, and below it the share of rows that have a label."""
     step = (_RIGHT - _LEFT) / len(found)
@@ -97,8 +101,8 @@ def _figure(
             whiskers.append(f"M{x:.1f} {height(measured.low):.1f}V{height(measured.high):.1f}")
         points[one.status if one.status in JUDGED else "ok"] += f"M{x:.1f} {height(measured.value):.1f}h0"
     parts = [f'<path class="b" d="{"".join(bars)}"/>', f'<path class="axis" d="M{_LEFT} {_BASE}H{_RIGHT}"/>']
-    if before is not None:
-        parts.append(f'<path class="limit" d="M{_LEFT} {height(before):.1f}H{_RIGHT}"/>')
+    if reference is not None:
+        parts.append(f'<path class="limit" d="M{_LEFT} {height(reference):.1f}H{_RIGHT}"/>')
     parts.append(f'<path class="line" d="{"".join(whiskers)}"/>')
     for kind, path in points.items():
         style = ' style="stroke:var(--now)"' if kind == "ok" else ""

@@ -20,8 +20,8 @@ class FeatureReading(NamedTuple):
     """A feature over the windows of a report.
 
     `results` are those of the newest judged window and `top` is the strongest of them. `history` has a cell for
-    each window, None where that was not judged. `before` and `after` are the baseline's profile and that of the
-    newest `span` windows together, as many as the strongest alarm is about.
+    each window, None where that was not judged. `current` is the profile of the newest `span` windows together, as
+    many as the strongest alarm is about.
     """
 
     name: str
@@ -29,7 +29,7 @@ class FeatureReading(NamedTuple):
     results: list[Result]
     top: Strongest | None
     history: list[Cell | None]
-    after: FeatureProfile | None
+    current: FeatureProfile | None
     span: int
 
     @property
@@ -41,11 +41,6 @@ class FeatureReading(NamedTuple):
     def severity(self) -> Severity:
         """How far it has drifted in the newest judged window."""
         return self.top.severity if self.top else "ok"
-
-    @property
-    def before(self) -> FeatureProfile | None:
-        """What the baseline holds of it."""
-        return self.baseline.profile if self.baseline else None
 
     @property
     def alarms(self) -> int:
@@ -137,9 +132,9 @@ def _features(
         span = top.result.scale if top and top.result.alarm else 1
         mine = [one.features[name] for one in profiles[:span] if name in one.features]
         history = [cells.get(name) if cells else None for cells in of_windows]
-        after = reduce(add, mine) if mine else None
+        current = reduce(add, mine) if mine else None
         found.append(
-            FeatureReading(name, known.get(name), results.get(name, []), top, history, after, max(len(mine), 1))
+            FeatureReading(name, known.get(name), results.get(name, []), top, history, current, max(len(mine), 1))
         )
     order = (
         {name: place for place, name in enumerate(newest.judgement.features)}

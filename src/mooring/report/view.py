@@ -65,8 +65,8 @@ def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: in
     for place, feature in enumerate(features):
         shown = None
         wanted = place < most_figures or feature.role == "output"
-        if wanted and feature.baseline is not None and feature.after is not None and feature.name not in missing:
-            shown = distribution(feature.baseline.grid, feature.baseline.profile, feature.after)
+        if wanted and feature.baseline is not None and feature.current is not None and feature.name not in missing:
+            shown = distribution(feature.baseline.grid, feature.baseline.profile, feature.current)
         found.append(
             FeatureLine(
                 place,
@@ -89,7 +89,7 @@ def quality(shown: Sequence[FeatureLine]) -> list[QualityLine]:
         results = {result.measure: result for result in line.others if words.is_rate(result.measure)}
         if not any(result.value or result.reference for result in results.values()):
             continue
-        values = line.feature.after.values if line.feature.after else None
+        values = line.feature.current.values if line.feature.current else None
         names = words.new_names(values)[:3] if isinstance(values, CategoricalProfile) else []
         found.append(QualityLine(line, results, ", ".join(f"“{name(one, 30)}”" for one in names)))
     return sorted(found, key=lambda one: not any(result.alarm for result in one.results.values()))

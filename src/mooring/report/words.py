@@ -184,15 +184,15 @@ def changes(feature: FeatureReading, missing: Sequence[str] = ()) -> str:
     """Return in words how a feature differs from the baseline, '' where there is nothing to say."""
     if feature.name in missing:
         return "no longer in the traffic: all rows are without it"
-    if feature.baseline is None or feature.after is None:
+    if feature.baseline is None or feature.current is None:
         return ""
     alarming = {result.measure for result in feature.results if result.alarm}
     found = []
     if any(MEASURES[one].of_shares for one in alarming & MEASURES.keys()):
-        shape = _shape(feature.baseline, feature.after)
+        shape = _shape(feature.baseline, feature.current)
         if not ("new_category_rate" in alarming and shape.startswith(_NEW)):
             found.append(shape.removeprefix(_NEW))
-    values = feature.after.values
+    values = feature.current.values
     if isinstance(values, CategoricalProfile) and (
         "new_category_rate" in alarming or (found and _new_share(values) > 0.05)
     ):
@@ -200,9 +200,11 @@ def changes(feature: FeatureReading, missing: Sequence[str] = ()) -> str:
     if "out_of_range_rate" in alarming:
         found.append(_out_of_range(feature))
     if "null_rate" in alarming:
-        before, after = (unusable_share(one) for one in (feature.baseline.profile, feature.after))
-        found.append(f"missing {percent(before)} → {percent(after)}")
-    return "; ".join(text for text in found if text) or _shape(feature.baseline, feature.after).removeprefix(_NEW)
+        reference, current = (unusable_share(one) for one in (feature.baseline.profile, feature.current))
+        found.append(f"missing {percent(reference)} → {percent(current)}")
+    return "; ".join(text for text in found if text) or _shape(feature.baseline, feature.current).removeprefix(
+        _NEW
+    )
 
 
 def unusable_share(profile: FeatureProfile) -> float:
@@ -215,10 +217,10 @@ def new_names(values: CategoricalProfile) -> list[str]:
     return sorted(values.new, key=lambda category: (-values.new[category], category))
 
 
-def _shape(baseline: Feature, after: FeatureProfile) -> str:
-    before = baseline.profile
+def _shape(baseline: Feature, current: FeatureProfile) -> str:
+    reference = baseline.profile
     grid = baseline.grid.lengths if isinstance(baseline.grid, TextGrid) else baseline.grid
-    a, b = numbers_of(before), numbers_of(after)
+    a, b = numbers_of(reference), numbers_of(current)
     if isinstance(grid, NumericGrid) and a and b:
         if not b.values and b.infinities:
             return "all values are infinite"
@@ -226,28 +228,28 @@ def _shape(baseline: Feature, after: FeatureProfile) -> str:
             return "no values" if a.values else "had no values"
         return _moments(grid, a, b, "length" if isinstance(baseline.grid, TextGrid) else "mean")
     if isinstance(baseline.grid, CategoricalGrid):
-        return _largest_category(baseline.grid, before, after)
+        return _largest_category(baseline.grid, reference, current)
     return ""
 
 
-def _moments(grid: NumericGrid, before: NumericProfile, after: NumericProfile, what: str) -> str:
-    means = before.mean(grid), after.mean(grid)
+def _moments(grid: NumericGrid, reference: NumericProfile, current: NumericProfile, what: str) -> str:
+    means = reference.mean(grid), current.mean(grid)
     if not all(map(math.isfinite, means)):
         return ""
     text = f"{what} {number(means[0])} → {number(means[1])}"
     if grid.scale <= 0:
         return text
-    shift = (after.offset() - before.offset()) * (grid.unit / grid.scale)
+    shift = (current.offset() - reference.offset()) * (grid.unit / grid.scale)
     if abs(shift) >= 0.05:
         text += f" ({shift:+.1f}{_NBSP}sd)".replace("-", "−")
-    spread = after.deviation(grid) / grid.scale
+    spread = current.deviation(grid) / grid.scale
     if not 0.8 < spread < 1.25:
-        text += f", spread {number(grid.scale)} → {number(after.deviation(grid))}"
+        text += f", spread {number(grid.scale)} → {number(current.deviation(grid))}"
     return text
 
 
-def _largest_category(grid: CategoricalGrid, before: FeatureProfile, after: FeatureProfile) -> str:
-    a, b = before.values, after.values
+def _largest_category(grid: CategoricalGrid, reference: FeatureProfile, current: FeatureProfile) -> str:
+    a, b = reference.values, current.values
     if not isinstance(a, CategoricalProfile) or not isinstance(b, CategoricalProfile):
         return ""
     if not b.values:
@@ -272,18 +274,18 @@ def _new_categories(values: CategoricalProfile) -> str:
 
 
 def _out_of_range(feature: FeatureReading) -> str:
-    before = numbers_of(feature.baseline.profile) if feature.baseline else None
-    after = numbers_of(feature.after) if feature.after else None
-    if before is None or after is None or not before.values:
+    reference = numbers_of(feature.baseline.profile) if feature.baseline else None
+    current = numbers_of(feature.current) if feature.current else None
+    if reference is None or current is None or not reference.values:
         return ""
-    below, above = int(after.counts[0]), int(after.counts[-1])
-    total = max(after.values + after.infinities, 1)
+    below, above = int(current.counts[0]), int(current.counts[-1])
+    total = max(current.values + current.infinities, 1)
     parts = [
         f"{percent(amount / total)} {word} {number(bound)}"
-        for amount, word, bound in ((below, "below", before.minimum), (above, "above", before.maximum))
+        for amount, word, bound in ((below, "below", reference.minimum), (above, "above", reference.maximum))
         if amount
     ]
-    own, others = with_infinities([after, before])
+    own, others = with_infinities([current, reference])
     if infinite := sum(int(own[at]) for at in (0, -1) if not others[at]):
         parts.append(f"{percent(infinite / total)} infinite")
     return f"{' and '.join(parts)}, the end of the baseline" if parts else ""

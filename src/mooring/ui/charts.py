@@ -220,7 +220,7 @@ def ratios(points: Sequence[Point]) -> Figure:
 
 
 def performance(
-    points: Sequence[Point], before: Sequence[float | None], coverage: Sequence[float], label: str
+    points: Sequence[Point], reference: Sequence[float | None], coverage: Sequence[float], label: str
 ) -> Figure:
     """Return a measure window by window with its intervals, dashed what it was before, and coverage."""
     places = list(range(len(points)))
@@ -228,7 +228,7 @@ def performance(
         "type": "scatter",
         "mode": "lines",
         "x": places,
-        "y": list(before),
+        "y": list(reference),
         "line": {"color": "--soft", "dash": "dash", "width": 1.5, "shape": "hvh"},
         "hoverinfo": "skip",
     }

@@ -66,8 +66,8 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: Literal["histogram", "categories", "times"]
-    before: tuple[float, ...]
-    after: tuple[float, ...]
+    reference: tuple[float, ...] = msgspec.field(name="before")
+    current: tuple[float, ...] = msgspec.field(name="after")
     start: float | None = None
     width: float | None = None
     below: tuple[float, float] = (0.0, 0.0)
@@ -76,8 +76,8 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     new: tuple[str, ...] = ()
     rest: int = 0
     rest_shares: tuple[float, float] = (0.0, 0.0)
-    weekdays_before: tuple[float, ...] = ()
-    weekdays_after: tuple[float, ...] = ()
+    weekdays_reference: tuple[float, ...] = msgspec.field(default=(), name="weekdays_before")
+    weekdays_current: tuple[float, ...] = msgspec.field(default=(), name="weekdays_after")
 
     @property
     def figure(self) -> Markup:
@@ -87,7 +87,7 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rows(self) -> list[tuple[str, float, float]]:
         """The same as a table: a name, the baseline's share, the window's."""
-        both = list(zip(self.before, self.after, strict=True))
+        both = list(zip(self.reference, self.current, strict=True))
         match self.kind:
             case "histogram":
                 start, width = self.start or 0.0, self.width or 0.0
@@ -104,21 +104,21 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
                     found.append((f"{self.rest:,} more", *self.rest_shares))
             case "times":
                 found = [(f"{at} to {at + 1} h", *shares) for at, shares in enumerate(both)]
-                days = zip(_WEEKDAYS, self.weekdays_before, self.weekdays_after, strict=True)
+                days = zip(_WEEKDAYS, self.weekdays_reference, self.weekdays_current, strict=True)
                 found += list(days)
         return found
 
     def _drawn(self) -> Distribution:
-        before, after = np.array(self.before), np.array(self.after)
+        reference, current = np.array(self.reference), np.array(self.current)
         match self.kind:
             case "histogram":
-                return Histogram(self.start or 0.0, self.width or 1.0, before, after, self.below, self.above)
+                return Histogram(self.start or 0.0, self.width or 1.0, reference, current, self.below, self.above)
             case "categories":
                 new = [one in self.new for one in self.names]
-                return Bars(list(self.names), before, after, new, self.rest, self.rest_shares)
+                return Bars(list(self.names), reference, current, new, self.rest, self.rest_shares)
             case "times":
                 return ClockShares(
-                    (before, after), (np.array(self.weekdays_before), np.array(self.weekdays_after))
+                    (reference, current), (np.array(self.weekdays_reference), np.array(self.weekdays_current))
                 )
 
 
@@ -160,9 +160,9 @@ def feature_in(
         profiles, without = _profiles(state, wanted, baseline.digest, name)
     else:
         without = "The baseline does not have it." if baseline is not None else _no_baseline(judged)
-    after = reduce(add, profiles) if profiles else None
+    current = reduce(add, profiles) if profiles else None
     missing = judgement.missing if judgement else []
-    reading = FeatureReading(name, feature, results, top, [], after, max(len(profiles), 1))
+    reading = FeatureReading(name, feature, results, top, [], current, max(len(profiles), 1))
     shown, without = _drawn(reading, missing, without)
     return FeatureInWindow(
         feature=name,
@@ -184,9 +184,9 @@ def _drawn(reading: FeatureReading, missing: Sequence[str], without: str) -> tup
     """Return what can be drawn of a feature, else why nothing can be: `without` where it has no profile."""
     if reading.name in missing:
         return None, "It is missing from the traffic: no row has it."
-    if reading.baseline is None or reading.after is None:
+    if reading.baseline is None or reading.current is None:
         return None, without
-    shown = distribution(reading.baseline.grid, reading.baseline.profile, reading.after)
+    shown = distribution(reading.baseline.grid, reading.baseline.profile, reading.current)
     return shown, "" if shown else "There is nothing to draw: neither has values of a kind that can be."
 
 
@@ -271,8 +271,8 @@ def _shares(found: Distribution | None) -> Shares | None:
                 kind="histogram",
                 start=found.start,
                 width=found.width,
-                before=_plain(found.before),
-                after=_plain(found.after),
+                reference=_plain(found.reference),
+                current=_plain(found.current),
                 below=found.below,
                 above=found.above,
             )
@@ -281,18 +281,18 @@ def _shares(found: Distribution | None) -> Shares | None:
                 kind="categories",
                 names=tuple(words.name(one) for one in found.names),
                 new=tuple(words.name(one) for one, new in zip(found.names, found.new, strict=True) if new),
-                before=_plain(found.before),
-                after=_plain(found.after),
+                reference=_plain(found.reference),
+                current=_plain(found.current),
                 rest=found.rest,
                 rest_shares=found.rest_shares,
             )
         case ClockShares():
             return Shares(
                 kind="times",
-                before=_plain(found.hours[0]),
-                after=_plain(found.hours[1]),
-                weekdays_before=_plain(found.weekdays[0]),
-                weekdays_after=_plain(found.weekdays[1]),
+                reference=_plain(found.hours[0]),
+                current=_plain(found.hours[1]),
+                weekdays_reference=_plain(found.weekdays[0]),
+                weekdays_current=_plain(found.weekdays[1]),
             )
         case None:
             return None

@@ -26,7 +26,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 class Assessed(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the model did in a window, as far as labels have come; `before` on the baseline's held-out rows."""
+    """How well the model did in a window, as far as labels have come; `reference` on held-out rows."""
 
     window: str
     start: datetime
@@ -40,7 +40,7 @@ class Assessed(msgspec.Struct, frozen=True, kw_only=True):
     delay: float | None
     judged: bool
     measures: dict[str, Interval]
-    before: dict[str, float]
+    reference: dict[str, float] = msgspec.field(name="before")
     see: str
 
 
@@ -70,7 +70,7 @@ class ModelPerformance(msgspec.Struct, frozen=True, kw_only=True):
         """The measure of each window, with its interval."""
         return charts.performance(
             [_point(one, self.measure) for one in self.windows],
-            [one.before.get(self.measure) for one in self.windows],
+            [one.reference.get(self.measure) for one in self.windows],
             [one.coverage for one in self.windows],
             self.measure.replace("_", " "),
         )
@@ -108,7 +108,7 @@ def labelled(assessed: list[Assessment], wanted: str, here: Here) -> ModelPerfor
 
 def _sentence(newest: Assessment, measure: str) -> str:
     """Say how well the model did in the newest window with labels."""
-    measured, before = newest.measures[measure], newest.before.get(measure)
+    measured, reference = newest.measures[measure], newest.before.get(measure)
     sentence = (
         f"On {plural(newest.labelled, 'labelled row')} of {plural(newest.rows, 'row')} "
         "of the newest window with labels, "
@@ -116,8 +116,8 @@ def _sentence(newest: Assessment, measure: str) -> str:
     )
     if measured.low is not None and measured.high is not None:
         sentence += f" (95 %: {number(measured.low)} to {number(measured.high)})"
-    if before is not None:
-        sentence += f"; it was {number(before)} on the baseline's held-out rows"
+    if reference is not None:
+        sentence += f"; it was {number(reference)} on the baseline's held-out rows"
     if newest.message and not newest.look:
         sentence += f". Not judged: {newest.message}"
     return f"{sentence}."
@@ -137,7 +137,7 @@ def _assessed(one: Assessment, here: Here) -> Assessed:
         delay=finite(one.delay),
         judged=one.look > 0,
         measures={name: _interval(value) for name, value in one.measures.items()},
-        before={name: value for name, value in one.before.items() if finite(value) is not None},
+        reference={name: value for name, value in one.before.items() if finite(value) is not None},
         see=address(paths.MODEL, here | {"window": one.window.id}),
     )
 

@@ -125,7 +125,9 @@ def address(path: str, given: Mapping[str, Any]) -> str:
     """
     names = parts(path)
     filled = _PART.sub(lambda found: quote(_escaped(str(given[found[1]])), safe=""), path)
-    query = {name: _text(value) for name, value in given.items() if name not in names and value not in (None, "")}
+    query = {
+        name: written(value) for name, value in given.items() if name not in names and value not in (None, "")
+    }
     return f"{filled}?{urlencode(query)}" if query else filled
 
 
@@ -159,7 +161,8 @@ def _escaped(part: str) -> str:
     return part.replace("%", "%25").replace("/", "%2F")
 
 
-def _text(value: Any) -> str:
+def written(value: Any) -> str:
+    """Return a value as an address has it; a time in UTC."""
     return _aware(value).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 

@@ -52,8 +52,8 @@
       const x = shown.names;
       const hovertemplate = "%{y:.2%}";
       return [[
-        { ...filled, x, y: shown.before, hovertemplate },
-        { type: "bar", name: now, x, y: shown.after, width: 0.4, marker: { color: colour("now") }, hovertemplate },
+        { ...filled, x, y: shown.reference, hovertemplate },
+        { type: "bar", name: now, x, y: shown.current, width: 0.4, marker: { color: colour("now") }, hovertemplate },
       ], { xaxis: { type: "category" }, yaxis: { tickformat: ".0%" }, bargap: 0.2 }];
     }
     if (shown.kind === "bars") {
@@ -61,25 +61,25 @@
       const across = { y, orientation: "h", hovertemplate: "%{x:.2%}" };
       const yaxis = { tickvals: y, ticktext: shown.names.map(escaped), autorange: "reversed", showgrid: false };
       return [[
-        { ...filled, ...across, x: shown.before },
-        { ...across, type: "bar", name: now, x: shown.after, width: 0.4, marker: { color: colour("now") } },
+        { ...filled, ...across, x: shown.reference },
+        { ...across, type: "bar", name: now, x: shown.current, width: 0.4, marker: { color: colour("now") } },
       ], { hovermode: "y unified", xaxis: { tickformat: ".0%", nticks: 5, tickangle: 0 }, yaxis, bargap: 0.2 }];
     }
     const { start, width, below, above, ticks } = shown;
-    const last = start + width * shown.before.length;
-    const cells = shown.before.map((_, i) => [start + i * width, start + (i + 1) * width]);
+    const last = start + width * shown.reference.length;
+    const cells = shown.reference.map((_, i) => [start + i * width, start + (i + 1) * width]);
     const label = cells.map(([a, b]) => `${round(a)} to ${round(b)}`);
     const x = cells.map(([a, b]) => (a + b) / 2);
-    let [before, after] = [shown.before, shown.after];
+    let [reference, current] = [shown.reference, shown.current];
     // What lies outside stands apart, and is no number: its place on the axis says so.
     const tails = [];
     if (Math.max(...below) > 0.0005) {
       x.unshift(start - 1.5 * width); tails.push([x[0], `< ${round(start)}`]); label.unshift(`below ${round(start)}`);
-      before = [below[0], ...before]; after = [below[1], ...after];
+      reference = [below[0], ...reference]; current = [below[1], ...current];
     }
     if (Math.max(...above) > 0.0005) {
       x.push(last + 1.5 * width); tails.push([x.at(-1), `> ${round(last)}`]); label.push(`above ${round(last)}`);
-      before = [...before, above[0]]; after = [...after, above[1]];
+      reference = [...reference, above[0]]; current = [...current, above[1]];
     }
     const clear = ticks.filter((tick) => tails.every(([at]) => Math.abs(tick - at) > 3.5 * width));
     const marks = [...clear.map((tick) => [tick, round(tick)]), ...tails].sort(([a], [b]) => a - b);
@@ -89,12 +89,12 @@
     const outline = { x: [], y: [] };
     x.forEach((middle, i) => {
       if (i && middle - x[i - 1] > 1.2 * width) { outline.x.push(middle - width); outline.y.push(null); }
-      outline.x.push(middle - width / 2, middle + width / 2); outline.y.push(after[i], after[i]);
+      outline.x.push(middle - width / 2, middle + width / 2); outline.y.push(current[i], current[i]);
     });
     const bars = { x, width, textposition: "none", hovertemplate };
     return [[
-      { ...filled, ...bars, y: before, text: text(before) },
-      { ...bars, type: "bar", name: now, y: after, text: text(after), marker: { color: "rgba(0,0,0,0)" }, showlegend: false },
+      { ...filled, ...bars, y: reference, text: text(reference) },
+      { ...bars, type: "bar", name: now, y: current, text: text(current), marker: { color: "rgba(0,0,0,0)" }, showlegend: false },
       { ...outline, type: "scatter", mode: "lines", name: now, hoverinfo: "skip", line: { color: colour("now"), width: 2.5 } },
     ], { xaxis: { tickvals: marks.map(([at]) => at), ticktext: marks.map(([, said]) => said), tickangle: 0 },
       yaxis: { tickformat: ".1~%", title: { text: `share per ${round(width)}` } } }];

@@ -20,7 +20,7 @@ from mooring.status import ALARMING, STATUSES, Severity, Status, urgency
 from mooring.ui import charts, paths, windows
 from mooring.ui.feature_detail import FeatureInWindow, MeasureValue, feature_in, unjudged, value_of
 from mooring.ui.responses import NotFound
-from mooring.ui.routing import Page, address
+from mooring.ui.routing import Page, address, written
 from mooring.ui.sources import Sources
 from mooring.ui.windows import Choice, Chosen, WindowPoint, finite
 
@@ -195,12 +195,8 @@ def _command(sources: Sources, model: str, feature: str, picked: Judged | None) 
     parts += ["--model", model]
     if picked is not None:
         window = picked.window
-        parts += ["--variant", window.variant, "--start", _iso(window.start), "--end", _iso(window.end)]
+        parts += ["--variant", window.variant, "--start", written(window.start), "--end", written(window.end)]
     return shlex.join(parts)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
 
 
 PAGE = Page(
