@@ -17,7 +17,7 @@ from scipy import stats
 from wine import BUDGETS, CONSECUTIVE, REFERENCE, ROOT, interval, made, percent, profiled, progress, wine
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.judge import Rules, judge
+from mooring.drift.judge import AlarmRules, judge
 from mooring.drift.profile import Profile
 
 SIZES = (100, 300, 1000, 10_000, 100_000)
@@ -53,10 +53,10 @@ def unchanged(size: int, seed: int) -> list[Seen]:
 
 def judged(baseline: Baseline, windows: list[Profile], floors: bool, seed: int) -> float:
     """Return the least budget at which the newest window alarms."""
-    judgement = judge(baseline, windows, Rules(floors=floors), seed=seed)
-    if bool(judgement.alarms) != (judgement.chance <= judgement.budget):
+    judgement = judge(baseline, windows, AlarmRules(floors=floors), seed=seed)
+    if bool(judgement.alarms) != (judgement.p_value <= judgement.budget):
         raise SystemExit("a judgement alarms without its chance being below the budget, or the other way")
-    return judgement.chance
+    return judgement.p_value
 
 
 def tests(reference: dict[str, np.ndarray], current: dict[str, np.ndarray]) -> tuple[list[float], list[float]]:

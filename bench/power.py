@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 from wine import BUDGETS, CONSECUTIVE, REFERENCE, made, profiled, progress, wine
 
-from mooring.drift.judge import Rules, judge
+from mooring.drift.judge import AlarmRules, judge
 
 SHIFTS = {100: (0.1, 0.2, 0.3, 0.4, 0.5, 0.7), 1000: (0.03, 0.06, 0.1, 0.14, 0.18, 0.24)}
 SLOPE = 0.02
@@ -48,9 +48,9 @@ def shifted(size: int, seed: int) -> list[tuple[float, float, float, float]]:
     for shift in SHIFTS[size]:
         moved = [columns | {name: columns[name] + shift * wine().deviations[name]} for columns in samples[:4]]
         newest = profiled(moved[0], baseline)
-        once = judge(baseline, [newest, *before], Rules(floors=False), seed=seed).chance
+        once = judge(baseline, [newest, *before], AlarmRules(floors=False), seed=seed).p_value
         lasting = [newest, *(profiled(columns, baseline) for columns in moved[1:4]), *before[3:]]
-        four = judge(baseline, lasting, Rules(floors=False), seed=seed).chance
+        four = judge(baseline, lasting, AlarmRules(floors=False), seed=seed).p_value
         found.append((shift, once, four, distances(reference, moved[0])))
     return found
 
@@ -73,7 +73,7 @@ def slowly(size: int, critical: dict[float, float], seed: int) -> list[tuple[int
         far = distances(reference, columns)
         chance = 1.0
         if len(ours) < len(critical):
-            chance = judge(baseline, windows, Rules(floors=False), seed=number).chance
+            chance = judge(baseline, windows, AlarmRules(floors=False), seed=number).p_value
         for budget, limit in critical.items():
             if chance <= budget:
                 ours.setdefault(budget, number)

@@ -12,7 +12,7 @@ import click
 import pandas as pd
 
 from mooring.demo.processes import DemoError, pings, wait_for
-from mooring.demo.traffic import RATE, Traffic
+from mooring.demo.traffic import RATE, DemoTraffic
 from mooring.demo.train import SAMPLE, read
 
 
@@ -43,7 +43,7 @@ def main(
     if not pings(port):
         raise click.ClickException(f"nothing answers on port {port}: start the server first")
     try:
-        with Traffic(port, admin_port, token, chosen) as traffic:
+        with DemoTraffic(port, admin_port, token, chosen) as traffic:
             seconds = 10 * requests / RATE + 60
             wait_for(lambda: traffic.requests >= requests, seconds, f"slow answers: {traffic.last_failure}")
             traffic.finish()

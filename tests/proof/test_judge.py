@@ -16,7 +16,7 @@ def test_chance_is_uniform_when_nothing_has_changed() -> None:
     for seed in range(240):
         baseline = make(arrow({"x": np.round(random.exponential(size=200), 1)}))
         sample = window(baseline, {"x": np.round(random.exponential(size=60), 1)})
-        found.append(judge(baseline, [sample], BARE, seed=seed).chance)
+        found.append(judge(baseline, [sample], BARE, seed=seed).p_value)
     for level in (0.05, 0.2, 0.5):
         hits = sum(chance <= level for chance in found)
         assert stats.binom.ppf(1e-7, len(found), level * 0.7) <= hits <= stats.binom.isf(1e-7, len(found), level)

@@ -18,7 +18,7 @@ import pytest
 
 from demos import DEMO, demo, fared, history_of, live, plain_environ, rollouts_of, whats
 from mooring.demo.processes import running
-from mooring.demo.traffic import Traffic
+from mooring.demo.traffic import DemoTraffic
 from mooring.demo.train import SAMPLE, read
 from mooring.state.retrainings import Tickets
 from mooring.state.rollouts import Rollouts
@@ -155,7 +155,9 @@ def test_a_demo_killed_in_training_ends_in_a_new_champion_as_long_as_clients_ask
         with (
             State(str(place / "state.db")) as state,
             # It does not know the token that the demonstration made up: nobody else may send labels.
-            Traffic(port, admin_port, "another", wines[wines["alcohol"] > wines["alcohol"].median()]) as traffic,
+            DemoTraffic(
+                port, admin_port, "another", wines[wines["alcohol"] > wines["alcohol"].median()]
+            ) as traffic,
         ):
             wait_for(lambda: Tickets(state).newest(DEMO)[0].ended is not None, "it does not end", 6 * PATIENCE)
             [ticket] = Tickets(state).newest(DEMO)

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.judge import Rules
+from mooring.drift.judge import AlarmRules
 from mooring.drift.profile import Profile, profile
 
 Columns = dict[str, object]
-BARE = Rules(floors=False)
+BARE = AlarmRules(floors=False)
 
 
 def arrow(columns: Columns) -> dict[str, pa.Array]:

@@ -13,7 +13,8 @@ from mooring.demo.train import SAMPLE
 from mooring.drift.baseline import Baseline, make
 from mooring.drift.judge import Judgement, judge
 from mooring.drift.profile import Profile, profile
-from mooring.report.model import Report, ReportWindow, Status
+from mooring.report.model import Report, ReportWindow
+from mooring.status import Status
 
 START = datetime(2026, 5, 4, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)

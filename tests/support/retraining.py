@@ -17,9 +17,9 @@ from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.state import State
-from mooring.state.tables import Status
 from mooring.state.verdicts import Verdict, Verdicts
 from mooring.state.windows import Window, Windows
+from mooring.status import Status
 from waiting import PATIENCE
 
 MODEL = "wine"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from mooring.cli import main
 from mooring.comparison import Comparison, baseline, compare
-from mooring.drift.judge import FLOORS
+from mooring.drift.measure_table import MEASURES
 
 SHOWN = ["feature", "measure", "value", "p_value", "threshold", "alarm"]
 
@@ -59,7 +59,9 @@ def test_the_table_has_a_row_for_each_feature_and_measure(moved):
     }
     assert {"hour_js", "weekday_js", "null_rate"} <= measures["bottled"]
     assert table["alarm"].dtype == bool
-    assert set(table.loc[table["alarm"], "measure"]) <= set(FLOORS)
+    assert set(table.loc[table["alarm"], "measure"]) <= {
+        name for name, one in MEASURES.items() if one.test is not None
+    }
     alarmed = table[table["alarm"]]
     assert (alarmed["value"] >= alarmed["threshold"]).all()
     assert (alarmed["p_value"] < 0.001).all()
@@ -174,7 +176,7 @@ def test_a_column_whose_type_changed_is_told_as_that():
         assert "Of another type than in the reference: sugar" in told
     assert "null_rate" not in repr(found)
     assert (
-        "<b>sugar</b> type change rate 1</figcaption></figure>" in found._repr_html_()
+        "<b>sugar</b> of another type 1</figcaption></figure>" in found._repr_html_()
     )  # there is nothing to draw
     fixed = compare(frame, words, thresholds={"null_rate": 0.5}).to_pandas().query("alarm")
     assert fixed["measure"].tolist() == ["null_rate"]

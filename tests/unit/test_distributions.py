@@ -22,7 +22,7 @@ def test_shares_of_numbers_add_up_to_one_and_none_is_below_nothing(seed: int) ->
     random = np.random.default_rng(seed)
     found = shown(random.normal(size=997), random.normal(1, 2, size=301), "numeric")
     assert isinstance(found, Histogram)
-    for place, inner in enumerate((found.before, found.after)):
+    for place, inner in enumerate((found.reference, found.current)):
         parts = [found.below[place], *inner, found.above[place]]
         assert min(parts) >= 0
         assert sum(parts) == pytest.approx(1)
@@ -33,7 +33,7 @@ def test_shares_of_categories_add_up_to_one_and_none_is_below_nothing() -> None:
     many = [f"c{number}" for number in random.integers(0, 60, 997)]
     found = shown(many, many[:301] + ["new one"] * 40, "categorical")
     assert isinstance(found, Bars)
-    for inner, rest in zip((found.before, found.after), found.rest_shares, strict=True):
+    for inner, rest in zip((found.reference, found.current), found.rest_shares, strict=True):
         assert min(*inner, rest) >= 0
         assert inner.sum() + rest == pytest.approx(1)
     emptied = shown(many, pa.nulls(50, pa.string()), "categorical")

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import yaml
 
+from documented import measures, performance_measures
 from mooring.capture import pyfunc
 from mooring.capture.admin.metrics import metrics
 from mooring.capture.proxy.stats import Stats
@@ -22,7 +23,6 @@ from mooring.cli import main
 from mooring.exchange import Ledger
 from mooring.log.parquet import fit
 from mooring.monitor.alerting.payload import of_drift
-from mooring.monitor.thresholds import MEASURES
 from mooring.serving.front import metrics as server_metrics
 from mooring.serving.protocol import Route, Server
 from mooring.settings import COMMANDS, CaptureSettings
@@ -70,8 +70,12 @@ def test_every_field_of_an_alert_is_documented_and_no_other():
 
 def test_every_measure_is_documented_and_no_other():
     table = re.search(r"\| measure \| what it is \| of \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
-    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(MEASURES)
+    assert table.splitlines() == measures()
+
+
+def test_every_measure_of_performance_is_documented_and_no_other():
+    table = re.search(r"\| measure \| what it is \| of a \| better is \|\n\|[-|]+\|\n((?:\|.*\n)+)", MONITOR)[1]
+    assert table.splitlines() == performance_measures()
 
 
 def test_the_settings_of_a_model_that_logs_are_documented_and_no_other(monkeypatch):

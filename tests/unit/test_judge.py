@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from judging import BARE, Columns, arrow, window, wine_like
-from mooring.drift.baseline import Past, make
-from mooring.drift.judge import FLOORS, Judgement, Rules, judge
+from mooring.drift.baseline import PastStatistics, make
+from mooring.drift.judge import AlarmRules, Judgement, judge
+from mooring.drift.measure_table import min_effect
 
 
 def alarming(judgement: Judgement) -> set[tuple[str, str]]:
@@ -25,7 +26,7 @@ def test_a_shift_alarms_and_is_named() -> None:
     assert judgement.features == ["alcohol"]
     assert ("alcohol", "ks") in alarming(judgement)
     assert judgement.severity == "critical"
-    assert judgement.chance < 1e-6
+    assert judgement.p_value < 1e-6
 
 
 def test_new_categories_alarm_only_when_there_are_more_than_chance_gives() -> None:
@@ -50,7 +51,7 @@ def test_a_single_odd_row_beside_a_large_baseline_is_no_alarm() -> None:
     odd = window(baseline, {"c": ["a"] * 999 + ["b"], "x": [0.0] * 999 + [1.0]})
     judgement = judge(baseline, [odd], BARE)
     assert not judgement.alarms
-    assert judgement.chance == pytest.approx(1000 / 301_000, rel=0.01)
+    assert judgement.p_value == pytest.approx(1000 / 301_000, rel=0.01)
     many = window(baseline, {"c": ["a"] * 990 + ["b"] * 10, "x": [0.0] * 990 + [1.0] * 10})
     assert judge(baseline, [many], BARE).features == ["c", "x"]
 
@@ -107,8 +108,8 @@ def test_budgets_alarm_where_the_chance_lies_below() -> None:
     baseline = make(arrow(wine_like(random, 1000)))
     sample = window(baseline, wine_like(random, 200, shift=0.25))
     for budget in (0.5, 0.05, 0.01, 0.001, 1e-5):
-        judgement = judge(baseline, [sample], Rules(budget, floors=False))
-        assert bool(judgement.alarms) == (judgement.chance <= budget)
+        judgement = judge(baseline, [sample], AlarmRules(budget, floors=False))
+        assert bool(judgement.alarms) == (judgement.p_value <= budget)
 
 
 def test_more_features_that_drift_let_weaker_ones_alarm_too() -> None:
@@ -119,9 +120,9 @@ def test_more_features_that_drift_let_weaker_ones_alarm_too() -> None:
     usual = {name: random.normal(size=400) for name in names}
     weak = usual | {"x0": random.normal(0.16, 1, 400)}
     strong = weak | {name: usual[name] + 1 for name in names[1:]}
-    alone = judge(baseline, [window(baseline, weak)], Rules(0.01, floors=False))
-    among = judge(baseline, [window(baseline, strong)], Rules(0.01, floors=False))
-    assert 0.01 < alone.chance < 0.1
+    alone = judge(baseline, [window(baseline, weak)], AlarmRules(0.01, floors=False))
+    among = judge(baseline, [window(baseline, strong)], AlarmRules(0.01, floors=False))
+    assert 0.01 < alone.p_value < 0.1
     assert not alone.alarms
     assert "x0" in among.features
 
@@ -133,7 +134,7 @@ def test_what_is_below_the_floor_does_not_alarm() -> None:
     assert judge(baseline, [sample], BARE).alarms
     floored = judge(baseline, [sample])
     assert not floored.alarms
-    assert all((one.threshold or 1) >= FLOORS[one.measure] for one in floored.results if one.measure in FLOORS)
+    assert all((one.threshold or 1) >= min_effect(one.measure) for one in floored.results)
 
 
 def test_fixed_thresholds_stand_in_the_place_of_calibrated_ones() -> None:
@@ -141,10 +142,12 @@ def test_fixed_thresholds_stand_in_the_place_of_calibrated_ones() -> None:
     baseline = make(arrow({"x": random.normal(size=2000), "y": random.normal(size=2000)}))
     sample = window(baseline, {"x": random.normal(1, 1, 500), "y": random.normal(1, 1, 500)})
     everywhere = judge(
-        baseline, [sample], Rules(thresholds={"psi": 0.2, "ks": 2, "js": 2, "out_of_range_rate": 2})
+        baseline, [sample], AlarmRules(thresholds={"psi": 0.2, "ks": 2, "js": 2, "out_of_range_rate": 2})
     )
     assert alarming(everywhere) == {("x", "psi"), ("y", "psi")}
-    one = judge(baseline, [sample], Rules(thresholds={"ks": 0.99, "x.ks": 0.1, "js": 2, "out_of_range_rate": 2}))
+    one = judge(
+        baseline, [sample], AlarmRules(thresholds={"ks": 0.99, "x.ks": 0.1, "js": 2, "out_of_range_rate": 2})
+    )
     assert alarming(one) == {("x", "ks")}
     [found] = one.alarms
     assert (found.threshold, found.scale) == (0.1, 1)
@@ -154,7 +157,7 @@ def test_a_mean_shift_downwards_alarms_at_a_fixed_threshold_too() -> None:
     random = np.random.default_rng(12)
     baseline = make(arrow({"x": random.normal(size=2000)}))
     sample = window(baseline, {"x": random.normal(-1, 1, 500)})
-    judgement = judge(baseline, [sample], Rules(thresholds={"mean_shift": 0.5, "ks": 2, "js": 2}))
+    judgement = judge(baseline, [sample], AlarmRules(thresholds={"mean_shift": 0.5, "ks": 2, "js": 2}))
     assert ("x", "mean_shift") in alarming(judgement)
 
 
@@ -167,7 +170,7 @@ def test_past_windows_say_what_is_usual() -> None:
         found = {result.measure: result.value for result in judge(baseline, [one], BARE).results}
         values.append([found["ks"], found["js"], found["out_of_range_rate"], found["null_rate"]])
     names = [(name, 1) for name in ("ks", "js", "out_of_range_rate", "null_rate")]
-    past = {"x": Past(names, np.array(values))}
+    past = {"x": PastStatistics(names, np.array(values))}
     again = window(baseline, {"x": random.normal(0.5, 1, 500)})
     further = window(baseline, {"x": random.normal(1.5, 1, 500)})
     assert judge(baseline, [again], BARE).alarms
@@ -198,7 +201,7 @@ def test_a_seed_gives_the_judgement_that_it_always_gave() -> None:
     baseline = make(arrow(columns(1500, 0)))
     windows = [window(baseline, columns(240, shift), request_rows=4) for shift in (0.5, 0.3, 0.1, 0.0)]
     found = judge(baseline, windows, seed=5)
-    assert found.chance == pytest.approx(0.0036935205917611523)
+    assert found.p_value == pytest.approx(0.0036935205917611523)
     chances = {(one.measure, one.scale): one.p_value for one in found.results if one.feature == "x"}
     assert chances["ks", 1] == pytest.approx(0.00217341536200667)
     assert chances["js", 1] == pytest.approx(0.01849537615596101)
@@ -217,7 +220,7 @@ def test_the_order_of_features_does_not_matter() -> None:
         results = sorted(
             (one.feature, one.measure, one.value, one.p_value, one.alarm) for one in judgement.results
         )
-        found.append((results, judgement.features, judgement.chance))
+        found.append((results, judgement.features, judgement.p_value))
     assert str(found[0]) == str(found[1])
 
 

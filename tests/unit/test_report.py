@@ -12,11 +12,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from mooring.drift import distributions
-from mooring.drift import judge as judging
-from mooring.drift.baseline import Past, make
+from mooring.drift.baseline import PastStatistics, make
 from mooring.drift.distributions import Bars, histogram
 from mooring.drift.grid import numeric_grid
 from mooring.drift.judge import Judgement, judge
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import numeric_profile, profile
 from mooring.monitor.drift_check import findings
 from mooring.report import page, words
@@ -97,8 +97,8 @@ def test_the_alarm_that_it_names_of_a_feature_is_that_of_the_verdict(sample: Sam
 
 def test_a_threshold_that_is_the_floor_is_said_to_be(sample: Sample) -> None:
     text = page.html(report(sample.baseline, sample.window(0, 0)))
-    assert "threshold 0.05, the floor" in text
-    assert "or the floor of the measure where that is larger" in text
+    assert "threshold 0.05, the minimum effect" in text
+    assert "or the minimum effect of the measure where that is larger" in text
 
 
 def test_a_baseline_of_rows_of_the_log_is_not_said_to_be_training_data(sample: Sample) -> None:
@@ -110,7 +110,7 @@ def test_a_baseline_of_rows_of_the_log_is_not_said_to_be_training_data(sample: S
 
 
 def test_what_is_usual_is_said_to_be_from_past_windows_where_it_is(sample: Sample) -> None:
-    past = {"alcohol": Past([("ks", 1)], np.ones((40, 1)))}
+    past = {"alcohol": PastStatistics([("ks", 1)], np.ones((40, 1)))}
     about = {**sample.baseline.about, "usual": "./mooring-log 2026-03-01..2026-03-29"}
     calibrated = msgspec.structs.replace(sample.baseline, past=past, about=about)
     text = page.html(report(calibrated, sample.window(0, 1)))
@@ -166,7 +166,7 @@ def test_tells_in_words_what_changed(drifted: Report) -> None:
     assert said["alcohol"].startswith("mean 10.")
     assert "sd)" in said["alcohol"]
     assert "10 % in new categories: “rosé”" in said["style"]
-    assert said["pH"] == "without a value 0 % → 6.7 %"
+    assert said["pH"] == "missing 0 % → 6.7 %"
 
 
 def test_the_order_of_windows_does_not_matter(drifted: Report) -> None:
@@ -215,8 +215,8 @@ def test_slow_drift_is_shown_with_the_windows_that_it_was_found_in(sample: Sampl
     windows[-1].judgement = found_together(sample.judgements[1])
     [alcohol] = [one for one in read(report(sample.baseline, *windows), 100).features if one.name == "alcohol"]
     assert alcohol.span == 4
-    assert alcohol.after is not None
-    assert alcohol.after.values.values == 4 * 600
+    assert alcohol.current is not None
+    assert alcohol.current.values.values == 4 * 600
 
 
 def test_missing_and_unknown_columns_are_named(sample: Sample) -> None:
@@ -229,8 +229,7 @@ def test_missing_and_unknown_columns_are_named(sample: Sample) -> None:
 
 def test_every_measure_has_a_definition(sample: Sample) -> None:
     given = {result.measure for judgement in sample.judgements for result in judgement.results}
-    assert given <= words.MEASURES.keys()
-    assert set(judging.FLOORS) <= words.MEASURES.keys()
+    assert given <= MEASURES.keys()
 
 
 def test_stands_by_itself_with_plotly_once(drifted: Report) -> None:
@@ -289,9 +288,9 @@ def test_histograms_are_not_squashed_by_outliers() -> None:
     found = histogram(grid, numeric_profile(values, grid), numeric_profile(values, grid))
     assert found is not None
     assert found.width < 1
-    assert 0.9 < found.before.sum() <= 1
+    assert 0.9 < found.reference.sum() <= 1
     for side in (0, 1):
-        shares = (found.before, found.after)[side]
+        shares = (found.reference, found.current)[side]
         assert shares.sum() + found.below[side] + found.above[side] == pytest.approx(1)
 
 
@@ -302,7 +301,7 @@ def test_histograms_of_numbers_with_one_decimal_have_no_gaps() -> None:
     assert found is not None
     steps = found.width / 0.1
     assert steps == pytest.approx(round(steps))
-    inner = found.before[1:-1]
+    inner = found.reference[1:-1]
     assert inner.max() < 1.3 * inner.min()
 
 
@@ -335,4 +334,4 @@ def test_of_many_categories_the_largest_and_the_new_are_shown() -> None:
     assert {shown.names[0], shown.names[1]} == {"c1", "new one"}
     assert shown.new[shown.names.index("new one")]
     assert shown.rest == 101 - len(shown.names)
-    assert shown.before.sum() + shown.rest_shares[0] == pytest.approx(1)
+    assert shown.reference.sum() + shown.rest_shares[0] == pytest.approx(1)

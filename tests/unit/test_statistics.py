@@ -93,11 +93,11 @@ def test_random_numbers_are_used_only_once_something_is_drawn() -> None:
 def test_no_chance_is_less_than_that_of_just_what_was_seen() -> None:
     baseline = make({"x": pa.array([0.0] * 999_999)}, kinds={"x": "numeric"})
     null = null_of(baseline, window(baseline, [0.0] * 999 + [5.0]))
-    assert null.least_chance() == pytest.approx(1000 / 1_000_999)
+    assert null.least_p_value() == pytest.approx(1000 / 1_000_999)
     both = null_of(baseline, window(baseline, [0.0] * 998 + [5.0, 5.0]))
-    assert both.least_chance() == pytest.approx(1e-6, rel=0.01)
+    assert both.least_p_value() == pytest.approx(1e-6, rel=0.01)
     coin = make({"x": pa.array([0.0, 1.0] * 500)}, kinds={"x": "numeric"})
-    assert null_of(coin, window(coin, [0.0])).least_chance() == pytest.approx(0.5, rel=0.01)
+    assert null_of(coin, window(coin, [0.0])).least_p_value() == pytest.approx(0.5, rel=0.01)
 
 
 def test_the_drawn_distance_is_that_of_the_measure() -> None:

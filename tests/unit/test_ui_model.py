@@ -108,7 +108,7 @@ def test_a_cell_shows_baseline_against_window_in_words_as_a_figure_and_by_every_
     assert cell.severity == "critical"
     assert cell.strongest.alarm
     assert cell.shares.kind == "histogram"
-    assert sum(cell.shares.before) + sum((cell.shares.below[0], cell.shares.above[0])) == pytest.approx(
+    assert sum(cell.shares.reference) + sum((cell.shares.below[0], cell.shares.above[0])) == pytest.approx(
         1, abs=1e-3
     )
     ks = next(one for one in cell.measures if one.measure == "ks")

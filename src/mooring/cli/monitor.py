@@ -16,12 +16,12 @@ from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT, placed, show, with_name
 from mooring.config import SettingError, load, options
 from mooring.settings import MonitorSettings, RetrainSettings
+from mooring.status import STATUSES
 
 if TYPE_CHECKING:
     from mooring.monitor.loop import Retrain
     from mooring.state.state import State
 
-_STYLES = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
 _UNITS = "smhd"
 
 
@@ -144,7 +144,7 @@ def drift(
     import json
 
     from mooring.log.reader import instant
-    from mooring.monitor.results import STATUSES, as_dicts, drifted, history
+    from mooring.monitor.results import as_dicts, drifted, history
     from mooring.state.state import State
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
@@ -168,8 +168,8 @@ def drift(
                     window.version or "",
                     window.variant,
                     f"{window.rows}",
-                    _STYLES[verdict.status]
-                    + STATUSES[verdict.status]
+                    STATUSES[verdict.status].mark
+                    + STATUSES[verdict.status].word
                     + (", so far" if verdict.provisional else ""),
                     verdict.message,
                 ]

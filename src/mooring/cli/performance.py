@@ -10,9 +10,7 @@ from mooring.cli import flags
 from mooring.cli.monitor import explained, of_model, tell_unread
 from mooring.cli.output import CONTEXT, placed, show
 from mooring.settings import MonitorSettings
-
-_MARKS = {"ok": "", "warning": "! ", "critical": "!!", "too_few": "- ", "no_baseline": "? "}
-_SHOWN = ("rmse", "mae", "bias", "log_loss", "accuracy", "f1", "roc_auc")
+from mooring.status import STATUSES
 
 
 @click.command(context_settings=CONTEXT)
@@ -36,8 +34,8 @@ def performance(
     import json
 
     from mooring.log.reader import instant
-    from mooring.monitor.performance_check import WORDS
     from mooring.monitor.performance_results import as_dicts, assessments, worse
+    from mooring.performance.measures import MEASURES
     from mooring.state.state import State
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
@@ -58,7 +56,11 @@ def performance(
             "no labels are known of these windows: add them with `mooring labels add`, and run `mooring monitor`"
         )
     else:
-        names = [name for name in _SHOWN if any(name in one.measures for one in found)]
+        names = [
+            name
+            for name, measure in MEASURES.items()
+            if measure.brief and any(name in one.measures for one in found)
+        ]
         rows = []
         for one in found:
             shown = [one.measures.get(name) for name in names]
@@ -71,7 +73,7 @@ def performance(
                     f"{one.labelled} of {one.rows}",
                     _time(one.delay),
                     *("" if each is None else _number(each.value, each.low, each.high) for each in shown),
-                    _MARKS[one.status] + WORDS[one.status],
+                    STATUSES[one.status].mark + STATUSES[one.status].labelled,
                     one.message,
                 ]
             )

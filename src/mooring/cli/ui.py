@@ -21,11 +21,11 @@ def ui(settings: UiSettings) -> None:
     On this machine whoever can open it may look. Acting takes the token, and so does looking from elsewhere: with
     another --host it does not start without one. Ends on SIGTERM or Ctrl-C.
     """
-    from mooring.ui.server import CantListen, run
+    from mooring.ui.server import CantShow, run
 
     try:
         run(settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    except CantListen as error:
+    except CantShow as error:
         raise click.ClickException(str(error)) from None

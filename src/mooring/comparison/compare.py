@@ -15,10 +15,11 @@ from mooring.comparison.evaluation import held_out_in, held_out_of, in_sample
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, Role, make
 from mooring.drift.grid import Kind
-from mooring.drift.judge import DEFAULT_BUDGET, Judgement, Result, Rules, Severity, judge
+from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, Judgement, Result, judge
 from mooring.drift.profile import Profile, grids_digest
 from mooring.drift.segments import baselines_of
 from mooring.engine import local, sources
+from mooring.status import Severity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +74,7 @@ class Comparison:
         """Return a row for each feature and measure: feature, measure, value, p_value, threshold, alarm.
 
         Each measure that suits the feature is there. Only those that alarm by default, or have a threshold of
-        their own, have a threshold, and p_value only where the value is not below the floor.
+        their own, have a threshold, and p_value only where the effect is not below the minimum.
         """
         import pandas as pd
 
@@ -303,7 +304,7 @@ def compare(
     for name in _names(label):
         if columns is None and name not in made.features and name not in found.unknown:
             raise ValueError(f"neither sample has a column {name}; the reference has: {', '.join(made.features)}")
-    rules = Rules(budget, floors, thresholds or {})
+    rules = AlarmRules(budget, floors, thresholds or {})
     judgement = _judged(made, found, rules, _names(label), seed)
     compared = Comparison(made, found, judgement, min_rows)
     if compared.too_few:
@@ -311,7 +312,7 @@ def compare(
     return compared
 
 
-def _judged(made: Baseline, found: Profile, rules: Rules, labels: Collection[str], seed: int) -> Judgement:
+def _judged(made: Baseline, found: Profile, rules: AlarmRules, labels: Collection[str], seed: int) -> Judgement:
     """Return the judgement of the columns that both have; those of one are only named."""
     missing = [name for name, feature in found.features.items() if feature.absent == found.rows]
     both = [name for name in made.features if name not in missing]
@@ -334,10 +335,10 @@ def _judged(made: Baseline, found: Profile, rules: Rules, labels: Collection[str
     )
 
 
-def _tell_type(name: str, judgement: Judgement, current: Profile, rules: Rules) -> None:
+def _tell_type(name: str, judgement: Judgement, current: Profile, rules: AlarmRules) -> None:
     """Let a feature whose values lack because they are of another type alarm as that, not as nulls.
 
-    To a model both are rows without a value, and are judged together as `null_rate`.
+    To a model both are missing values, and are judged together as `null_rate`.
     """
     feature = current.features[name]
     if feature.misfits * 2 <= feature.unusable or rules.fixed(name, "null_rate") is not None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from mooring.drift.baseline import Feature
-from mooring.drift.distributions import Bars, Clock, Histogram, distribution
+from mooring.drift.distributions import Bars, ClockShares, Histogram, distribution
 from mooring.drift.grid import Floats, TextGrid
 from mooring.drift.profile import FeatureProfile
 
@@ -51,7 +51,7 @@ def draw(name: str, feature: Feature, window: FeatureProfile) -> str:
             height, parts = _histogram(found, " characters" if isinstance(feature.grid, TextGrid) else "")
         case Bars() as found:
             height, parts = _categories(found)
-        case Clock() as found:
+        case ClockShares() as found:
             hours = [f"{hour}:00 UTC" for hour in range(24)]
             height, parts = _cells(*found.hours, hours, ("0:00", "24:00 UTC"))
         case None:
@@ -62,32 +62,38 @@ def draw(name: str, feature: Feature, window: FeatureProfile) -> str:
 
 def _histogram(found: Histogram, unit: str) -> tuple[float, list[str]]:
     """Return the cells of numbers; what lies far outside of them is in a cell of its own at either end."""
-    bounds = found.start + found.width * np.arange(len(found.before) + 1)
+    bounds = found.start + found.width * np.arange(len(found.reference) + 1)
     labels = [f"{low:.4g} to {high:.4g}{unit}" for low, high in pairwise(bounds)]
-    before, after = found.before, found.after
+    reference, current = found.reference, found.current
     ends = f"{found.start:.4g}", f"{found.end:.4g}{unit}"
     if max(found.below) >= _TAIL:
-        before, after = (np.insert(one, 0, tail) for one, tail in zip((before, after), found.below, strict=True))
+        reference, current = (
+            np.insert(one, 0, tail) for one, tail in zip((reference, current), found.below, strict=True)
+        )
         labels, ends = [f"below {ends[0]}{unit}", *labels], (f"below {ends[0]}", ends[1])
     if max(found.above) >= _TAIL:
-        before, after = (np.append(one, tail) for one, tail in zip((before, after), found.above, strict=True))
+        reference, current = (
+            np.append(one, tail) for one, tail in zip((reference, current), found.above, strict=True)
+        )
         labels, ends = [*labels, f"above {ends[1]}"], (ends[0], f"above {ends[1]}")
-    return _cells(before, after, labels, ends)
+    return _cells(reference, current, labels, ends)
 
 
-def _cells(before: Floats, after: Floats, labels: Sequence[str], ends: tuple[str, str]) -> tuple[float, list[str]]:
+def _cells(
+    reference: Floats, current: Floats, labels: Sequence[str], ends: tuple[str, str]
+) -> tuple[float, list[str]]:
     """Return the reference as bars and the current sample as a line of steps over them."""
-    step, base = _WIDTH / len(before), _HEIGHT - 14
-    unit = (base - 2) / max(float(before.max()), float(after.max()), 1e-12)
+    step, base = _WIDTH / len(reference), _HEIGHT - 14
+    unit = (base - 2) / max(float(reference.max()), float(current.max()), 1e-12)
     parts = [
         f'<rect x="{at * step:.1f}" y="{base - share * unit:.1f}" width="{step + 0.3:.1f}"'
         f' height="{share * unit:.1f}" class="before"/>'
-        for at, share in enumerate(before)
+        for at, share in enumerate(reference)
     ]
-    steps = "".join(f"V{base - share * unit:.1f}H{(at + 1) * step:.1f}" for at, share in enumerate(after))
+    steps = "".join(f"V{base - share * unit:.1f}H{(at + 1) * step:.1f}" for at, share in enumerate(current))
     parts.append(f'<path d="M0 {base:.0f}{steps}V{base:.0f}" class="after"/>')
     for at, label in enumerate(labels):
-        title = _title(label, before[at], after[at])
+        title = _title(label, reference[at], current[at])
         parts.append(
             f'<rect x="{at * step:.1f}" width="{step:.1f}" height="{base:.0f}" class="over">{title}</rect>'
         )
@@ -99,24 +105,26 @@ def _cells(before: Floats, after: Floats, labels: Sequence[str], ends: tuple[str
 def _categories(found: Bars) -> tuple[float, list[str]]:
     """Return a line for each category: the reference's share as a bar, the current one as a frame over it."""
     lines = [
-        (f"{name} (new)" if new else name, float(before), float(after))
-        for name, before, after, new in zip(found.names, found.before, found.after, found.new, strict=True)
+        (f"{name} (new)" if new else name, float(reference), float(current))
+        for name, reference, current, new in zip(
+            found.names, found.reference, found.current, found.new, strict=True
+        )
     ]
     if found.rest:
         lines.append((f"{found.rest:,} more", *found.rest_shares))
     unit = (_WIDTH - _NAMES - 2) / max(max(line[1:]) for line in lines)
     parts = []
-    for at, (label, before, after) in enumerate(lines):
+    for at, (label, reference, current) in enumerate(lines):
         y = at * _LINE + 2
         short = label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"
         parts.append(
-            f'<g>{_title(label, before, after)}<text x="{_NAMES - 6:.0f}" y="{y + 9}" text-anchor="end">'
-            f'{escape(short)}</text><rect x="{_NAMES:.0f}" y="{y}" width="{before * unit:.1f}" height="10"'
-            f' class="before"/><rect x="{_NAMES:.0f}" y="{y}" width="{after * unit:.1f}" height="10"'
+            f'<g>{_title(label, reference, current)}<text x="{_NAMES - 6:.0f}" y="{y + 9}" text-anchor="end">'
+            f'{escape(short)}</text><rect x="{_NAMES:.0f}" y="{y}" width="{reference * unit:.1f}" height="10"'
+            f' class="before"/><rect x="{_NAMES:.0f}" y="{y}" width="{current * unit:.1f}" height="10"'
             ' class="after"/></g>'
         )
     return len(lines) * _LINE + 2, parts
 
 
-def _title(label: str, before: float, after: float) -> str:
-    return f"<title>{escape(label)}: {before:.1%} in the reference, {after:.1%} now</title>"
+def _title(label: str, reference: float, current: float) -> str:
+    return f"<title>{escape(label)}: {reference:.1%} in the reference, {current:.1%} now</title>"

@@ -9,6 +9,7 @@ from html import escape
 from mooring.comparison.figures import STYLE, draw
 from mooring.drift.baseline import Baseline
 from mooring.drift.judge import Judgement, Result
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import Profile
 
 _TOP = 8
@@ -18,10 +19,10 @@ _LINES = 20
 def as_text(baseline: Baseline, profile: Profile, judgement: Judgement, min_rows: int) -> str:
     """Return a line with the verdict, then one for each alarm, the most drifted feature first."""
     lines = [headline(baseline, profile, judgement, min_rows)]
-    alarms = [(one.feature, one.measure, _number(one.value), _number(one.threshold), _chance(one.p_value))
+    alarms = [(one.feature, one.measure, _number(one.value), _number(one.threshold), _p_value(one.p_value))
               for one in _ordered(judgement)]  # fmt: skip
     if alarms:
-        table = [("feature", "measure", "value", "alarms from", "p"), *alarms[:_LINES]]
+        table = [("feature", "measure", "value", "threshold", "p"), *alarms[:_LINES]]
         widths = [max(len(row[at]) for row in table) for at in range(5)]
         for row in table:
             left = "  ".join(text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True))
@@ -79,17 +80,15 @@ def _sentence(name: str, judgement: Judgement) -> str:
     alarms = [one for one in judgement.alarms if one.feature == name]
     if not alarms:
         return "<span class=calm>no alarm</span>"
-    return escape("; ".join(f"{_words(one.measure)} {_number(one.value)}" for one in alarms))
+    return escape("; ".join(f"{MEASURES[one.measure].title} {_number(one.value)}" for one in alarms))
 
 
 def _table(results: Sequence[Result]) -> str:
-    heads = "".join(
-        f"<th scope=col>{head}</th>" for head in ("feature", "measure", "value", "alarms from", "p", "")
-    )
+    heads = "".join(f"<th scope=col>{head}</th>" for head in ("feature", "measure", "value", "threshold", "p", ""))
     rows = "".join(
-        f"<tr><th scope=row>{escape(one.feature)}</th><td>{_words(one.measure)}</td>"
+        f"<tr><th scope=row>{escape(one.feature)}</th><td>{MEASURES[one.measure].title}</td>"
         f"<td class=number>{_number(one.value)}</td><td class=number>{_number(one.threshold)}</td>"
-        f"<td class=number>{_chance(one.p_value)}</td><td>{'alarm' if one.alarm else ''}</td></tr>"
+        f"<td class=number>{_p_value(one.p_value)}</td><td>{'alarm' if one.alarm else ''}</td></tr>"
         for one in results
     )
     return f"<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
@@ -119,14 +118,10 @@ def _remarks(judgement: Judgement) -> list[str]:
     return [f"{what}: {', '.join(names[:_LINES])}" for what, names in parts if names]
 
 
-def _words(measure: str) -> str:
-    return measure.replace("_", " ")
+def _p_value(p: float | None) -> str:
+    """Return a p-value; of one that no draw can tell from none, only that it is small.
 
-
-def _chance(p: float | None) -> str:
-    """Return a chance; of one that no draw can tell from none, only that it is small.
-
-    >>> _chance(0.034), _chance(7.9e-319)
+    >>> _p_value(0.034), _p_value(7.9e-319)
     ('0.034', '<1e-12')
     """
     return "<1e-12" if p is not None and p < 1e-12 else _number(p)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from mooring.demo import telling
 from mooring.demo.processes import DemoError, announced, running, wait_for, wait_until_up
-from mooring.demo.traffic import CLIENTS, RATE, ROWS_PER_REQUEST, Traffic
+from mooring.demo.traffic import CLIENTS, RATE, ROWS_PER_REQUEST, DemoTraffic
 from mooring.demo.train import MODEL, SAMPLE, TARGET, read
 from mooring.report.from_state import of_state
 from mooring.report.page import html
@@ -95,18 +96,11 @@ def run(
     """
     directory = directory.resolve()
     wines = read(str(data or SAMPLE))
-    _start_over(directory)
-    # In this directory mooring.yaml says all: a log that is named outside must not get these wines.
-    for name in [name for name in os.environ if name.startswith("MOORING_")]:
-        del os.environ[name]
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory / 'mlflow.db'}"
-    os.environ.pop("MLFLOW_REGISTRY_URI", None)
-    os.environ["MOORING_LABELS_TOKEN"] = token = secrets.token_urlsafe(16)
     below, above = (part for _, part in wines.groupby(wines[SPLIT] > wines[SPLIT].median()))
+    _start_over(directory)
+    token = _set_environment(directory)
     _write_settings(directory, ["--label-offset", "2"] if worse else ["--leaking"] if bad else [])
     _train(directory, below)
-
-    serve = ["serve", f"models:/{MODEL}@champion", "--port", "0", "--admin-port", "0"]
     with (
         _interruptible(),
         State(f"sqlite:///{directory / 'state.db'}") as state,
@@ -115,19 +109,13 @@ def run(
     ):
         dashboard, page = _shown(screen, directory) if show else (None, "")
         stack.callback(_end_jobs, state)
-        server = _started(stack, "Starting mooring serve, which answers and logs", serve, directory)
-        log = directory / "serve.log"
-        with console.status("it loads the model"):
-            port, admin_port = (announced(at, server, log, _LOOP_SECONDS) for at in (_SERVES_AT, _ADMIN_AT))
-            wait_until_up(port, server, log, _LOOP_SECONDS)
-        console.print(f"  it answers at [bold]http://127.0.0.1:{port}[/]", highlight=False)
+        server, port, admin_port = _served(stack, directory)
         monitor = _started(stack, "Starting the monitor", ["monitor"], directory)
-
         _say(
             f"{CLIENTS} clients send {RATE:g} requests/s from now to the end, and labels follow",
             f"wines like those it was trained on, {SPLIT} below the median",
         )
-        traffic = stack.enter_context(Traffic(port, admin_port, token, below))
+        traffic = stack.enter_context(DemoTraffic(port, admin_port, token, below))
 
         def check() -> None:
             traffic.check()
@@ -149,22 +137,49 @@ def run(
             _alerted(directory)
         console.print("Stopping what was started")
         stack.close()
-        _judge_the_rest(directory)
-        telling.show(console, state)
-        telling.show_traffic(console, state, traffic, drifted)
-        if ticket.status == "rolled_back":
-            telling.show_rollback(console, state, traffic, directory / ALERTS)
-        report = directory / "report.html"
-        report.write_text(html(of_state(state, MODEL, log=str(directory / "log"))), encoding="utf-8")
-        _say_what_is_left(directory, report, ticket)
+        _tell(directory, state, traffic, drifted, ticket)
         if dashboard is not None:
             console.print(f"\nThe dashboard shows it all, until Ctrl-C: {page}")
             with suppress(KeyboardInterrupt):
                 dashboard.wait()
 
 
-def _say_what_is_left(directory: Path, report: Path, ticket: Ticket) -> None:
-    """Say where to look further."""
+def _set_environment(directory: Path) -> str:
+    """Let the settings of the directory alone say all, and return the token for labels."""
+    # A log that is named outside must not get these wines.
+    for name in [name for name in os.environ if name.startswith("MOORING_")]:
+        del os.environ[name]
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory / 'mlflow.db'}"
+    os.environ.pop("MLFLOW_REGISTRY_URI", None)
+    os.environ["MOORING_LABELS_TOKEN"] = token = secrets.token_urlsafe(16)
+    return token
+
+
+def _served(stack: ExitStack, directory: Path) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Start the server, and return it, its port and that of its admin once it answers."""
+    command = ["serve", f"models:/{MODEL}@champion", "--port", "0", "--admin-port", "0"]
+    server = _started(stack, "Starting mooring serve, which answers and logs", command, directory)
+    log = directory / "serve.log"
+    with console.status("it loads the model"):
+        port, admin_port = (announced(at, server, log, _LOOP_SECONDS) for at in (_SERVES_AT, _ADMIN_AT))
+        wait_until_up(port, server, log, _LOOP_SECONDS)
+    console.print(f"  it answers at [bold]http://127.0.0.1:{port}[/]", highlight=False)
+    return server, port, admin_port
+
+
+def _tell(directory: Path, state: State, traffic: DemoTraffic, drifted: datetime, ticket: Ticket) -> None:
+    """Judge the windows that were still open, as they are, and tell what came of it all."""
+    with running(
+        [sys.executable, "-m", "mooring", "monitor", "--once"], directory, directory / "monitor-once.log"
+    ) as process:
+        if process.wait() != 0:
+            raise DemoError(f"the monitor failed; see {directory / 'monitor-once.log'}")
+    telling.show(console, state)
+    telling.show_traffic(console, state, traffic, drifted)
+    if ticket.status == "rolled_back":
+        telling.show_rollback(console, state, traffic, directory / ALERTS)
+    report = directory / "report.html"
+    report.write_text(html(of_state(state, MODEL, log=str(directory / "log"))), encoding="utf-8")
     console.print(
         f"\nWhat served, watched and asked has stopped. Next, look at it:\n  cd {directory}\n  mooring history\n"
         f"  mooring performance\n  mooring retrain show {ticket.number}\n  mooring rollout status\n"
@@ -210,7 +225,7 @@ def _started(stack: ExitStack, what: str, command: list[str], directory: Path) -
     return stack.enter_context(running([sys.executable, "-m", "mooring", *command], directory, log))
 
 
-def _sent(traffic: Traffic, requests: int, check: Callable[[], None]) -> None:
+def _sent(traffic: DemoTraffic, requests: int, check: Callable[[], None]) -> None:
     """Wait until there were so many requests."""
 
     def sent() -> bool:
@@ -280,15 +295,6 @@ def _alerted(directory: Path) -> None:
             _LOOP_SECONDS,
             f"nobody was alerted of the rollback; see {directory / 'serve.log'}",
         )
-
-
-def _judge_the_rest(directory: Path) -> None:
-    """Judge the windows that were still open, as they are."""
-    command = [sys.executable, "-m", "mooring", "monitor", "--once"]
-    log = directory / "monitor-once.log"
-    with running(command, directory, log) as process:
-        if process.wait() != 0:
-            raise DemoError(f"the monitor failed; see {log}")
 
 
 def _start_over(directory: Path) -> None:

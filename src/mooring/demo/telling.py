@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mooring.demo.traffic import Traffic
+from mooring.demo.traffic import DemoTraffic
 from mooring.demo.train import MODEL
 from mooring.registry import aliases, versions
 from mooring.retrain.history import Entry, history
@@ -20,6 +20,7 @@ from mooring.state.assessments import Assessment, Assessments
 from mooring.state.rollouts import Event, Rollout, Rollouts
 from mooring.state.state import State
 from mooring.state.windows import Windows
+from mooring.status import STATUSES, Status
 
 _WINDOWS = 100
 _ALIKE = 4
@@ -49,7 +50,7 @@ def show(console: Console, state: State) -> None:
     console.print(_errors_in_words(list(assessed.values())), highlight=False, soft_wrap=True)
 
 
-def show_traffic(console: Console, state: State, traffic: Traffic, drifted: datetime) -> None:
+def show_traffic(console: Console, state: State, traffic: DemoTraffic, drifted: datetime) -> None:
     """Show how the requests fared, and how long it took from the first drifted one to a new champion."""
     console.rule("How the clients fared")
     versions = [f"version {version} answered {count:,}" for version, count in sorted(traffic.answered.items())]
@@ -71,7 +72,7 @@ def show_traffic(console: Console, state: State, traffic: Traffic, drifted: date
             )
 
 
-def show_rollback(console: Console, state: State, traffic: Traffic, alerts: Path) -> None:
+def show_rollback(console: Console, state: State, traffic: DemoTraffic, alerts: Path) -> None:
     """Show why a version was rolled back, and where that is written."""
     for rollout, _ in _rolled(state):
         if rollout.status != "rolled_back":
@@ -173,10 +174,14 @@ def _gate_in_words(entry: Entry) -> str:
 def _errors_in_words(assessed: Sequence[Assessment]) -> str:
     """Say what the model's error was before the drift, while it lasted, and with the new version."""
     live = [one for one in assessed if one.window.variant == "champion"]
+
+    def is_ok(one: Assessment) -> bool:
+        return one.status == "ok"
+
     first = [one for one in live if one.window.version == live[0].window.version]
     parts = {
-        "before the drift": list(takewhile(_is_ok, first)),
-        "while it lasted": list(dropwhile(_is_ok, first)),
+        "before the drift": list(takewhile(is_ok, first)),
+        "while it lasted": list(dropwhile(is_ok, first)),
         "with the new champion": [one for one in live if one.window.version != live[0].window.version],
     }
     means = {
@@ -187,15 +192,10 @@ def _errors_in_words(assessed: Sequence[Assessment]) -> str:
     return "The model's error (rmse): " + ", ".join(f"{value:.2f} {name}" for name, value in means.items())
 
 
-def _is_ok(assessed: Assessment) -> bool:
-    return assessed.status == "ok"
-
-
 def _error(assessed: Assessment | None) -> str:
     rmse = assessed.measures.get("rmse") if assessed is not None else None
     return f"{rmse.value:.2f} ({rmse.low:.2f} to {rmse.high:.2f})" if rmse is not None else "no labels yet"
 
 
-def _coloured(status: str) -> str:
-    style = {"ok": "green", "warning": "yellow", "critical": "red"}.get(status, "dim")
-    return f"[{style}]{status}[/]"
+def _coloured(status: Status) -> str:
+    return f"[{STATUSES[status].style}]{status}[/]"

@@ -32,7 +32,7 @@ class _Wines(NamedTuple):
     labels: np.ndarray
 
 
-class Traffic:
+class DemoTraffic:
     """Clients that send random wines at a steady rate, each on a connection that it keeps, from start to end.
 
     The labels of what was answered follow within seconds, on the admin port, or are kept in `labels`. A request

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,73 +80,25 @@ def main(
     """
     wines = read(training_data or data_path)
     wines[TARGET] += label_offset
-    names = [MODEL, MONITORED_MODEL]
-    if training_data:
-        names = [os.environ.get("MOORING_MODEL", MODEL)]
-
+    names = [os.environ.get("MOORING_MODEL", MODEL)] if training_data else [MODEL, MONITORED_MODEL]
     click.echo("Starting MLflow, which takes a few seconds")
-    # Imported here and not above, so that --help and a wrong option are answered soon.
-    import mlflow
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-    from sklearn.model_selection import train_test_split
-    from sklearn.tree import DecisionTreeRegressor
-
-    from mooring.demo.leaking import Leaking
+    import mlflow  # not above, so that --help and a wrong option are answered soon
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)  # warns of cloudpickle, which we ask for
-
-    train, test = train_test_split(wines, test_size=0.25, random_state=42)
-    inputs = train.drop(columns=TARGET)
-
     if experiment_name:
         mlflow.set_experiment(experiment_name)
     with mlflow.start_run() as run:
-        click.echo(f"Training on {len(train)} rows, testing on {len(test)}")
-        tree = DecisionTreeRegressor(max_depth=max_depth, max_leaf_nodes=max_leaf_nodes, random_state=42)
-        tree.fit(inputs, train[TARGET])
-        predictions = tree.predict(test.drop(columns=TARGET))
-        metrics = {
-            "rmse": root_mean_squared_error(test[TARGET], predictions),
-            "r2": r2_score(test[TARGET], predictions),
-            "mae": mean_absolute_error(test[TARGET], predictions),
-        }
-
         mlflow.log_params({"max_depth": max_depth, "max_leaf_nodes": max_leaf_nodes})
-        mlflow.log_metrics(metrics)
         mlflow.set_tags({"data_path": training_data or data_path, "mlflow_version": mlflow.__version__})
-        model = mlflow.sklearn.log_model(
-            Leaking(tree) if leaking else tree,
-            name="model",
-            signature=mlflow.models.infer_signature(inputs, predictions),
-            input_example=inputs.head(2),
-            serialization_format="cloudpickle",  # MLflow's default, skops, does not trust trees
-            pip_requirements=requirements("mlflow", "scikit-learn", "cloudpickle"),
-            registered_model_name=MODEL if MODEL in names else None,
+        metrics, registered = fit_and_register(
+            wines, names, max_depth=max_depth, max_leaf_nodes=max_leaf_nodes, leaking=leaking
         )
-        baseline = mooring.baseline(
-            inputs,
-            predictions=tree.predict(inputs),
-            labels=train[TARGET],
-            evaluation=(test[TARGET], predictions),
-        )
-        mooring.log_baseline(baseline)
-        registered = {MODEL: model}
-        if set(names) != {MODEL}:
-            registered[MONITORED_MODEL] = mooring.log_model(
-                model.model_uri,
-                name="monitored",
-                baseline=baseline,
-                input_example=inputs.head(2),
-                registered_model_name=next(name for name in names if name != MODEL),
-            )
-
     click.echo()
     for name, value in metrics.items():
         click.echo(f"{name:<4}  {value:.4f}")
     click.echo()
-    for name, info in registered.items():
-        number = str(info.registered_model_version)
+    for name, number in registered.items():
         if training_data:
             click.echo(f"{name} version {number} is registered, and waits for the gate")
             continue
@@ -154,6 +107,57 @@ def main(
     click.echo(f"\nrun {run.info.run_id} in {mlflow.get_tracking_uri()}")
     if not training_data:
         click.echo(NEXT, nl=False)
+
+
+def fit_and_register(
+    wines: pd.DataFrame, names: Sequence[str], *, max_depth: int | None, max_leaf_nodes: int, leaking: bool
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Log a tree and its baseline to the run that is active; return its metrics and the new versions by model."""
+    import mlflow
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+    from sklearn.model_selection import train_test_split
+    from sklearn.tree import DecisionTreeRegressor
+
+    from mooring.demo.leaking import Leaking
+
+    train, test = train_test_split(wines, test_size=0.25, random_state=42)
+    inputs = train.drop(columns=TARGET)
+    click.echo(f"Training on {len(train)} rows, testing on {len(test)}")
+    tree = DecisionTreeRegressor(max_depth=max_depth, max_leaf_nodes=max_leaf_nodes, random_state=42)
+    tree.fit(inputs, train[TARGET])
+    predictions = tree.predict(test.drop(columns=TARGET))
+    metrics = {
+        "rmse": root_mean_squared_error(test[TARGET], predictions),
+        "r2": r2_score(test[TARGET], predictions),
+        "mae": mean_absolute_error(test[TARGET], predictions),
+    }
+    mlflow.log_metrics(metrics)
+    model = mlflow.sklearn.log_model(
+        Leaking(tree) if leaking else tree,
+        name="model",
+        signature=mlflow.models.infer_signature(inputs, predictions),
+        input_example=inputs.head(2),
+        serialization_format="cloudpickle",  # MLflow's default, skops, does not trust trees
+        pip_requirements=requirements("mlflow", "scikit-learn", "cloudpickle"),
+        registered_model_name=MODEL if MODEL in names else None,
+    )
+    baseline = mooring.baseline(
+        inputs,
+        predictions=tree.predict(inputs),
+        labels=train[TARGET],
+        evaluation=(test[TARGET], predictions),
+    )
+    mooring.log_baseline(baseline)
+    registered = {MODEL: model}
+    if set(names) != {MODEL}:
+        registered[MONITORED_MODEL] = mooring.log_model(
+            model.model_uri,
+            name="monitored",
+            baseline=baseline,
+            input_example=inputs.head(2),
+            registered_model_name=next(name for name in names if name != MODEL),
+        )
+    return metrics, {name: str(info.registered_model_version) for name, info in registered.items()}
 
 
 def read(path: str) -> pd.DataFrame:

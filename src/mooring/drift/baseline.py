@@ -63,7 +63,7 @@ class Feature(msgspec.Struct):
         return kind_of(self.grid)
 
 
-class Past(msgspec.Struct):
+class PastStatistics(msgspec.Struct):
     """Statistics of a feature in past windows, taken for what is usual: an array (windows, statistics).
 
     `statistics` names them, each a measure and the number of windows that were merged.
@@ -110,7 +110,7 @@ class Baseline(msgspec.Struct):
     features: dict[str, Feature]
     rows: int
     about: dict[str, str] = {}
-    past: dict[str, Past] = {}
+    past: dict[str, PastStatistics] = {}
     digest: str = ""
     performance: HeldOut | None = None
     segments: dict[str, dict[str, Baseline]] = {}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mooring.drift.common_cells import by_identity
 from mooring.drift.grid import CategoricalGrid, Floats, Grid, NumericGrid, TextGrid, TimestampGrid, single
 from mooring.drift.measures import shares
 from mooring.drift.profile import (
@@ -15,7 +16,6 @@ from mooring.drift.profile import (
     TextProfile,
     TimestampProfile,
 )
-from mooring.drift.statistics import by_identity
 
 MOST_CELLS = 40
 _LEAST_CELLS = 16
@@ -32,15 +32,15 @@ class Histogram(NamedTuple):
 
     start: float
     width: float
-    before: Floats
-    after: Floats
+    reference: Floats
+    current: Floats
     below: tuple[float, float]
     above: tuple[float, float]
 
     @property
     def end(self) -> float:
         """Where the last cell ends."""
-        return self.start + self.width * len(self.before)
+        return self.start + self.width * len(self.reference)
 
 
 class Bars(NamedTuple):
@@ -50,26 +50,26 @@ class Bars(NamedTuple):
     """
 
     names: list[str]
-    before: Floats
-    after: Floats
+    reference: Floats
+    current: Floats
     new: list[bool]
     rest: int
     rest_shares: tuple[float, float]
 
 
-class Clock(NamedTuple):
+class ClockShares(NamedTuple):
     """Shares of baseline and window by hour of the day and by day of the week, Monday first; UTC."""
 
     hours: tuple[Floats, Floats]
     weekdays: tuple[Floats, Floats]
 
 
-Distribution = Histogram | Bars | Clock
+Distribution = Histogram | Bars | ClockShares
 
 
-def distribution(grid: Grid, before: FeatureProfile, after: FeatureProfile) -> Distribution | None:
+def distribution(grid: Grid, reference: FeatureProfile, current: FeatureProfile) -> Distribution | None:
     """Return a feature's distribution in baseline and window; None where there is nothing to draw."""
-    a, b = before.values, after.values
+    a, b = reference.values, current.values
     match grid:
         case NumericGrid() if isinstance(a, NumericProfile) and isinstance(b, NumericProfile):
             return histogram(grid, a, b)
@@ -80,12 +80,12 @@ def distribution(grid: Grid, before: FeatureProfile, after: FeatureProfile) -> D
         case TimestampGrid() if isinstance(a, TimestampProfile) and isinstance(b, TimestampProfile):
             if not a.values + b.values:
                 return None
-            return Clock((shares(a.hours), shares(b.hours)), (shares(a.weekdays), shares(b.weekdays)))
+            return ClockShares((shares(a.hours), shares(b.hours)), (shares(a.weekdays), shares(b.weekdays)))
         case _:
             return None
 
 
-def histogram(grid: NumericGrid, before: NumericProfile, after: NumericProfile) -> Histogram | None:
+def histogram(grid: NumericGrid, reference: NumericProfile, current: NumericProfile) -> Histogram | None:
     """Return the histogram of numbers; None where baseline and window have none, or lie too far apart to draw.
 
     >>> from mooring.drift.grid import numeric_grid
@@ -93,21 +93,21 @@ def histogram(grid: NumericGrid, before: NumericProfile, after: NumericProfile) 
     >>> values = np.arange(100.0)
     >>> grid = numeric_grid(values)
     >>> found = histogram(grid, numeric_profile(values, grid), numeric_profile(values + 50, grid))
-    >>> len(found.after) <= MOST_CELLS, round(found.above[1], 2), round(float(found.after.sum()), 2)
+    >>> len(found.current) <= MOST_CELLS, round(found.above[1], 2), round(float(found.current.sum()), 2)
     (True, 0.5, 0.5)
     """
-    if not before.values + after.values:
+    if not reference.values + current.values:
         return None
-    below_edges = [np.cumsum(shares(one.counts))[:-1] for one in (before, after)]
+    below_edges = [np.cumsum(shares(one.counts))[:-1] for one in (reference, current)]
     positions = grid.positions(grid.edges)
     low, high = _where_values_are(positions, below_edges)
-    cells = int(np.clip(2.5 * max(after.values, 1) ** (1 / 3), _LEAST_CELLS, MOST_CELLS - 4))
-    start, width, count = _layout(grid, before, low, high, cells)
+    cells = int(np.clip(2.5 * max(current.values, 1) ** (1 / 3), _LEAST_CELLS, MOST_CELLS - 4))
+    start, width, count = _layout(grid, reference, low, high, cells)
     if not np.isfinite(width) or width <= 0 or not np.isfinite(start + width * count):
         return None
     edges = start + width * np.arange(count + 1)
     cumulated = [np.interp(edges, positions, below) for below in below_edges]
-    ends = [1.0 if one.values else 0.0 for one in (before, after)]
+    ends = [1.0 if one.values else 0.0 for one in (reference, current)]
     return Histogram(
         float(start) + grid.origin,
         float(width),
@@ -134,7 +134,7 @@ def _where_values_are(edges: Floats, below_edges: list[Floats]) -> tuple[float, 
 
 
 def _layout(
-    grid: NumericGrid, before: NumericProfile, low: float, high: float, cells: int
+    grid: NumericGrid, reference: NumericProfile, low: float, high: float, cells: int
 ) -> tuple[float, float, int]:
     """Return start, width and number of cells. Where values lie on a lattice, a cell holds whole steps of it."""
     if not low < high:
@@ -142,7 +142,7 @@ def _layout(
         return low - 2.5 * width, width, 5
     with np.errstate(over="ignore"):
         width = (high - low) / cells
-    step, anchor = _lattice(grid, before)
+    step, anchor = _lattice(grid, reference)
     if step <= 0 or not np.isfinite(width) or width > 1000 * step:
         return low, width, cells
     width = step * float(np.ceil(width / step * 0.999))
@@ -151,11 +151,11 @@ def _layout(
     return start, width, min(int(np.floor((high - start) / width + 1e-9)) + 1, MOST_CELLS)
 
 
-def _lattice(grid: NumericGrid, before: NumericProfile) -> tuple[float, float]:
+def _lattice(grid: NumericGrid, reference: NumericProfile) -> tuple[float, float]:
     """Return the step between values that repeat, and one of them; a step of 0 where few repeat."""
     places = np.flatnonzero(single(grid.edges))
-    counts = before.counts[1:-1][places]
-    if len(places) < 2 or counts.sum() < _LATTICE_SHARE * before.values:
+    counts = reference.counts[1:-1][places]
+    if len(places) < 2 or counts.sum() < _LATTICE_SHARE * reference.values:
         return 0.0, 0.0
     own = grid.positions(grid.edges[places])
     with np.errstate(over="ignore"):
@@ -164,18 +164,18 @@ def _lattice(grid: NumericGrid, before: NumericProfile) -> tuple[float, float]:
     return step, float(own[int(np.argmax(counts))])
 
 
-def _bars(grid: CategoricalGrid, before: CategoricalProfile, after: CategoricalProfile) -> Bars | None:
-    if not before.values + after.values:
+def _bars(grid: CategoricalGrid, reference: CategoricalProfile, current: CategoricalProfile) -> Bars | None:
+    if not reference.values + current.values:
         return None
-    named = sorted({name for one in (before, after) for name in one.new})
-    a, b = (shares(counts) for counts in by_identity([before, after]))
+    named = sorted({name for one in (reference, current) for name in one.new})
+    a, b = (shares(counts) for counts in by_identity([reference, current]))
     names = [*grid.categories, *named]
     order = np.argsort(-np.maximum(a, b)[: len(names)], kind="stable")
     shown = order[:_CATEGORIES]
     if len(names) <= _CATEGORIES and grid.numbers is not None:
         shown = np.arange(len(names))  # numbers stay in their order
     kept = [int(place) for place in shown]
-    left = len(names) - len(kept) + int(after.more > 0)
+    left = len(names) - len(kept) + int(current.more > 0)
     return Bars(
         [names[place] for place in kept],
         a[kept],

@@ -1,13 +1,13 @@
 """The judgement of a window: all measures of all features, and which of them alarm.
 
 An alarm means that the value is more than chance gives when nothing has changed, and large enough to matter. The
-user sets a budget, the chance that an unchanged window raises any alarm at all.
+user sets a budget, the probability that an unchanged window raises any alarm at all.
 
 Within a feature the statistics that alarm, of the window alone and merged with those before it, are drawn jointly,
-and the feature's chance is that of its most surprising statistic (Westfall and Young 1993), the window's first
+and the feature's p-value is that of its most surprising statistic (Westfall and Young 1993), the window's first
 measure weighing most (Genovese, Roeder and Wasserman 2006). Over features the budget is kept by the rule of
-Benjamini and Hochberg (1995), which, when nothing has changed, gives any alarm with at most that chance. Draws are
-few while the answer is plain (Besag and Clifford 1991).
+Benjamini and Hochberg (1995), which, when nothing has changed, gives any alarm with at most that probability.
+Draws are few while the answer is plain (Besag and Clifford 1991).
 """
 
 from __future__ import annotations
@@ -15,56 +15,34 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from itertools import accumulate
 
 import msgspec
 import numpy as np
 
-from mooring.drift import measures
-from mooring.drift.baseline import Baseline, Feature, Past, Role
-from mooring.drift.grid import CategoricalGrid, Floats, Integers, Kind, NumericGrid, TextGrid, TimestampGrid
-from mooring.drift.null import GammaScores, tail_chance, tail_value
-from mooring.drift.profile import (
-    CategoricalProfile,
-    FeatureProfile,
-    NumericProfile,
-    Profile,
-    TextProfile,
-    TimestampProfile,
-    with_infinities,
-)
-from mooring.drift.statistics import (
-    FeatureNull,
-    Statistic,
-    by_identity,
-    is_empty,
-    lacking,
-    numeric_cells,
-    outside_of,
-    rows_of,
-)
-
-Severity = Literal["ok", "warning", "critical"]
+from mooring.drift.baseline import Baseline, Feature, PastStatistics, Role
+from mooring.drift.common_cells import is_empty
+from mooring.drift.grid import Kind
+from mooring.drift.measure_table import MEASURES, Pair, Test
+from mooring.drift.null import GammaScores, tail_p_value, tail_value
+from mooring.drift.profile import FeatureProfile, Profile
+from mooring.drift.statistics import FeatureNull, Statistic
+from mooring.status import Severity, worst
 
 DEFAULT_BUDGET = 0.001
 SCALES = (1, 4, 16)
-FLOORS = {"ks": 0.05, "js": 0.05, "null_rate": 0.01, "new_category_rate": 0.01, "out_of_range_rate": 0.01}
-"""The least effect that alarms by default: of distances the value, of the null rate its difference."""
-LARGE = {"ks": 0.2, "js": 0.2, "null_rate": 0.1, "new_category_rate": 0.1, "out_of_range_rate": 0.1}
-"""The effect from which an alarm is critical."""
-RATES = frozenset({"null_rate", "new_category_rate", "out_of_range_rate"})
 _PLAIN = 20
 _SURE = {100: 0.0, 400: 1e-4, 1600: 1e-2, 4000: 1.0}
-"""How far below what alarms a chance must lie to be sure after so many draws."""
+"""How far below what alarms a p-value must lie to be sure after so many draws."""
 _LEAST_PAST = 30
 
 
 class Result(msgspec.Struct):
     """A measure of a feature in a window, or in the newest `scale` windows together.
 
-    `p_value` is the chance of such a value when nothing has changed; None where it was not needed, the value being
-    below the floor, or the measure does not alarm. `threshold` is the value from which the measure alarms.
-    `reference` is the baseline's own rate, for rates. `strength` is the effect in units of the floor.
+    `p_value` is the probability of such a value when nothing has changed; None where it was not needed, the effect
+    being less than the least that alarms, or the measure does not alarm. `threshold` is the value from which the
+    measure alarms. `reference` is the baseline's own value. `strength` is the effect in units of the least.
     """
 
     feature: str
@@ -84,9 +62,9 @@ class Result(msgspec.Struct):
 class Judgement(msgspec.Struct):
     """What is to be said of a window: every result, and the features that alarm, the most drifted first.
 
-    `chance` is that of an unchanged window with an alarm as sure as the surest here: the least budget at which
-    anything calibrated alarms. `segments` are the judgements of the rows in which a feature has one value, by
-    FEATURE=VALUE, where that was asked for.
+    `p_value` is the probability that an unchanged window has an alarm as sure as the surest here: the least budget
+    at which anything calibrated alarms. `segments` are the judgements of the rows in which a feature has one
+    value, by FEATURE=VALUE, where that was asked for.
     """
 
     results: list[Result]
@@ -98,7 +76,7 @@ class Judgement(msgspec.Struct):
     seed: int
     missing: list[str] = []
     unknown: list[str] = []
-    chance: float = 1.0
+    p_value: float = msgspec.field(default=1.0, name="chance")
     segments: dict[str, Judgement] = {}
 
     @property
@@ -107,11 +85,11 @@ class Judgement(msgspec.Struct):
         return [result for result in self.results if result.alarm]
 
 
-class Rules(msgspec.Struct, frozen=True):
+class AlarmRules(msgspec.Struct, frozen=True):
     """What alarms.
 
     `thresholds` are fixed ones, by `measure` or `feature.measure`: they stand in the place of the calibrated one.
-    With `floors` off every difference that is more than chance alarms, however small.
+    With `floors` off every difference that is significant alarms, however small.
     """
 
     budget: float = DEFAULT_BUDGET
@@ -126,10 +104,10 @@ class Rules(msgspec.Struct, frozen=True):
 def judge(
     baseline: Baseline,
     windows: Sequence[Profile],
-    rules: Rules | None = None,
+    rules: AlarmRules | None = None,
     *,
     scales: Sequence[int] = SCALES,
-    past: Mapping[str, Past] | None = None,
+    past: Mapping[str, PastStatistics] | None = None,
     seed: int = 0,
 ) -> Judgement:
     """Return the judgement of the newest of `windows`, alone and merged with those before it.
@@ -141,17 +119,17 @@ def judge(
     windows
         Profiles on its grids, newest first; a scale is left out where there are not as many.
     rules
-        The budget, the floors, fixed thresholds.
+        The budget, whether least effects count, fixed thresholds.
     scales
         How many windows are merged, ascending, beginning with 1.
     past
-        By feature, statistics of past windows, from which chance is taken instead of drawn.
+        By feature, statistics of past windows, by which those here are judged instead of draws.
     seed
         The same seed gives the same judgement.
 
     Raises ValueError where a profile is on other grids than the baseline's.
     """
-    rules = rules or Rules()
+    rules = rules or AlarmRules()
     if any(window.digest != baseline.digest for window in windows):
         raise ValueError("the windows' profiles are not on this baseline's grids")
     reached = [scale for scale in scales if scale <= len(windows)]
@@ -166,22 +144,19 @@ def judge(
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         null = FeatureNull(feature, here, reached, effective, random)
         families[name] = Family(name, null, rules, (past or {}).get(name))
-        merged = here[0]
-        for place, scale in enumerate(reached):
-            merged = merged + here[place] if place else merged
+        for scale, merged in zip(reached, accumulate(here), strict=True):
             results += values_of(name, feature, merged, scale)
-    alpha = rules.budget / max(len(families), 1)
     for family in families.values():
-        family.find(alpha)
-    chances = [family.chance for family in families.values()]
-    cutoff = _cutoff(chances, rules.budget)
+        family.find(rules.budget / len(families))
+    p_values = [family.p_value for family in families.values()]
+    cutoff = _cutoff(p_values, rules.budget)
     for result in results:
         families[result.feature].write(result, cutoff)
         _apply_fixed(result, rules)
     newest = windows[0]
     return Judgement(
         results,
-        _worst(results),
+        worst(result.severity for result in results),
         _ranked(results, baseline),
         newest.rows,
         effective[0],
@@ -189,72 +164,67 @@ def judge(
         seed,
         [name for name in families if 0 < newest.rows == newest.features[name].absent],
         sorted(newest.unknown),
-        _least_budget(chances),
+        _least_budget(p_values),
     )
 
 
 class Family:
     """The statistics of a feature, whose largest score is what the feature is judged by."""
 
-    def __init__(self, name: str, null: FeatureNull, rules: Rules, past: Past | None) -> None:
+    def __init__(self, name: str, null: FeatureNull, rules: AlarmRules, past: PastStatistics | None) -> None:
         self._null = null
         self._past = past
-        self._heeded = np.array(
-            [
-                rules.fixed(name, statistic.measure) is None
-                and (not rules.floors or value >= FLOORS[statistic.measure])
-                for statistic, value in zip(null.statistics, null.observed, strict=True)
-            ]
-        )
-        self._floors = FLOORS if rules.floors else {}
-        self.chance = 1.0
-        self._chances: list[float | None] = [None] * len(null.statistics)
+        self._tests = [_test(statistic.measure) for statistic in null.statistics]
+        self._min_effects = [test.min_effect if rules.floors else 0.0 for test in self._tests]
+        self._tested = np.array([rules.fixed(name, one.measure) is None for one in null.statistics])
+        self._tested &= null.observed >= self._min_effects
+        self.p_value = 1.0
+        self._p_values: list[float | None] = [None] * len(null.statistics)
         self._joint: list[float] = [1.0] * len(null.statistics)
         self._thresholds: list[float | None] = [None] * len(null.statistics)
         self._usual = np.zeros(len(null.statistics))
 
     def find(self, alpha: float) -> None:
-        """Find the chance of the feature's most surprising statistic, to be compared with about `alpha`."""
-        if not self._heeded.any():
+        """Find the p-value of the feature's most surprising statistic, to be compared with about `alpha`."""
+        if not self._tested.any():
             return
         if self._past is not None:
-            self._find_in_past(alpha)
+            self._find_in_past(self._past, alpha)
             return
         drawn = np.empty((0, len(self._null.statistics)))
-        handicaps, least = self._null.handicaps, self._null.least_chance()
+        log_weights, least = self._null.log_weights, self._null.least_p_value()
         for count in _SURE:
             drawn = np.concatenate([drawn, self._null.draw(count - len(drawn))])
             scores = self._null.scores(drawn)
             by_chance = np.stack([score.of(drawn[:, at]) for at, score in enumerate(scores)], axis=1)
             seen = np.array([score.of(value) for score, value in zip(scores, self._null.observed, strict=True)])
-            largest = (by_chance - handicaps).max(axis=1)
-            observed = seen - handicaps
-            top = float(observed[self._heeded].max())
-            self.chance = max(tail_chance(largest, top), least)
-            if self.chance < alpha * _SURE[count] or np.count_nonzero(largest >= top) >= _PLAIN:
+            largest = (by_chance + log_weights).max(axis=1)
+            observed = seen + log_weights
+            top = float(observed[self._tested].max())
+            self.p_value = max(tail_p_value(largest, top), least)
+            if self.p_value < alpha * _SURE[count] or np.count_nonzero(largest >= top) >= _PLAIN:
                 break
         critical = tail_value(largest, alpha)
         self._usual = np.mean(drawn**2, axis=0)
-        for at in np.flatnonzero(self._heeded):
-            self._joint[at] = max(tail_chance(largest, float(observed[at])), least)
-            alone = max(tail_chance(by_chance[:, at], float(seen[at])), least)
-            self._chances[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
-            self._thresholds[at] = scores[at].value(critical + float(handicaps[at]))
+        for at in np.flatnonzero(self._tested):
+            self._joint[at] = max(tail_p_value(largest, float(observed[at])), least)
+            alone = max(tail_p_value(by_chance[:, at], float(seen[at])), least)
+            self._p_values[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
+            self._thresholds[at] = scores[at].value(critical - float(log_weights[at]))
 
-    def _find_in_past(self, alpha: float) -> None:
-        assert self._past is not None
-        places = {Statistic(*statistic): place for place, statistic in enumerate(self._past.statistics)}
+    def _find_in_past(self, past: PastStatistics, alpha: float) -> None:
+        places = {Statistic(*statistic): place for place, statistic in enumerate(past.statistics)}
         tests = max(1, len(self._null.statistics))
-        for at in np.flatnonzero(self._heeded):
+        for at in np.flatnonzero(self._tested):
             place = places.get(self._null.statistics[at])
-            if place is None or len(self._past.values) < _LEAST_PAST:
+            if place is None or len(past.values) < _LEAST_PAST:
                 continue
-            scores = GammaScores.fit(self._past.values[:, place])
-            chance = float(np.exp(-scores.of(self._null.observed[at])))
-            self._chances[at] = chance
-            self._joint[at] = min(1.0, chance * tests)
+            scores = GammaScores.fit(past.values[:, place])
+            p_value = float(np.exp(-scores.of(self._null.observed[at])))
+            self._p_values[at] = p_value
+            self._joint[at] = min(1.0, p_value * tests)
             self._thresholds[at] = scores.value(-float(np.log(alpha / tests)))
-        self.chance = min(self._joint)
+        self.p_value = min(self._joint)
 
     def write(self, result: Result, cutoff: float) -> None:
         """Write what was found into the result of one of the statistics."""
@@ -262,111 +232,38 @@ class Family:
             at = self._null.statistics.index(Statistic(result.measure, result.scale))
         except ValueError:
             return  # it is given as a value only
-        floor = self._floors.get(result.measure, 0.0)
+        measure, test = MEASURES[result.measure], self._tests[at]
         effect = float(self._null.observed[at])
-        threshold = max(self._thresholds[at] or 0.0, floor)
-        result.strength = effect / FLOORS[result.measure]
-        result.p_value = self._chances[at]
-        result.threshold = threshold + (result.reference or 0.0) if result.measure == "null_rate" else threshold
-        if not self._heeded[at] or self._joint[at] > cutoff:
+        threshold = max(self._thresholds[at] or 0.0, self._min_effects[at])
+        result.strength = effect / test.min_effect
+        result.p_value = self._p_values[at]
+        result.threshold = threshold + ((result.reference or 0.0) if measure.from_reference else 0.0)
+        if not self._tested[at] or self._joint[at] > cutoff:
             return
         result.alarm = True
         # What chance gives on sparse cells is no effect.
-        beyond = effect**2 - float(self._usual[at]) if result.measure not in RATES else effect**2
-        result.severity = "critical" if beyond >= LARGE[result.measure] ** 2 else "warning"
+        beyond = effect**2 - (0.0 if measure.rate else float(self._usual[at]))
+        result.severity = "critical" if beyond >= test.large**2 else "warning"
+
+
+def _test(measure: str) -> Test:
+    test = MEASURES[measure].test
+    assert test is not None, "of what is drawn there is a test"
+    return test
 
 
 def values_of(name: str, feature: Feature, window: FeatureProfile, scale: int = 1) -> list[Result]:
     """Return the values of all measures that suit a feature; of merged windows only of those that alarm."""
-    found: dict[str, float] = {}
-    references = {"null_rate": measures.null_rate(lacking(feature, feature.profile), rows_of(feature.profile))}
-    before, after = feature.profile.values, window.values
-    match feature.grid:
-        case NumericGrid():
-            assert isinstance(before, NumericProfile)
-            assert isinstance(after, NumericProfile)
-            found = _numeric(feature.grid, before, after)
-        case TextGrid():
-            assert isinstance(before, TextProfile)
-            assert isinstance(after, TextProfile)
-            found = _numeric(feature.grid.lengths, before.lengths, after.lengths)
-        case CategoricalGrid():
-            assert isinstance(before, CategoricalProfile)
-            assert isinstance(after, CategoricalProfile)
-            found = _categorical(before, after)
-        case TimestampGrid():
-            assert isinstance(before, TimestampProfile)
-            assert isinstance(after, TimestampProfile)
-            found = {
-                "hour_js": float(measures.js(before.hours, after.hours)),
-                "weekday_js": float(measures.js(before.weekdays, after.weekdays)),
-                "longest_gap": float(after.longest_gap()) if after.values else math.nan,
-            }
-            references["longest_gap"] = float(before.longest_gap())
-    if is_empty(feature.profile):
-        found = dict.fromkeys(found, math.nan)
-    found["null_rate"] = measures.null_rate(lacking(feature, window), rows_of(window))
-    if window.misfits or window.cast:
-        found["type_change_rate"] = (window.misfits + window.cast) / rows_of(window)
-    return [
-        Result(name, feature.role, feature.kind, measure, value, scale, references.get(measure))
-        for measure, value in found.items()
-        if scale == 1 or measure in FLOORS
-    ]
-
-
-def _numeric(grid: NumericGrid, before: NumericProfile, after: NumericProfile) -> dict[str, float]:
-    reference, current = with_infinities([before, after])
-    ends = (grid.positions(grid.edges[[0, -1]]) / grid.unit).tolist()
-    edges, a, b = _spread(grid, before.counts, after.counts)
-    distance = measures.wasserstein(
-        a,
-        b,
-        edges / grid.unit,
-        below=ends[0] * float(after.counts[0]) - after.low,
-        above=after.high - ends[1] * float(after.counts[-1]),
-        scale=(grid.scale if grid.scale > 0 else 1.0) / grid.unit,
-    )
-    values = after.values + after.infinities
-    return {
-        "ks": float(measures.ks(reference, current)),
-        **_of_cells(*numeric_cells([before, after], grid, grid.bins)),
-        "wasserstein": distance,
-        "mean_shift": measures.mean_shift(before.offset(), after.offset(), grid.scale / grid.unit),
-        "out_of_range_rate": measures.out_of_range_rate(outside_of(after, before), values),
-    }
-
-
-def _spread(grid: NumericGrid, before: Integers, after: Integers) -> tuple[Floats, Integers, Integers]:
-    """Return where the cells' values lie, as edges, and counts between these.
-
-    Between the last integer of a cell and the first of the next there are none.
-    """
-    edges = grid.positions(grid.edges)
-    if grid.edges.dtype.kind == "f":
-        return edges, before, after
-    a, b = (np.insert(one, np.arange(2, len(edges) + 1), 0) for one in (before, after))
-    return np.insert(edges, np.arange(1, len(edges)), edges[1:] - 1), a, b
-
-
-def _categorical(before: CategoricalProfile, after: CategoricalProfile) -> dict[str, float]:
-    reference, current = by_identity([before, after])
-    return {
-        **_of_cells(reference, current),
-        "new_category_rate": float(measures.new_category_rate(reference, current)),
-    }
-
-
-def _of_cells(reference: Integers, current: Integers) -> dict[str, float]:
-    """Return the measures that compare counts in cells, whatever the cells are."""
-    return {
-        "js": float(measures.js(reference, current)),
-        "psi": float(measures.psi(reference, current)),
-        "hellinger": float(measures.hellinger(reference, current)),
-        "total_variation": float(measures.total_variation(reference, current)),
-        "l_infinity": float(measures.l_infinity(reference, current)),
-        "chi_square": float(measures.chi_square(reference, current)),
-    }
+    pair, empty, found = Pair(feature, window), is_empty(feature.profile), []
+    for measure, entry in MEASURES.items():
+        if not entry.suits(feature) or (scale > 1 and entry.test is None):
+            continue
+        value = math.nan if empty and entry.grids else entry.value(pair)
+        if value is None:
+            continue
+        reference = entry.reference(pair) if entry.reference is not None else None
+        found.append(Result(name, feature.role, feature.kind, measure, value, scale, reference))
+    return found
 
 
 def _increments(windows: Sequence[Profile], scales: Sequence[int]) -> list[Profile]:
@@ -382,35 +279,35 @@ def _increments(windows: Sequence[Profile], scales: Sequence[int]) -> list[Profi
 
 
 def _effective(increments: Sequence[Profile]) -> list[float]:
-    """Return how many independent rows the windows up to each scale are worth."""
+    """Return the effective rows of the windows up to each scale: as many independent ones tell as much."""
     rows = np.cumsum([one.rows for one in increments]).astype(np.float64)
     weights = np.cumsum([one.weight for one in increments]).astype(np.float64)
-    worth = np.divide(rows**2, weights, out=np.zeros_like(rows), where=weights > 0)
-    return [float(value) for value in np.maximum.accumulate(worth)]
+    effective = np.divide(rows**2, weights, out=np.zeros_like(rows), where=weights > 0)
+    return [float(value) for value in np.maximum.accumulate(effective)]
 
 
-def _cutoff(chances: Sequence[float], budget: float) -> float:
-    """Return the chance up to which there are alarms, by the rule of Benjamini and Hochberg; below all if none.
+def _cutoff(p_values: Sequence[float], budget: float) -> float:
+    """Return the p-value up to which there are alarms, by the rule of Benjamini and Hochberg; below all if none.
 
     >>> _cutoff([0.001, 0.012, 0.2, 0.9], 0.05)
     0.025
     """
-    ordered = np.sort(np.asarray(chances))
+    ordered = np.sort(np.asarray(p_values))
     passed = np.flatnonzero(ordered <= budget * np.arange(1, len(ordered) + 1) / len(ordered))
     return float(budget * (passed[-1] + 1) / len(ordered)) if len(passed) else -1.0
 
 
-def _least_budget(chances: Sequence[float]) -> float:
-    """Return the least budget that `_cutoff` would let pass some of the chances with.
+def _least_budget(p_values: Sequence[float]) -> float:
+    """Return the least budget at which `_cutoff` alarms for any of the p-values.
 
     >>> _least_budget([0.001, 0.012, 0.2, 0.9])
     0.004
     """
-    ordered = np.sort(np.asarray(chances))
+    ordered = np.sort(np.asarray(p_values))
     return float(np.min(ordered * len(ordered) / np.arange(1, len(ordered) + 1), initial=1.0))
 
 
-def _apply_fixed(result: Result, rules: Rules) -> None:
+def _apply_fixed(result: Result, rules: AlarmRules) -> None:
     fixed = rules.fixed(result.feature, result.measure)
     if fixed is None or result.scale != 1:
         return
@@ -418,11 +315,6 @@ def _apply_fixed(result: Result, rules: Rules) -> None:
     result.strength = abs(result.value) / fixed if fixed and not math.isnan(result.value) else 0.0
     result.alarm = abs(result.value) >= fixed
     result.severity = "warning" if result.alarm else "ok"
-
-
-def _worst(results: Sequence[Result]) -> Severity:
-    found = {result.severity for result in results}
-    return "critical" if "critical" in found else "warning" if "warning" in found else "ok"
 
 
 def _ranked(results: Sequence[Result], baseline: Baseline) -> list[str]:

@@ -3,22 +3,7 @@
 All take two arrays of counts, `reference` and `current`, whose last axis are the cells; leading axes broadcast, so
 many windows are measured at once. They return one float64 for each pair. Where either has no count at all there is
 nothing to compare, and they return NaN. Infinities are cells of their own at the ends, but `wasserstein` and
-`mean_shift` are of the finite values.
-
-| name | what it is | range |
-|---|---|---|
-| `psi` | population stability index | 0 and up |
-| `js` | Jensen-Shannon distance, base 2 | 0 to 1 |
-| `hellinger` | Hellinger distance | 0 to 1 |
-| `ks` | Kolmogorov-Smirnov distance | 0 to 1 |
-| `wasserstein` | Wasserstein-1 distance, in standard deviations of the baseline | 0 and up |
-| `total_variation` | total variation distance | 0 to 1 |
-| `l_infinity` | largest difference of a share | 0 to 1 |
-| `chi_square` | two-sample chi-square statistic | 0 and up |
-| `mean_shift` | difference of the means, in standard deviations of the baseline | any |
-| `null_rate` | share without a usable value | 0 to 1 |
-| `new_category_rate` | share in categories that the baseline does not have | 0 to 1 |
-| `out_of_range_rate` | share below or above all of the baseline | 0 to 1 |
+`mean_shift` are of the finite values. `measure_table` has what else there is to know of each.
 """
 
 from __future__ import annotations

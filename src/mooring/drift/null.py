@@ -1,4 +1,4 @@
-"""What chance gives when nothing has changed: windows drawn from baseline and window together, and the tail."""
+"""What draws give when nothing has changed: windows drawn from baseline and window together, and the tail."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def before_first(others: Integers, own: Integers, random: np.random.Generator) -
 
 
 class Scores(Protocol):
-    """Turns values of a statistic into scores: about -ln of the chance of such a value or a larger one.
+    """Turns values of a statistic into scores: about -ln of the probability of such a value or a larger one.
 
-    They only have to bring different statistics to one scale, on which chance falls off alike: the chance of the
+    They only have to bring different statistics to one scale, on which probability falls off alike: that of the
     largest of several is drawn itself.
     """
 
@@ -109,7 +109,8 @@ class GammaScores(NamedTuple):
     """Scores of a distance between shares, by a gamma distribution of a power of it.
 
     The squares of such distances are about chi-square distributed, or a sum of such, if counts are large; the tail
-    of small ones is heavier. Of the powers tried this one brings both within a factor of 2 at a chance of 1e-5.
+    of small ones is heavier. Of the powers tried this one brings both within a factor of 2 at a
+    probability of 1e-5.
     """
 
     shape: float
@@ -130,10 +131,10 @@ class GammaScores(NamedTuple):
         if self.shape == 0:
             return np.where(powers > self.scale * (1 + 1e-9) + 1e-300, MOST, 0.0)
         scaled = powers / self.scale
-        chance = special.gammaincc(self.shape, scaled)
+        p_value = special.gammaincc(self.shape, scaled)
         # Beyond the smallest float the upper tail goes as this asymptotically.
         far = scaled - (self.shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(self.shape)
-        return np.where(chance > 1e-290, -np.log(np.maximum(chance, 1e-300)), np.maximum(far, 660.0))
+        return np.where(p_value > 1e-290, -np.log(np.maximum(p_value, 1e-300)), np.maximum(far, 660.0))
 
     def value(self, score: float) -> float:
         """Return the value that has a score."""
@@ -166,8 +167,8 @@ class KolmogorovScores(NamedTuple):
         if math.isinf(self.scale):
             return np.where(distances > 0, MOST, 0.0)
         scaled = self.scale * distances
-        chance = special.kolmogorov(scaled)
-        return np.where(chance > 1e-290, -np.log(np.maximum(chance, 1e-300)), 2 * scaled**2 - math.log(2))
+        p_value = special.kolmogorov(scaled)
+        return np.where(p_value > 1e-290, -np.log(np.maximum(p_value, 1e-300)), 2 * scaled**2 - math.log(2))
 
     def value(self, score: float) -> float:
         """Return the distance that has a score."""
@@ -180,7 +181,7 @@ class RateScores(NamedTuple):
     Parameters
     ----------
     usual
-        The chance that a row counts.
+        The probability that a row counts.
     size
         Of how many rows the share is.
     others
@@ -234,7 +235,7 @@ class RangeScores(NamedTuple):
     values: float
 
     def of(self, rates: ArrayLike) -> Floats:
-        """Return -ln of the chance of such a rate or a larger one."""
+        """Return -ln of the probability of such a rate or a larger one."""
         k = np.asarray(rates, np.float64) * self.values
         return np.asarray(-(np.log1p(k * (1 - self.q)) + k * np.log(self.q)))
 
@@ -257,14 +258,14 @@ def _divergence(share: Floats, usual: float) -> Floats:
     return np.asarray(special.rel_entr(share, usual) + special.rel_entr(1 - share, 1 - usual), np.float64)
 
 
-def tail_chance(drawn: Floats, observed: float) -> float:
-    """Return the chance of a score as large as `observed`, of which `drawn` are values by chance.
+def tail_p_value(drawn: Floats, observed: float) -> float:
+    """Return the p-value of the score `observed`: how probable one as large is, of which `drawn` are draws.
 
     Within the drawn ones that is their share, the observed one counted with them. Beyond, where few are as large,
-    chance falls off exponentially, as scores do: by how fast the largest tenth does.
+    probability falls off exponentially, as scores do: by how fast the largest tenth does.
 
     >>> values = np.random.default_rng(0).exponential(size=4000)
-    >>> round(tail_chance(values, 1.0), 2), 3e-7 < tail_chance(values, 13.8) < 3e-6
+    >>> round(tail_p_value(values, 1.0), 2), 3e-7 < tail_p_value(values, 13.8) < 3e-6
     (0.38, True)
 
     References
@@ -278,14 +279,14 @@ def tail_chance(drawn: Floats, observed: float) -> float:
     tail = _tail(drawn)
     if as_large >= _LEAST_TAIL or observed <= tail.start:
         return (as_large + 1) / (len(drawn) + 1)
-    return tail.chance(observed)
+    return tail.p_value(observed)
 
 
-def tail_value(drawn: Floats, chance: float) -> float:
-    """Return the score that is exceeded with a chance, the inverse of `tail_chance`."""
-    if chance * len(drawn) >= _LEAST_TAIL:
-        return float(np.quantile(drawn, 1 - chance))
-    return _tail(drawn).value(chance)
+def tail_value(drawn: Floats, p_value: float) -> float:
+    """Return the score that has a p-value, the inverse of `tail_p_value`."""
+    if p_value * len(drawn) >= _LEAST_TAIL:
+        return float(np.quantile(drawn, 1 - p_value))
+    return _tail(drawn).value(p_value)
 
 
 class _Tail(NamedTuple):
@@ -293,11 +294,11 @@ class _Tail(NamedTuple):
     share: float
     scale: float
 
-    def chance(self, value: float) -> float:
+    def p_value(self, value: float) -> float:
         return self.share * math.exp(-(value - self.start) / self.scale)
 
-    def value(self, chance: float) -> float:
-        return self.start - self.scale * math.log(min(chance / self.share, 1.0))
+    def value(self, p_value: float) -> float:
+        return self.start - self.scale * math.log(min(p_value / self.share, 1.0))
 
 
 def _tail(drawn: Floats) -> _Tail:

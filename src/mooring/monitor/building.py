@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.baseline import Baseline, Feature, Past, Role, make
+from mooring.drift.baseline import Baseline, Feature, PastStatistics, Role, make
 from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
-from mooring.drift.judge import FLOORS, SCALES, values_of
+from mooring.drift.judge import SCALES, values_of
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty
 from mooring.log import reader
 from mooring.log.parquet import folder_name
@@ -206,7 +207,9 @@ def calibrated(
     for name, of_it in measures.items():
         names = [(measure, scale) for scale in scales for measure in of_it]
         # Those of each scale begin later; they are put beside each other from the last one on.
-        past[name] = Past(names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales]))
+        past[name] = PastStatistics(
+            names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales])
+        )
     about = {**baseline.about, "usual": f"{settings.log} {span}"}
     return Calibrated(msgspec.structs.replace(baseline, past=past, about=about), sizes, too_few)
 
@@ -240,10 +243,10 @@ def _statistics(name: str, feature: Feature, window: FeatureProfile, scale: int)
         one.measure: 0.0
         if math.isnan(one.value)
         else abs(one.value - (one.reference or 0.0))
-        if one.measure == "null_rate"
+        if MEASURES[one.measure].from_reference
         else one.value
         for one in values_of(name, feature, window, scale)
-        if one.measure in FLOORS
+        if MEASURES[one.measure].test is not None
     }
 
 

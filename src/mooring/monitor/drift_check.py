@@ -11,10 +11,10 @@ import msgspec
 import pyarrow as pa
 
 from mooring.drift.baseline import FORMAT, Baseline
-from mooring.drift.judge import Judgement, Rules, judge
+from mooring.drift.common_cells import rows_of
+from mooring.drift.judge import AlarmRules, Judgement, judge
 from mooring.drift.profile import Profile, empty
 from mooring.drift.segments import segments_of
-from mooring.drift.statistics import rows_of
 from mooring.drift.stored import dump
 from mooring.log.reader import AGAIN_SECONDS
 from mooring.monitor.baselines import Baselines
@@ -24,9 +24,9 @@ from mooring.monitor.thresholds import pointless, rules_of, thresholds_of
 from mooring.monitor.windows import name_of
 from mooring.settings import JudgeSettings, MonitorSettings
 from mooring.state.cells import cells_of, encode, strongest_alarm
-from mooring.state.tables import JUDGED
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
+from mooring.status import JUDGED, worst
 
 _FINDINGS = 10
 _LONGEST_NAME = 60
@@ -198,7 +198,7 @@ def check_window(
         message = "; ".join(filter(None, words))
         return WindowCheck(msgspec.structs.replace(verdict, status="too_few", message=message), found)
     found.segments = {
-        name: judge(sub, [profile], Rules(share, settings.floors), seed=seed)
+        name: judge(sub, [profile], AlarmRules(share, settings.floors), seed=seed)
         for name, (sub, profile) in (segments or {}).items()
         if profile.effective_rows >= settings.min_rows
     }
@@ -209,7 +209,7 @@ def check_window(
         msgspec.structs.replace(
             verdict,
             budget=share,
-            status=next(one for one in ("critical", "warning", "ok") if one in severities),
+            status=worst(severities),
             alarms=len(found.alarms) + sum(len(one.alarms) for one in drifted.values()),
             summary=tuple(findings(found)),
             message="; ".join(filter(None, [*words, _unanswered(baseline, profiles[0])])),

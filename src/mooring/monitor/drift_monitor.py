@@ -22,7 +22,6 @@ from mooring.monitor.drift_check import DriftCheck, WindowCheck
 from mooring.monitor.ingest import Chunk, Ingest, Stream, StreamRows, between, chunks, profile_of
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.open_windows import OpenWindows
-from mooring.monitor.results import STATUSES
 from mooring.settings import MonitorSettings
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
@@ -30,6 +29,7 @@ from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.verdicts import Verdict, Verdicts
 from mooring.state.windows import Window, Windows
+from mooring.status import STATUSES
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -279,7 +279,7 @@ class DriftMonitor:
                 windows.span_of(window),
                 ", so far" if verdict.provisional else "",
                 window.rows,
-                STATUSES[verdict.status],
+                STATUSES[verdict.status].word,
                 f": {verdict.message}" if verdict.message else "",
             )
             if not verdict.provisional:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from mooring.state.assessments import Assessment
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
+from mooring.status import STATUSES
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 KEPT = 8
 """How many versions and variants of a model are told of: those with the newest windows."""
-_SEVERITY = {"ok": 0.0, "warning": 1.0, "critical": 2.0}
 _STREAM = ["model", "version", "variant"]
 
 
@@ -123,8 +123,8 @@ class Metrics:
             stream = [one.window.model, one.window.version or "", one.window.variant]
             for feature, measure, value in one.values:
                 drift.add_metric([*stream, feature, measure], value)
-            if one.verdict.status in _SEVERITY:
-                verdict.add_metric(stream, _SEVERITY[one.verdict.status])
+            if (rank := STATUSES[one.verdict.status].rank) is not None:
+                verdict.add_metric(stream, rank)
             rows.add_metric(stream, one.verdict.rows)
             alarms.add_metric(stream, one.verdict.alarms)
             end.add_metric(stream, one.window.end.timestamp())
@@ -171,8 +171,8 @@ def _of_assessments(assessed: Iterable[Assessment]) -> Iterator[Metric]:
         stream = [one.window.model, one.window.version or "", one.window.variant]
         for measure, found in one.measures.items():
             value.add_metric([*stream, measure], found.value)
-        if one.status in _SEVERITY:
-            status.add_metric(stream, _SEVERITY[one.status])
+        if (rank := STATUSES[one.status].rank) is not None:
+            status.add_metric(stream, rank)
         coverage.add_metric(stream, one.coverage)
         if one.delay is not None:
             delay.add_metric(stream, one.delay)

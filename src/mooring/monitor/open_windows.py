@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from mooring.drift.baseline import Baseline, profile_from_bytes, profile_to_bytes
-from mooring.drift.judge import FLOORS, SCALES
+from mooring.drift.judge import SCALES
+from mooring.drift.measure_table import min_effect
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.monitor import windows
@@ -171,6 +172,5 @@ def _digest(found: Profile | Baseline | None) -> str:
 def _echoes(verdict: Verdict | None) -> bool:
     """Whether a window drifted by so much that it shows still when it is merged with three that did not."""
     return verdict is not None and any(
-        one.scale == 1 and abs(one.value or 0.0) >= SCALES[1] * FLOORS.get(one.measure, 0.0)
-        for one in verdict.summary
+        one.scale == 1 and abs(one.value or 0.0) >= SCALES[1] * min_effect(one.measure) for one in verdict.summary
     )

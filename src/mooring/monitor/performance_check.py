@@ -14,26 +14,17 @@ from mooring.drift.baseline import Baseline, HeldOut
 from mooring.drift.segments import MOST, largest, segments_of
 from mooring.monitor.joining import JoinedLabels, LoggedRows
 from mooring.performance.bootstrap import intervals
-from mooring.performance.judge import FLOOR, Judged, effective_rows, judge
+from mooring.performance.judge import MIN_EFFECT, LossTest, effective_rows, judge
 from mooring.performance.measures import Scored, evaluate
 from mooring.performance.scored import UnscorableError
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Measured, Segment
-from mooring.state.tables import Status
 from mooring.state.windows import Window
+from mooring.status import worst
 
 GROWN = 1.5
 """How many times as many labelled rows a window needs to be tested again."""
-WORDS: dict[Status, str] = {
-    "ok": "ok",
-    "warning": "warning",
-    "critical": "critical",
-    "too_few": "too few labels",
-    "no_baseline": "not judged",
-}
-"""What is said of an assessment, as people read it."""
 _MANY_ROWS = 50_000
-_BADNESS = ("ok", "warning", "critical")
 
 
 class _SegmentRows(NamedTuple):
@@ -176,15 +167,15 @@ def _tested(
             parts.append(segment)
             continue
         its_test = judge(its_held_out, its_rows, share / len(tested), seed, floors=settings.floors)
-        parts.append(msgspec.structs.replace(segment, status=its_test.status, chance=its_test.chance))
+        parts.append(msgspec.structs.replace(segment, status=its_test.status, chance=its_test.p_value))
         statuses.append(its_test.status)
         if its_test.status != "ok":
             words.append(f"{segment.column}={segment.value}: {in_words(its_test, its_held_out)}")
     return msgspec.structs.replace(
         found,
         look=number,
-        status=max(statuses, key=_BADNESS.index),
-        chance=test.chance,
+        status=worst(statuses),
+        chance=test.p_value,
         budget=share,
         judged=scored.rows,
         message="; ".join(words),
@@ -206,15 +197,15 @@ def measured(scored: Scored, seed: int) -> dict[str, Measured]:
     return {name: Measured(value, *around.get(name, (None, None))) for name, value in evaluate(scored).items()}
 
 
-def in_words(found: Judged, before: HeldOut) -> str:
+def in_words(found: LossTest, before: HeldOut) -> str:
     """Say in a line how the measure that is tested stands to what it was."""
     where = before.about.partition(":")[0] or "held-out rows"
-    if found.status == "ok" and found.change < FLOOR:
-        return f"{found.measure} {found.value:.4g}, {found.before:.4g} on {where}"
+    if found.status == "ok" and found.change < MIN_EFFECT:
+        return f"{found.measure} {found.value:.4g}, {found.reference:.4g} on {where}"
     what = "more errors" if found.measure == "accuracy" else "worse"
     share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what
     chance = ", which may be chance" if found.status == "ok" else ""
-    return f"{found.measure} {found.value:.4g}, {share} than {found.before:.4g} on {where}{chance}"
+    return f"{found.measure} {found.value:.4g}, {share} than {found.reference:.4g} on {where}{chance}"
 
 
 def _too_few(scored: Scored, unusable: int, min_rows: float) -> str:

@@ -17,7 +17,7 @@ from mooring.monitor.ingest import Stream, log_key
 from mooring.monitor.joining import LabelSource, LoggedRows
 from mooring.monitor.labelled_windows import LabelledWindows, labelled_windows
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.performance_check import WORDS, assess, unlabelled
+from mooring.monitor.performance_check import assess, unlabelled
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments
@@ -26,6 +26,7 @@ from mooring.state.objects import DoneObject, Objects
 from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.windows import Window, Windows, final_verdict_id
+from mooring.status import STATUSES
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -202,7 +203,7 @@ class PerformanceMonitor:
                     span_of(one.window),
                     one.labelled,
                     one.rows,
-                    WORDS[one.status],
+                    STATUSES[one.status].labelled,
                     one.message,
                 )
         return len(written)

@@ -10,9 +10,9 @@ from mooring.drift.judge import Result
 from mooring.settings import DEFAULT_STATE
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State
-from mooring.state.tables import JUDGED, Status
 from mooring.state.verdicts import Verdict, Verdicts
 from mooring.state.windows import Judged, Windows
+from mooring.status import ALARMING, JUDGED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,16 +33,6 @@ COLUMNS = (
     "threshold",
     "alarm",
 )
-
-
-STATUSES: dict[Status, str] = {
-    "ok": "ok",
-    "warning": "warning",
-    "critical": "critical",
-    "too_few": "too few rows",
-    "no_baseline": "no baseline",
-}
-"""What is said of a window, as people read it."""
 
 
 class UnknownModel(ValueError):
@@ -78,7 +68,7 @@ def drifted(judged: list[Judged]) -> bool:
     """Return whether the newest window drifted: of the champion, as long as there is any of it."""
     answering = [one for one in judged if one.window.variant == "champion"] or judged
     newest = answering[-1].verdict if answering else None
-    return newest is not None and newest.status in ("warning", "critical")
+    return newest is not None and newest.status in ALARMING
 
 
 def model_in(state: State, model: str | None) -> str:

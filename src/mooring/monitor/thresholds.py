@@ -6,34 +6,16 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.judge import Rules, values_of
+from mooring.drift.judge import AlarmRules
+from mooring.drift.measure_table import MEASURES
 from mooring.settings import JudgeSettings
 
-MEASURES = (
-    "ks",
-    "js",
-    "psi",
-    "hellinger",
-    "wasserstein",
-    "total_variation",
-    "l_infinity",
-    "chi_square",
-    "mean_shift",
-    "null_rate",
-    "new_category_rate",
-    "out_of_range_rate",
-    "type_change_rate",
-    "hour_js",
-    "weekday_js",
-    "longest_gap",
-)
-"""Every measure that a threshold can be given for."""
 _NAMES = 10
 
 
-def rules_of(settings: JudgeSettings) -> Rules:
+def rules_of(settings: JudgeSettings) -> AlarmRules:
     """Return what alarms. Raises ValueError for an invalid threshold."""
-    return Rules(settings.budget, settings.floors, thresholds_of(settings.threshold))
+    return AlarmRules(settings.budget, settings.floors, thresholds_of(settings.threshold))
 
 
 def thresholds_of(given: Sequence[str]) -> dict[str, float]:
@@ -75,7 +57,7 @@ def pointless(thresholds: Iterable[str], baseline: Baseline) -> list[str]:
             found.append(f"--threshold {threshold}: the baseline has no feature {name}; {there}")
             continue
         feature = known[name]
-        suits = ["type_change_rate", *(one.measure for one in values_of(name, feature, feature.profile))]
+        suits = [one for one, entry in MEASURES.items() if entry.suits(feature)]
         if measure not in suits:
             has = f"{name} is {feature.kind} and has: {', '.join(sorted(suits))}"
             found.append(f"--threshold {threshold}: no such measure suits that feature; {has}")

@@ -15,6 +15,7 @@ from mooring.registry.experiments import experiment_id
 from mooring.state.assessments import Assessment
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
+from mooring.status import ALARMING, STATUSES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,7 +26,6 @@ REPORT = "report.html"
 _METRICS_AT_ONCE = 500  # MLflow takes 1000, and a megabyte
 _LONGEST_NAME = 100
 _MARK = "mooring.monitor"
-_SEVERITY = {"ok": 0.0, "warning": 1.0, "critical": 2.0}
 
 
 class Tracking:
@@ -60,7 +60,7 @@ class Tracking:
         """
         metrics, tags = _metrics(window, verdict, values), _tags(window, verdict)
         reports = [REPORT] if report is not None else []
-        if reports and verdict.status in ("warning", "critical"):
+        if reports and verdict.status in ALARMING:
             reports.append(f"drift/{window.end.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}.html")
         with self._logging(window.model, "verdict on") as (client, run_id):
             for start in range(0, len(metrics), _METRICS_AT_ONCE):
@@ -83,8 +83,8 @@ class Tracking:
         window = assessment.window
         numbers = {name: measure.value for name, measure in assessment.measures.items()}
         numbers["coverage"] = assessment.coverage
-        if assessment.status in _SEVERITY:
-            numbers["severity"] = _SEVERITY[assessment.status]
+        if (rank := STATUSES[assessment.status].rank) is not None:
+            numbers["severity"] = rank
         at = int(window.end.timestamp() * 1000)
         metrics = [
             Metric(_of_variant(window, f"performance/{name}"), value, at, window.number)
@@ -135,7 +135,7 @@ def _metrics(window: Window, verdict: Verdict, values: Iterable[tuple[str, str, 
     from mlflow.entities import Metric
 
     numbers = [(metric_name(feature, measure), value) for feature, measure, value in values]
-    numbers += [("alarms", verdict.alarms), ("rows", verdict.rows), ("severity", _SEVERITY.get(verdict.status))]
+    numbers += [("alarms", verdict.alarms), ("rows", verdict.rows), ("severity", STATUSES[verdict.status].rank)]
     at = int(window.end.timestamp() * 1000)
     return [
         Metric(_of_variant(window, name), float(value), at, window.number)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mooring.performance.measures import LOWER_IS_BETTER, Floats, Scored, areas_of, weighted
+from mooring.performance.measures import MEASURES, Floats, Scored, areas_of, weighted
 
 _CELLS = 4_000_000
 _MOST_AREAS = 100_000_000
@@ -74,9 +74,10 @@ def improvement(before: Floats, after: Floats, measure: str) -> Floats:
     >>> improvement(np.array([2.0]), np.array([1.5]), "rmse"), improvement(np.array([0.5]), np.array([0.6]), "f1")
     (array([0.25]), array([0.2]))
     """
-    if measure == "bias":
+    better = MEASURES[measure].better
+    if better == "nearer 0":
         before, after = np.abs(before), np.abs(after)
-    gain = before - after if measure in LOWER_IS_BETTER or measure == "bias" else after - before
+    gain = after - before if better == "higher" else before - after
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(gain == 0, 0.0, gain / np.abs(before)), np.float64)
 

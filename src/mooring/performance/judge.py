@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 from mooring.drift.baseline import HeldOut
-from mooring.drift.null import tail_chance
+from mooring.drift.null import tail_p_value
 from mooring.performance.measures import Floats, Scored, evaluate, losses, primary
 from mooring.performance.scored import Integers
+from mooring.status import Severity
 
-FLOOR = 0.05
+MIN_EFFECT = 0.05
 """By what share the primary measure has to be worse for an alarm; of accuracy it is the share of errors."""
 LARGE = 0.25
 """From which share on an alarm is critical."""
@@ -23,22 +24,22 @@ _PLAIN = 20
 _CELLS = 4_000_000
 
 
-class Judged(NamedTuple):
-    """What was found of a window: how it stands, and the chance that one as bad comes without any change.
+class LossTest(NamedTuple):
+    """What was found of a window: how it stands, and how probable one as bad is without any change.
 
-    `measure` is what was judged, `value` what it is and `before` what it was on held-out data.
+    `measure` is what was judged, `value` what it is and `reference` what it was on held-out data.
     """
 
-    status: Literal["ok", "warning", "critical"]
-    chance: float
+    status: Severity
+    p_value: float
     measure: str
     value: float
-    before: float
+    reference: float
 
     @property
     def change(self) -> float:
         """By what share it is worse than before; of accuracy by what share there are more errors."""
-        return _worse(self.measure, self.before, self.value)
+        return _worse(self.measure, self.reference, self.value)
 
 
 def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
@@ -57,17 +58,17 @@ def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
     )
 
 
-def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> Judged:
+def judge(reference: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> LossTest:
     """Return how labelled rows stand against held-out ones.
 
     Parameters
     ----------
-    before
+    reference
         The held-out rows.
     scored
         The labelled rows. Those of one request are not independent.
     budget
-        The chance with which rows of a model that does as well as before may alarm.
+        The probability with which rows of a model that does as well as before may alarm.
     seed
         The same seed gives the same result.
     floors
@@ -80,27 +81,27 @@ def judge(before: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floo
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=600), np.arange(600)
-    >>> before = held_out(Scored(labels, labels + random.normal(0, 1.0, 600), rows), "")
-    >>> judge(before, Scored(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
+    >>> reference = held_out(Scored(labels, labels + random.normal(0, 1.0, 600), rows), "")
+    >>> judge(reference, Scored(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
     'critical'
     """
-    measure = before.measure if before.measure == primary(scored) or scored.classes is None else "accuracy"
-    old = before.losses
-    if measure != before.measure:
-        wrong = round((1 - before.measures["accuracy"]) * len(old))
+    measure = reference.measure if reference.measure == primary(scored) or scored.classes is None else "accuracy"
+    old = reference.losses
+    if measure != reference.measure:
+        wrong = round((1 - reference.measures["accuracy"]) * len(old))
         old = np.repeat([1.0, 0.0], [wrong, len(old) - wrong])
     new = losses(scored._replace(probabilities=scored.probabilities if measure == "log_loss" else None))
-    found = chance_of(old, of_requests(new, scored.groups), seed, enough=budget)
-    value, was = evaluate(scored)[measure], before.measures[measure]
+    found = p_value_of(old, of_requests(new, scored.groups), seed, enough=budget)
+    value, was = evaluate(scored)[measure], reference.measures[measure]
     worse = _worse(measure, was, value)
-    status: Literal["ok", "warning", "critical"] = "ok"
-    if found <= budget and worse > 0 and (worse >= FLOOR or not floors):
+    status: Severity = "ok"
+    if found <= budget and worse > 0 and (worse >= MIN_EFFECT or not floors):
         status = "critical" if worse >= LARGE else "warning"
-    return Judged(status, found, measure, value, was)
+    return LossTest(status, found, measure, value, was)
 
 
 def effective_rows(scored: Scored) -> float:
-    """Return how many independent rows labelled rows are worth at least: n²/Σ(rows of a request)².
+    """Return how many effective rows labelled rows have at least: n²/Σ(rows of a request)².
 
     >>> effective_rows(Scored(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
     2.0
@@ -109,11 +110,11 @@ def effective_rows(scored: Scored) -> float:
     return float(scored.rows**2 / np.sum(counts.astype(np.float64) ** 2)) if scored.rows else 0.0
 
 
-def chance_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -> float:
-    """Return the chance of a mean loss as large as that of `new`, if both are of one distribution.
+def p_value_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -> float:
+    """Return the p-value of the mean loss of `new`: how probable one as large is, if both are of one distribution.
 
     Losses that are 0 or 1 are counted, which is exact: the hypergeometric distribution. Else more draws are made
-    where it is not plain yet on which side of `enough` the chance is.
+    where it is not plain yet on which side of `enough` it is.
     """
     random = np.random.default_rng(seed)
     size, pool = len(new), np.concatenate([old, new])
@@ -128,7 +129,7 @@ def chance_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -
     for draws in _DRAWS:
         drawn = np.concatenate([drawn, _means(pool, size, draws - len(drawn), random)])
         scores = _Scores.fit(drawn)
-        found = tail_chance(scores.of(drawn), float(scores.of(observed)[0]))
+        found = tail_p_value(scores.of(drawn), float(scores.of(observed)[0]))
         if found * draws >= _PLAIN and abs(found - enough) > 5 * np.sqrt(found / draws):
             break
     return found
@@ -174,7 +175,7 @@ class _Scores(NamedTuple):
         return cls(mean, spread, float(np.mean(((drawn - mean) / spread) ** 3)))
 
     def of(self, values: Floats) -> Floats:
-        """Return about -ln of the chance of such a mean or a larger one."""
+        """Return about -ln of the probability of such a mean or a larger one."""
         if self.spread == 0:
             return np.where(values > self.mean * (1 + 1e-9), 700.0, 0.0)
         z = (values - self.mean) / self.spread
@@ -182,20 +183,20 @@ class _Scores(NamedTuple):
             return np.asarray(-special.log_ndtr(-z))
         shape = 4 / self.skew**2
         scaled = np.maximum(shape + z * np.sqrt(shape), 0.0)
-        chance = special.gammaincc(shape, scaled)
+        p_value = special.gammaincc(shape, scaled)
         far = scaled - (shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(shape)
-        near = -np.log(np.maximum(chance, 1e-300))
-        return np.asarray(np.where(chance > 1e-290, near, np.maximum(far, 660.0)), np.float64)
+        near = -np.log(np.maximum(p_value, 1e-300))
+        return np.asarray(np.where(p_value > 1e-290, near, np.maximum(far, 660.0)), np.float64)
 
 
-def _worse(measure: str, before: float, now: float) -> float:
+def _worse(measure: str, reference: float, now: float) -> float:
     """Return by what share a measure is worse; of accuracy the share of errors counts.
 
     >>> _worse("rmse", 2.0, 2.5), round(_worse("accuracy", 0.9, 0.85), 6)
     (0.25, 0.5)
     """
     if measure == "accuracy":
-        before, now = 1 - before, 1 - now
-    if now == before:
+        reference, now = 1 - reference, 1 - now
+    if now == reference:
         return 0.0
-    return (now - before) / before if before > 0 else float("inf")
+    return (now - reference) / reference if reference > 0 else float("inf")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from mooring.performance.scored import Floats, Integers, Scored, Task, scored_of, task_of
 
 __all__ = [
-    "LOWER_IS_BETTER",
+    "MEASURES",
     "Floats",
     "Scored",
     "Task",
@@ -21,8 +23,6 @@ __all__ = [
     "task_of",
     "weighted",
 ]
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "log_loss"})
-"""The measures of which less is better; of `bias` it is less in either direction, of the others more."""
 _LEAST = float(np.finfo(np.float64).eps)
 _CELLS = 4_000_000
 _MOST_ERROR = 1e50
@@ -30,11 +30,6 @@ _MOST_ERROR = 1e50
 
 def evaluate(scored: Scored) -> dict[str, float]:
     """Return the measures; what is not defined on these rows is left out.
-
-    Of a regression `rmse`, `mae`, `r2` and `bias` (mean of prediction minus label). Of a classification
-    `accuracy`, `precision`, `recall` and `f1` (of two classes those of the second, of more the plain mean over
-    classes), and where there are probabilities `log_loss` and `roc_auc` (of more than two classes the mean of each
-    against the rest). They are defined as scikit-learn's of these names.
 
     >>> scored = Scored(np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 4.0]), np.arange(3))
     >>> {name: round(value, 3) for name, value in evaluate(scored).items()}
@@ -49,9 +44,7 @@ def evaluate(scored: Scored) -> dict[str, float]:
 
 def primary(scored: Scored) -> str:
     """Return the measure that says most: `rmse`, `log_loss` where there are probabilities, else `accuracy`."""
-    if scored.classes is None:
-        return "rmse"
-    return "accuracy" if scored.probabilities is None else "log_loss"
+    return next(name for name, one in MEASURES.items() if one.suits(scored))
 
 
 def losses(scored: Scored) -> Floats:
@@ -83,18 +76,96 @@ def weighted(scored: Scored, weights: NDArray[Any], *, areas: bool = True) -> di
     areas
         Whether `roc_auc` is among them, which takes longest.
     """
-    weights = weights.astype(np.float64, copy=False)
+    rows = WeightedRows(scored, weights.astype(np.float64, copy=False))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if scored.classes is None:
-            return _regression(scored, weights)
-        found = _classification(scored, weights)
-        if scored.probabilities is not None:
-            total = weights @ np.bincount(scored.groups, minlength=weights.shape[1])
-            loss = weights @ np.bincount(scored.groups, losses(scored), minlength=weights.shape[1])
-            found["log_loss"] = loss / total
-            if areas:
-                found["roc_auc"] = _roc_auc(scored, weights)
-        return found
+        return {
+            name: one.value(rows)
+            for name, one in MEASURES.items()
+            if one.suits(scored) and (areas or one.value is not _roc_auc)
+        }
+
+
+class ErrorSums(NamedTuple):
+    """Sums over rows, for each weighting: of 1, of errors, their sizes and squares, and of the labels' spread."""
+
+    rows: Floats
+    error: Floats
+    absolute: Floats
+    squared: Floats
+    around: Floats
+
+
+class ClassCounts(NamedTuple):
+    """How many rows were of each class, said to be, and both: arrays (weightings, classes)."""
+
+    true: Floats
+    said: Floats
+    both: Floats
+
+
+class WeightedRows:
+    """Labelled rows, and how often each of their groups counts: what measures are taken of."""
+
+    def __init__(self, scored: Scored, weights: Floats) -> None:
+        self.scored = scored
+        self.weights = weights
+
+    def total(self, values: NDArray[Any] | None = None) -> Floats:
+        """Return the sum of a value of each row, or of 1, for each weighting."""
+        of_groups = np.bincount(self.scored.groups, values, minlength=self.weights.shape[1])
+        return np.asarray(self.weights @ of_groups, np.float64)
+
+    @cached_property
+    def errors(self) -> ErrorSums:
+        """What measures of a regression are made of."""
+        error = _errors(self.scored)
+        labels = self.scored.labels - float(
+            self.scored.labels.mean()
+        )  # else the difference of squares loses digits
+        columns = [np.ones(self.scored.rows), error, np.abs(error), error**2, labels, labels**2]
+        groups = self.scored.groups
+        sums = np.stack([np.bincount(groups, one, minlength=self.weights.shape[1]) for one in columns], axis=1)
+        count, bias, absolute, squared, level, spread = (self.weights @ sums).T
+        around = spread - level**2 / count
+        return ErrorSums(count, bias, absolute, squared, np.where(around > 1e-12 * spread, around, np.nan))
+
+    @cached_property
+    def counts(self) -> ClassCounts:
+        """What measures of a classification are made of."""
+        assert self.scored.classes is not None
+        count = len(self.scored.classes)
+        labels, said = self.scored.labels.astype(np.int64), self.scored.predictions.astype(np.int64)
+        groups, shape = self.scored.groups, (self.weights.shape[1], count)
+        return ClassCounts(
+            *(
+                self.weights
+                @ np.bincount(groups[of] * count + values[of], minlength=shape[0] * count).reshape(shape)
+                for values, of in ((labels, slice(None)), (said, slice(None)), (labels, labels == said))
+            )
+        )
+
+    def over_classes(self, values: Floats) -> Floats:
+        """Return a value of each class as one: of two classes that of the second, of more the plain mean."""
+        if values.shape[1] == 2:
+            return np.asarray(values[:, 1], np.float64)
+        there = self.counts.said + self.counts.true > 0
+        return np.asarray(np.where(there, values, 0.0).sum(axis=1) / there.sum(axis=1), np.float64)
+
+
+class PerformanceMeasure(NamedTuple):
+    """A measure of performance, and what of it is `better`. Some need `probabilities`, tables have the `brief`."""
+
+    definition: str
+    task: Task
+    better: Literal["lower", "higher", "nearer 0"]
+    value: Callable[[WeightedRows], Floats]
+    probabilities: bool = False
+    brief: bool = True
+
+    def suits(self, scored: Scored) -> bool:
+        """Whether rows have what it needs."""
+        task = "regression" if scored.classes is None else "classification"
+        return self.task == task and (scored.probabilities is not None or not self.probabilities)
 
 
 def _errors(scored: Scored) -> Floats:
@@ -104,48 +175,23 @@ def _errors(scored: Scored) -> Floats:
     return np.clip(error, -_MOST_ERROR, _MOST_ERROR).astype(np.float64)
 
 
-def _regression(scored: Scored, weights: Floats) -> dict[str, Floats]:
-    error = _errors(scored)
-    centre = float(scored.labels.mean())
-    labels = scored.labels - centre  # else the difference of squares loses digits
-    columns = [np.ones(scored.rows), error, np.abs(error), error**2, labels, labels**2]
-    sums = np.stack([np.bincount(scored.groups, one, minlength=weights.shape[1]) for one in columns], axis=1)
-    count, bias, absolute, squared, level, spread = (weights @ sums).T
-    around = spread - level**2 / count
-    around = np.where(around > 1e-12 * spread, around, np.nan)
-    return {
-        "rmse": np.sqrt(squared / count),
-        "mae": absolute / count,
-        "r2": 1 - squared / around,
-        "bias": bias / count,
-    }
+def _precision(rows: WeightedRows) -> Floats:
+    _, said, both = rows.counts
+    return rows.over_classes(np.where(said > 0, both / said, 0.0))
 
 
-def _classification(scored: Scored, weights: Floats) -> dict[str, Floats]:
-    assert scored.classes is not None
-    count = len(scored.classes)
-    labels, predictions = scored.labels.astype(np.int64), scored.predictions.astype(np.int64)
-    right = labels == predictions
-    shape = weights.shape[1], count
-    # For each group how often each class was true, predicted, and both.
-    true, said, both = (
-        weights @ np.bincount(scored.groups[of] * count + values[of], minlength=shape[0] * count).reshape(shape)
-        for values, of in ((labels, slice(None)), (predictions, slice(None)), (labels, right))
-    )
-    precision = np.where(said > 0, both / said, 0.0)
-    recall = np.where(true > 0, both / true, 0.0)
-    f1 = np.where(said + true > 0, 2 * both / (said + true), 0.0)
-    found = {"accuracy": both.sum(axis=1) / true.sum(axis=1)}
-    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        if count == 2:
-            found[name] = values[:, 1]
-        else:
-            there = said + true > 0
-            found[name] = np.where(there, values, 0.0).sum(axis=1) / there.sum(axis=1)
-    return found
+def _recall(rows: WeightedRows) -> Floats:
+    true, _, both = rows.counts
+    return rows.over_classes(np.where(true > 0, both / true, 0.0))
 
 
-def _roc_auc(scored: Scored, weights: Floats) -> Floats:
+def _f1(rows: WeightedRows) -> Floats:
+    true, said, both = rows.counts
+    return rows.over_classes(np.where(said + true > 0, 2 * both / (said + true), 0.0))
+
+
+def _roc_auc(rows: WeightedRows) -> Floats:
+    scored, weights = rows.scored, rows.weights
     assert scored.probabilities is not None
     assert scored.classes is not None
     # Of a class that no row is of, there is no area.
@@ -171,3 +217,79 @@ def _area(scores: Floats, positive: NDArray[np.bool_], groups: Integers, weights
         below = np.cumsum(downs, axis=1) - downs / 2
         found[first : first + step] = (ups * below).sum(axis=1) / (ups.sum(axis=1) * downs.sum(axis=1))
     return found
+
+
+MEASURES: dict[str, PerformanceMeasure] = {
+    "rmse": PerformanceMeasure(
+        "root of the mean squared error",
+        "regression",
+        "lower",
+        lambda rows: np.sqrt(rows.errors.squared / rows.errors.rows),
+    ),
+    "mae": PerformanceMeasure(
+        "mean absolute error", "regression", "lower", lambda rows: rows.errors.absolute / rows.errors.rows
+    ),
+    "r2": PerformanceMeasure(
+        "share of the labels' variance that is explained",
+        "regression",
+        "higher",
+        lambda rows: 1 - rows.errors.squared / rows.errors.around,
+        brief=False,
+    ),
+    "bias": PerformanceMeasure(
+        "mean of prediction minus label",
+        "regression",
+        "nearer 0",
+        lambda rows: rows.errors.error / rows.errors.rows,
+    ),
+    "log_loss": PerformanceMeasure(
+        "mean of -ln of the true class's probability",
+        "classification",
+        "lower",
+        lambda rows: rows.total(losses(rows.scored)) / rows.total(),
+        probabilities=True,
+    ),
+    "accuracy": PerformanceMeasure(
+        "share of rows that are right",
+        "classification",
+        "higher",
+        lambda rows: rows.counts.both.sum(axis=1) / rows.counts.true.sum(axis=1),
+    ),
+    "precision": PerformanceMeasure(
+        "share of right ones among those said to be of a class: of two the second, of more the mean",
+        "classification",
+        "higher",
+        _precision,
+        brief=False,
+    ),
+    "recall": PerformanceMeasure(
+        "share of right ones among those of a class: of two the second, of more the mean",
+        "classification",
+        "higher",
+        _recall,
+        brief=False,
+    ),
+    "f1": PerformanceMeasure("harmonic mean of precision and recall", "classification", "higher", _f1),
+    "roc_auc": PerformanceMeasure(
+        "area under the ROC curve, of more than two classes the mean of each against the rest",
+        "classification",
+        "higher",
+        _roc_auc,
+        probabilities=True,
+    ),
+}
+"""Every measure by its name, that which says most first. They are defined as scikit-learn's of these names."""
+
+
+def lower_is_better(measure: str) -> bool:
+    """Return whether less of a measure is better."""
+    return measure in MEASURES and MEASURES[measure].better == "lower"
+
+
+def first_of(names: Collection[str]) -> str:
+    """Return of measures that which says most.
+
+    >>> first_of(["f1", "accuracy", "log_loss"])
+    'log_loss'
+    """
+    return next((name for name in MEASURES if name in names), next(iter(names)))

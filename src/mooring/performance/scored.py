@@ -127,7 +127,7 @@ def scored_of(
     if not there.all():
         chosen = pa.array(there)
         truth, codes = truth.filter(chosen), codes[there]
-        said = Said(
+        said = ModelOutput(
             None if said.prediction is None else said.prediction.filter(chosen),
             {name: one.filter(chosen) for name, one in said.probabilities.items()},
         )
@@ -139,20 +139,20 @@ def scored_of(
     return _classification(truth, said, codes, classes, names)
 
 
-def _named(said: Said) -> set[str]:
+def _named(said: ModelOutput) -> set[str]:
     """Return the classes that probabilities name, if they do not just count them."""
     names = tuple(name for name in said.probabilities if name)
     return set() if _are_places(names) else set(names)
 
 
-class Said(NamedTuple):
+class ModelOutput(NamedTuple):
     """A model's prediction of each row, and its probabilities by class; `""` is the class that counts."""
 
     prediction: pa.Array | None
     probabilities: dict[str, pa.Array]
 
 
-def _task(labels: pa.Array, said: Said) -> Task:
+def _task(labels: pa.Array, said: ModelOutput) -> Task:
     if said.probabilities or said.prediction is None:
         return "classification"
     if _is_share(labels, said.prediction):
@@ -169,7 +169,7 @@ def _is_share(labels: pa.Array, predictions: pa.Array) -> bool:
     return bool(len(truth)) and set(truth) <= {0.0, 1.0} and not whole and values.min() >= 0 and values.max() <= 1
 
 
-def _regression(labels: pa.Array, said: Said, groups: Integers) -> Scored:
+def _regression(labels: pa.Array, said: ModelOutput, groups: Integers) -> Scored:
     if said.prediction is None:
         raise UnscorableError(
             f"the output has several columns of numbers ({', '.join(said.probabilities)}), and it is not known "
@@ -185,7 +185,7 @@ def _regression(labels: pa.Array, said: Said, groups: Integers) -> Scored:
 
 
 def _classification(
-    labels: pa.Array, said: Said, groups: Integers, classes: Sequence[str] | None, known: Collection[str]
+    labels: pa.Array, said: ModelOutput, groups: Integers, classes: Sequence[str] | None, known: Collection[str]
 ) -> Scored:
     truth = _texts(labels)
     probabilities = {name: _floats(one) for name, one in said.probabilities.items()}
@@ -285,11 +285,11 @@ def _in_order(names: set[str]) -> tuple[str, ...]:
         return tuple(sorted(names))
 
 
-def _said(columns: dict[str, pa.Array]) -> Said:
+def _said(columns: dict[str, pa.Array]) -> ModelOutput:
     """Return which columns are the prediction and which are probabilities."""
     columns = _expanded(columns)
     if len(columns) == 1:
-        return Said(next(iter(columns.values())), {})
+        return ModelOutput(next(iter(columns.values())), {})
     own = prediction_in(columns)
     others = {name: one for name, one in columns.items() if name != own and is_number(one.type)}
     named = {name: _class_of(name) for name in others}
@@ -297,17 +297,18 @@ def _said(columns: dict[str, pa.Array]) -> Said:
     if own is not None:
         if chosen:
             found = {text or "": others[name] for name, text in chosen.items()}
-            # `probability` beside others that name their classes is something else.
-            return Said(columns[own], {"": found[""]} if list(found) == [""] else _without_empty(found))
-        return Said(columns[own], others if _add_up(others) else {})
+            if list(found) != [""]:  # `probability` beside others that name their classes is something else
+                found.pop("", None)
+            return ModelOutput(columns[own], found)
+        return ModelOutput(columns[own], others if _add_up(others) else {})
     if (
         chosen
         and len(chosen) == len(columns)
         and _add_up({text or "": others[name] for name, text in chosen.items()})
     ):
-        return Said(None, {text or "": others[name] for name, text in chosen.items()})
+        return ModelOutput(None, {text or "": others[name] for name, text in chosen.items()})
     if _add_up(others):
-        return Said(None, others)
+        return ModelOutput(None, others)
     raise UnscorableError(
         f"the output has the columns {', '.join(columns)}, and it is not known which is the prediction: call that "
         "one prediction"
@@ -324,10 +325,6 @@ def prediction_in(names: Collection[str]) -> str | None:
         return next(iter(names))
     by_name = {name.removeprefix("prediction.").lower(): name for name in names}
     return next((by_name[name] for name in _PREDICTIONS if name in by_name), None)
-
-
-def _without_empty(found: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    return {name: one for name, one in found.items() if name}
 
 
 def _class_of(name: str) -> str | None:

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
+from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram
 from mooring.drift.grid import Floats
 from mooring.report.figures import ticks
 from mooring.report.reading import Reading
-from mooring.report.view import Line
+from mooring.report.view import FeatureLine
 from mooring.report.words import measure, name, short
 from mooring.state.cells import Cell
+from mooring.status import JUDGED, STATUSES, rank
 
-_SEVERITIES = {"ok": 0, "warning": 1, "critical": 2}
 
-
-def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
+def data(reading: Reading, shown: Sequence[FeatureLine]) -> dict[str, Any]:
     """Return what the script reads.
 
     Of each cell of a feature's history that is two numbers: 100 times the value relative to its threshold, and
@@ -31,7 +30,7 @@ def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
         if one is None:
             return [None, 0]
         kind = kinds.setdefault((one.measure, one.scale), len(kinds))
-        return [round(min(one.ratio, 1e4) * 100), 3 * kind + _SEVERITIES[one.severity]]
+        return [round(min(one.ratio, 1e4) * 100), 3 * kind + rank(one.severity)]
 
     features = [
         {
@@ -49,6 +48,7 @@ def data(reading: Reading, shown: Sequence[Line]) -> dict[str, Any]:
             for window in reading.windows
         ],
         "features": features,
+        "severities": [{"word": STATUSES[one].word, "symbol": STATUSES[one].symbol} for one in JUDGED],
         "measures": [
             measure(kind) + (f", {scale} windows together" if scale > 1 else "") for kind, scale in kinds
         ],
@@ -72,8 +72,8 @@ def _shown(found: Distribution | None) -> dict[str, Any] | None:
                 "start": found.start,
                 "width": found.width,
                 "ticks": ticks(found.start, found.end),
-                "before": _rounded(found.before),
-                "after": _rounded(found.after),
+                "reference": _rounded(found.reference),
+                "current": _rounded(found.current),
                 "below": [round(share, 5) for share in found.below],
                 "above": [round(share, 5) for share in found.above],
             }
@@ -84,15 +84,15 @@ def _shown(found: Distribution | None) -> dict[str, Any] | None:
                     short(one, 24) + (" (new)" if new else "")
                     for one, new in zip(found.names, found.new, strict=True)
                 ],
-                "before": _rounded(found.before),
-                "after": _rounded(found.after),
+                "reference": _rounded(found.reference),
+                "current": _rounded(found.current),
             }
-        case Clock():
+        case ClockShares():
             return {
                 "kind": "hours",
                 "names": [f"{hour} h" for hour in range(24)],
-                "before": _rounded(found.hours[0]),
-                "after": _rounded(found.hours[1]),
+                "reference": _rounded(found.hours[0]),
+                "current": _rounded(found.hours[1]),
             }
         case None:
             return None

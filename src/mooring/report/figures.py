@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from mooring.drift.distributions import Bars, Clock, Distribution, Histogram
+from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram
 from mooring.drift.grid import Floats
-from mooring.report.model import Status
 from mooring.report.words import number, percent, short
 from mooring.state.cells import Cell
+from mooring.status import ALARMING, STATUSES, Status
 
 WIDTH = 640
 _TOP, _BASE, _LEFT, _RIGHT = 14, 190, 10, 630
@@ -34,7 +34,7 @@ def draw(found: Distribution | None) -> Markup:
             return histogram(found)
         case Bars():
             return bars(found)
-        case Clock():
+        case ClockShares():
             return clock(found)
         case None:
             return Markup("")
@@ -45,28 +45,32 @@ def histogram(found: Histogram) -> Markup:
     tails = [found.below, found.above]
     sides = [max(tail) >= _TAIL for tail in tails]
     gap = 12.0
-    slots = len(found.before) + sum(sides)
+    slots = len(found.reference) + sum(sides)
     step = (_RIGHT - _LEFT - gap * sum(sides)) / slots
     left = _LEFT + (step + gap if sides[0] else 0)
     shown = [tail for tail, side in zip(tails, sides, strict=True) if side]
     top = max(
-        [float(found.before.max(initial=0)), float(found.after.max(initial=0)), *(max(tail) for tail in shown)]
+        [
+            float(found.reference.max(initial=0)),
+            float(found.current.max(initial=0)),
+            *(max(tail) for tail in shown),
+        ]
     )
 
     def height(share: float) -> int:
         return round(_BASE - (_BASE - _TOP) * share / top) if top > 0 else _BASE
 
     parts = [
-        f'<path class="b" d="{_steps(found.before, left, step, height, closed=True)}"/>',
-        f'<path class="w" d="{_steps(found.after, left, step, height, closed=False)}"/>',
+        f'<path class="b" d="{_steps(found.reference, left, step, height, closed=True)}"/>',
+        f'<path class="w" d="{_steps(found.current, left, step, height, closed=False)}"/>',
     ]
     for place, (tail, side) in enumerate(zip(tails, sides, strict=True)):
         if side:
             x = _LEFT if place == 0 else _RIGHT - step
             parts.append(_tail(tail, x, step, height))
-    parts.append(f'<path class="axis" d="M{left:.0f} {_BASE}h{step * len(found.before):.0f}"/>')
+    parts.append(f'<path class="axis" d="M{left:.0f} {_BASE}h{step * len(found.reference):.0f}"/>')
     for tick in ticks(found.start, found.end):
-        x = left + (tick - found.start) / (found.end - found.start) * step * len(found.before)
+        x = left + (tick - found.start) / (found.end - found.start) * step * len(found.reference)
         parts.append(f'<text x="{x:.0f}" y="216" class="m">{number(tick)}</text>')
     bottom = 226
     for tail, side, word, bound, x, anchor in (
@@ -83,10 +87,10 @@ def histogram(found: Histogram) -> Markup:
 def bars(found: Bars) -> Markup:
     """Return the figure of categories: a filled bar of the baseline, and below it a thin one of the window."""
     left, right, line = 215, 460, 38
-    top = max(float(found.before.max(initial=0)), float(found.after.max(initial=0)), 1e-9)
+    top = max(float(found.reference.max(initial=0)), float(found.current.max(initial=0)), 1e-9)
     parts = []
     for place, (label, a, b, new) in enumerate(
-        zip(found.names, found.before, found.after, found.new, strict=True)
+        zip(found.names, found.reference, found.current, found.new, strict=True)
     ):
         y = 4 + place * line
         mark = '<tspan class="new"> new</tspan>' if new else ""
@@ -100,30 +104,30 @@ def bars(found: Bars) -> Markup:
     lines = len(found.names)
     if found.rest:
         y = 28 + lines * line
-        before, after = found.rest_shares
+        reference, current = found.rest_shares
         parts.append(f'<text x="{left}" y="{y}">and {found.rest:,} more</text>')
-        parts.append(f'<text x="{_RIGHT}" y="{y}" class="e">{percent(before)} → {percent(after)}</text>')
+        parts.append(f'<text x="{_RIGHT}" y="{y}" class="e">{percent(reference)} → {percent(current)}</text>')
         lines += 1
     return _svg(
         parts, 8 + lines * line, "Shares of categories in the baseline (upper bar) and in the window (lower)"
     )
 
 
-def clock(found: Clock) -> Markup:
+def clock(found: ClockShares) -> Markup:
     """Return the figure of hours of the day and days of the week."""
     parts = []
-    for (before, after), left, right, labels in (
+    for (reference, current), left, right, labels in (
         (found.hours, _LEFT, 400, {0: "0 h", 6: "6", 12: "12", 18: "18"}),
         (found.weekdays, 430, _RIGHT, dict(enumerate(_WEEKDAYS))),
     ):
-        step = (right - left) / len(before)
-        top = max(float(before.max()), float(after.max()), 1e-9)
+        step = (right - left) / len(reference)
+        top = max(float(reference.max()), float(current.max()), 1e-9)
 
         def height(share: float, top: float = top) -> int:
             return round(_BASE - (_BASE - _TOP) * share / top)
 
-        parts.append(f'<path class="b" d="{_steps(before, left, step, height, closed=True)}"/>')
-        parts.append(f'<path class="w" d="{_steps(after, left, step, height, closed=False)}"/>')
+        parts.append(f'<path class="b" d="{_steps(reference, left, step, height, closed=True)}"/>')
+        parts.append(f'<path class="w" d="{_steps(current, left, step, height, closed=False)}"/>')
         parts.append(f'<path class="axis" d="M{left} {_BASE}H{right}"/>')
         parts += [
             f'<text x="{left + (at + 0.5) * step:.0f}" y="216" class="m">{text}</text>'
@@ -140,7 +144,7 @@ def sparkline(history: Sequence[Cell | None]) -> Markup:
     # About as wide as it is shown: what is stretched by much, some browsers blur.
     step = max(_SPARK // max(len(history) - 1, 1), 1)
     edge = round(base - (base - top) / _MOST_RATIO)
-    line, marks = [], {"warning": "", "critical": ""}
+    line, marks = [], dict.fromkeys(ALARMING, "")
     last: int | None = None
     for place, cell in enumerate(history):
         if cell is None:
@@ -167,8 +171,7 @@ def strip(history: Sequence[Cell | None], versions: Sequence[int] = ()) -> Marku
 
 def timeline(statuses: Sequence[Status], versions: Sequence[int] = ()) -> Markup:
     """Return what was said of each window, drawn as a line of the heat map is."""
-    levels = {"ok": "t", "warning": "a", "critical": "c"}
-    return _strip([levels.get(status, "n") for status in statuses], "strip timeline", versions)
+    return _strip([STATUSES[status].cell for status in statuses], "strip timeline", versions)
 
 
 def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
@@ -177,10 +180,10 @@ def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
     for level, first, length in _runs(levels):
         if level:
             paths.setdefault(level, []).append(f"M{2 * first} {_MIDDLES[level]}h{2 * length}")
-    for level, mark in (("a", "ma"), ("c", "mc")):
+    for level in (STATUSES[one].cell for one in ALARMING):
         points = [f"M{2 * place + 1} 5h0" for place, one in enumerate(levels) if one == level]
         if points:
-            paths[mark] = points
+            paths[f"m{level}"] = points
     if versions:
         paths["version"] = [f"M{2 * place} 0v10" for place in versions]
     drawn = [f'<path class="{level}" d="{"".join(parts)}"/>' for level, parts in paths.items()]
@@ -224,7 +227,7 @@ def _level(cell: Cell | None) -> str:
     if cell is None:
         return "n"
     if cell.severity != "ok":
-        return "c" if cell.severity == "critical" else "a"
+        return STATUSES[cell.severity].cell
     return "" if cell.ratio < 0.1 else "t" if cell.ratio < 0.7 else "l" if cell.ratio < 0.9 else "h"
 
 
@@ -248,10 +251,10 @@ def _steps(shares: Floats, left: float, step: float, height: Callable[[float], i
 
 
 def _tail(tail: tuple[float, float], x: float, step: float, height: Callable[[float], int]) -> str:
-    before, after = height(tail[0]), height(tail[1])
+    reference, current = height(tail[0]), height(tail[1])
     return (
-        f'<path class="bt" d="M{x:.0f} {_BASE}V{before}h{step:.0f}V{_BASE}z"/>'
-        f'<path class="w wt" d="M{x:.0f} {_BASE}V{after}h{step:.0f}V{_BASE}"/>'
+        f'<path class="bt" d="M{x:.0f} {_BASE}V{reference}h{step:.0f}V{_BASE}z"/>'
+        f'<path class="w wt" d="M{x:.0f} {_BASE}V{current}h{step:.0f}V{_BASE}"/>'
     )
 
 

@@ -8,9 +8,9 @@ from mooring.drift.baseline import Baseline, profile_from_bytes
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError
 from mooring.monitor.results import history, was_judged
+from mooring.report.course import answering
 from mooring.report.model import Report, ReportWindow
 from mooring.report.page import html, svg
-from mooring.report.reading import answering
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
 from mooring.state.judgements import judgement_of

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.judge import Judgement
 from mooring.drift.profile import Profile
+from mooring.report.course import WindowSummary
 from mooring.state.assessments import Assessment
-
-Status = Literal["ok", "warning", "critical", "too_few", "no_baseline"]
-"""What is said of a window; the last two say that it could not be judged."""
+from mooring.status import Status
 
 
 class ReportWindow(msgspec.Struct):
@@ -35,6 +33,22 @@ class ReportWindow(msgspec.Struct):
     profile: Profile | None = None
     late_rows: int = 0
     message: str = ""
+
+    @property
+    def summary(self) -> WindowSummary:
+        """What a sentence on the model needs of it."""
+        found = WindowSummary(
+            start=self.start,
+            end=self.end,
+            rows=self.rows,
+            version=self.version,
+            variant=self.variant,
+            status=self.severity,
+            judged=self.judgement is not None,
+            provisional=self.provisional,
+            message=self.message,
+        )
+        return found if self.judgement is None else found.with_found(self.judgement)
 
 
 class Report(msgspec.Struct):

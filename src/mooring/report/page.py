@@ -15,12 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mooring import __version__
-from mooring.drift.judge import FLOORS, LARGE, SCALES
-from mooring.monitor.results import STATUSES
+from mooring.drift.judge import SCALES
+from mooring.drift.measure_table import MEASURES
 from mooring.report import explorer, figures, performance, view, words
+from mooring.report.course import course
 from mooring.report.model import Report
 from mooring.report.reading import Reading, read
 from mooring.report.verdict import verdict
+from mooring.status import STATUSES
 
 LARGEST = 6_000_000
 MOST_FEATURES = (200, 150, 100, 50, 20)
@@ -48,16 +50,16 @@ def html(report: Report) -> str:
     return page
 
 
-def _page(report: Report, reading: Reading, lines: Sequence[view.Line], scripts: Sequence[str]) -> str:
+def _page(report: Report, reading: Reading, lines: Sequence[view.FeatureLine], scripts: Sequence[str]) -> str:
+    measured = {result.measure for line in lines for result in line.feature.results}
     return _render(
         "report.html",
-        **_common(report, reading, lines),
+        **_common(report, reading, lines, MOST_WINDOWS),
         quality=view.quality(lines),
-        unknown=_unknown(reading),
         series=reading.series[:_MOST_SERIES],
         traffic=view.traffic(reading),
-        measures=[words.MEASURES[one] for one in words.MEASURES if one in _measured(lines)],
-        floors=[(words.measure(one), floor, LARGE[one], one in words.RATES) for one, floor in FLOORS.items()],
+        measures=[one for name, one in MEASURES.items() if name in measured],
+        tested=[one for one in MEASURES.values() if one.test is not None],
         scales=SCALES,
         past=bool(report.baseline and report.baseline.past),
         versions={"Mooring": __version__, "plotly": version("plotly")},
@@ -74,17 +76,21 @@ def svg(report: Report) -> str:
     """
     reading = read(report, SMALL_WINDOWS)
     lines = view.lines(reading, view.chosen(reading, SMALL_FEATURES), SMALL_FIGURES)
-    return _render("small.html", **_common(report, reading, lines))
+    return _render("small.html", **_common(report, reading, lines, SMALL_WINDOWS))
 
 
-def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dict[str, Any]:
+def _common(
+    report: Report, reading: Reading, lines: Sequence[view.FeatureLine], most_windows: int
+) -> dict[str, Any]:
     drifted = [line for line in lines if line.drifted]
     section = performance.section(report.performance)
+    windows = course((window.summary for window in report.windows), most_windows)
+    said = verdict(report.model, windows, log=report.log, of_log=words.from_log(report.baseline))
     return {
         "style": _file("common.css") + _file("style.css"),
         "report": report,
         "reading": reading,
-        "verdict": performance.with_performance(verdict(report, reading), section, report.model),
+        "verdict": performance.with_performance(said, section, report.model),
         "newest": reading.newest,
         "performance": section,
         "unmeasured": performance.unmeasured(report.performance),
@@ -97,15 +103,6 @@ def _common(report: Report, reading: Reading, lines: Sequence[view.Line]) -> dic
         "left_out_drifted": len(reading.drifted) - len(drifted),
         "important": any(line.feature.baseline and line.feature.baseline.importance is not None for line in lines),
     }
-
-
-def _unknown(reading: Reading) -> list[str]:
-    judgement = reading.newest.judgement if reading.newest else None
-    return [words.name(one, 60) for one in judgement.unknown] if judgement else []
-
-
-def _measured(lines: Sequence[view.Line]) -> set[str]:
-    return {result.measure for line in lines for result in line.feature.results}
 
 
 def _render(template: str, **values: Any) -> str:
@@ -125,7 +122,7 @@ def _environment() -> Environment:
         number=words.number,
         percent=words.percent,
         count=words.count,
-        chance=words.chance,
+        p_value=words.p_value,
         moment=words.moment,
         measure=words.measure,
         value=words.value_of,
@@ -133,7 +130,7 @@ def _environment() -> Environment:
         listed=words.listed,
         safe_name=words.name,
         timed=timed,
-        at_floor=words.at_floor,
+        at_min_effect=words.at_min_effect,
         from_log=words.from_log,
     )
     found.globals["STATUS"] = STATUSES

@@ -7,17 +7,15 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from mooring.monitor.results import STATUSES
-from mooring.report.verdict import Verdict
+from mooring.performance.measures import first_of
+from mooring.report.verdict import Headline
 from mooring.report.words import name
 from mooring.state.assessments import Assessment, Measured, Segment
-from mooring.state.tables import Status
+from mooring.status import ALARMING, JUDGED, STATUSES, Status
 
 _WIDE, _TOP, _LEVEL, _BASE = 640, 14, 150, 190
 _LEFT, _RIGHT = 10, 630
-_MEASURES = ("rmse", "log_loss", "accuracy")
 _SHOWN = 12
-_FALLS = ("too_few", "no_baseline")
 
 
 class Section(NamedTuple):
@@ -27,7 +25,7 @@ class Section(NamedTuple):
     figure: Markup
     least: float
     most: float
-    before: float | None
+    reference: float | None
     shown: list[Assessment]
     newest: Assessment
     segments: list[tuple[Segment, Measured]]
@@ -39,20 +37,20 @@ def section(found: Sequence[Assessment]) -> Section | None:
     if not labelled:
         return None
     newest = labelled[-1]
-    measure = next((one for one in _MEASURES if one in newest.measures), next(iter(newest.measures)))
+    measure = first_of(newest.measures)
     drawn = [one.measures.get(measure) for one in found]
     values = [
         value for one in drawn if one is not None for value in (one.value, one.low, one.high) if value is not None
     ]
-    before = newest.before.get(measure)
-    values += [before] if before is not None else []
+    reference = newest.before.get(measure)
+    values += [reference] if reference is not None else []
     least, most = min(values), max(values)
     return Section(
         measure,
-        _figure(found, drawn, before, least, most),
+        _figure(found, drawn, reference, least, most),
         least,
         most,
-        before,
+        reference,
         labelled[-_SHOWN:][::-1],
         newest,
         [(one, one.measures[measure]) for one in newest.segments if measure in one.measures],
@@ -65,20 +63,24 @@ def unmeasured(found: Sequence[Assessment]) -> str:
     return newest.message if newest is not None and not newest.measures else ""
 
 
-def with_performance(said: Verdict, found: Section | None, model: str) -> Verdict:
+def with_performance(said: Headline, found: Section | None, model: str) -> Headline:
     """Return what is said first, with what labels say where the model does worse in its newest judged window."""
     judged = [one for one in found.shown if one.look] if found is not None else []
-    if not judged or judged[0].status not in ("warning", "critical"):
+    if not judged or judged[0].status not in ALARMING:
         return said
     worse = f"{name(model)} does worse on labelled rows: {name(judged[0].message, 200)}."
     if said.status == "critical" or (said.status == "warning" and judged[0].status == "warning"):
         return said._replace(notes=[worse, *said.notes])
     status = judged[0].status
-    return Verdict(status, STATUSES[status], worse, [said.sentence, *said.notes])
+    return Headline(status, STATUSES[status].word, worse, [said.sentence, *said.notes])
 
 
 def _figure(
-    found: Sequence[Assessment], drawn: Sequence[Measured | None], before: float | None, least: float, most: float
+    found: Sequence[Assessment],
+    drawn: Sequence[Measured | None],
+    reference: float | None,
+    least: float,
+    most: float,
 ) -> Markup:
     """Return a measure of each window with its interval, and below it the share of rows that have a label."""
     step = (_RIGHT - _LEFT) / len(found)
@@ -88,7 +90,7 @@ def _figure(
         return _LEVEL - (_LEVEL - _TOP) * ((value - least) / (most - least) if most > least else 0.5)
 
     bars, whiskers = [], []
-    points: dict[Status, str] = {"ok": "", "warning": "", "critical": ""}
+    points: dict[Status, str] = dict.fromkeys(JUDGED, "")
     for place, (one, measured) in enumerate(zip(found, drawn, strict=True)):
         x = _LEFT + (place + 0.5) * step
         tall = (_BASE - _LEVEL - 8) * one.coverage
@@ -97,11 +99,10 @@ def _figure(
             continue
         if measured.low is not None and measured.high is not None:
             whiskers.append(f"M{x:.1f} {height(measured.low):.1f}V{height(measured.high):.1f}")
-        status: Status = "ok" if one.status in _FALLS else one.status
-        points[status] += f"M{x:.1f} {height(measured.value):.1f}h0"
+        points[one.status if one.status in JUDGED else "ok"] += f"M{x:.1f} {height(measured.value):.1f}h0"
     parts = [f'<path class="b" d="{"".join(bars)}"/>', f'<path class="axis" d="M{_LEFT} {_BASE}H{_RIGHT}"/>']
-    if before is not None:
-        parts.append(f'<path class="limit" d="M{_LEFT} {height(before):.1f}H{_RIGHT}"/>')
+    if reference is not None:
+        parts.append(f'<path class="limit" d="M{_LEFT} {height(reference):.1f}H{_RIGHT}"/>')
     parts.append(f'<path class="line" d="{"".join(whiskers)}"/>')
     for kind, path in points.items():
         style = ' style="stroke:var(--now)"' if kind == "ok" else ""

@@ -1,29 +1,27 @@
-"""What the windows of a report amount to: which of them count, since when there is drift, how features rank."""
+"""What the windows of a report amount to: which of them count, and how features rank."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import NamedTuple
 
 from mooring.drift.baseline import Baseline, Feature
-from mooring.drift.judge import Result, Severity
+from mooring.drift.judge import Result
 from mooring.drift.profile import FeatureProfile, Profile
+from mooring.report.course import CHAMPION, answering
 from mooring.report.model import Report, ReportWindow
 from mooring.state.cells import Cell, Strongest, cells_of, strongest
-
-CHAMPION = "champion"
+from mooring.status import Severity
 
 
 class FeatureReading(NamedTuple):
     """A feature over the windows of a report.
 
     `results` are those of the newest judged window and `top` is the strongest of them. `history` has a cell for
-    each window, None where that was not judged. `before` and `after` are the baseline's profile and that of the
-    newest `span` windows together, as many as the strongest alarm is about.
+    each window, None where that was not judged. `current` is the profile of the newest `span` windows together, as
+    many as the strongest alarm is about.
     """
 
     name: str
@@ -31,7 +29,7 @@ class FeatureReading(NamedTuple):
     results: list[Result]
     top: Strongest | None
     history: list[Cell | None]
-    after: FeatureProfile | None
+    current: FeatureProfile | None
     span: int
 
     @property
@@ -43,11 +41,6 @@ class FeatureReading(NamedTuple):
     def severity(self) -> Severity:
         """How far it has drifted in the newest judged window."""
         return self.top.severity if self.top else "ok"
-
-    @property
-    def before(self) -> FeatureProfile | None:
-        """What the baseline holds of it."""
-        return self.baseline.profile if self.baseline else None
 
     @property
     def alarms(self) -> int:
@@ -98,32 +91,6 @@ class Reading(NamedTuple):
         windows = self.windows
         return [at for at in range(1, len(windows)) if windows[at].version != windows[at - 1].version]
 
-    def run(self) -> list[ReportWindow]:
-        """Return the judged windows, oldest first, that have been as the newest is: well, or drifting."""
-        found: list[ReportWindow] = []
-        if self.newest is None:
-            return found
-        well = self.newest.severity == "ok"
-        for window in reversed(self.windows):
-            if window.judgement is None:
-                continue
-            if (window.severity == "ok") != well:
-                break
-            found.insert(0, window)
-        return found
-
-    def last_drift(self) -> tuple[datetime, datetime] | None:
-        """Return when the last drift before the newest window began and ended; None if there was none."""
-        began = ended = None
-        for window in reversed(self.windows):
-            if window.judgement is None:
-                continue
-            if window.severity != "ok":
-                began, ended = window.start, ended or window.end
-            elif ended:
-                break
-        return (began, ended) if began and ended else None
-
 
 def read(report: Report, most_windows: int) -> Reading:
     """Return what a report's newest `most_windows` windows amount to."""
@@ -139,20 +106,6 @@ def read(report: Report, most_windows: int) -> Reading:
         _series(ordered),
         _features(report.baseline, windows, newest),
     )
-
-
-def answering(rows: Iterable[tuple[str, int]]) -> str:
-    """Return the variant that a report is on, from those of its windows and their rows: the champion if there.
-
-    >>> answering([("shadow", 10), ("champion", 5)]), answering([("shadow", 10), ("canary", 5), ("canary", 6)])
-    ('champion', 'canary')
-    """
-    of_each: Counter[str] = Counter()
-    for variant, some in rows:
-        of_each[variant] += some
-    if CHAMPION in of_each or not of_each:
-        return CHAMPION
-    return max(sorted(of_each), key=of_each.__getitem__)
 
 
 def _series(windows: Sequence[ReportWindow]) -> list[Series]:
@@ -179,9 +132,9 @@ def _features(
         span = top.result.scale if top and top.result.alarm else 1
         mine = [one.features[name] for one in profiles[:span] if name in one.features]
         history = [cells.get(name) if cells else None for cells in of_windows]
-        after = reduce(add, mine) if mine else None
+        current = reduce(add, mine) if mine else None
         found.append(
-            FeatureReading(name, known.get(name), results.get(name, []), top, history, after, max(len(mine), 1))
+            FeatureReading(name, known.get(name), results.get(name, []), top, history, current, max(len(mine), 1))
         )
     order = (
         {name: place for place, name in enumerate(newest.judgement.features)}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mooring.monitor.results import STATUSES
-from mooring.report.model import Report, ReportWindow, Status
-from mooring.report.reading import CHAMPION, Reading
-from mooring.report.words import from_log, listed, moment, name, plural
+from mooring.report.course import CHAMPION, Course, WindowSummary
+from mooring.report.words import listed, moment, name, plural
+from mooring.status import STATUSES, Status
 
 
-class Verdict(NamedTuple):
+class Headline(NamedTuple):
     """What is to be said first. `status` is empty where nothing was logged at all."""
 
     status: Status | None
@@ -19,49 +18,51 @@ class Verdict(NamedTuple):
     notes: list[str]
 
 
-def verdict(report: Report, reading: Reading) -> Verdict:
-    """Return the verdict on a model."""
-    model = name(report.model)
-    last = reading.windows[-1] if reading.windows else None
-    if last is None:
-        where = f"Its log is {name(report.log, 300)}."
-        return Verdict(None, "nothing logged", f"Nothing has been logged for {model} yet.", [where])
+def verdict(model: str, course: Course, *, log: str, of_log: bool) -> Headline:
+    """Return the verdict on a model.
+
+    `log` is where its requests are logged; `of_log` whether its baseline is of such, rather than of training data.
+    """
+    model = name(model)
+    if not course.windows:
+        return Headline(
+            None, "nothing logged", f"Nothing has been logged for {model} yet.", [f"Its log is {name(log, 300)}."]
+        )
+    last, judged = course.windows[-1], course.judged
     if last.variant != CHAMPION:
         model = f"{model} ({name(last.variant, 40)})"
-    newest = reading.newest
-    if newest is None or (last.severity == "no_baseline"):
+    if not judged or last.status == "no_baseline":
         return _unjudged(model, last)
-    notes = [*_beside(newest, last), *_variants(reading)]
-    run = reading.run()
-    since = _since(reading, run)
-    if newest.severity == "ok":
-        like = "its baseline" if from_log(report.baseline) else "the data it was trained on"
-        sentence = f"{model} is well: its {_windows(run)} like {like}."
-        if drift := reading.last_drift():
+    newest = judged[-1]
+    notes = [*_beside(newest, last), *map(_other, course.others)]
+    if newest.status == "ok":
+        like = "its baseline" if of_log else "the data it was trained on"
+        sentence = f"{model} is well: its {_windows(course)} like {like}."
+        if drift := course.last_drift():
             notes.insert(0, f"Its last drift was from {moment(drift[0])} to {moment(drift[1])}.")
     else:
-        what = "its baseline" if from_log(report.baseline) else "the training data"
-        sentence = f"{model} is drifting: {_moved(reading, what)}, {since}."
-    return Verdict(newest.severity, STATUSES[newest.severity], sentence, notes)
+        what = "its baseline" if of_log else "the training data"
+        sentence = f"{model} is drifting: {_moved(newest, what)}, {_since(course)}."
+    return Headline(newest.status, STATUSES[newest.status].word, sentence, notes)
 
 
-def _unjudged(model: str, last: ReportWindow) -> Verdict:
-    if last.severity == "no_baseline":
+def _unjudged(model: str, last: WindowSummary) -> Headline:
+    if last.status == "no_baseline":
         who = f"version {name(last.version)} of {model}" if last.version else model
         sentence = f"Nobody can tell whether {who} drifts: it has no baseline."
         advice = (
             last.message or "Log one in training with mooring.log_baseline, or make one: mooring baseline build."
         )
-        return Verdict("no_baseline", STATUSES["no_baseline"], sentence, [advice])
+        return Headline("no_baseline", STATUSES["no_baseline"].word, sentence, [advice])
     rows = plural(last.rows, "row")
     sentence = f"There is too little traffic to judge {model}: its newest window has {rows}."
-    return Verdict("too_few", STATUSES["too_few"], sentence, [last.message] if last.message else [])
+    return Headline("too_few", STATUSES["too_few"].word, sentence, [last.message] if last.message else [])
 
 
-def _moved(reading: Reading, what: str) -> str:
+def _moved(newest: WindowSummary, what: str) -> str:
     """Say which features have moved, and of which that is critical."""
-    far = [name(one.name, 60) for one in reading.drifted if one.severity == "critical"]
-    others = [name(one.name, 60) for one in reading.drifted if one.severity != "critical"]
+    far = [name(one, 60) for one in newest.drifted if one in newest.critical]
+    others = [name(one, 60) for one in newest.drifted if one not in newest.critical]
     if not far:
         verb = "have" if len(others) > 1 else "has"
         return f"{listed(others) or 'its data'} {verb} moved away from {what}"
@@ -69,45 +70,36 @@ def _moved(reading: Reading, what: str) -> str:
     return f"{listed(far)} {'have' if len(far) > 1 else 'has'} moved far from {what}{less}"
 
 
-def _windows(run: list[ReportWindow]) -> str:
-    return "newest window looks" if len(run) == 1 else f"last {len(run)} windows look"
+def _windows(course: Course) -> str:
+    count = len(course.run())
+    return "newest window looks" if count == 1 else f"last {count} windows look"
 
 
-def _since(reading: Reading, run: list[ReportWindow]) -> str:
-    judged = [window for window in reading.windows if window.judgement]
+def _since(course: Course) -> str:
+    run = course.run()
     started = moment(run[0].start)
     if len(run) == 1:
         return f"since {started}, the newest window"
-    if len(run) == len(judged):
+    if len(run) == len(course.judged):
         return f"in all {len(run)} windows of this report, since {started}"
     return f"since {started}, for {len(run)} windows"
 
 
-def _beside(newest: ReportWindow, last: ReportWindow) -> list[str]:
+def _beside(newest: WindowSummary, last: WindowSummary) -> list[str]:
     notes = []
     if newest.provisional:
         notes.append("Provisional: the newest window is still open.")
-    if last is not newest and last.severity == "too_few":
+    if last is not newest and last.status == "too_few":
         text = f"A newer window, from {moment(last.start)}, has too few rows to be judged: {last.rows:,}."
         notes.append(text)
-    judgement = newest.judgement
-    if judgement and judgement.missing:
-        missing = [name(one, 60) for one in judgement.missing]
-        notes.append(f"Missing from the traffic: {listed(missing, 5)}.")
+    if newest.missing:
+        notes.append(f"Missing from the traffic: {listed([name(one, 60) for one in newest.missing], 5)}.")
     return notes
 
 
-def _variants(reading: Reading) -> list[str]:
-    """Return a line for each other variant that was judged, such as a canary."""
-    answering = reading.windows[-1].variant
-    notes = []
-    for series in reading.series:
-        if series.variant == answering or not (judged := series.judged) or not judged.judgement:
-            continue
-        who = f"The {name(series.variant, 40)}" + (
-            f", version {name(series.version, 40)}," if series.version else ""
-        )
-        features = [name(one, 60) for one in judged.judgement.features]
-        what = f"is drifting: {listed(features)}." if judged.severity != "ok" else "is well."
-        notes.append(f"{who} {what}")
-    return notes
+def _other(newest: WindowSummary) -> str:
+    """Return a line on a variant that does not answer, such as a canary."""
+    version = f", version {name(newest.version, 40)}," if newest.version else ""
+    features = [name(one, 60) for one in newest.drifted]
+    what = f"is drifting: {listed(features)}." if newest.status != "ok" else "is well."
+    return f"The {name(newest.variant, 40)}{version} {what}"

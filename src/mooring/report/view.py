@@ -14,11 +14,8 @@ from mooring.report import figures, words
 from mooring.report.reading import FeatureReading, Reading
 from mooring.report.words import name
 
-QUALITY = ("null_rate", "type_change_rate", "new_category_rate", "out_of_range_rate")
-"""The measures that tell of missing, odd and unseen values."""
 
-
-class Line(NamedTuple):
+class FeatureLine(NamedTuple):
     """A feature as it is shown: a line of the ranking, a figure, a line of the heat map."""
 
     place: int
@@ -46,10 +43,10 @@ class Line(NamedTuple):
         return self.feature.severity != "ok"
 
 
-class Quality(NamedTuple):
+class QualityLine(NamedTuple):
     """A feature's missing, odd and unseen values: the results by measure, and names of new categories."""
 
-    line: Line
+    line: FeatureLine
     results: dict[str, Result]
     new: str
 
@@ -60,7 +57,7 @@ def chosen(reading: Reading, most: int) -> list[FeatureReading]:
     return [*reading.features[: most - len(outputs)], *outputs]
 
 
-def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: int) -> list[Line]:
+def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: int) -> list[FeatureLine]:
     """Return features as they are shown, of which the first `most_figures` and all predictions get a figure."""
     missing = reading.newest.judgement.missing if reading.newest and reading.newest.judgement else []
     versions = reading.versions
@@ -68,10 +65,10 @@ def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: in
     for place, feature in enumerate(features):
         shown = None
         wanted = place < most_figures or feature.role == "output"
-        if wanted and feature.baseline is not None and feature.after is not None and feature.name not in missing:
-            shown = distribution(feature.baseline.grid, feature.baseline.profile, feature.after)
+        if wanted and feature.baseline is not None and feature.current is not None and feature.name not in missing:
+            shown = distribution(feature.baseline.grid, feature.baseline.profile, feature.current)
         found.append(
-            Line(
+            FeatureLine(
                 place,
                 feature,
                 name(feature.name),
@@ -85,16 +82,16 @@ def lines(reading: Reading, features: Sequence[FeatureReading], most_figures: in
     return found
 
 
-def quality(shown: Sequence[Line]) -> list[Quality]:
+def quality(shown: Sequence[FeatureLine]) -> list[QualityLine]:
     """Return the features with missing, odd or unseen values, those that alarm first."""
     found = []
     for line in shown:
-        results = {result.measure: result for result in line.others if result.measure in QUALITY}
+        results = {result.measure: result for result in line.others if words.is_rate(result.measure)}
         if not any(result.value or result.reference for result in results.values()):
             continue
-        values = line.feature.after.values if line.feature.after else None
+        values = line.feature.current.values if line.feature.current else None
         names = words.new_names(values)[:3] if isinstance(values, CategoricalProfile) else []
-        found.append(Quality(line, results, ", ".join(f"“{name(one, 30)}”" for one in names)))
+        found.append(QualityLine(line, results, ", ".join(f"“{name(one, 30)}”" for one in names)))
     return sorted(found, key=lambda one: not any(result.alarm for result in one.results.values()))
 
 

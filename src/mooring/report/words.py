@@ -8,43 +8,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from mooring.drift.baseline import Baseline, Feature
+from mooring.drift.baseline import Baseline, BaselineParts, Feature
+from mooring.drift.common_cells import by_identity, numbers_of, rows_of
 from mooring.drift.grid import CategoricalGrid, NumericGrid, TextGrid
-from mooring.drift.judge import FLOORS, Result
+from mooring.drift.judge import Result
+from mooring.drift.measure_table import MEASURES, min_effect
 from mooring.drift.measures import shares
 from mooring.drift.profile import (
     CategoricalProfile,
     FeatureProfile,
     NumericProfile,
-    TextProfile,
     with_infinities,
 )
-from mooring.drift.statistics import by_identity
 from mooring.report.reading import FeatureReading
 
 LONGEST_NAME = 120
-MEASURES = {
-    "ks": ("KS", "Kolmogorov–Smirnov distance: the largest gap between both distribution functions. 0 to 1."),
-    "js": (
-        "JS",
-        "Jensen–Shannon distance, base 2, of the shares in the baseline's deciles or in each category. 0 to 1.",
-    ),
-    "null_rate": ("without a value", "Share of rows without a usable value: null, NaN, or of another type."),
-    "new_category_rate": ("new categories", "Share of values in categories that the baseline does not have."),
-    "out_of_range_rate": ("out of range", "Share of values below or above all of the baseline."),
-    "psi": ("PSI", "Population stability index on the baseline's deciles or categories. 0 and up."),
-    "hellinger": ("Hellinger", "Hellinger distance of the same shares. 0 to 1."),
-    "wasserstein": ("Wasserstein", "Wasserstein-1 distance, in standard deviations of the baseline."),
-    "total_variation": ("total variation", "Half the sum of the differences of shares. 0 to 1."),
-    "l_infinity": ("L-infinity", "Largest difference of a share. 0 to 1."),
-    "chi_square": ("chi-square", "Pearson's statistic of two samples. 0 and up."),
-    "mean_shift": ("mean shift", "Difference of the means, in standard deviations of the baseline."),
-    "hour_js": ("JS of hours", "Jensen–Shannon distance of the hours of the day."),
-    "weekday_js": ("JS of weekdays", "Jensen–Shannon distance of the days of the week."),
-    "longest_gap": ("longest gap", "Days between two values between which there is none."),
-    "type_change_rate": ("of another type", "Share of rows whose value has another type than in the baseline."),
-}
-RATES = ("null_rate", "new_category_rate", "out_of_range_rate", "type_change_rate")
 _NBSP = "\u00a0"
 _NEW = "new: "
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -97,10 +75,10 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def chance(p: float | None) -> str:
+def p_value(p: float | None) -> str:
     """Return a p-value; a dash where none was needed.
 
-    >>> chance(None), chance(0.034), chance(3e-7).replace(_NBSP, " "), chance(1e-40).replace(_NBSP, " ")
+    >>> p_value(None), p_value(0.034), p_value(3e-7).replace(_NBSP, " "), p_value(1e-40).replace(_NBSP, " ")
     ('–', '0.034', '3 × 10⁻⁷', '< 10⁻¹²')
     """
     if p is None:
@@ -116,29 +94,35 @@ def chance(p: float | None) -> str:
 def value_of(result: Result, value: float | None = None) -> str:
     """Return a result's value, or another of its measure, as a rate or a number."""
     value = result.value if value is None else value
-    return percent(value) if result.measure in RATES else number(value, 3)
+    return percent(value) if is_rate(result.measure) else number(value, 3)
 
 
-def at_floor(result: Result) -> bool:
-    """Return whether a result's threshold is the floor of its measure.
+def at_min_effect(result: Result) -> bool:
+    """Return whether a result's threshold is the minimum effect of its measure.
 
-    >>> [at_floor(Result("x", "input", "numeric", "ks", 0.1, threshold=threshold)) for threshold in (0.05, 0.07)]
+    >>> [at_min_effect(Result("x", "input", "numeric", "ks", 0.1, threshold=one)) for one in (0.05, 0.07)]
     [True, False]
     """
-    if result.measure not in FLOORS or result.threshold is None:
+    least = min_effect(result.measure)
+    if not least or result.threshold is None:
         return False
-    usual = (result.reference or 0.0) if result.measure == "null_rate" else 0.0
-    return math.isclose(result.threshold - usual, FLOORS[result.measure], abs_tol=1e-9)
+    usual = (result.reference or 0.0) if MEASURES[result.measure].from_reference else 0.0
+    return math.isclose(result.threshold - usual, least, abs_tol=1e-9)
 
 
-def from_log(baseline: Baseline | None) -> bool:
+def from_log(baseline: Baseline | BaselineParts | None) -> bool:
     """Return whether a baseline was made of rows of the log, rather than of training data."""
     return baseline is not None and "log" in baseline.about
 
 
 def measure(name: str) -> str:
     """Return what a measure is called."""
-    return MEASURES[name][0] if name in MEASURES else name.replace("_", " ")
+    return MEASURES[name].title if name in MEASURES else name.replace("_", " ")
+
+
+def is_rate(measure: str) -> bool:
+    """Return whether a measure is told in percent."""
+    return measure in MEASURES and MEASURES[measure].rate
 
 
 def moment(time: datetime) -> str:
@@ -200,15 +184,15 @@ def changes(feature: FeatureReading, missing: Sequence[str] = ()) -> str:
     """Return in words how a feature differs from the baseline, '' where there is nothing to say."""
     if feature.name in missing:
         return "no longer in the traffic: all rows are without it"
-    if feature.baseline is None or feature.after is None:
+    if feature.baseline is None or feature.current is None:
         return ""
     alarming = {result.measure for result in feature.results if result.alarm}
     found = []
-    if {"ks", "js", "psi", "hellinger", "wasserstein", "mean_shift", "total_variation", "l_infinity"} & alarming:
-        shape = _shape(feature.baseline, feature.after)
+    if any(MEASURES[one].of_shares for one in alarming & MEASURES.keys()):
+        shape = _shape(feature.baseline, feature.current)
         if not ("new_category_rate" in alarming and shape.startswith(_NEW)):
             found.append(shape.removeprefix(_NEW))
-    values = feature.after.values
+    values = feature.current.values
     if isinstance(values, CategoricalProfile) and (
         "new_category_rate" in alarming or (found and _new_share(values) > 0.05)
     ):
@@ -216,15 +200,11 @@ def changes(feature: FeatureReading, missing: Sequence[str] = ()) -> str:
     if "out_of_range_rate" in alarming:
         found.append(_out_of_range(feature))
     if "null_rate" in alarming:
-        before, after = (unusable_share(one) for one in (feature.baseline.profile, feature.after))
-        found.append(f"without a value {percent(before)} → {percent(after)}")
-    return "; ".join(text for text in found if text) or _shape(feature.baseline, feature.after).removeprefix(_NEW)
-
-
-def rows_of(profile: FeatureProfile) -> int:
-    """Return of how many rows a feature's profile is."""
-    numbers = numbers_of(profile)
-    return profile.unusable + profile.values.values + (numbers.infinities if numbers else 0)
+        reference, current = (unusable_share(one) for one in (feature.baseline.profile, feature.current))
+        found.append(f"missing {percent(reference)} → {percent(current)}")
+    return "; ".join(text for text in found if text) or _shape(feature.baseline, feature.current).removeprefix(
+        _NEW
+    )
 
 
 def unusable_share(profile: FeatureProfile) -> float:
@@ -232,27 +212,15 @@ def unusable_share(profile: FeatureProfile) -> float:
     return profile.unusable / max(rows_of(profile), 1)
 
 
-def numbers_of(profile: FeatureProfile) -> NumericProfile | None:
-    """Return the profile of a feature's numbers, or of its texts' lengths; None where it has neither."""
-    values = profile.values
-    return (
-        values.lengths
-        if isinstance(values, TextProfile)
-        else values
-        if isinstance(values, NumericProfile)
-        else None
-    )
-
-
 def new_names(values: CategoricalProfile) -> list[str]:
     """Return the categories that the baseline does not have, the most frequent first."""
     return sorted(values.new, key=lambda category: (-values.new[category], category))
 
 
-def _shape(baseline: Feature, after: FeatureProfile) -> str:
-    before = baseline.profile
+def _shape(baseline: Feature, current: FeatureProfile) -> str:
+    reference = baseline.profile
     grid = baseline.grid.lengths if isinstance(baseline.grid, TextGrid) else baseline.grid
-    a, b = numbers_of(before), numbers_of(after)
+    a, b = numbers_of(reference), numbers_of(current)
     if isinstance(grid, NumericGrid) and a and b:
         if not b.values and b.infinities:
             return "all values are infinite"
@@ -260,28 +228,28 @@ def _shape(baseline: Feature, after: FeatureProfile) -> str:
             return "no values" if a.values else "had no values"
         return _moments(grid, a, b, "length" if isinstance(baseline.grid, TextGrid) else "mean")
     if isinstance(baseline.grid, CategoricalGrid):
-        return _largest_category(baseline.grid, before, after)
+        return _largest_category(baseline.grid, reference, current)
     return ""
 
 
-def _moments(grid: NumericGrid, before: NumericProfile, after: NumericProfile, what: str) -> str:
-    means = before.mean(grid), after.mean(grid)
+def _moments(grid: NumericGrid, reference: NumericProfile, current: NumericProfile, what: str) -> str:
+    means = reference.mean(grid), current.mean(grid)
     if not all(map(math.isfinite, means)):
         return ""
     text = f"{what} {number(means[0])} → {number(means[1])}"
     if grid.scale <= 0:
         return text
-    shift = (after.offset() - before.offset()) * (grid.unit / grid.scale)
+    shift = (current.offset() - reference.offset()) * (grid.unit / grid.scale)
     if abs(shift) >= 0.05:
         text += f" ({shift:+.1f}{_NBSP}sd)".replace("-", "−")
-    spread = after.deviation(grid) / grid.scale
+    spread = current.deviation(grid) / grid.scale
     if not 0.8 < spread < 1.25:
-        text += f", spread {number(grid.scale)} → {number(after.deviation(grid))}"
+        text += f", spread {number(grid.scale)} → {number(current.deviation(grid))}"
     return text
 
 
-def _largest_category(grid: CategoricalGrid, before: FeatureProfile, after: FeatureProfile) -> str:
-    a, b = before.values, after.values
+def _largest_category(grid: CategoricalGrid, reference: FeatureProfile, current: FeatureProfile) -> str:
+    a, b = reference.values, current.values
     if not isinstance(a, CategoricalProfile) or not isinstance(b, CategoricalProfile):
         return ""
     if not b.values:
@@ -306,18 +274,18 @@ def _new_categories(values: CategoricalProfile) -> str:
 
 
 def _out_of_range(feature: FeatureReading) -> str:
-    before = numbers_of(feature.baseline.profile) if feature.baseline else None
-    after = numbers_of(feature.after) if feature.after else None
-    if before is None or after is None or not before.values:
+    reference = numbers_of(feature.baseline.profile) if feature.baseline else None
+    current = numbers_of(feature.current) if feature.current else None
+    if reference is None or current is None or not reference.values:
         return ""
-    below, above = int(after.counts[0]), int(after.counts[-1])
-    total = max(after.values + after.infinities, 1)
+    below, above = int(current.counts[0]), int(current.counts[-1])
+    total = max(current.values + current.infinities, 1)
     parts = [
         f"{percent(amount / total)} {word} {number(bound)}"
-        for amount, word, bound in ((below, "below", before.minimum), (above, "above", before.maximum))
+        for amount, word, bound in ((below, "below", reference.minimum), (above, "above", reference.maximum))
         if amount
     ]
-    own, others = with_infinities([after, before])
+    own, others = with_infinities([current, reference])
     if infinite := sum(int(own[at]) for at in (0, -1) if not others[at]):
         parts.append(f"{percent(infinite / total)} infinite")
     return f"{' and '.join(parts)}, the end of the baseline" if parts else ""

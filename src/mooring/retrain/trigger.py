@@ -11,9 +11,9 @@ from mooring.state.assessments import Assessments
 from mooring.state.retrainings import Cause, Ticket, Tickets
 from mooring.state.state import State
 from mooring.state.windows import Judged, Windows
+from mooring.status import JUDGED, at_least
 
 NEWS = timedelta(days=1)
-_LEVELS = {"warning": ("warning", "critical"), "critical": ("critical",)}
 _WEEK = timedelta(days=7)
 _TICKETS = 1000
 _MOST_WINDOWS = 10_000
@@ -122,14 +122,12 @@ def _final(judged: Sequence[Judged]) -> list[Judged]:
     return [
         one
         for one in judged
-        if one.verdict is not None
-        and not one.verdict.provisional
-        and one.verdict.status in ("ok", "warning", "critical")
+        if one.verdict is not None and not one.verdict.provisional and one.verdict.status in JUDGED
     ]
 
 
 def _drifts(judged: Sequence[Judged], settings: RetrainSettings, newest: int) -> list[Bad | None]:
-    levels = _LEVELS[settings.retrain_level]
+    levels = at_least(settings.retrain_level)
     return [
         Bad(window.start, window.end, verdict.id, verdict.message) if verdict.status in levels else None
         for window, verdict in judged[-newest:]
@@ -141,14 +139,14 @@ def _performances(
     state: State, judged: Sequence[Judged], settings: RetrainSettings, newest: int
 ) -> list[Bad | None]:
     version = judged[-1].window.version
-    levels = _LEVELS[settings.retrain_level]
+    levels = at_least(settings.retrain_level)
     assessed = Assessments(state).history(
         judged[-1].window.model, version=version, variant="champion", newest=newest
     )
     return [
         Bad(one.window.start, one.window.end, one.id, one.message) if one.status in levels else None
         for one in assessed
-        if one.status in ("ok", "warning", "critical")
+        if one.status in JUDGED
     ]
 
 

@@ -12,8 +12,9 @@ from sqlalchemy import Row, Select, func, select, update
 
 from mooring.drift.stored import FormatError, dump, load
 from mooring.state.repository import Repository, chunks, stable_id, upsert
-from mooring.state.tables import Level, Status, performance, windows
+from mooring.state.tables import performance, windows
 from mooring.state.windows import Window, chosen
+from mooring.status import Severity, Status
 
 FORMAT = 1
 _WINDOW = [windows.c[name].label(f"window_{name}") for name in Window.__struct_fields__]
@@ -51,7 +52,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     labelled: int
     measures: dict[str, Measured] = {}
-    status: Level | None = None
+    status: Severity | None = None
     chance: float | None = None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from mooring.drift.stored import dump, load
-from mooring.state.tables import Level
+from mooring.status import Severity, rank
 
 if TYPE_CHECKING:  # who only reads cells is spared the statistics
     from mooring.drift.judge import Judgement, Result
@@ -29,7 +29,7 @@ class Cell(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
 
     ratio: float
-    severity: Level
+    severity: Severity
     measure: str
     scale: int
     value: float
@@ -42,7 +42,7 @@ class Strongest(NamedTuple):
     result: Result
 
     @property
-    def severity(self) -> Level:
+    def severity(self) -> Severity:
         """Whether it alarms, and how badly."""
         return self.result.severity
 
@@ -90,7 +90,7 @@ def strongest_alarm(alarms: Sequence[Result]) -> Result:
     >>> strongest_alarm(alarms).scale
     1
     """
-    return max(alarms, key=lambda one: (one.severity == "critical", -one.scale, one.strength))
+    return max(alarms, key=lambda one: (rank(one.severity), -one.scale, one.strength))
 
 
 def cells_of(judgement: Judgement) -> dict[str, Cell]:

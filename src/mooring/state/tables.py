@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -29,13 +29,6 @@ from sqlalchemy import (
     UniqueConstraint,
     literal_column,
 )
-
-Status = Literal["ok", "warning", "critical", "too_few", "no_baseline"]
-"""What a verdict says of a window; the last two say that it can't be judged."""
-JUDGED: tuple[Status, ...] = ("ok", "warning", "critical")
-"""Those that say how a window is."""
-Level = Literal["ok", "warning", "critical"]
-"""How bad a drift is."""
 
 VERSION_TABLE = "mooring_version"
 

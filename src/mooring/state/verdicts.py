@@ -14,7 +14,8 @@ from mooring.drift.stored import FormatError
 from mooring.state.cells import Cell, cells_of, decode
 from mooring.state.database import insert
 from mooring.state.repository import Repository, chunks, of_stream, stable_id
-from mooring.state.tables import JUDGED, Status, verdict_cells, verdicts, windows
+from mooring.state.tables import verdict_cells, verdicts, windows
+from mooring.status import JUDGED, Status
 
 _WORKED_OUT = 100
 

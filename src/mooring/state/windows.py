@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Row, Select, and_, func, literal_column, sele
 from mooring.state import verdicts as verdict_rows
 from mooring.state.database import insert
 from mooring.state.repository import Repository, chunks, of_stream, stable_id, upsert
-from mooring.state.tables import Level, Status, answering, models, verdicts, windows
+from mooring.state.tables import answering, models, verdicts, windows
 from mooring.state.verdicts import Verdict, verdict_of
+from mooring.status import Severity, Status
 
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -80,7 +81,7 @@ class Watched(NamedTuple):
     model: str
     version: str | None
     variant: str
-    standing: Level
+    standing: Severity
     newest: Judged | None
 
 
@@ -244,13 +245,13 @@ class Windows(Repository):
         with self._writing() as connection:
             return connection.execute(statement.values(profile=None)).rowcount
 
-    def standing(self, model: str, version: str | None, variant: str) -> Level:
+    def standing(self, model: str, version: str | None, variant: str) -> Severity:
         """Return the worst that is known of a drift that lasts, or ok."""
         with self._reading() as connection:
             query = select(models.c.standing).where(*of_stream(models, model, version, variant))
             return connection.scalar(query) or "ok"
 
-    def set_standing(self, model: str, version: str | None, variant: str, standing: Level) -> None:
+    def set_standing(self, model: str, version: str | None, variant: str, standing: Severity) -> None:
         """Note how bad a lasting drift is known to be; ok where there is none."""
         with self._writing() as connection:
             connection.execute(

@@ -31,7 +31,7 @@ _LONGEST_REASON = 500
 _TRIES, _TRY_SECONDS = 10, 60.0
 
 
-class Rules(NamedTuple):
+class AccessRules(NamedTuple):
     """Who may do what.
 
     `token` is that of those who may act. Whoever reaches a dashboard that is `local` from this machine may look.
@@ -43,7 +43,7 @@ class Rules(NamedTuple):
     names: frozenset[str]
 
 
-def rules_of(host: str, token: str | None, names: Iterable[str]) -> Rules:
+def rules_of(host: str, token: str | None, names: Iterable[str]) -> AccessRules:
     """Return the rules of a dashboard that listens on `host`. Raises ValueError where it would need a token.
 
     >>> rules_of("127.0.0.1", None, []).local, rules_of("0.0.0.0", "long enough", []).local
@@ -55,7 +55,7 @@ def rules_of(host: str, token: str | None, names: Iterable[str]) -> Rules:
     if not local and not token:
         what = f"--host {host}" if host not in _LOCAL else "--ui-allowed-host"
         raise ValueError(f"{what} lets others look: set MOORING_UI_TOKEN to a secret that they need for it")
-    return Rules(token, local, known if host in _LOCAL else known | {host.lower()})
+    return AccessRules(token, local, known if host in _LOCAL else known | {host.lower()})
 
 
 def secret_of(token: str | None) -> str:
@@ -143,7 +143,7 @@ class Access:
     It stands behind Starlette's SessionMiddleware.
     """
 
-    def __init__(self, app: ASGIApp, rules: Rules, tries: Tries) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules, tries: Tries) -> None:
         self._app = app
         self._rules = rules
         self._tries = tries

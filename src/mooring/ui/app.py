@@ -50,13 +50,13 @@ class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
-class Done(msgspec.Struct, frozen=True):
+class ActDone(msgspec.Struct, frozen=True):
     """What was asked for is written down; `see` is the page that shows what comes of it."""
 
     see: str
 
 
-def create(sources: Sources, rules: access.Rules) -> Starlette:
+def create(sources: Sources, rules: access.AccessRules) -> Starlette:
     """Return the application. Its requests are answered in threads, since state and log may take their time."""
     templating.prepare()
     tries = access.Tries()
@@ -201,7 +201,7 @@ def _as_action(action: Action, sources: Sources) -> Callable[[Request], Awaitabl
         def done(request: Request) -> Response:
             name, where = action.done(sources, request.scope["who"], access.plain_reason(reason), **_path(request))
             see = request.app.state.link(name, **where)
-            return responses.as_json(Done(see)) if programs else RedirectResponse(see, 303)
+            return responses.as_json(ActDone(see)) if programs else RedirectResponse(see, 303)
 
         return await _answering(done)(request)
 
@@ -228,7 +228,7 @@ async def _login_page(request: Request) -> Response:
     )
 
 
-def _login(rules: access.Rules, tries: access.Tries) -> Callable[[Request], Awaitable[Response]]:
+def _login(rules: access.AccessRules, tries: access.Tries) -> Callable[[Request], Awaitable[Response]]:
     async def login(request: Request) -> Response:
         try:
             form = _form(await _body(request))

@@ -20,7 +20,7 @@ _HASH = re.compile('"[0-9a-f]{32}"')
 _LINES = re.compile(r"[\t\r\n]")
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
+class ShownBody(msgspec.Struct, frozen=True, kw_only=True):
     """A body as the log has it: what was to be redacted is redacted there already.
 
     `size` is that of all of it, `text` its beginning, unpacked and, where it is JSON, laid out; `cut` says that
@@ -40,13 +40,13 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
         return marked(self.text) if "json" in self.media.lower() or not self.media else escape(self.text)
 
 
-def as_body(content: bytes, media: str, encoding: str, errors: list[str]) -> Body:
+def as_body(content: bytes, media: str, encoding: str, errors: list[str]) -> ShownBody:
     """Return a body that can be read.
 
     >>> as_body(b'{"a": "***"}', "application/json", "", []).text
     '{\\n "a": "***"\\n}'
     """
-    about = Body(media=media, encoding=encoding, size=len(content))
+    about = ShownBody(media=media, encoding=encoding, size=len(content))
     if not content:
         return msgspec.structs.replace(about, note=_why_empty(errors))
     try:

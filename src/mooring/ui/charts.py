@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from mooring.monitor.results import STATUSES
 from mooring.report.words import measure, name, number, plural, short
 from mooring.state.cells import Cell
-from mooring.state.tables import Level, Status
+from mooring.status import ALARMING, JUDGED, OUTCOMES, STATUSES, Status, rank
 
 Figure = dict[str, Any]
 
@@ -20,22 +19,10 @@ _LONGEST_LABEL = 26
 _TICKS = 6
 _MOST_RATIO = 10.0
 _ROW = 19
-_LOOKS: dict[str, tuple[str, str]] = {
-    "ok": ("circle", "--well"),
-    "warning": ("triangle-up", "--alarm"),
-    "critical": ("square", "--large"),
-    "none": ("circle-open", "--soft"),
-}
+_DOTS = {"dot": ("circle", 5), "square": ("square", 6)}
 _LEVELS = ("--wash", "--low", "--mid", "--high", "--alarm", "--large")
-_ENDS = {
-    "promoted": ("circle", "--well"),
-    "challenger": ("circle-open", "--now"),
-    "refused": ("x", "--alarm"),
-    "failed": ("x", "--large"),
-    "rolled_back": ("x", "--large"),
-    "aborted": ("x", "--large"),
-    "approval": ("triangle-up", "--alarm"),
-}
+_NOTHING = STATUSES["no_baseline"].symbol, STATUSES["no_baseline"].colour
+_IN_VAIN = ("refused", "failed", "rolled_back", "aborted")
 _ALERTS = {"sent": ("diamond", "--now"), "pending": ("diamond-open", "--now"), "failed": ("x", "--large")}
 
 
@@ -48,7 +35,7 @@ class Mark(NamedTuple):
     see: str
 
 
-class Span(NamedTuple):
+class ChartSpan(NamedTuple):
     """A part of a lane: from when to when, and what stands there. `under_way` ones have no end yet."""
 
     start: datetime
@@ -92,16 +79,16 @@ def utc(time: datetime) -> str:
 
 def timeline(
     windows: Sequence[Mark],
-    versions: Sequence[Span],
+    versions: Sequence[ChartSpan],
     alerts: Sequence[Mark],
-    retrainings: Sequence[Span],
-    rollouts: Sequence[Span],
+    retrainings: Sequence[ChartSpan],
+    rollouts: Sequence[ChartSpan],
 ) -> Figure:
     """Return what happened to a model on one axis of time, with a lane for each sort of thing."""
     lanes: list[tuple[str, list[Figure]]] = [
         ("windows", _marks(windows, _look)),
         ("versions", _bars(versions)),
-        ("alerts", _marks(alerts, lambda status: _ALERTS.get(status, _LOOKS["none"]))),
+        ("alerts", _marks(alerts, lambda status: _ALERTS.get(status, _NOTHING))),
         ("retrainings", _spans(retrainings)),
         ("rollouts", _spans(rollouts)),
     ]
@@ -154,45 +141,23 @@ def heat_map(
     features = list(rows)
     across = _apart([utc(end) for end in ends])
     down = _apart([plain(one) for one in features])
-    levels = [[_level(cell) for cell in cells] for cells in rows.values()]
-    marks: dict[Level, tuple[list[str], list[str]]] = {"warning": ([], []), "critical": ([], [])}
-    for label, cells in zip(down, rows.values(), strict=True):
-        for end, cell in zip(across, cells, strict=True):
-            if cell is not None and cell.severity != "ok":
-                marks[cell.severity][0].append(end)
-                marks[cell.severity][1].append(label)
-    data: list[Figure] = [
-        {
-            "type": "heatmap",
-            "x": across,
-            "y": down,
-            "z": levels,
-            "text": [[_said(cell) for cell in cells] for cells in rows.values()],
-            "zmin": -0.5,
-            "zmax": len(_LEVELS) - 0.5,
-            "colorscale": _steps(),
-            "showscale": False,
-            "xgap": 1,
-            "ygap": 1,
-            "hoverongaps": False,
-            "hovertemplate": "%{y}<br>window until %{x}<br>%{text}<extra></extra>",
-        }
-    ]
-    for severity, symbol, size in (("warning", "circle", 5), ("critical", "square", 6)):
-        x, y = marks[severity]  # type: ignore[index]
-        if x:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "x": x,
-                    "y": y,
-                    "marker": {"symbol": symbol, "size": size, "color": "--on-alarm"},
-                    "hoverinfo": "skip",
-                }
-            )
+    cells: Figure = {
+        "type": "heatmap",
+        "x": across,
+        "y": down,
+        "z": [[_level(cell) for cell in some] for some in rows.values()],
+        "text": [[_said(cell) for cell in some] for some in rows.values()],
+        "zmin": -0.5,
+        "zmax": len(_LEVELS) - 0.5,
+        "colorscale": _steps(),
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": False,
+        "hovertemplate": "%{y}<br>window until %{x}<br>%{text}<extra></extra>",
+    }
     return {
-        "data": data,
+        "data": [cells, *_dots(across, dict(zip(down, rows.values(), strict=True)))],
         "layout": {
             "height": 60 + _ROW * max(len(features), 2),
             "dragmode": False,
@@ -210,6 +175,31 @@ def heat_map(
         },
         "to": {"address": to, "x": list(windows), "y": features},
     }
+
+
+def _dots(across: Sequence[str], rows: Mapping[str, Sequence[Cell | None]]) -> list[Figure]:
+    """Return the marks on those cells of a heat map that alarm, so that colour is not all that tells them."""
+    found = []
+    for severity in ALARMING:
+        places = [
+            (end, label)
+            for label, cells in rows.items()
+            for end, cell in zip(across, cells, strict=True)
+            if cell is not None and cell.severity == severity
+        ]
+        symbol, size = _DOTS[STATUSES[severity].dot]
+        if places:
+            found.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": [end for end, _ in places],
+                    "y": [label for _, label in places],
+                    "marker": {"symbol": symbol, "size": size, "color": "--on-alarm"},
+                    "hoverinfo": "skip",
+                }
+            )
+    return found
 
 
 def ratios(points: Sequence[Point]) -> Figure:
@@ -230,7 +220,7 @@ def ratios(points: Sequence[Point]) -> Figure:
 
 
 def performance(
-    points: Sequence[Point], before: Sequence[float | None], coverage: Sequence[float], label: str
+    points: Sequence[Point], reference: Sequence[float | None], coverage: Sequence[float], label: str
 ) -> Figure:
     """Return a measure window by window with its intervals, dashed what it was before, and coverage."""
     places = list(range(len(points)))
@@ -238,7 +228,7 @@ def performance(
         "type": "scatter",
         "mode": "lines",
         "x": places,
-        "y": list(before),
+        "y": list(reference),
         "line": {"color": "--soft", "dash": "dash", "width": 1.5, "shape": "hvh"},
         "hoverinfo": "skip",
     }
@@ -283,10 +273,16 @@ def _line(points: Sequence[Point]) -> list[Figure]:
             "hoverinfo": "skip",
         }
     ]
-    for kind, (symbol, colour) in _LOOKS.items():
-        mine = [(at, one) for at, one in enumerate(points) if one.value is not None and _kind(one.status) == kind]
+    for status in (*JUDGED, None):
+        mine = [
+            (at, one)
+            for at, one in enumerate(points)
+            if one.value is not None and (one.status if one.status in JUDGED else None) == status
+        ]
         if not mine:
             continue
+        symbol, colour = _look(status or "none")
+        colour = "--now" if status == "ok" else colour
         trace: Figure = {
             "type": "scatter",
             "mode": "markers",
@@ -295,7 +291,7 @@ def _line(points: Sequence[Point]) -> list[Figure]:
             "text": [one.text for _, one in mine],
             "customdata": [one.see for _, one in mine],
             "hovertemplate": "%{text}<extra></extra>",
-            "marker": _marker(symbol, "--now" if kind == "ok" else colour, 8),
+            "marker": _marker(symbol, colour, 8),
         }
         if any(one.low is not None and one.high is not None for _, one in mine):
             trace["error_y"] = {
@@ -303,7 +299,7 @@ def _line(points: Sequence[Point]) -> list[Figure]:
                 "symmetric": False,
                 "array": [_distance(one.high, one.value) for _, one in mine],
                 "arrayminus": [_distance(one.value, one.low) for _, one in mine],
-                "color": "--now" if kind == "ok" else colour,
+                "color": colour,
                 "thickness": 1.2,
                 "width": 0,
             }
@@ -335,7 +331,7 @@ def _marks(marks: Sequence[Mark], look: Callable[[str], tuple[str, str]]) -> lis
     return found
 
 
-def _bars(spans: Sequence[Span]) -> list[Figure]:
+def _bars(spans: Sequence[ChartSpan]) -> list[Figure]:
     """Return parts of a lane that follow each other, as versions do: neighbours differ in shade."""
     found = []
     for place, one in enumerate(spans):
@@ -365,11 +361,13 @@ def _bars(spans: Sequence[Span]) -> list[Figure]:
     return found
 
 
-def _spans(spans: Sequence[Span]) -> list[Figure]:
+def _spans(spans: Sequence[ChartSpan]) -> list[Figure]:
     """Return parts of a lane: a line from beginning to end, and there a mark that says how it ended."""
     found = []
     for one in spans:
-        symbol, colour = ("circle-open", "--now") if one.under_way else _ENDS.get(one.status, _LOOKS["none"])
+        symbol, colour = (
+            ("circle-open", "--now") if one.under_way or one.status == "challenger" else _end(one.status)
+        )
         found.append(
             {
                 "type": "scatter",
@@ -391,7 +389,10 @@ def _spans(spans: Sequence[Span]) -> list[Figure]:
 
 
 def _reach(
-    windows: Sequence[Mark], alerts: Sequence[Mark], retrainings: Sequence[Span], rollouts: Sequence[Span]
+    windows: Sequence[Mark],
+    alerts: Sequence[Mark],
+    retrainings: Sequence[ChartSpan],
+    rollouts: Sequence[ChartSpan],
 ) -> list[str] | None:
     """Return what the axis of time shows: from the first window's end on, with room at both ends."""
     begins = [one.at for one in windows] or [one.start for one in (*retrainings, *rollouts)]
@@ -466,11 +467,17 @@ def _marker(symbol: str, colour: str, size: int) -> Figure:
 
 
 def _look(status: str) -> tuple[str, str]:
-    return _LOOKS[status if status in _LOOKS else "none"]
+    """Return the symbol and colour of a window's status."""
+    look = STATUSES.get(status)  # type: ignore[call-overload]
+    return (look.symbol, look.colour) if look is not None else _NOTHING
 
 
-def _kind(status: Status | None) -> str:
-    return status if status in _LOOKS else "none"
+def _end(status: str) -> tuple[str, str]:
+    """Return the symbol and colour of what a retraining or rollout has come to."""
+    if status not in OUTCOMES:
+        return _NOTHING
+    look = STATUSES[OUTCOMES[status]]
+    return ("x" if status in _IN_VAIN else look.symbol), look.colour
 
 
 def _level(cell: Cell | None) -> int | None:
@@ -478,7 +485,7 @@ def _level(cell: Cell | None) -> int | None:
     if cell is None:
         return None
     if cell.severity != "ok":
-        return 5 if cell.severity == "critical" else 4
+        return 3 + rank(cell.severity)
     return 0 if cell.ratio < 0.1 else 1 if cell.ratio < 0.7 else 2 if cell.ratio < 0.9 else 3
 
 
@@ -493,5 +500,5 @@ def _said(cell: Cell | None) -> str:
     if cell is None:
         return ""
     over = f", {plural(cell.scale, 'window')} together" if cell.scale > 1 else ""
-    alarm = "" if cell.severity == "ok" else f"{STATUSES[cell.severity]}: "
+    alarm = "" if cell.severity == "ok" else f"{STATUSES[cell.severity].word}: "
     return f"{alarm}{measure(cell.measure)}{over}, {number(cell.ratio, 2)} × its threshold"

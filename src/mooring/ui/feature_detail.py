@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
 from typing import Literal
@@ -12,22 +12,22 @@ import numpy as np
 from markupsafe import Markup
 
 from mooring.drift.baseline import ProfileParts
-from mooring.drift.distributions import Bars, Clock, Distribution, Histogram, distribution
+from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram, distribution
 from mooring.drift.grid import Floats
 from mooring.drift.judge import Judgement, Result
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import FeatureProfile
 from mooring.drift.stored import FormatError
-from mooring.monitor.results import STATUSES, was_judged
+from mooring.monitor.results import was_judged
 from mooring.report import figures, words
 from mooring.report.reading import FeatureReading
 from mooring.state.cells import strongest
 from mooring.state.state import State
-from mooring.state.tables import Level
 from mooring.state.windows import Judged, Windows
-from mooring.ui.windows import Found, baseline_of, feature_of, finite
+from mooring.status import STATUSES, Severity
+from mooring.ui.windows import ChosenWindows, baseline_of, feature_of, finite
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_ORDER = {measure: place for place, measure in enumerate(words.MEASURES)}
 
 
 class MeasureValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +44,12 @@ class MeasureValue(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float | None
     reference: float | None
     alarm: bool
-    severity: Level
+    severity: Severity
 
     @property
     def is_rate(self) -> bool:
         """Whether it is told in percent."""
-        return self.measure in words.RATES
+        return words.is_rate(self.measure)
 
     def text(self, value: float | None) -> str:
         """Return a value of this measure as people read it."""
@@ -66,8 +66,8 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: Literal["histogram", "categories", "times"]
-    before: tuple[float, ...]
-    after: tuple[float, ...]
+    reference: tuple[float, ...] = msgspec.field(name="before")
+    current: tuple[float, ...] = msgspec.field(name="after")
     start: float | None = None
     width: float | None = None
     below: tuple[float, float] = (0.0, 0.0)
@@ -76,8 +76,8 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     new: tuple[str, ...] = ()
     rest: int = 0
     rest_shares: tuple[float, float] = (0.0, 0.0)
-    weekdays_before: tuple[float, ...] = ()
-    weekdays_after: tuple[float, ...] = ()
+    weekdays_reference: tuple[float, ...] = msgspec.field(default=(), name="weekdays_before")
+    weekdays_current: tuple[float, ...] = msgspec.field(default=(), name="weekdays_after")
 
     @property
     def figure(self) -> Markup:
@@ -87,7 +87,7 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rows(self) -> list[tuple[str, float, float]]:
         """The same as a table: a name, the baseline's share, the window's."""
-        both = list(zip(self.before, self.after, strict=True))
+        both = list(zip(self.reference, self.current, strict=True))
         match self.kind:
             case "histogram":
                 start, width = self.start or 0.0, self.width or 0.0
@@ -104,20 +104,22 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
                     found.append((f"{self.rest:,} more", *self.rest_shares))
             case "times":
                 found = [(f"{at} to {at + 1} h", *shares) for at, shares in enumerate(both)]
-                days = zip(_WEEKDAYS, self.weekdays_before, self.weekdays_after, strict=True)
+                days = zip(_WEEKDAYS, self.weekdays_reference, self.weekdays_current, strict=True)
                 found += list(days)
         return found
 
     def _drawn(self) -> Distribution:
-        before, after = np.array(self.before), np.array(self.after)
+        reference, current = np.array(self.reference), np.array(self.current)
         match self.kind:
             case "histogram":
-                return Histogram(self.start or 0.0, self.width or 1.0, before, after, self.below, self.above)
+                return Histogram(self.start or 0.0, self.width or 1.0, reference, current, self.below, self.above)
             case "categories":
                 new = [one in self.new for one in self.names]
-                return Bars(list(self.names), before, after, new, self.rest, self.rest_shares)
+                return Bars(list(self.names), reference, current, new, self.rest, self.rest_shares)
             case "times":
-                return Clock((before, after), (np.array(self.weekdays_before), np.array(self.weekdays_after)))
+                return ClockShares(
+                    (reference, current), (np.array(self.weekdays_reference), np.array(self.weekdays_current))
+                )
 
 
 class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +134,7 @@ class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     kind: str | None
     importance: float | None
-    severity: Level | None
+    severity: Severity | None
     changes: str
     strongest: MeasureValue | None
     ratio: float | None
@@ -143,7 +145,7 @@ class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def feature_in(
-    state: State, found: Found, judged: Judged, judgement: Judgement | None, name: str
+    state: State, found: ChosenWindows, judged: Judged, judgement: Judgement | None, name: str
 ) -> FeatureInWindow:
     """Return a feature in a window of those found, or of one outside of them."""
     baseline = baseline_of(state, judged)
@@ -151,24 +153,17 @@ def feature_in(
     is_judged = judged.verdict is not None and was_judged(judged.verdict)
     results = [one for one in judgement.results if one.feature == name] if judgement else []
     top = strongest(results)
-    wanted = top.result.scale if top and top.result.alarm else 1
     profiles: list[FeatureProfile] = []
     without = ""
     if baseline is not None and feature is not None:
-        profiles, without = _profiles(state, _with_those_before(found, judged, wanted), baseline.digest, name)
+        wanted = _with_those_before(found, judged, top.result.scale if top and top.result.alarm else 1)
+        profiles, without = _profiles(state, wanted, baseline.digest, name)
     else:
         without = "The baseline does not have it." if baseline is not None else _no_baseline(judged)
-    after = reduce(add, profiles) if profiles else None
+    current = reduce(add, profiles) if profiles else None
     missing = judgement.missing if judgement else []
-    reading = FeatureReading(name, feature, results, top, [], after, max(len(profiles), 1))
-    shown = None
-    if feature is not None and after is not None and name not in missing:
-        shown = distribution(feature.grid, feature.profile, after)
-        without = "" if shown else "There is nothing to draw: neither has values of a kind that can be."
-    elif name in missing:
-        without = "It is missing from the traffic: no row has it."
-    values = [value_of(one, is_judged) for one in results]
-    values.sort(key=lambda one: (_ORDER.get(one.measure, len(_ORDER)), one.scale))
+    reading = FeatureReading(name, feature, results, top, [], current, max(len(profiles), 1))
+    shown, without = _drawn(reading, missing, without)
     return FeatureInWindow(
         feature=name,
         role=reading.role,
@@ -178,11 +173,28 @@ def feature_in(
         changes=words.changes(reading, missing),
         strongest=value_of(top.result, is_judged) if top else None,
         ratio=finite(top.ratio) if top else None,
-        measures=tuple(values),
+        measures=_in_order(value_of(one, is_judged) for one in results),
         span=reading.span,
         shares=_shares(shown),
         without=without,
     )
+
+
+def _drawn(reading: FeatureReading, missing: Sequence[str], without: str) -> tuple[Distribution | None, str]:
+    """Return what can be drawn of a feature, else why nothing can be: `without` where it has no profile."""
+    if reading.name in missing:
+        return None, "It is missing from the traffic: no row has it."
+    if reading.baseline is None or reading.current is None:
+        return None, without
+    shown = distribution(reading.baseline.grid, reading.baseline.profile, reading.current)
+    return shown, "" if shown else "There is nothing to draw: neither has values of a kind that can be."
+
+
+def _in_order(values: Iterable[MeasureValue]) -> tuple[MeasureValue, ...]:
+    """Return values of measures, those that alarm by default first."""
+    order = {name: (one.test is None, place) for place, (name, one) in enumerate(MEASURES.items())}
+    last = True, len(order)
+    return tuple(sorted(values, key=lambda one: (order.get(one.measure, last), one.scale)))
 
 
 def unjudged(judged: Judged) -> str:
@@ -192,10 +204,10 @@ def unjudged(judged: Judged) -> str:
         return "Nothing is said of this window yet: the monitor judges it once it is closed."
     if was_judged(verdict):
         return ""
-    return f"Not judged ({STATUSES[verdict.status]}): {verdict.message or 'no reason was given'}."
+    return f"Not judged ({STATUSES[verdict.status].word}): {verdict.message or 'no reason was given'}."
 
 
-def _with_those_before(found: Found, judged: Judged, span: int) -> list[Judged]:
+def _with_those_before(found: ChosenWindows, judged: Judged, span: int) -> list[Judged]:
     """Return a window and those of its version just before it, the newest first, so many in all."""
     same = [
         one
@@ -259,8 +271,8 @@ def _shares(found: Distribution | None) -> Shares | None:
                 kind="histogram",
                 start=found.start,
                 width=found.width,
-                before=_plain(found.before),
-                after=_plain(found.after),
+                reference=_plain(found.reference),
+                current=_plain(found.current),
                 below=found.below,
                 above=found.above,
             )
@@ -269,18 +281,18 @@ def _shares(found: Distribution | None) -> Shares | None:
                 kind="categories",
                 names=tuple(words.name(one) for one in found.names),
                 new=tuple(words.name(one) for one, new in zip(found.names, found.new, strict=True) if new),
-                before=_plain(found.before),
-                after=_plain(found.after),
+                reference=_plain(found.reference),
+                current=_plain(found.current),
                 rest=found.rest,
                 rest_shares=found.rest_shares,
             )
-        case Clock():
+        case ClockShares():
             return Shares(
                 kind="times",
-                before=_plain(found.hours[0]),
-                after=_plain(found.hours[1]),
-                weekdays_before=_plain(found.weekdays[0]),
-                weekdays_after=_plain(found.weekdays[1]),
+                reference=_plain(found.hours[0]),
+                current=_plain(found.hours[1]),
+                weekdays_reference=_plain(found.weekdays[0]),
+                weekdays_current=_plain(found.weekdays[1]),
             )
         case None:
             return None

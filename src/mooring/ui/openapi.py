@@ -27,9 +27,9 @@ _OF_PAGES = ("400", "401", "403", "404", "429", "503")
 @cache
 def document(pages: Sequence[Page], actions: Sequence[Action]) -> dict[str, Any]:
     """Return the document, of OpenAPI 3.1."""
-    from mooring.ui.app import Done, Reason
+    from mooring.ui.app import ActDone, Reason
 
-    kinds = [*dict.fromkeys(page.returns for page in pages), Done, Reason, Problem]
+    kinds = [*dict.fromkeys(page.returns for page in pages), ActDone, Reason, Problem]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     of = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def document(pages: Sequence[Page], actions: Sequence[Action]) -> dict[str, Any]
                 "summary": action.summary,
                 "parameters": _path_parameters(action.path),
                 "requestBody": {"content": {"application/json": {"schema": of[Reason]}}},
-                "responses": _responses(of[Done], tuple(_PROBLEMS), of[Problem]),
+                "responses": _responses(of[ActDone], tuple(_PROBLEMS), of[Problem]),
                 "security": [{"token": []}],
             }
         }

@@ -17,7 +17,7 @@ _SECRET = re.compile(
 )
 
 
-class Said(msgspec.Struct, frozen=True):
+class OutputPiece(msgspec.Struct, frozen=True):
     """A piece of a job's output. `next` is where the piece after it begins; `left_out` bytes came before it."""
 
     text: str
@@ -25,7 +25,7 @@ class Said(msgspec.Struct, frozen=True):
     left_out: int
 
 
-def read(path: Path, after: int | None = None, *, ended: bool = True) -> Said | None:
+def read(path: Path, after: int | None = None, *, ended: bool = True) -> OutputPiece | None:
     """Return the end of a job's output, or what came after a place in it; None where there is none.
 
     At most 64 KB of it. Where the job has not ended, an unfinished line comes with the next piece. Raises OSError.
@@ -46,7 +46,7 @@ def read(path: Path, after: int | None = None, *, ended: bool = True) -> Said | 
     if not ended:
         whole = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         data = data[:whole] if whole or len(data) < MOST_BYTES // 2 else data
-    return Said(cleaned(data.decode("utf-8", "replace")), begin + len(data), begin - known)
+    return OutputPiece(cleaned(data.decode("utf-8", "replace")), begin + len(data), begin - known)
 
 
 def cleaned(text: str) -> str:

@@ -25,7 +25,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What can be asked of a page in its address."""
 
 
-class Range(Query, frozen=True, kw_only=True):
+class WindowRange(Query, frozen=True, kw_only=True):
     """Which windows a page is about: those that begin in a time, and the newest of them only."""
 
     start: Annotated[Moment | None, Meta(description="windows that begin from then on; UTC without a zone")] = None
@@ -46,9 +46,9 @@ def query_of(kind: type[Asked], given: Sequence[tuple[str, str]], *, strict: boo
 
     Raises msgspec.ValidationError where that is invalid.
 
-    >>> query_of(Range, [("newest", "20"), ("start", "")]).newest
+    >>> query_of(WindowRange, [("newest", "20"), ("start", "")]).newest
     20
-    >>> query_of(Range, [("start", "0.5")])
+    >>> query_of(WindowRange, [("start", "0.5")])
     Traceback (most recent call last):
     ...
     msgspec.ValidationError: start is no time: write it as 2026-03-01T12:00:00Z
@@ -125,7 +125,9 @@ def address(path: str, given: Mapping[str, Any]) -> str:
     """
     names = parts(path)
     filled = _PART.sub(lambda found: quote(_escaped(str(given[found[1]])), safe=""), path)
-    query = {name: _text(value) for name, value in given.items() if name not in names and value not in (None, "")}
+    query = {
+        name: written(value) for name, value in given.items() if name not in names and value not in (None, "")
+    }
     return f"{filled}?{urlencode(query)}" if query else filled
 
 
@@ -141,7 +143,7 @@ def unescaped(part: str) -> str:
 def asked(query: Query) -> dict[str, Any]:
     """Return what is asked, without what is so by default.
 
-    >>> asked(Range(newest=20))
+    >>> asked(WindowRange(newest=20))
     {'newest': 20}
     """
     usual = _usual(type(query))
@@ -159,7 +161,8 @@ def _escaped(part: str) -> str:
     return part.replace("%", "%25").replace("/", "%2F")
 
 
-def _text(value: Any) -> str:
+def written(value: Any) -> str:
+    """Return a value as an address has it; a time in UTC."""
     return _aware(value).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 

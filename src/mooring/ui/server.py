@@ -15,20 +15,20 @@ from mooring.ui.app import create
 from mooring.ui.sources import sources_of
 
 
-class CantListen(Exception):
+class CantShow(Exception):
     """The dashboard can't be shown; the message says why, and what to do."""
 
 
 def run(settings: UiSettings) -> None:
     """Show the dashboard until SIGTERM or Ctrl-C. The first line on stdout is its address.
 
-    Raises ValueError where a token is missing, CantListen where the port is taken or the state can't be opened.
+    Raises ValueError where a token is missing, CantShow where the port is taken or the state can't be opened.
     """
     rules = access.rules_of(settings.ui_host, settings.ui_token, settings.ui_allowed_host)
     try:
         sources = sources_of(settings)
     except StateError as error:
-        raise CantListen(str(error)) from None
+        raise CantShow(str(error)) from None
     with sources.state, _listening(settings.ui_host, settings.ui_port) as listener:
         config = uvicorn.Config(
             create(sources, rules),
@@ -51,7 +51,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        raise CantListen(
+        raise CantShow(
             f"can't listen on {host} port {port}: {error.strerror}; choose another with --port"
         ) from None
 

@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
 from mooring import __version__
-from mooring.monitor.results import STATUSES
 from mooring.report import words
 from mooring.report.explorer import embed
 from mooring.report.page import timed
+from mooring.status import OUTCOMES, STATUSES
 from mooring.ui import assets
 
 Link = Callable[..., str]
@@ -59,6 +59,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "static": assets.named,
         "map_style": assets.map_style,
+        "outcomes": OUTCOMES,
         "statuses": STATUSES,
         "version": __version__,
     }
@@ -67,7 +68,7 @@ def _environment() -> Environment:
         "number": words.number,
         "percent": words.percent,
         "count": words.count,
-        "chance": words.chance,
+        "p_value": words.p_value,
         "measure": words.measure,
         "plural": words.plural,
         "safe_name": words.name,

@@ -14,14 +14,14 @@ from msgspec import Meta
 from mooring.drift.baseline import BaselineParts, Feature
 from mooring.drift.judge import Judgement
 from mooring.drift.stored import FormatError
-from mooring.report.reading import CHAMPION
+from mooring.report.course import CHAMPION
 from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
-from mooring.state.tables import JUDGED, Status
 from mooring.state.windows import Judged, Windows
+from mooring.status import JUDGED, Status
 from mooring.ui import paths
 from mooring.ui.responses import NotFound
-from mooring.ui.routing import Range, address, asked
+from mooring.ui.routing import WindowRange, address, asked
 from mooring.ui.sources import Sources
 
 SHADOW = "shadow"
@@ -30,7 +30,7 @@ _BASELINES = 4  # of 200 features each is some megabytes
 Here = dict[str, Any]
 
 
-class Chosen(Range, frozen=True, kw_only=True):
+class Chosen(WindowRange, frozen=True, kw_only=True):
     """Which windows, and which one of them is looked at."""
 
     variant: Annotated[str, Meta(description="champion, canary or shadow; without, the one that answers")] = ""
@@ -70,7 +70,7 @@ class Choice(msgspec.Struct, frozen=True):
     chosen: bool
 
 
-class Found(NamedTuple):
+class ChosenWindows(NamedTuple):
     """The windows of a model that were asked for, in the order in which they ended.
 
     `picked` is the one that is looked at; it may lie outside of them, where its address says so.
@@ -93,7 +93,7 @@ class Found(NamedTuple):
         return [one for one in self.windows if one.verdict is not None and one.verdict.status in JUDGED]
 
 
-def found(sources: Sources, model: str, query: Chosen) -> Found:
+def found(sources: Sources, model: str, query: Chosen) -> ChosenWindows:
     """Return the windows that are asked for. Raises NotFound for a window that the model does not have."""
     for text in (model, query.variant, query.version, query.window):
         if not _can_be_kept(text):
@@ -118,7 +118,7 @@ def found(sources: Sources, model: str, query: Chosen) -> Found:
         newest = max(windows, key=lambda one: (one.window.start, one.window.number), default=None)
         judged = [one for one in windows if one.verdict is not None and one.verdict.status in JUDGED]
         picked = max(judged, key=lambda one: (one.window.start, one.window.number), default=newest)
-    return Found(variant, variants, versions, windows, picked)
+    return ChosenWindows(variant, variants, versions, windows, picked)
 
 
 def point(judged: Judged, path: str, here: Here) -> WindowPoint:
@@ -143,7 +143,7 @@ def point(judged: Judged, path: str, here: Here) -> WindowPoint:
     )
 
 
-def beside(found: Found, path: str, here: Here) -> tuple[str | None, str | None]:
+def beside(found: ChosenWindows, path: str, here: Here) -> tuple[str | None, str | None]:
     """Return where the window before the picked one is shown, and the one after it."""
     place = found.place
     if place is None:

@@ -9,9 +9,9 @@ import msgspec
 
 from mooring.state.alerts import About, Kind
 from mooring.state.assessments import Assessment, Measured
-from mooring.state.tables import Status
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
+from mooring.status import Status
 
 FEATURES = 10
 """How many features an alert names, at most."""

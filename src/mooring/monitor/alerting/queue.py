@@ -17,9 +17,9 @@ from mooring.state.assessments import Assessment
 from mooring.state.leases import Lease
 from mooring.state.repository import Transaction
 from mooring.state.state import State
-from mooring.state.tables import Status
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window, Windows
+from mooring.status import Status
 
 _BACKOFF_SECONDS = 5.0, 3600.0
 _GIVE_UP = timedelta(hours=24)

@@ -4,8 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const dialog = document.getElementById("explorer");
-  const SIGNS = ["circle", "triangle-up", "square"];
-  const SAYS = ["ok", "warning", "critical"];
+  const severities = data.severities;
   let open = 0;
 
   for (const time of document.querySelectorAll("time")) {
@@ -29,7 +28,7 @@
   function told(feature, window) {
     const [start, , rows] = data.windows[window];
     const one = cell(feature, window);
-    const said = one ? `${one.measure} ${one.ratio} × its threshold, ${SAYS[one.severity]}` : "not judged";
+    const said = one ? `${one.measure} ${one.ratio} × its threshold, ${severities[one.severity].word}` : "not judged";
     return `${feature.name}, ${utc(start)}, ${rows.toLocaleString("en")} rows: ${said}`;
   }
 
@@ -53,8 +52,8 @@
       const x = shown.names;
       const hovertemplate = "%{y:.2%}";
       return [[
-        { ...filled, x, y: shown.before, hovertemplate },
-        { type: "bar", name: now, x, y: shown.after, width: 0.4, marker: { color: colour("now") }, hovertemplate },
+        { ...filled, x, y: shown.reference, hovertemplate },
+        { type: "bar", name: now, x, y: shown.current, width: 0.4, marker: { color: colour("now") }, hovertemplate },
       ], { xaxis: { type: "category" }, yaxis: { tickformat: ".0%" }, bargap: 0.2 }];
     }
     if (shown.kind === "bars") {
@@ -62,25 +61,25 @@
       const across = { y, orientation: "h", hovertemplate: "%{x:.2%}" };
       const yaxis = { tickvals: y, ticktext: shown.names.map(escaped), autorange: "reversed", showgrid: false };
       return [[
-        { ...filled, ...across, x: shown.before },
-        { ...across, type: "bar", name: now, x: shown.after, width: 0.4, marker: { color: colour("now") } },
+        { ...filled, ...across, x: shown.reference },
+        { ...across, type: "bar", name: now, x: shown.current, width: 0.4, marker: { color: colour("now") } },
       ], { hovermode: "y unified", xaxis: { tickformat: ".0%", nticks: 5, tickangle: 0 }, yaxis, bargap: 0.2 }];
     }
     const { start, width, below, above, ticks } = shown;
-    const last = start + width * shown.before.length;
-    const cells = shown.before.map((_, i) => [start + i * width, start + (i + 1) * width]);
+    const last = start + width * shown.reference.length;
+    const cells = shown.reference.map((_, i) => [start + i * width, start + (i + 1) * width]);
     const label = cells.map(([a, b]) => `${round(a)} to ${round(b)}`);
     const x = cells.map(([a, b]) => (a + b) / 2);
-    let [before, after] = [shown.before, shown.after];
+    let [reference, current] = [shown.reference, shown.current];
     // What lies outside stands apart, and is no number: its place on the axis says so.
     const tails = [];
     if (Math.max(...below) > 0.0005) {
       x.unshift(start - 1.5 * width); tails.push([x[0], `< ${round(start)}`]); label.unshift(`below ${round(start)}`);
-      before = [below[0], ...before]; after = [below[1], ...after];
+      reference = [below[0], ...reference]; current = [below[1], ...current];
     }
     if (Math.max(...above) > 0.0005) {
       x.push(last + 1.5 * width); tails.push([x.at(-1), `> ${round(last)}`]); label.push(`above ${round(last)}`);
-      before = [...before, above[0]]; after = [...after, above[1]];
+      reference = [...reference, above[0]]; current = [...current, above[1]];
     }
     const clear = ticks.filter((tick) => tails.every(([at]) => Math.abs(tick - at) > 3.5 * width));
     const marks = [...clear.map((tick) => [tick, round(tick)]), ...tails].sort(([a], [b]) => a - b);
@@ -90,12 +89,12 @@
     const outline = { x: [], y: [] };
     x.forEach((middle, i) => {
       if (i && middle - x[i - 1] > 1.2 * width) { outline.x.push(middle - width); outline.y.push(null); }
-      outline.x.push(middle - width / 2, middle + width / 2); outline.y.push(after[i], after[i]);
+      outline.x.push(middle - width / 2, middle + width / 2); outline.y.push(current[i], current[i]);
     });
     const bars = { x, width, textposition: "none", hovertemplate };
     return [[
-      { ...filled, ...bars, y: before, text: text(before) },
-      { ...bars, type: "bar", name: now, y: after, text: text(after), marker: { color: "rgba(0,0,0,0)" }, showlegend: false },
+      { ...filled, ...bars, y: reference, text: text(reference) },
+      { ...bars, type: "bar", name: now, y: current, text: text(current), marker: { color: "rgba(0,0,0,0)" }, showlegend: false },
       { ...outline, type: "scatter", mode: "lines", name: now, hoverinfo: "skip", line: { color: colour("now"), width: 2.5 } },
     ], { xaxis: { tickvals: marks.map(([at]) => at), ticktext: marks.map(([, said]) => said), tickangle: 0 },
       yaxis: { tickformat: ".1~%", title: { text: `share per ${round(width)}` } } }];
@@ -118,8 +117,8 @@
       x: data.windows.map((window) => window[0]), y: cells.map((one) => one && one.ratio),
       line: { color: colour("now"), width: 1.5 },
       marker: { opacity: 1, line: { width: 0 }, size: cells.map((one) => (one && one.severity ? 10 : 5)),
-        symbol: cells.map((one) => SIGNS[one ? one.severity : 0]), color: cells.map((one) => fills[one ? one.severity : 0]) },
-      text: cells.map((one, i) => one && `${escaped(one.measure)}<br>${SAYS[one.severity]}<br>version ${escaped(data.windows[i][4])}`),
+        symbol: cells.map((one) => severities[one ? one.severity : 0].symbol), color: cells.map((one) => fills[one ? one.severity : 0]) },
+      text: cells.map((one, i) => one && `${escaped(one.measure)}<br>${severities[one.severity].word}<br>version ${escaped(data.windows[i][4])}`),
       hovertemplate: "%{y:.2f} × its threshold<br>%{text}<extra></extra>",
     }], layout({
       hovermode: "closest", yaxis: { title: { text: "× threshold" } },

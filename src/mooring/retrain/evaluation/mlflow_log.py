@@ -14,7 +14,7 @@ import pyarrow as pa
 from mlflow.models import EvaluationResult, MetricThreshold, make_metric
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-from mooring.performance.measures import LOWER_IS_BETTER
+from mooring.performance.measures import lower_is_better
 from mooring.performance.scored import scored_of
 from mooring.registry.client import TrackingError, connect
 from mooring.registry.experiments import experiment_id
@@ -53,7 +53,7 @@ def log_to_mlflow(
     if "champion" not in results or found.metric is None or found.metric == "bias":
         return found
     threshold = MetricThreshold(  # type: ignore[no-untyped-call]  # MLflow's
-        min_relative_change=float(better_by), greater_is_better=found.metric not in LOWER_IS_BETTER
+        min_relative_change=float(better_by), greater_is_better=not lower_is_better(found.metric)
     )
     try:
         mlflow.validate_evaluation_results({found.metric: threshold}, results["candidate"], results["champion"])
@@ -85,7 +85,7 @@ def _mlflow_result(
         extra_metrics=[
             make_metric(  # type: ignore[no-untyped-call]  # MLflow's
                 eval_fn=lambda predictions, targets, value=value: value,
-                greater_is_better=name not in LOWER_IS_BETTER,
+                greater_is_better=not lower_is_better(name),
                 name=name,
             )
             for name, value in measures.items()

@@ -22,7 +22,7 @@ from mooring.drift.stored import FormatError
 from mooring.engine.sources import SourceError, batches
 from mooring.files import replace
 from mooring.log.store import StoreError
-from mooring.performance.measures import evaluate, primary
+from mooring.performance.measures import MEASURES, evaluate, primary
 from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
 from mooring.registry import baselines, versions
 from mooring.registry.client import TrackingError
@@ -39,7 +39,6 @@ from mooring.state.state import State
 
 _MOST_ROWS = 100_000
 _SAMPLE_ROWS = 2000
-_REGRESSION = ("rmse", "mae", "r2", "bias")
 
 
 def evaluate_versions(given: Namespace, scratch: Path) -> None:
@@ -221,7 +220,7 @@ def _with_measures(
     labels, groups = holdout[given.label].combine_chunks(), _groups(holdout)
     task: Task | None = None
     if given.metric:
-        task = "regression" if given.metric in _REGRESSION else "classification"
+        task = MEASURES[given.metric].task if given.metric in MEASURES else "classification"
     classes: tuple[str, ...] | None = None
     scored: dict[str, Scored] = {}
     for who in (*outputs, *outputs):  # twice, so that both have the classes of both

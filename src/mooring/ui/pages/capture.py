@@ -22,7 +22,7 @@ from mooring.report.words import count
 from mooring.spool import Look, look
 from mooring.ui import paths
 from mooring.ui.codes import in_words
-from mooring.ui.routing import Moment, Page, Range, address
+from mooring.ui.routing import Moment, Page, WindowRange, address
 from mooring.ui.sources import Sources
 
 _LAGGING = timedelta(minutes=2)
@@ -34,7 +34,7 @@ _COLOURS = ("--large", "--alarm", "--now", "--well", "--soft", "--high", "--trai
 _PATTERNS = ("", "/", ".", "x", "-", "\\", "|")
 
 
-class CaptureQuery(Range, frozen=True, kw_only=True):
+class CaptureQuery(WindowRange, frozen=True, kw_only=True):
     """Which requests are meant."""
 
     start: Annotated[Moment | None, Meta(description="requests from then on; UTC without a zone")] = None
@@ -56,7 +56,7 @@ class Counted(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-class Account(msgspec.Struct, frozen=True):
+class SpoolAccount(msgspec.Struct, frozen=True):
     """The ledger of all that ever wrote to the spool; `seen` is counted apart from the parts that make it up."""
 
     seen: int
@@ -94,7 +94,7 @@ class Account(msgspec.Struct, frozen=True):
         return found
 
 
-class Process(msgspec.Struct, frozen=True):
+class SpoolProcess(msgspec.Struct, frozen=True):
     """A process that writes to the spool, or has ended and left something in it."""
 
     writer: str
@@ -119,8 +119,8 @@ class SpoolNow(msgspec.Struct, frozen=True):
     `drained` says whether a drain lives, None where that can't be told.
     """
 
-    account: Account
-    processes: tuple[Process, ...]
+    account: SpoolAccount
+    processes: tuple[SpoolProcess, ...]
     bytes: int
     waiting: int
     open: int
@@ -179,7 +179,7 @@ class Bucket(msgspec.Struct, frozen=True):
     codes: dict[str, int]
 
 
-class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+class CapturedTraffic(msgspec.Struct, frozen=True, kw_only=True):
     """How the requests of a time went. `problem` says why that can't be told, `left_out` what was not read."""
 
     model: str | None = None
@@ -240,17 +240,17 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class Capture(msgspec.Struct, frozen=True):
+class CapturePage(msgspec.Struct, frozen=True):
     """What is captured: `spool` None where it is not on this host, `traffic` None unless part=log asks for it."""
 
     place: str
     log: str
     spool: SpoolNow | None
     problem: str
-    traffic: Traffic | None
+    traffic: CapturedTraffic | None
 
 
-def told(sources: Sources, query: CaptureQuery) -> Capture:
+def told(sources: Sources, query: CaptureQuery) -> CapturePage:
     """Return the account, and where it is asked for what the log says of a time."""
     problem, found = "", None
     try:
@@ -258,7 +258,7 @@ def told(sources: Sources, query: CaptureQuery) -> Capture:
     except OSError as error:
         problem = f"The spool {sources.spool} can't be read here: {error.strerror or error}."
     traffic = _traffic(sources, query) if query.part == "log" else None
-    return Capture(str(sources.spool), sources.log, _spool(found) if found else None, problem, traffic)
+    return CapturePage(str(sources.spool), sources.log, _spool(found) if found else None, problem, traffic)
 
 
 def _spool(found: Look) -> SpoolNow:
@@ -266,7 +266,7 @@ def _spool(found: Look) -> SpoolNow:
     return SpoolNow(
         account=_account(found.ledger),
         processes=tuple(
-            Process(one.name, one.lives, one.ledger.seen, one.ledger.stored, one.ledger.in_flight)
+            SpoolProcess(one.name, one.lives, one.ledger.seen, one.ledger.stored, one.ledger.in_flight)
             for one in found.writers
         ),
         bytes=sum(size for _, size, _ in found.waiting),
@@ -282,8 +282,8 @@ def _spool(found: Look) -> SpoolNow:
     )
 
 
-def _account(ledger: Ledger) -> Account:
-    return Account(
+def _account(ledger: Ledger) -> SpoolAccount:
+    return SpoolAccount(
         seen=ledger.seen,
         stored=ledger.stored,
         in_flight=ledger.in_flight,
@@ -302,7 +302,7 @@ def _counted(counts: dict[str, int]) -> tuple[Counted, ...]:
     return tuple(Counted(kind, number, in_words(kind)) for kind, number in ordered)
 
 
-def _traffic(sources: Sources, query: CaptureQuery) -> Traffic:
+def _traffic(sources: Sources, query: CaptureQuery) -> CapturedTraffic:
     start, end = _span(query)
     try:
         opened = reader.open_log(sources.log)
@@ -310,19 +310,19 @@ def _traffic(sources: Sources, query: CaptureQuery) -> Traffic:
         if not there:
             return _csv_traffic(sources.log, query)
         if not query.model and len(there) > 1:
-            return Traffic(models=there)
+            return CapturedTraffic(models=there)
         model = query.model or there[0]
         if model not in there:
-            return Traffic(models=there, problem=f"The log has no model {model[:200]}.")
+            return CapturedTraffic(models=there, problem=f"The log has no model {model[:200]}.")
         found = requests.newest_payloads(sources.log, model, start, end)
     except (LogError, StoreError) as error:
-        return Traffic(problem=str(error))
+        return CapturedTraffic(problem=str(error))
     left = found.objects - found.read
     oldest = pc.min(found.table["time"]).as_py() if left and len(found.table) else None
     return _judged(
         found.table,
         query,
-        Traffic(
+        CapturedTraffic(
             model=model,
             models=there,
             start=found.start or oldest or _first(found.table),
@@ -341,7 +341,7 @@ def _span(query: CaptureQuery) -> tuple[datetime | None, datetime | None]:
     return start, end
 
 
-def _judged(table: pa.Table, query: CaptureQuery, about: Traffic) -> Traffic:
+def _judged(table: pa.Table, query: CaptureQuery, about: CapturedTraffic) -> CapturedTraffic:
     """Return what is said of requests, without bodies."""
     everything = len(table)
     failed = _failed(table)
@@ -387,7 +387,9 @@ def _odd(table: pa.Table, failed: np.ndarray[Any, np.dtype[np.bool_]]) -> np.nda
     return odd
 
 
-def _over_time(table: pa.Table, failed: np.ndarray[Any, np.dtype[np.bool_]], about: Traffic) -> tuple[Bucket, ...]:
+def _over_time(
+    table: pa.Table, failed: np.ndarray[Any, np.dtype[np.bool_]], about: CapturedTraffic
+) -> tuple[Bucket, ...]:
     """Return parts of the time that are equally long, with the codes of each."""
     assert about.start is not None
     assert about.end is not None
@@ -430,16 +432,18 @@ def _met(table: pa.Table, places: Sequence[int] | np.ndarray[Any, Any], model: s
     )
 
 
-def _csv_traffic(log: str, query: CaptureQuery) -> Traffic:
+def _csv_traffic(log: str, query: CaptureQuery) -> CapturedTraffic:
     """Return what can be said of a log of CSV files: their names tell when each request came."""
     start, end = _span(query)
     found = requests.csv_requests(log, start, end) if is_local(log) else None
     if found is None:
-        return Traffic(problem=f"There is nothing in the log {log} yet: it comes a minute after it was captured.")
+        return CapturedTraffic(
+            problem=f"There is nothing in the log {log} yet: it comes a minute after it was captured."
+        )
     times = [moment for one in found.ids if (moment := requests.time_of(one)) is not None]
     if start is None and times:
         start = max(times[-1], (end or times[0]) - timedelta(days=1))
-    about = Traffic(
+    about = CapturedTraffic(
         csv=True,
         start=start,
         end=end or (times[0] + timedelta(milliseconds=1) if times else None),
@@ -500,4 +504,4 @@ def _plain(text: str) -> str:
     return "".join(sign for sign in text if sign.isalnum() or sign in " _-.")[:60]
 
 
-PAGE = Page("capture", paths.CAPTURE, "What is captured, and how requests went.", CaptureQuery, Capture, told)
+PAGE = Page("capture", paths.CAPTURE, "What is captured, and how requests went.", CaptureQuery, CapturePage, told)

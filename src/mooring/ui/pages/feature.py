@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from mooring.drift.judge import Judgement
 from mooring.drift.tensors import column_of
-from mooring.monitor.results import STATUSES, was_judged
+from mooring.monitor.results import was_judged
 from mooring.report.words import measure, name, number, plural
 from mooring.state.cells import Cell, strongest
 from mooring.state.judgements import judgement_of
-from mooring.state.tables import Level, Status
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged
+from mooring.status import ALARMING, STATUSES, Severity, Status, urgency
 from mooring.ui import charts, paths, windows
 from mooring.ui.feature_detail import FeatureInWindow, MeasureValue, feature_in, unjudged, value_of
 from mooring.ui.responses import NotFound
-from mooring.ui.routing import Page, address
+from mooring.ui.routing import Page, address, written
 from mooring.ui.sources import Sources
 from mooring.ui.windows import Choice, Chosen, WindowPoint, finite
 
@@ -39,7 +40,7 @@ class FeaturePoint(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     rows: int
     status: Status | None
-    severity: Level | None
+    severity: Severity | None
     measure: str | None
     scale: int | None
     value: float | None
@@ -52,7 +53,7 @@ class FeatureSegment(msgspec.Struct, frozen=True, kw_only=True):
 
     segment: str
     rows: int
-    severity: Level
+    severity: Severity
     strongest: MeasureValue | None
 
 
@@ -97,29 +98,17 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
         raise NotFound(f"The state {sources.state.name} has no windows of a model {name(model, 80)!r}.")
     state, picked = sources.state, found.picked
     here = windows.here_of(model, query, feature=feature)
-    judgement = None
-    if picked is not None and picked.verdict is not None:
-        judgement = judgement_of(Verdicts(state).results(picked.verdict.id))
+    verdict = picked.verdict if picked is not None else None
+    judgement = judgement_of(Verdicts(state).results(verdict.id)) if verdict is not None else None
+    is_judged = verdict is not None and was_judged(verdict)
     cells = Verdicts(state).cells(one.verdict.id for one in found.judged if one.verdict is not None)
     cell = feature_in(state, found, picked, judgement, feature) if picked is not None else None
     there = any(feature in some for some in cells.values())
     if cell is not None and not there and not cell.measures and cell.kind is None:
         raise NotFound(f"{name(model, 80)} has no feature {name(feature, 80)!r} in these windows.")
-    names = windows.order_of(judgement)
-    at = names.index(feature) if feature in names else None
-    before, after = (
-        Choice(one, windows.feature_address(model, one, query), False) if one is not None else None
-        for one in (
-            names[at - 1] if at else None,
-            names[at + 1] if at is not None and at + 1 < len(names) else None,
-        )
-    )
+    before, after = _neighbours(windows.order_of(judgement), model, feature, query)
     earlier, later = windows.beside(found, paths.FEATURE, here)
-    points = tuple(
-        _point(one, cells.get(one.verdict.id, {}).get(feature) if one.verdict else None, here)
-        for one in found.windows
-    )
-    is_judged = picked is not None and picked.verdict is not None and was_judged(picked.verdict)
+    points = tuple(_point(one, cells, feature, here) for one in found.windows)
     kept = {key: value for key, value in here.items() if key in Chosen.__struct_fields__}
     return FeaturePage(
         model=model,
@@ -131,7 +120,7 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
         variants=windows.choices(found.variants, found.variant, "variant", paths.FEATURE, here),
         versions=windows.choices(["", *found.versions], query.version, "version", paths.FEATURE, here),
         windows=points,
-        alarms=sum(one.severity in ("warning", "critical") for one in points),
+        alarms=sum(one.severity in ALARMING for one in points),
         judged=sum(one.severity is not None for one in points),
         looked_at=windows.point(picked, paths.FEATURE, here) if picked is not None else None,
         earlier=earlier,
@@ -144,8 +133,23 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
     )
 
 
-def _point(judged: Judged, cell: Cell | None, here: windows.Here) -> FeaturePoint:
+def _neighbours(names: Sequence[str], model: str, feature: str, query: Chosen) -> list[Choice | None]:
+    """Return the features before and after one in an order, None where there is none."""
+    places = range(len(names))
+    at = names.index(feature) if feature in names else None
+    return [
+        Choice(names[place], windows.feature_address(model, names[place], query), False)
+        if place is not None and place in places
+        else None
+        for place in ((at - 1, at + 1) if at is not None else (None, None))
+    ]
+
+
+def _point(
+    judged: Judged, cells: Mapping[str, Mapping[str, Cell]], feature: str, here: windows.Here
+) -> FeaturePoint:
     window, verdict = judged
+    cell = cells.get(verdict.id, {}).get(feature) if verdict is not None else None
     return FeaturePoint(
         window=window.id,
         start=window.start,
@@ -170,16 +174,16 @@ def _segments(judgement: Judgement, feature: str) -> tuple[FeatureSegment, ...]:
         if top is not None:
             value = value_of(top.result, True)
             found.append(FeatureSegment(segment=segment, rows=judged.rows, severity=top.severity, strongest=value))
-    found.sort(key=lambda one: (("critical", "warning", "ok").index(one.severity), one.segment))
+    found.sort(key=lambda one: (urgency(one.severity), one.segment))
     return tuple(found[:_SEGMENTS])
 
 
 def _said(one: FeaturePoint) -> str:
     if one.severity is None or one.measure is None:
-        return f"{STATUSES[one.status] if one.status else 'not judged yet'}: {plural(one.rows, 'row')}"
+        return f"{STATUSES[one.status].word if one.status else 'not judged yet'}: {plural(one.rows, 'row')}"
     over = f", {plural(one.scale, 'window')} together" if one.scale and one.scale > 1 else ""
     ratio = f"{number(one.ratio, 2)} × its threshold" if one.ratio is not None else "far beyond its threshold"
-    return f"{STATUSES[one.severity]}: {measure(one.measure)}{over}<br>{ratio}"
+    return f"{STATUSES[one.severity].word}: {measure(one.measure)}{over}<br>{ratio}"
 
 
 def _command(sources: Sources, model: str, feature: str, picked: Judged | None) -> str:
@@ -191,12 +195,8 @@ def _command(sources: Sources, model: str, feature: str, picked: Judged | None) 
     parts += ["--model", model]
     if picked is not None:
         window = picked.window
-        parts += ["--variant", window.variant, "--start", _iso(window.start), "--end", _iso(window.end)]
+        parts += ["--variant", window.variant, "--start", written(window.start), "--end", written(window.end)]
     return shlex.join(parts)
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
 
 
 PAGE = Page(

@@ -18,7 +18,7 @@ from mooring.state.rollouts import EventName, Rollouts
 from mooring.ui import paths
 from mooring.ui.pages.rollout import Occurred, said
 from mooring.ui.path_params import model_of, time_of
-from mooring.ui.routing import Page, Range, address, asked
+from mooring.ui.routing import Page, WindowRange, address, asked
 from mooring.ui.sources import Sources
 
 _RUN = 8  # letters of a run's id
@@ -38,14 +38,14 @@ State = Literal["done", "now", "failed", "none"]
 """How a link of a chain is: behind it, in it, where it ended, or not reached."""
 
 
-class Of(Range, frozen=True, kw_only=True):
+class Of(WindowRange, frozen=True, kw_only=True):
     """What is told: of which model, and from when to when it began."""
 
     newest: Annotated[int, Meta(ge=1, le=100, description="the newest of it, so many at most")] = 50
     model: Annotated[str, Meta(description="of this model only")] = ""
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
     """A link of a chain. `see` is the dashboard's page about it, `mlflow` where MLflow's UI shows it."""
 
     name: str
@@ -66,7 +66,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     under_way: bool
     see: str
-    links: tuple[Link, ...]
+    links: tuple[ChainLink, ...]
     acts: tuple[Occurred, ...]
     created: datetime
     ended: datetime | None
@@ -147,18 +147,18 @@ def _chain(sources: Sources, entry: Entry) -> Chain:
     )
 
 
-def _links(sources: Sources, entry: Entry, see: str) -> Iterator[Link]:
+def _links(sources: Sources, entry: Entry, see: str) -> Iterator[ChainLink]:
     version = sources.version_link(entry.model, entry.version)
     if entry.number is None:
         yield _begun(entry)
-        yield Link(name="version", text=f"{entry.version}", state="done", mlflow=version)
+        yield ChainLink(name="version", text=f"{entry.version}", state="done", mlflow=version)
         if entry.rollout is not None:
             yield _rollout(entry.model, entry.rollout)
         yield _champion(entry)
         return
     steps = {step.what: step for step in entry.steps}
     yield _cause(entry)
-    yield Link(
+    yield ChainLink(
         name="retraining",
         text=f"{entry.number}",
         state=_reached(entry, "dataset" in steps),
@@ -167,7 +167,7 @@ def _links(sources: Sources, entry: Entry, see: str) -> Iterator[Link]:
         who=entry.who,
     )
     trained, gate = steps.get("trained"), steps.get("gate")
-    yield Link(
+    yield ChainLink(
         name="run",
         text=(entry.run or "")[:_RUN] or "none",
         state=_reached(entry, trained is not None, reachable="dataset" in steps),
@@ -175,14 +175,14 @@ def _links(sources: Sources, entry: Entry, see: str) -> Iterator[Link]:
         at=trained.at if trained else None,
         who=trained.who if trained else None,
     )
-    yield Link(
+    yield ChainLink(
         name="version",
         text=entry.version or "none",
         state=_reached(entry, entry.version is not None, reachable=False),
         mlflow=version,
         at=trained.at if trained else None,
     )
-    yield Link(
+    yield ChainLink(
         name="gate",
         text=_gate(entry.gate),
         state="failed" if gate and not gate.detail.get("passed") else _reached(
@@ -205,29 +205,29 @@ def _reached(entry: Entry, done: bool, *, reachable: bool = True) -> State:
     return "now" if entry.ended is None else "failed"
 
 
-def _cause(entry: Entry) -> Link:
+def _cause(entry: Entry) -> ChainLink:
     if entry.kind == "manual":
-        return Link(name="asked for", text="by hand", state="done", at=entry.created, who=entry.who)
+        return ChainLink(name="asked for", text="by hand", state="done", at=entry.created, who=entry.who)
     see = address(paths.MODEL, {"model": entry.model, "window": entry.window}) if entry.window else None
     at = entry.windows[-1][1] if entry.windows else entry.created
     name = "loss" if entry.kind == "performance" else entry.kind
-    return Link(name=name, text=entry.reason[:_TEXT], state="done", see=see, at=at)
+    return ChainLink(name=name, text=entry.reason[:_TEXT], state="done", see=see, at=at)
 
 
-def _begun(entry: Entry) -> Link:
+def _begun(entry: Entry) -> ChainLink:
     names = {"promotion": "promoted by hand", "rollback": "rolled back by hand", "restored": "champion restored"}
     if entry.rollout is not None:
         name = "alias moved" if entry.rollout.cause == "moved" else "challenger"
-        return Link(
+        return ChainLink(
             name=name, text=f"from {entry.previous or 'none'}", state="done", at=entry.created, who=entry.who
         )
     name = names.get(entry.kind, entry.kind)
-    return Link(name=name, text=entry.reason[:_TEXT], state="done", at=entry.created, who=entry.who)
+    return ChainLink(name=name, text=entry.reason[:_TEXT], state="done", at=entry.created, who=entry.who)
 
 
-def _rollout(model: str, one: RolledOut) -> Link:
+def _rollout(model: str, one: RolledOut) -> ChainLink:
     state: State = "done" if one.status == "promoted" else "now" if one.ended is None else "failed"
-    return Link(
+    return ChainLink(
         name="rollout",
         text=f"{one.number}: {one.status.replace('_', ' ')}",
         state=state,
@@ -237,15 +237,15 @@ def _rollout(model: str, one: RolledOut) -> Link:
     )
 
 
-def _champion(entry: Entry) -> Link:
+def _champion(entry: Entry) -> ChainLink:
     rolled = entry.rollout
     since = entry.promoted or (rolled.ended if rolled is not None and rolled.status == "promoted" else None)
     if since is not None:
-        return Link(name="champion", text=f"version {entry.version}", state="done", at=since)
+        return ChainLink(name="champion", text=f"version {entry.version}", state="done", at=since)
     if entry.ended is None:
-        return Link(name="champion", text="not yet", state="none")
+        return ChainLink(name="champion", text="not yet", state="none")
     stays = f"stays version {entry.previous}" if entry.previous else "not this one"
-    return Link(name="champion", text=stays, state="none", at=entry.ended)
+    return ChainLink(name="champion", text=stays, state="none", at=entry.ended)
 
 
 def _gate(gate: dict[str, Any] | None) -> str:

@@ -17,8 +17,8 @@ from mooring.state.assessments import Assessments
 from mooring.state.leases import Holder
 from mooring.state.retrainings import Ticket, Tickets
 from mooring.state.rollouts import Rollout, Rollouts, Served, in_words
-from mooring.state.tables import JUDGED, Status
 from mooring.state.windows import Recent, Watched, Windows
+from mooring.status import JUDGED, Status, urgency
 from mooring.ui import paths
 from mooring.ui.routing import Page, Query, address
 from mooring.ui.sources import Sources
@@ -26,7 +26,6 @@ from mooring.ui.sources import Sources
 WINDOWS = 60
 _LABELLED = 20
 _RECENT = timedelta(days=7)
-_RANK = {"critical": 0, "warning": 1, "no_baseline": 2, "too_few": 3, "ok": 4, None: 5}
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -57,7 +56,7 @@ class Latest(msgspec.Struct, frozen=True):
     see: str
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
     """A model. `status` is of its newest judged window, of the version that answers; None where there is none."""
 
     model: str
@@ -89,7 +88,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Models(msgspec.Struct, frozen=True):
     """All models, those that need somebody first; `logged` are those that the log has and nobody watches."""
 
-    models: tuple[Line, ...]
+    models: tuple[ModelLine, ...]
     logged: tuple[str, ...] = ()
     state: str = ""
     log: str = ""
@@ -97,9 +96,9 @@ class Models(msgspec.Struct, frozen=True):
     @property
     def counts(self) -> dict[str, int]:
         """How many models are how."""
-        found = dict.fromkeys(("critical", "warning", "ok", "other"), 0)
+        found = dict.fromkeys((*JUDGED, "other"), 0)
         for line in self.models:
-            found[line.status if line.status in ("critical", "warning", "ok") else "other"] += 1
+            found[line.status if line.status in JUDGED else "other"] += 1
         return found
 
     @property
@@ -111,11 +110,11 @@ class Models(msgspec.Struct, frozen=True):
 def told(sources: Sources, _: Query) -> Models:
     """Return every model that the state knows of."""
     found = lines(sources)
-    found.sort(key=lambda line: (not any(one.urgent for one in line.attention), _RANK[line.status], line.model))
+    found.sort(key=lambda line: (not any(one.urgent for one in line.attention), urgency(line.status), line.model))
     return Models(tuple(found), () if found else _logged(sources), sources.state.name, sources.log)
 
 
-def lines(sources: Sources, only: str | None = None) -> list[Line]:
+def lines(sources: Sources, only: str | None = None) -> list[ModelLine]:
     """Return how each model is, or only one; of one that the state does not know nothing."""
     state, tickets, rollouts = sources.state, Tickets(sources.state), Rollouts(sources.state)
     watched: dict[str, list[Watched]] = {}
@@ -161,17 +160,16 @@ def _line(
     served: Sequence[Served],
     failed: int,
     holders: dict[str, Holder],
-) -> Line:
+) -> ModelLine:
     answering = [one for one in recent if one.variant == "champion"] or list(recent)
     judged = next((one for one in reversed(answering) if one.status in JUDGED), None)
     shown = judged or next((one for one in reversed(answering) if one.status is not None), None)
-    looks = [assessed[one.window_id] for one in reversed(answering) if one.window_id in assessed]
-    performance = next((look for look in looks if look[0] in JUDGED), looks[0] if looks else (None, ""))
+    performance = _newest_assessment([assessed[one.window_id] for one in answering if one.window_id in assessed])
     see = address(paths.MODEL, {"model": model})
     found = next(
         (one.newest for one in watched if one.newest and shown and one.newest.window.id == shown.window_id), None
     )
-    line = Line(
+    line = ModelLine(
         model=model,
         see=see,
         status=shown.status if shown else None,
@@ -188,6 +186,12 @@ def _line(
     )
     needs = tuple(_attention(line, bool(watched), ticket, rollout, served, failed, holders))
     return msgspec.structs.replace(line, attention=needs)
+
+
+def _newest_assessment(assessed: Sequence[tuple[Status, str]]) -> tuple[Status | None, str]:
+    """Return the newest assessment that was judged, else the newest of all; they come oldest first."""
+    judged = [one for one in assessed if one[0] in JUDGED]
+    return (judged or assessed)[-1] if assessed else (None, "")
 
 
 def _since(windows: Sequence[Recent], shown: Recent | None) -> datetime | None:
@@ -228,7 +232,7 @@ def _rollout(rollout: Rollout) -> Latest:
 
 
 def _attention(
-    line: Line,
+    line: ModelLine,
     watched: bool,
     ticket: Ticket | None,
     rollout: Rollout | None,

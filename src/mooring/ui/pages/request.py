@@ -21,7 +21,7 @@ from mooring.log.requests import LOOKBACK_DAYS, MOST_ROWS, Story
 from mooring.report.words import listed, name
 from mooring.state.windows import Windows
 from mooring.ui import paths
-from mooring.ui.bodies import Body, as_body
+from mooring.ui.bodies import ShownBody, as_body
 from mooring.ui.codes import in_words
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, Query, address
@@ -49,7 +49,7 @@ class SearchQuery(RequestQuery, frozen=True, kw_only=True):
     id: Annotated[str, Meta(min_length=1, description="Mooring's id of a request, or the client's own")]
 
 
-class Truth(msgspec.Struct, frozen=True):
+class RequestLabel(msgspec.Struct, frozen=True):
     """A label: the ground truth of a row, when it became known, and how many seconds after the request."""
 
     row: int
@@ -87,14 +87,14 @@ def lines(rows: Sequence[ScoredRow]) -> Lines:
     return Lines(tuple(one.row for one in shown), tuple(found[:_MOST_FIELDS]), listed(left))
 
 
-class Said(msgspec.Struct, frozen=True):
+class CodeMeaning(msgspec.Struct, frozen=True):
     """A code of the capture, and what it means."""
 
     code: str
     text: str
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
+class RequestAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a version answered. `reason` says why it has no rows, `window` leads to where they were judged."""
 
     version: str | None
@@ -102,9 +102,9 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     seconds: float | None
     status: int | None
-    codes: tuple[Said, ...] = ()
+    codes: tuple[CodeMeaning, ...] = ()
     reason: str = ""
-    response: Body | None = None
+    response: ShownBody | None = None
     rows: tuple[ScoredRow, ...] = ()
     all_rows: int = 0
     window: str | None = None
@@ -139,9 +139,9 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     headers: dict[str, str] = {}
     sampling: float | None = None
-    request: Body | None = None
-    answers: tuple[Answered, ...] = ()
-    labels: tuple[Truth, ...] = ()
+    request: ShownBody | None = None
+    answers: tuple[RequestAnswer, ...] = ()
+    labels: tuple[RequestLabel, ...] = ()
     same: tuple[Same, ...] = ()
     left_out: str = ""
     csv: bool = False
@@ -152,7 +152,7 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True):
         return address(paths.MODEL, {"model": self.model})
 
     @property
-    def label_of(self) -> dict[int, Truth]:
+    def label_of(self) -> dict[int, RequestLabel]:
         """The labels by row."""
         return {one.row: one for one in self.labels}
 
@@ -222,7 +222,7 @@ def _whole(sources: Sources, story: Story, asked: str) -> Whole:
     )
 
 
-def _answered(sources: Sources, story: Story, one: dict[str, Any]) -> Answered:
+def _answered(sources: Sources, story: Story, one: dict[str, Any]) -> RequestAnswer:
     rows = [row for row in story.rows if (row["variant"], row["model_version"]) == _who(one)]
     version, variant = one["model_version"], one["variant"]
     windows = Windows(sources.state).overlapping(
@@ -230,13 +230,13 @@ def _answered(sources: Sources, story: Story, one: dict[str, Any]) -> Answered:
     )
     window = windows[0] if windows else None
     link = {"model": story.model, "window": window.id, "variant": variant} if window else {}
-    return Answered(
+    return RequestAnswer(
         version=version,
         variant=variant,
         time=one["time"],
         seconds=one["duration_ns"] / 1e9,
         status=one["status"],
-        codes=tuple(Said(code, in_words(code)) for code in one["errors"]),
+        codes=tuple(CodeMeaning(code, in_words(code)) for code in one["errors"]),
         reason=(one["reason"] or "").partition(": ")[2],
         response=as_body(one["response"], one["response_type"], one["response_encoding"], one["errors"]),
         rows=tuple(map(_row, rows)),
@@ -277,9 +277,9 @@ def _cell(value: Any) -> Cell:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-def _truth(one: dict[str, Any], asked: datetime) -> Truth:
+def _truth(one: dict[str, Any], asked: datetime) -> RequestLabel:
     value = one["label"] if one["label_text"] is None else one["label_text"]
-    return Truth(one["row"], _cell(value), one["time"], (one["time"] - asked).total_seconds())
+    return RequestLabel(one["row"], _cell(value), one["time"], (one["time"] - asked).total_seconds())
 
 
 def _headers(text: str) -> dict[str, str]:
@@ -288,45 +288,9 @@ def _headers(text: str) -> dict[str, str]:
 
 def _of_csv(request_id: str, records: Sequence[tuple[str, str]]) -> Whole:
     """Return what a log of CSV files has: rows of a request that was answered, all of one that was not."""
-    answers: list[Answered] = []
-    about: dict[str, Any] = {}
-    request: Body | None = None
-    for kind, text in records:
-        variant = "shadow" if kind.startswith("shadow/") else "champion"
-        if kind.endswith("csv"):
-            rows = _csv_rows(text)
-            answers.append(
-                Answered(
-                    version=None,
-                    variant=variant,
-                    time=requests.time_of(request_id) or datetime.fromtimestamp(0, UTC),
-                    seconds=None,
-                    status=None,
-                    reason="" if rows else "The file has no rows.",
-                    rows=rows,
-                    all_rows=len(rows),
-                )
-            )
-            continue
-        record = _record(text)
-        about = about or record
-        errors = [str(one) for one in record.get("errors") or []]
-        body = _body(record, "request", errors)
-        request = request or body
-        duration, status = record.get("duration_ns"), record.get("status")
-        version = record.get("version")
-        answers.append(
-            Answered(
-                version=version if isinstance(version, str) else None,
-                variant=variant,
-                time=requests.time_of(request_id) or datetime.fromtimestamp(0, UTC),
-                seconds=duration / 1e9 if isinstance(duration, int) else None,
-                status=status if isinstance(status, int) else None,
-                codes=tuple(Said(code, in_words(code)) for code in errors),
-                reason=str(record.get("reason", "The file can't be read.")),
-                response=_body(record, "response", errors),
-            )
-        )
+    failed = [_record(text) for kind, text in records if not kind.endswith("csv")]
+    about = next(filter(None, failed), {})
+    bodies = (_body(one, "request", _errors(one)) for one in failed)
     client, sampling = about.get("client_request_id"), about.get("sampling")
     return Whole(
         request_id=request_id,
@@ -336,10 +300,45 @@ def _of_csv(request_id: str, records: Sequence[tuple[str, str]]) -> Whole:
         path=str(about.get("path", "")),
         headers=_headers(json.dumps(about.get("headers") or {})),
         sampling=sampling if isinstance(sampling, float) else None,
-        request=request,
-        answers=tuple(answers),
+        request=next(filter(None, bodies), None),
+        answers=tuple(_csv_answer(request_id, kind, text) for kind, text in records),
         csv=True,
     )
+
+
+def _csv_answer(request_id: str, kind: str, text: str) -> RequestAnswer:
+    """Return what one file of a request has: the rows of an answer, or the record of one that has none."""
+    variant = "shadow" if kind.startswith("shadow/") else "champion"
+    time = requests.time_of(request_id) or datetime.fromtimestamp(0, UTC)
+    if kind.endswith("csv"):
+        rows = _csv_rows(text)
+        return RequestAnswer(
+            version=None,
+            variant=variant,
+            time=time,
+            seconds=None,
+            status=None,
+            reason="" if rows else "The file has no rows.",
+            rows=rows,
+            all_rows=len(rows),
+        )
+    record = _record(text)
+    errors = _errors(record)
+    duration, status, version = record.get("duration_ns"), record.get("status"), record.get("version")
+    return RequestAnswer(
+        version=version if isinstance(version, str) else None,
+        variant=variant,
+        time=time,
+        seconds=duration / 1e9 if isinstance(duration, int) else None,
+        status=status if isinstance(status, int) else None,
+        codes=tuple(CodeMeaning(code, in_words(code)) for code in errors),
+        reason=str(record.get("reason", "The file can't be read.")),
+        response=_body(record, "response", errors),
+    )
+
+
+def _errors(record: dict[str, Any]) -> list[str]:
+    return [str(one) for one in record.get("errors") or []]
 
 
 def _csv_rows(text: str) -> tuple[ScoredRow, ...]:
@@ -385,7 +384,7 @@ def _unicode(value: Any) -> Any:
     return {_unicode(field): _unicode(one) for field, one in value.items()} if isinstance(value, dict) else value
 
 
-def _body(record: dict[str, Any], which: str, errors: list[str]) -> Body:
+def _body(record: dict[str, Any], which: str, errors: list[str]) -> ShownBody:
     text, packed = record.get(which), record.get(f"{which}_base64")
     content = text.encode("utf-8", "replace") if isinstance(text, str) else b""
     if isinstance(packed, str):

@@ -68,7 +68,7 @@ class TrainedOn(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Rule(msgspec.Struct, frozen=True):
+class GateRule(msgspec.Struct, frozen=True):
     """A rule of the gate, whether it was kept, and that as a sentence."""
 
     name: str
@@ -101,7 +101,7 @@ class GateSaid(msgspec.Struct, frozen=True, kw_only=True):
     needed: float | None = None
     differing: str = ""
     measures: tuple[Compared, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[GateRule, ...] = ()
 
     @property
     def interval(self) -> Markup:
@@ -305,7 +305,7 @@ def _gate(ticket: Ticket, detail: dict[str, Any]) -> GateSaid:
         needed=needed,
         differing=_differing(detail.get("difference")),
         measures=_measures(ticket),
-        rules=tuple(Rule(one["name"], one["passed"], one["message"]) for one in checks),
+        rules=tuple(GateRule(one["name"], one["passed"], one["message"]) for one in checks),
         **numbers,
     )
 

@@ -54,7 +54,7 @@ class Stage(msgspec.Struct, frozen=True):
     place: Place
 
 
-class Clock(msgspec.Struct, frozen=True):
+class StepClock(msgspec.Struct, frozen=True):
     """How far a step is: seconds and requests that have passed, and those that it takes at least."""
 
     seconds: float
@@ -141,7 +141,7 @@ class RolloutTold(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
     step: int | None
     steps: int
-    clock: Clock | None
+    clock: StepClock | None
     sees: str
     weights: tuple[Weight, ...]
     counts: dict[str, int]
@@ -199,7 +199,7 @@ def told(sources: Sources, _: Watching, model: str, number: str) -> RolloutTold:
         stages=stages_of(rollout, events),
         step=rollout.step + 1 if at is not None else None,
         steps=len(rollout.plan),
-        clock=Clock(rollout.seconds, at.seconds, rollout.requests, at.requests) if at is not None else None,
+        clock=StepClock(rollout.seconds, at.seconds, rollout.requests, at.requests) if at is not None else None,
         sees=power.in_words(at.requests, rollout.evidence.get("rows", [])) if at is not None else "",
         weights=weights_of(rollout),
         counts=rollout.counts,
