@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from mooring.capture import pyfunc
-from mooring.capture.admin.app import metrics
+from mooring.capture.admin.metrics import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.exchange import Ledger

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from grafana import ALERTS, ROOT, rules
-from mooring.capture.admin.app import metrics
+from mooring.capture.admin.metrics import metrics
 from mooring.capture.proxy.stats import Stats
 from mooring.cli import main
 from mooring.exchange import Ledger
