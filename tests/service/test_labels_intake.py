@@ -18,7 +18,7 @@ from labelled_logs import values
 from peers import OK, Proxy, answering, post, proxy, read_message, upstream
 from waiting import PATIENCE
 
-TOKEN = "a secret"
+TOKEN = "a-token-for-labels"
 CLOSED = ("--segment-seconds", "0.2")
 
 
@@ -133,7 +133,7 @@ def test_a_line_that_can_not_be_meant_is_named(refusing):
     assert answer.startswith("line 3 is not JSON")
 
 
-@pytest.mark.parametrize("token", [None, "", "wrong", "a", "a secret and more", "ä"])
+@pytest.mark.parametrize("token", [None, "", "wrong", "a", f"{TOKEN} and more", "ä"])
 def test_who_does_not_know_the_token_is_refused(refusing, token):
     status, answer = send(refusing, {"request_id": "a", "label": 1}, token)
     assert (status, "Authorization: Bearer" in answer) == (401, True)

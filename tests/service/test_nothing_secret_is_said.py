@@ -124,7 +124,7 @@ def test_a_test_whose_process_says_a_secret_fails(pytester):
 
 def test_short_words_and_the_processes_of_others_are_no_secrets():
     heard = Overheard()
-    heard.started(["mooring", "ui", "--ui-token", "key"], {"MOORING_REDACT_KEY": "a"}, None, [])
+    heard.started(["mooring", "ui", "--ui-token", "key"], {"MOORING_REDACT_KEY": "a secret"}, None, [])
     heard.started(["mlflow", "server", "--some-token", "a-longer-one"], {}, None, [])
-    heard.heard("a key, a-longer-one")
+    heard.heard("a key, a secret, a-longer-one")
     assert heard.told([], "call") == []

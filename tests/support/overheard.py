@@ -15,8 +15,8 @@ from typing import Any
 
 MARK = "payload-that-nobody-reads"
 """What a test may put into a payload: it is secret everywhere but in the log."""
-SHORTEST = 6
-"""A shorter secret, such as `a`, may well be in what is said."""
+SHORTEST = 8
+"""A shorter secret, such as `a`, may well be in what is said; so may words, such as `a secret`."""
 _VARIABLE = re.compile(r"MOORING_\w*(TOKEN|KEY|SECRET)")
 _FLAG = re.compile(r"--[a-z-]*(token|key|secret)")
 _FILE = re.compile(r"(MOORING_|--)(API|ADMIN|api|admin)[_-](KEY|key)[_-](FILE|file)")
@@ -74,7 +74,7 @@ class Overheard:
         return sorted(secret for secret in self.secrets if any(secret in text for text in texts))
 
     def _keep(self, secret: str) -> None:
-        if len(secret) >= SHORTEST:
+        if len(secret) >= SHORTEST * (1 + (" " in secret)):
             self.secrets.add(secret)
 
 

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from mooring.cli import main
-from mooring.config import SettingError, resolve
-from mooring.settings import COMMANDS, MonitorSettings, ProxySettings, _is_duration, duration_text
+from mooring.config import SettingError, _is_duration, resolve
+from mooring.settings import COMMANDS, MonitorSettings, ProxySettings, duration_text
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 UPSTREAM = {"upstream": "http://localhost:5002"}
