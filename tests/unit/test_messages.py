@@ -51,8 +51,13 @@ def test_at_level_debug_text_says_when_and_how_bad(capsys):
     assert shown.endswith("+00:00 DEBUG mooring.part: here\n")
 
 
-@pytest.mark.parametrize("text", ["plain", 'a "quoted"\nline', "ünïcode \u2028", "\udcff of a file's name", "{}%"])
-def test_json_is_an_object_a_line_whatever_the_message_has(capsys, text):
+@pytest.mark.parametrize(
+    "text",
+    ["plain", 'a "quoted"\nline', "ünïcode \u2028", "\udcff of a file's name", "{}%"],
+    ids=["plain", "quotes", "unicode", "surrogate", "percent"],
+)
+def test_json_is_an_object_a_line_whatever_the_message_has(capsys, monkeypatch, text):
+    monkeypatch.setattr(logging.getLogger("mooring"), "propagate", False)  # pytest's own report takes no surrogate
     messages.set_up(format="json", program="mooring monitor")
     logger.error("%s", text)
     try:
