@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import grimp
@@ -75,7 +76,7 @@ def test_a_step_leads_to_the_next():
             for caller in callers
         )
 
-    pairs = zip(WALK, WALK[1:], strict=False)
-    apart = [(a, b) for (a, _), (b, _) in pairs if (a, b) not in HANDED_OVER and not joined(module(a), module(b))]
-    assert apart == []
-    assert HANDED_OVER.keys() <= {(a, b) for (a, _), (b, _) in zip(WALK, WALK[1:], strict=False)}
+    pairs = set(pairwise(file for file, _ in WALK))
+    apart = {(a, b) for a, b in pairs - HANDED_OVER.keys() if not joined(module(a), module(b))}
+    assert apart == set()
+    assert HANDED_OVER.keys() <= pairs

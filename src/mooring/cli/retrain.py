@@ -30,7 +30,6 @@ _RUN = 8  # letters of a run's id that a table shows
 @contextmanager
 def _explained() -> Iterator[None]:
     from mooring.engine.sources import SourceError
-    from mooring.registry.aliases import Moved
     from mooring.retrain.dataset.gather import NotEnough
     from mooring.retrain.manual import Already, NoPrevious
     from mooring.state.retrainings import TicketError
@@ -38,7 +37,7 @@ def _explained() -> Iterator[None]:
     try:
         with explained():
             yield
-    except (TicketError, NoPrevious, Already, Moved, NotEnough, SourceError) as error:
+    except (TicketError, NoPrevious, Already, NotEnough, SourceError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error}; check that it is there, and may be read and written") from None
@@ -160,7 +159,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
     from mooring.state.retrainings import Cause, Tickets, me
 
     tickets = Tickets(state)
-    running = Retraining(settings, state, model, _say)
+    running = Retraining(settings, state, model)
     ticket = tickets.unended(model)
     if ticket is None:
         ticket = tickets.open(
@@ -379,8 +378,3 @@ def _model(settings: StatePlace, state: State) -> str:
         return settings.model
     known = [*{*Tickets(state).models(), *Promotions(state).models()}]
     return known[0] if len(known) == 1 else model_in(state, None)
-
-
-def _say(text: str) -> None:
-    """Say something, and what was said not again for an hour: a step that waits says so at each look."""
-    logger.info("%s", text, extra={"every": 3600.0, "about": text})

@@ -72,7 +72,7 @@ def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket
             ticket = tickets.named(None, ticket.id)
             continue
         if cancelled.attempt and not is_elsewhere(cancelled):
-            end_jobs(tickets, cancelled, lambda _: None)
+            end_jobs(tickets, cancelled)
         return cancelled
     raise TicketError(f"retraining {ticket.number} is {ticket.in_words}: there is nothing to cancel")
 
@@ -148,4 +148,4 @@ def _move(
         if champion == version:
             raise Already(f"version {version} of {model} is the champion already")
         begun = promotion.begun(model, version, champion, reason=reason, kind=kind, who=me())
-    return promotion.promote(tickets.promotions, begun, final=(Exception,))  # a person may not try again
+    return promotion.promote(tickets.promotions, begun, final=Exception)  # a person may not try again
