@@ -163,7 +163,7 @@ class Monitoring:
         self.settings = chosen
         self.state = State(chosen.state)
         self.metrics = Metrics()
-        baselines = Baselines(StoredBaselines(self.state), self.said.append)
+        baselines = Baselines(StoredBaselines(self.state))
         watch = ModelMonitor(chosen, self.state, baselines, list(channels), self.metrics)
         self.watch = HeardWatch(watch, heard)
 

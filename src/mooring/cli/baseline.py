@@ -89,10 +89,9 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
     if settings.model is None:
         raise SettingError("--model is missing: say which model's baseline is meant")
     with explained(), State(settings.state) as opened:
-        baselines = Baselines(StoredBaselines(opened), lambda _: None)
-        found, _ = baselines.of(settings.model, model_version)
+        found, _, why_not = Baselines(StoredBaselines(opened)).of(settings.model, model_version)
         if found is None:
-            raise click.ClickException(baselines.why_not(settings.model, model_version))
+            raise click.ClickException(why_not)
     rows = building.described(found)
     if as_json:
         click.echo(json.dumps({"rows": found.rows, "about": found.about, "features": rows}, indent=1))
@@ -139,10 +138,9 @@ def calibrate(
     if settings.model is None:
         raise SettingError("--model is missing: say which model is meant")
     with explained(), State(settings.state) as opened:
-        baselines = Baselines(StoredBaselines(opened), lambda _: None)
-        found, _ = baselines.of(settings.model, model_version)
+        found, _, why_not = Baselines(StoredBaselines(opened)).of(settings.model, model_version)
         if found is None:
-            raise click.ClickException(baselines.why_not(settings.model, model_version))
+            raise click.ClickException(why_not)
         try:
             made = building.calibrated(found, settings, model_version, variant, from_log)
         except ValueError as error:

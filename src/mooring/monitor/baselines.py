@@ -15,7 +15,7 @@ from mooring.registry import aliases, baselines, versions
 from mooring.registry.client import TrackingError, place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from mooring.comparison.compare import Evaluation
     from mooring.drift.grid import Kind
@@ -36,9 +36,8 @@ class Found(NamedTuple):
 class Baselines:
     """Finds the baseline of a version: in the state, else in MLflow, whose answer the state keeps."""
 
-    def __init__(self, stored: StoredBaselines, say: Callable[[str], None]) -> None:
+    def __init__(self, stored: StoredBaselines) -> None:
         self._stored = stored
-        self._say = say
         self._found: dict[tuple[str, str | None], Found] = {}
         self._fresh: set[tuple[str, str | None]] = set()
         self._asked: dict[tuple[str, str | None], tuple[float, str]] = {}
@@ -48,8 +47,8 @@ class Baselines:
         """Look everything up anew from now on: somebody may have built another, or moved the champion."""
         self._fresh.clear()
 
-    def of(self, model: str, version: str | None) -> tuple[Baseline | None, str | None]:
-        """Return a version's baseline and its digest; where there is none, MLflow is asked again after a minute.
+    def of(self, model: str, version: str | None) -> Found:
+        """Return a version's baseline; where there is none, MLflow is asked again after a minute.
 
         Rows that name no version are compared with the champion's baseline.
         """
@@ -57,14 +56,7 @@ class Baselines:
         if key not in self._fresh:
             self._found[key] = self._find(model, version)
             self._fresh.add(key)
-            if why_not := self._found[key].why_not:
-                self._say(why_not)
-        return self._found[key].baseline, self._found[key].digest
-
-    def why_not(self, model: str, version: str | None) -> str:
-        """Return why a version has no baseline, and what to do; nothing where it has one."""
-        found = self._found.get((model, version))
-        return found.why_not if found else ""
+        return self._found[key]
 
     def _find(self, model: str, version: str | None) -> Found:
         kept = self._stored.newest(model, version)

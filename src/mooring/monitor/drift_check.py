@@ -86,8 +86,7 @@ class DriftCheck:
 
         `objects` are those with rows of it that the state does not know as done yet.
         """
-        baseline, digest = self._baselines.of(window.model, window.version)
-        why_not = self._baselines.why_not(window.model, window.version)
+        baseline, digest, why_not = self._baselines.of(window.model, window.version)
         counted = windows.profile(window)
         profiles: list[Profile] = []
         segments: dict[str, tuple[Baseline, Profile]] = {}

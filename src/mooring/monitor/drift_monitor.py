@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _OLD = timedelta(days=1)
 _AHEAD = timedelta(minutes=5)
 _PAGE = 1000
+_WHY_NOT_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class DriftMonitor:
     def _add_rows(self, rows: StreamRows) -> Iterator[Change]:
         """Yield the windows that a stream's new rows go to, each with its verdict where it ended."""
         self._caught_up.setdefault(rows.stream, None)
-        baseline, _ = self._baselines.of(self._model, rows.stream.version)
+        baseline, _ = self._baseline(rows.stream.version)
         opened = OpenWindows(self._windows, self._model, rows.stream)
 
         def profile(first: int, last: int, baseline: Baseline) -> Profile:
@@ -163,6 +164,13 @@ class DriftMonitor:
         for added in opened.add(rows, baseline, self._lengths, profile):
             check = self._check.check(added.window, opened, objects=rows.objects) if added.ended else None
             yield Change(added.window, added.profile, check)
+
+    def _baseline(self, version: str | None) -> tuple[Baseline | None, str | None]:
+        """Return a version's baseline and its digest; where there is none, log why."""
+        baseline, digest, why_not = self._baselines.of(self._model, version)
+        if why_not:
+            logger.warning("%s", why_not, extra={"every": _WHY_NOT_SECONDS, "about": why_not})
+        return baseline, digest
 
     def _profile(self, rows: StreamRows, first: int, last: int, baseline: Baseline) -> Profile:
         """Return the profile of some of a stream's rows, which are by their time."""
@@ -217,7 +225,7 @@ class DriftMonitor:
             self._caught_up = {Stream(one.version, one.variant): None for one in there}
         checked = 0
         for stream in sorted(self._caught_up, key=lambda one: (one.version or "", one.variant)):
-            baseline, digest = self._baselines.of(self._model, stream.version)
+            baseline, digest = self._baseline(stream.version)
             if baseline is None or self._caught_up[stream] == digest:
                 continue
             found: LogObjects | None = None

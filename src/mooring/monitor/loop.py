@@ -175,7 +175,7 @@ class _Loop:
         self._retrain = retrain
         self._metrics = metrics
         self._tracking = Tracking()
-        self._baselines = Baselines(StoredBaselines(state), _warn)
+        self._baselines = Baselines(StoredBaselines(state))
 
     def once(self, stop: threading.Event) -> bool:
         if why_not := nothing_yet(self._settings.log):

@@ -30,7 +30,7 @@ ProfileOf = Callable[[int, int, Baseline], Profile]
 logger = logging.getLogger(__name__)
 
 
-class Added(NamedTuple):
+class GrownWindow(NamedTuple):
     """A window that rows were added to, its profile as bytes, and whether it has ended and can be checked."""
 
     window: Window
@@ -60,7 +60,7 @@ class OpenWindows:
 
     def add(
         self, rows: StreamRows, baseline: Baseline | None, lengths: Lengths, profile_of: ProfileOf
-    ) -> Iterator[Added]:
+    ) -> Iterator[GrownWindow]:
         """Divide rows among windows, and yield each window with its part of them, in the order of their time.
 
         Open windows that were counted on the grids of another baseline come first: they have ended.
@@ -107,10 +107,12 @@ class OpenWindows:
         self._hold(held)
         return held.profile
 
-    def put(self, window: Window, profile: Profile | None) -> Added:
+    def put(self, window: Window, profile: Profile | None) -> GrownWindow:
         """Hold a window as it is now, and return it as it is to be written."""
         self._hold(_Held(window, profile))
-        return Added(window, b"" if profile is None else profile_to_bytes(profile), window.status == "closed")
+        return GrownWindow(
+            window, b"" if profile is None else profile_to_bytes(profile), window.status == "closed"
+        )
 
     def conclude(self, window: Window, verdict: Verdict) -> None:
         """Hold the verdict on a window."""

@@ -148,7 +148,7 @@ class PerformanceMonitor:
         found = []
         for one in self._assessments.history(self._model, start=since, newest=_STANDING):
             if one.status == "no_baseline" and not one.before:
-                baseline, _ = self._baselines.of(self._model, one.window.version)
+                baseline = self._baselines.of(self._model, one.window.version).baseline
                 if baseline is not None and baseline.performance is not None:
                     found.append(one.window)
         return found
@@ -161,7 +161,7 @@ class PerformanceMonitor:
         reader.log_skipped(found.skipped)
         labelled = labels.of(rows)
         for window in batch:
-            baseline, _ = self._baselines.of(self._model, window.version)
+            baseline = self._baselines.of(self._model, window.version).baseline
             known = self._assessments.history(
                 self._model,
                 version=window.version,
