@@ -377,7 +377,7 @@ def _write_retrainings(state: State, model: str, place: int) -> None:
         _write_rollout(state, model, "4", "3", None, place, None)
 
 
-def _gate_verdict(model: str, passed: bool, number: int) -> gate.Verdict:
+def _gate_verdict(model: str, passed: bool, number: int) -> gate.GateVerdict:
     checks = tuple(
         gate.Check(name, passed or name != "better", f"{name}: {value:g} of {limit:g}", value, limit)
         for name, value, limit in (
@@ -388,7 +388,7 @@ def _gate_verdict(model: str, passed: bool, number: int) -> gate.Verdict:
             ("schema", 1.0, 1.0),
         )
     )
-    return gate.Verdict(
+    return gate.GateVerdict(
         model=model,
         champion=str(max(1, number - 1)),
         candidate=str(number + 1),

@@ -48,7 +48,7 @@ _PLAIN_IN_ARRAYS: dict[str, Any] = {
 _Rows = TypeVar("_Rows")
 
 
-class Refused(ValueError):
+class CastRefused(ValueError):
     """MLflow refuses a request, and so the model was never asked this way."""
 
 
@@ -129,7 +129,7 @@ class Casts:
             return None
 
     def given(self, body: bytes, mime: str) -> Any:
-        """Return what MLflow hands to the model: a DataFrame, an array or a dict of arrays. Raises Refused.
+        """Return what MLflow hands to the model: a DataFrame, an array or a dict of arrays. Raises CastRefused.
 
         `mime` is MLflow's: JSON, text/csv or application/vnd.apache.parquet.
         """
@@ -152,7 +152,7 @@ class Casts:
                     data = server.infer_and_parse_data(known, schema)
                 return self._model.predict(data)
             except Exception as error:  # MLflow's, pandas' or NumPy's: whatever it is, its client got it as a 400
-                raise Refused(f"MLflow refuses the request ({type(error).__name__})") from error
+                raise CastRefused(f"MLflow refuses the request ({type(error).__name__})") from error
 
     def types(self, columns: Sequence[str]) -> list[str | None]:
         """Return the signature's types of columns, None of one that it does not name."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from mooring.casts import Casts, Refused, Split, was_cast
+from mooring.casts import CastRefused, Casts, Split, was_cast
 from mooring.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Inputs(NamedTuple):
     params: dict[str, Any] | None = None
 
 
-class Scored(msgspec.Struct, frozen=True):
+class ScoredExchange(msgspec.Struct, frozen=True):
     """A request with its answer, row for row.
 
     `kind` is the request's format: one of MLflow's own four names, `csv`, `parquet`, `chat`, or `split`, which
@@ -119,7 +119,7 @@ class Scored(msgspec.Struct, frozen=True):
     misfits: dict[int, dict[str, Any]] = {}
 
 
-def decode(exchange: Exchange, casts: Casts | None = None) -> Scored:
+def decode(exchange: Exchange, casts: Casts | None = None) -> ScoredExchange:
     """Return the rows that a server was asked to score together with its predictions.
 
     With the casts of the model's signature the inputs are what the model was given. Raises Undecodable where there
@@ -156,7 +156,7 @@ def decode(exchange: Exchange, casts: Casts | None = None) -> Scored:
     for asked, misfits in readings:
         for answered in outputs:
             if len(asked.rows) == len(answered.rows):
-                return Scored(kind, _with_text_names(asked), _with_text_names(answered), params, misfits)
+                return ScoredExchange(kind, _with_text_names(asked), _with_text_names(answered), params, misfits)
     asked = _with_text_names(readings[0][0])
     rows, predictions = len(asked.rows), len(outputs[0].rows)
     message = f"Rows in the request: {rows}. Predictions in its answer: {predictions}."
@@ -198,7 +198,7 @@ _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_predictions = msgspec.json.Decoder(_Predictions).decode
 
 
-def _decode_usual(exchange: Exchange, casts: Casts | None) -> Scored | None:
+def _decode_usual(exchange: Exchange, casts: Casts | None) -> ScoredExchange | None:
     """Decode what is by far the most frequent, in a tenth of the time; None if it is anything else."""
     if exchange.request_type != _JSON or exchange.response_type != _JSON:
         return None
@@ -221,7 +221,7 @@ def _decode_usual(exchange: Exchange, casts: Casts | None) -> Scored | None:
         _check_shape(len(rows), len(columns))
     if casts is None and set(map(len, rows)) != {len(columns)}:
         return None
-    return Scored(
+    return ScoredExchange(
         "dataframe_split", Frame(columns, rows), Frame(_PREDICTION, [(one,) for one in predictions]), None
     )
 
@@ -344,7 +344,7 @@ def _given(
         return []
     try:
         given = casts.given(exchange.request, _mime(exchange.request_type))
-    except Refused:
+    except CastRefused:
         return []
     if hasattr(given, "columns"):
         return [_beside(casts, _through_pandas(lambda _: given), readings, compared=kind != "csv")]

@@ -143,7 +143,7 @@ def settings(home) -> GateSettings:
 
 @pytest.fixture
 def judge(home, versions, holdout, settings, tmp_path):
-    def run(candidate: str, champion: str | None = "champion", **changed) -> gate.Verdict:
+    def run(candidate: str, champion: str | None = "champion", **changed) -> gate.GateVerdict:
         path = changed.pop("holdout", holdout)
         given = msgspec.structs.replace(settings, **changed)
         command = records.command(
@@ -162,12 +162,12 @@ def judge(home, versions, holdout, settings, tmp_path):
     return run
 
 
-def of(verdict: gate.Verdict, name: str) -> gate.Check:
+def of(verdict: gate.GateVerdict, name: str) -> gate.Check:
     [check] = [check for check in verdict.checks if check.name == name]
     return check
 
 
-def broke(verdict: gate.Verdict) -> set[str]:
+def broke(verdict: gate.GateVerdict) -> set[str]:
     return {check.name for check in verdict.checks if not check.passed}
 
 
@@ -186,7 +186,7 @@ def test_a_better_one_passes_and_is_told_by_how_much(judge):
 
 def test_verdicts_go_to_json_and_back(judge):
     verdict = judge("worse")
-    assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.Verdict) == verdict
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.GateVerdict) == verdict
 
 
 def test_a_verdict_has_how_far_predictions_lie_from_the_champions(judge):
@@ -203,7 +203,7 @@ def test_a_verdict_has_how_far_predictions_lie_from_the_champions(judge):
 def test_verdicts_of_before_are_read_too(judge):
     verdict = msgspec.to_builtins(judge("better"))
     del verdict["difference"]
-    assert msgspec.convert(verdict, gate.Verdict).difference is None
+    assert msgspec.convert(verdict, gate.GateVerdict).difference is None
 
 
 @pytest.mark.parametrize("name", ["worse", "equal"])

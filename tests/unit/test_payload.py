@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from mooring import payload
 from mooring.exchange import Exchange
-from mooring.payload import Frame, Scored, Undecodable, decode, decode_inputs, decode_outputs
+from mooring.payload import Frame, ScoredExchange, Undecodable, decode, decode_inputs, decode_outputs
 
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
@@ -260,7 +260,7 @@ def test_bare_nan_among_predictions() -> None:
 
 def test_answer_to_chat_is_one_prediction() -> None:
     scored = decode(exchange({"input": ["a", "b"]}, {"data": [1, 2], "model": "m"}))
-    assert scored == Scored(
+    assert scored == ScoredExchange(
         kind="chat",
         inputs=Frame(("input",), [(["a", "b"],)]),
         outputs=Frame(("prediction",), [({"data": [1, 2], "model": "m"},)]),
@@ -277,7 +277,7 @@ def test_columns_of_lists_are_rows_if_there_are_as_many_predictions() -> None:
 
 def test_no_rows_and_no_predictions() -> None:
     scored = decode(exchange({"dataframe_split": {"columns": ["a"], "data": []}}, {"predictions": []}))
-    assert scored == Scored("dataframe_split", Frame(("a",), []), Frame(("prediction",), []), None)
+    assert scored == ScoredExchange("dataframe_split", Frame(("a",), []), Frame(("prediction",), []), None)
 
 
 def test_rows_that_differ_are_named() -> None:

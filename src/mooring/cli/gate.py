@@ -17,7 +17,7 @@ from mooring.config import SettingError, load, options
 from mooring.settings import GateSettings, RetrainSettings
 
 if TYPE_CHECKING:
-    from mooring.retrain.gate import Verdict
+    from mooring.retrain.gate import GateVerdict
 
 REFUSED = 3
 """The exit code for a candidate that broke a rule."""
@@ -82,7 +82,7 @@ def _judged(
     holdout: Path | None,
     label: str | None,
     directory: Path,
-) -> Verdict:
+) -> GateVerdict:
     from mooring.registry import aliases
     from mooring.retrain import gate
     from mooring.retrain.dataset.gather import Changed, NotEnough, make, open_holdout

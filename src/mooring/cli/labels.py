@@ -20,7 +20,7 @@ from mooring.settings import LabelSettings
 if TYPE_CHECKING:
     import pyarrow
 
-    from mooring.log.label_files import FileFormat, Kind, Piece, Refused
+    from mooring.log.label_files import FileFormat, Kind, Piece, RefusedLabel
 
 _SHOWN = 20
 _KEPT = 1000
@@ -97,7 +97,7 @@ def labels_add(
     from mooring.log.add_labels import Added, add_tables
     from mooring.log.label_files import Columns, format_of, read_file
 
-    refused: list[Refused] = []
+    refused: list[RefusedLabel] = []
     bad = read = 0
 
     def tables(pieces: Iterator[Piece]) -> Iterator[pyarrow.Table]:
@@ -135,7 +135,7 @@ def labels_add(
         sys.exit(1)
 
 
-def _say(counts: Any, bad: int, refused: list[Refused], as_json: bool) -> None:
+def _say(counts: Any, bad: int, refused: list[RefusedLabel], as_json: bool) -> None:
     import msgspec
 
     found = msgspec.structs.asdict(counts) | {"refused": bad}

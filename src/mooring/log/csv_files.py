@@ -15,7 +15,7 @@ import msgspec
 
 from mooring.exchange import Exchange
 from mooring.files import make_directory, replace
-from mooring.payload import Scored, Undecodable, decode
+from mooring.payload import ScoredExchange, Undecodable, decode
 
 
 def write(directory: Path, exchange: Exchange) -> None:
@@ -44,7 +44,7 @@ def write(directory: Path, exchange: Exchange) -> None:
     _put(directory / f"{exchange.request_id}.csv", text, root)
 
 
-def to_csv(scored: Scored) -> str:
+def to_csv(scored: ScoredExchange) -> str:
     """Return predictions and inputs as CSV: predictions first, then the inputs in the order of the request.
 
     >>> from mooring.exchange import Exchange

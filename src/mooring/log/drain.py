@@ -24,7 +24,7 @@ from mooring.log.attempts import MOST, Attempts
 from mooring.settings import LogSettings
 from mooring.spool import (
     Account,
-    Segment,
+    SpoolSegment,
     keep_account,
     live_writers,
     read_frames,
@@ -48,7 +48,7 @@ _OUTAGE = 3
 class Frames:
     """Reads a segment's exchanges on from where it stopped, and keeps the account and the labels that it held."""
 
-    def __init__(self, segment: Segment, before: Frames | None = None) -> None:
+    def __init__(self, segment: SpoolSegment, before: Frames | None = None) -> None:
         self._segment = segment
         self.offset: int = before.offset if before else 0
         self.account: Account = before.account if before else Account()
@@ -99,7 +99,7 @@ class CsvDrain:
         self._log = Path(log.removeprefix("file://"))
         self._frames: dict[str, Frames] = {}
 
-    def has_work(self, segment: Segment) -> bool:
+    def has_work(self, segment: SpoolSegment) -> bool:
         """Whether a segment has anything that is not in the log yet."""
         frames = self._frames.get(segment.name)
         if segment.closed or frames is None:
@@ -108,7 +108,7 @@ class CsvDrain:
             return segment.path.stat().st_size > frames.offset
         return False
 
-    def drain(self, segment: Segment, attempts: Attempts) -> int:
+    def drain(self, segment: SpoolSegment, attempts: Attempts) -> int:
         """Put what is new in a segment into the log, and return how many exchanges that was."""
         frames = Frames(segment, self._frames.get(segment.name))
         self._frames[segment.name] = frames
@@ -133,11 +133,11 @@ class ParquetDrain:
         self._uri = log
         self._log = ParquetLog(log, ask_mlflow)
 
-    def has_work(self, segment: Segment) -> bool:
+    def has_work(self, segment: SpoolSegment) -> bool:
         """Whether a segment is closed, and so may be put into the log."""
         return segment.closed
 
-    def drain(self, segment: Segment, attempts: Attempts) -> int:
+    def drain(self, segment: SpoolSegment, attempts: Attempts) -> int:
         """Put a closed segment into the log, and return 1."""
         frames = Frames(segment)
         # Rows come and go by the thousand, none of them in a cycle: looking for cycles doubles the time.
@@ -152,13 +152,13 @@ class ParquetDrain:
         return 1
 
 
-def finish(segment: Segment, frames: Frames) -> None:
+def finish(segment: SpoolSegment, frames: Frames) -> None:
     """Delete a segment that is in the log, but keep the account that it held."""
     keep_account(segment, frames.account)
     segment.path.unlink()
 
 
-def give_up(segment: Segment, reason: str) -> Path:
+def give_up(segment: SpoolSegment, reason: str) -> Path:
     """Set a segment aside, keep the account that it held, and return where it is. Raises OSError where refused."""
     account, exchanges = Account(), 0
     with suppress(ValueError):  # no segment at all
@@ -249,7 +249,7 @@ class Drain:
                 self._end_outage()
         return count
 
-    def _due(self) -> list[Segment]:
+    def _due(self) -> list[SpoolSegment]:
         """Return the segments to try now: first those that were refused least often."""
         waiting = segments(self._spool)
         self._attempts.keep({segment.name for segment in waiting})
@@ -260,7 +260,7 @@ class Drain:
         due = [one for one in waiting if one.name not in self._refused or self._refused[one.name].backoff.due]
         return sorted(due, key=lambda one: self._refused[one.name].times if one.name in self._refused else 0)
 
-    def _take(self, sink: CsvDrain | ParquetDrain, segment: Segment) -> int:
+    def _take(self, sink: CsvDrain | ParquetDrain, segment: SpoolSegment) -> int:
         attempts, name = self._attempts, segment.name
         if attempts.hopeless(name):
             return self._give_up(segment)
@@ -285,7 +285,7 @@ class Drain:
         attempts.over(name)
         return taken
 
-    def _give_up(self, segment: Segment) -> int:
+    def _give_up(self, segment: SpoolSegment) -> int:
         if not segment.closed:
             return 0  # whoever writes it goes on
         reason = f"it failed {MOST} times: {self._attempts.reason(segment.name)}"

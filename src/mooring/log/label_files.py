@@ -42,7 +42,7 @@ class Columns(NamedTuple):
     time: str | None = None
 
 
-class Refused(NamedTuple):
+class RefusedLabel(NamedTuple):
     """A line of a file, or a row of a Parquet file, both counted from 1, that is no label, and why."""
 
     line: int
@@ -53,7 +53,7 @@ class Piece(NamedTuple):
     """Some lines of a file: what of them are labels, as LABELS and in their order, and what are not."""
 
     table: pa.Table
-    refused: list[Refused]
+    refused: list[RefusedLabel]
 
 
 def format_of(path: Path) -> FileFormat:
@@ -78,7 +78,7 @@ def read_file(
         return
     now_us = time.time_ns() // 1000
     labels: list[Label] = []
-    refused: list[Refused] = []
+    refused: list[RefusedLabel] = []
     lines = _csv(file, name, columns) if form == "csv" else _json_lines(file, columns)
     for line, cells in lines:
         try:
@@ -90,7 +90,7 @@ def read_file(
                 moment = moment or None
             labels.append(as_label(request_id, _value(label, kind, form), row, moment, now_us=now_us))
         except ValueError as error:
-            refused.append(Refused(line, str(error)))
+            refused.append(RefusedLabel(line, str(error)))
         if len(labels) + len(refused) >= ROWS:
             yield Piece(as_table(labels), refused)
             labels, refused = [], []
@@ -178,7 +178,7 @@ def _parquet(file: IO[bytes], name: str, columns: Columns, kind: Kind) -> Iterat
         for batch in parquet.iter_batches(ROWS, columns=[one for one in names if one is not None]):
             ids, labels, rows, times = (None if one is None else batch[one] for one in names)
             piece = _typed(ids, labels, rows, times, kind)
-            lines = [Refused(first + one.line, one.why) for one in piece.refused]
+            lines = [RefusedLabel(first + one.line, one.why) for one in piece.refused]
             yield Piece(piece.table, lines)
             first += batch.num_rows
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -200,7 +200,9 @@ def _typed(ids: pa.Array, labels: pa.Array, rows: pa.Array | None, times: pa.Arr
                 odd[place] = str(error)
         labels = pa.array(numbers, pa.float64())
     table, wrong = sort_out(ids, labels, rows, times)
-    return Piece(table, sorted(Refused(at, odd.get(at, why)) for why, places in wrong.items() for at in places))
+    return Piece(
+        table, sorted(RefusedLabel(at, odd.get(at, why)) for why, places in wrong.items() for at in places)
+    )
 
 
 def _chosen(columns: Columns, there: Sequence[str], name: str) -> tuple[str, str, str | None, str | None]:

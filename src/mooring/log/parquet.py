@@ -23,7 +23,18 @@ import pyarrow.parquet as pq
 from mooring.casts import Casts
 from mooring.exchange import Exchange
 from mooring.log import store
-from mooring.log.schema import ARROW, INFERENCES, PAYLOADS, TIME, Fields, Kinds, Named, Recorded, as_tensor, infer
+from mooring.log.schema import (
+    ARROW,
+    INFERENCES,
+    PAYLOADS,
+    TIME,
+    Kinds,
+    Named,
+    Recorded,
+    SchemaFields,
+    as_tensor,
+    infer,
+)
 from mooring.log.signature import Ask, Signatures
 from mooring.payload import Frame, RowsDiffer, Undecodable, decode, decompressed
 
@@ -226,9 +237,9 @@ def _rows_of(exchange: Exchange, casts: Casts | None) -> tuple[Rows | None, str 
     return Rows(exchange, inputs, scored.outputs, 0, len(inputs.rows), None, scored.misfits), None
 
 
-def _new_fields(group: Sequence[Rows], known: Fields) -> tuple[int, Fields]:
+def _new_fields(group: Sequence[Rows], known: SchemaFields) -> tuple[int, SchemaFields]:
     """Return the fields of requests with the same columns that are new and have a value, and how many requests."""
-    kinds = Fields({}, {})
+    kinds = SchemaFields({}, {})
     for part, frames in (("input", [one.inputs for one in group]), ("output", [one.outputs for one in group])):
         for place, name in enumerate(frames[0].columns):
             if name in getattr(known, part):
@@ -239,7 +250,7 @@ def _new_fields(group: Sequence[Rows], known: Fields) -> tuple[int, Fields]:
     return len(group), kinds
 
 
-def row_groups(groups: Sequence[Sequence[Rows]], fields: Fields) -> Iterator[list[Rows]]:
+def row_groups(groups: Sequence[Sequence[Rows]], fields: SchemaFields) -> Iterator[list[Rows]]:
     """Yield rows that are written together. Each lot has few cells: rows times all fields that any of them has.
 
     Those in a group have the same columns, and so stay together where they can. A long request is cut in parts.
@@ -335,7 +346,7 @@ def _with_nulls(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return rows with the structs of `schema`, null in the fields that they lack."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     nulls = _nulls(batch.num_rows)
-    for part in Fields._fields:
+    for part in SchemaFields._fields:
         if part not in schema.names:
             continue
         kind, known = schema.field(part).type, {}
@@ -371,7 +382,7 @@ def payload_batch(exchanges: Sequence[Exchange], reasons: Sequence[str | None]) 
     return pa.record_batch([_array(columns[field.name], field.type) for field in PAYLOADS], schema=PAYLOADS)
 
 
-def inference_batch(pieces: Sequence[Rows], fields: Fields) -> pa.RecordBatch:
+def inference_batch(pieces: Sequence[Rows], fields: SchemaFields) -> pa.RecordBatch:
     """Return rows of exchanges as rows of a model's inferences."""
     counts = [one.last - one.first for one in pieces]
     total = sum(counts)
@@ -385,7 +396,7 @@ def inference_batch(pieces: Sequence[Rows], fields: Fields) -> pa.RecordBatch:
 
     why_not = pa.array(spread(one.unanswered for one in pieces), pa.string()) if unanswered else None
     arrays: dict[str, pa.Array] = {}
-    for part in Fields._fields:
+    for part in SchemaFields._fields:
         columns = _columns(pieces, part)
         kinds: Kinds = getattr(fields, part)
         if kinds:

@@ -86,7 +86,7 @@ list of numbers, or one of such lists, all of one length, flat in row-major orde
 whatever else is nested, as text."""
 
 
-class Fields(NamedTuple):
+class SchemaFields(NamedTuple):
     """The kinds of a model's input and output fields, by name, in their order."""
 
     input: Kinds
@@ -240,7 +240,7 @@ class Recorded:
         self._uri = uri
         self._prefix = f"schemas/model={model}"
         self._number = 0
-        self.fields = Fields({}, {})
+        self.fields = SchemaFields({}, {})
         self.named = Named(), Named()
         self._follow()
 
@@ -249,7 +249,7 @@ class Recorded:
         """Whether nothing has been recorded yet."""
         return self._number == 0
 
-    def extend(self, found: Fields) -> Fields:
+    def extend(self, found: SchemaFields) -> SchemaFields:
         """Record the fields in `found` that are new, and return all. Raises StoreError where the log refuses."""
         while (fields := merge(self.fields, found)) != self.fields:
             if store.put_if_absent(self._log, self._path(), dump(fields), self._uri):
@@ -259,14 +259,14 @@ class Recorded:
                 self._follow()
         return self.fields
 
-    def take(self, found: Sequence[tuple[int, Fields]]) -> Fields:
+    def take(self, found: Sequence[tuple[int, SchemaFields]]) -> SchemaFields:
         """Record new fields that may be, and return all. Raises StoreError where the log refuses.
 
         `found` are the fields that are new, and how many requests had just these. Those of a request are taken at
         once while the model has AT_ONCE with them at most, others once enough requests have named them: see
         `taken`. So one request can't fill the schema with names that no other has.
         """
-        new = Fields({}, {})
+        new = SchemaFields({}, {})
         counted = []
         for part, named in enumerate(self.named):
             known = self.fields[part]
@@ -298,25 +298,25 @@ class Recorded:
         return f"{self._prefix}/{self._number + 1:06d}.json"
 
 
-def merge(fields: Fields, found: Fields) -> Fields:
+def merge(fields: SchemaFields, found: SchemaFields) -> SchemaFields:
     """Return `fields` and those of `found` that it lacks, as far as there is room.
 
-    >>> merge(Fields({"a": "double"}, {}), Fields({"a": "string", "b": "string"}, {}))
-    Fields(input={'a': 'double', 'b': 'string'}, output={})
+    >>> merge(SchemaFields({"a": "double"}, {}), SchemaFields({"a": "string", "b": "string"}, {}))
+    SchemaFields(input={'a': 'double', 'b': 'string'}, output={})
     """
     merged = []
     for known, more in zip(fields, found, strict=True):
         new = [(name, kind) for name, kind in more.items() if name not in known]
         merged.append({**known, **dict(new[: max(0, MAX_FIELDS - len(known))])})
-    return Fields(*merged)
+    return SchemaFields(*merged)
 
 
-def dump(fields: Fields) -> bytes:
+def dump(fields: SchemaFields) -> bytes:
     """Return `fields` as JSON."""
     return json.dumps({part: list(kinds.items()) for part, kinds in fields._asdict().items()}, indent=1).encode()
 
 
-def load(content: bytes) -> Fields:
+def load(content: bytes) -> SchemaFields:
     """Return the fields that `dump` wrote."""
     document = json.loads(content)
-    return Fields(*(dict(document[part]) for part in Fields._fields))
+    return SchemaFields(*(dict(document[part]) for part in SchemaFields._fields))

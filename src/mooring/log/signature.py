@@ -11,7 +11,7 @@ import msgspec
 
 from mooring.casts import Casts
 from mooring.log import store
-from mooring.log.schema import Fields, Kinds
+from mooring.log.schema import Kinds, SchemaFields
 from mooring.registry import signatures
 from mooring.registry.client import TrackingError
 from mooring.registry.process import ask
@@ -41,13 +41,13 @@ class Signature(msgspec.Struct, frozen=True):
     from_type_hints: bool = False
 
     @property
-    def fields(self) -> Fields:
+    def fields(self) -> SchemaFields:
         """The fields of the log. A single output is called `prediction` there, whatever the signature calls it.
 
         >>> Signature([{"name": "x", "type": "long"}], [{"name": "y", "type": "string"}]).fields
-        Fields(input={'x': 'double'}, output={'prediction': 'string'})
+        SchemaFields(input={'x': 'double'}, output={'prediction': 'string'})
         """
-        return Fields(_kinds(_named(self.inputs)), _kinds(_as_outputs(_named(self.outputs))))
+        return SchemaFields(_kinds(_named(self.inputs)), _kinds(_as_outputs(_named(self.outputs))))
 
     def of_type(self, *types: str) -> list[str]:
         """Return which inputs and outputs are of one of MLflow's types, by the names that the log has for them.
@@ -69,7 +69,7 @@ Ask = Callable[[str, str | None], Signature | None]
 
 
 class _Known(NamedTuple):
-    fields: Fields
+    fields: SchemaFields
     casts: Casts | None
 
 

@@ -35,7 +35,7 @@ class Check(msgspec.Struct, frozen=True):
     threshold: float | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate decided of a candidate, and why.
 
     `improvement` is by what share of the champion's value the candidate is better by `metric`, and `low` what that
@@ -75,7 +75,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"passed: {better}" if better else "passed: there is no champion to compare it with"
 
 
-def decide(evaluated: Evaluated, settings: GateSettings) -> Verdict:
+def decide(evaluated: Evaluated, settings: GateSettings) -> GateVerdict:
     """Decide on a candidate. All rules are looked at, so that whoever trains reads everything that is wrong.
 
     Without a champion only its predictions are: there is nothing that it could be better than.
@@ -101,10 +101,12 @@ def decide(evaluated: Evaluated, settings: GateSettings) -> Verdict:
     return _verdict(evaluated, settings, checks, better)
 
 
-def _verdict(evaluated: Evaluated, settings: GateSettings, checks: list[Check], better: Better | None) -> Verdict:
+def _verdict(
+    evaluated: Evaluated, settings: GateSettings, checks: list[Check], better: Better | None
+) -> GateVerdict:
     found = evaluated.found
     values = {who: measures.get(found.metric or "") for who, measures in found.measures.items()}
-    return Verdict(
+    return GateVerdict(
         model=found.model,
         champion=found.champion,
         candidate=found.candidate,

@@ -366,7 +366,7 @@ class Retraining:
             shutil.rmtree(directory)
         return None
 
-    def _decided(self, tickets: Tickets, ticket: Ticket, verdict: gate.Verdict) -> Ticket:
+    def _decided(self, tickets: Tickets, ticket: Ticket, verdict: gate.GateVerdict) -> Ticket:
         """Do as the gate says."""
         assert ticket.candidate is not None
         told = msgspec.to_builtins(verdict)

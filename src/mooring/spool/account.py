@@ -14,7 +14,7 @@ import msgspec
 from mooring.exchange import Exchange, Ledger, decode
 from mooring.files import make_directory, replace, try_lock
 from mooring.label import Labels
-from mooring.spool.segments import Segment, directories, read_frames, writers
+from mooring.spool.segments import SpoolSegment, directories, read_frames, writers
 
 UNREADABLE = "unreadable"
 """The directory of a spool with what the drain could not make a part of the log."""
@@ -83,7 +83,7 @@ class Account:
         return ledger + found
 
 
-def keep_account(segment: Segment, account: Account) -> None:
+def keep_account(segment: SpoolSegment, account: Account) -> None:
     """Keep a writer's account beside its segments, once for each: it was read from one about to be deleted."""
     directory, name = segment.path.parent, segment.path.stem
     kept = kept_account(directory)

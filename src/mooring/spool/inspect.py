@@ -14,7 +14,7 @@ from crc32c import crc32c
 from mooring.exchange import Ledger, decode
 from mooring.files import try_lock
 from mooring.spool.account import UNREADABLE, WHY, Account, Why, kept_account, past_accounts
-from mooring.spool.segments import FRAME, Segment, directories, segments, writers
+from mooring.spool.segments import FRAME, SpoolSegment, directories, segments, writers
 
 _LEDGER = b"\xa6ledger"
 """The tag of a ledger's frame, behind the byte that begins its array."""
@@ -40,7 +40,7 @@ class Look(NamedTuple):
 
     ledger: Ledger
     writers: tuple[Writer, ...]
-    waiting: tuple[tuple[Segment, int, float], ...]
+    waiting: tuple[tuple[SpoolSegment, int, float], ...]
     drained: bool | None
     unreadable: tuple[Unreadable, ...]
 
@@ -133,7 +133,7 @@ def _is_ledger(tail: bytes, begin: int) -> bool:
         return False
 
 
-def _with_sizes(waiting: Sequence[Segment]) -> Iterator[tuple[Segment, int, float]]:
+def _with_sizes(waiting: Sequence[SpoolSegment]) -> Iterator[tuple[SpoolSegment, int, float]]:
     for segment in waiting:
         with suppress(FileNotFoundError):  # in the log by now
             stat = segment.path.stat()

@@ -188,7 +188,7 @@ def spooled_bytes(root: Path) -> int:
     return total
 
 
-class Segment(NamedTuple):
+class SpoolSegment(NamedTuple):
     """A segment file as the drain sees it. `name` is WRITER-SEQUENCE and stays when the segment closes."""
 
     name: str
@@ -196,10 +196,10 @@ class Segment(NamedTuple):
     closed: bool
 
 
-def segments(root: Path) -> list[Segment]:
+def segments(root: Path) -> list[SpoolSegment]:
     """Return the segments of a spool in the order in which each writer wrote them."""
     return [
-        Segment(f"{path.parent.name}-{path.stem}", path, path.suffix == ".segment")
+        SpoolSegment(f"{path.parent.name}-{path.stem}", path, path.suffix == ".segment")
         for path in sorted(root.glob("*/*.*"))
         if path.suffix in (".open", ".segment")
     ]

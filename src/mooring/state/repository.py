@@ -46,7 +46,7 @@ class Transaction:
         return nullcontext(self.connection)
 
 
-class Journal(Generic[Entry]):
+class EventJournal(Generic[Entry]):
     """What happened to the rows of a table, each with a number, who did it and when. `owner` names such a row."""
 
     def __init__(self, table: Table, owner: str, kind: type[Entry]) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mooring.log.parquet import folder_name
 from mooring.state.promotions import Promotion, Promotions
-from mooring.state.repository import Journal, Repository, Transaction, created_within, under_way_within
+from mooring.state.repository import EventJournal, Repository, Transaction, created_within, under_way_within
 from mooring.state.tables import steps, tickets
 from mooring.state.transitions import Move, Transitions
 
@@ -153,7 +153,7 @@ class TicketStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TICKET = [tickets.c[name] for name in Ticket.__struct_fields__]
-_STEPS = Journal(steps, "ticket_id", TicketStep)
+_STEPS = EventJournal(steps, "ticket_id", TicketStep)
 
 
 def me() -> str:

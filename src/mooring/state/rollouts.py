@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mooring.rollout_plan import Plan, Step
 from mooring.state.database import insert
-from mooring.state.repository import Journal, Repository, chunks, created_within, under_way_within
+from mooring.state.repository import EventJournal, Repository, chunks, created_within, under_way_within
 from mooring.state.tables import rollout_events, rollouts, serving
 from mooring.state.transitions import Move, Transitions
 
@@ -155,7 +155,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ROLLOUT = [rollouts.c[name] for name in Rollout.__struct_fields__]
-_EVENTS = Journal(rollout_events, "rollout_id", Event)
+_EVENTS = EventJournal(rollout_events, "rollout_id", Event)
 _SERVED = [serving.c[name] for name in Served.__struct_fields__]
 _MOST_MODELS = 10_000
 _NEWEST = rollouts.c.number.desc()

@@ -19,7 +19,7 @@ from mooring.capture.admin.http import (
     JSON,
     LONGEST_HEAD,
     TEXT,
-    Refused,
+    HttpRefused,
     Reply,
     Request,
     read_body,
@@ -156,7 +156,7 @@ class Admin:
                     method = request.method
                     self._check(request, writer)
                     reply = await self._respond(request, reader, writer)
-                except Refused as refused:
+                except HttpRefused as refused:
                     reply = refusal(refused)
                 writer.write(reply.encoded(method))
                 await writer.drain()
@@ -169,25 +169,25 @@ class Admin:
         writer.close()
 
     def _check(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Raise Refused for a request that its sender may not make."""
+        """Raise HttpRefused for a request that its sender may not make."""
         host = request.fields.get("host")
         if host is not None and not self._hosts.known(host):
-            raise Refused(421, "this port is not reached by that name: allow it with --admin-allowed-host")
+            raise HttpRefused(421, "this port is not reached by that name: allow it with --admin-allowed-host")
         method, path = request.method, request.path
         origin = request.fields.get("origin")
         if method not in ("GET", "HEAD") and origin and not self._hosts.known(origin.partition("://")[2]):
-            raise Refused(403, "a page from another origin changes nothing here")
+            raise HttpRefused(403, "a page from another origin changes nothing here")
         if path in _OPEN and method in ("GET", "HEAD"):
             return
         if self._certificates and not writer.get_extra_info("peercert"):
-            raise Refused(403, "this takes a certificate that an authority in --tls-client-ca has signed")
+            raise HttpRefused(403, "this takes a certificate that an authority in --tls-client-ca has signed")
         if path == _LABELS:
             return
         if self._keys is not None:
             if not self._shows_key(request):
-                raise Refused(401, "this takes a key of --admin-key-file or --api-key-file, as a bearer token")
+                raise HttpRefused(401, "this takes a key of --admin-key-file or --api-key-file, as a bearer token")
         elif not self._local and method not in ("GET", "HEAD"):
-            raise Refused(
+            raise HttpRefused(
                 403,
                 "from elsewhere this takes a key, since who may do it gets all requests: start with "
                 "--admin-key-file, or with --admin-host on loopback",
@@ -223,9 +223,9 @@ class Admin:
         try:
             upstreams.set(msgspec.json.decode(body, type=list[Upstream]))
         except RecursionError:
-            raise Refused(400, f"the body is nested too deep; it looks like {_EXAMPLE}") from None
+            raise HttpRefused(400, f"the body is nested too deep; it looks like {_EXAMPLE}") from None
         except ValueError as error:
-            raise Refused(400, f"{error}; the body looks like {_EXAMPLE}") from None
+            raise HttpRefused(400, f"{error}; the body looks like {_EXAMPLE}") from None
 
     def _put_version(self, quoted: str) -> Reply:
         if self._upstreams is None:
@@ -233,7 +233,7 @@ class Admin:
         try:
             self._upstreams.name(unquote(quoted, errors="strict"))
         except ValueError as error:
-            raise Refused(400, f"{error}: PUT /model-version/VERSION") from None
+            raise HttpRefused(400, f"{error}: PUT /model-version/VERSION") from None
         return Reply(200, TEXT, b"ok\n")
 
     async def _tell(self, path: str) -> Reply:

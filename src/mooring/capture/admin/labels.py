@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from mooring.capture.admin.http import Refused
+from mooring.capture.admin.http import HttpRefused
 from mooring.exchange import encode
 from mooring.label import Label, Labels, as_label
 from mooring.spool import SpoolWriter, spooled_bytes
@@ -48,32 +48,36 @@ class LabelIntake:
         self._measured = -_MEASURE_SECONDS
 
     def check(self, fields: Mapping[str, str], *, allowed: bool | None = None) -> None:
-        """Raise Refused for a request with these header fields, by lower-case name, whose body need not be read.
+        """Raise HttpRefused for a request with these fields, by lower-case name, whose body need not be read.
 
         It has to show the token for labels, unless it is `allowed` already; None says that nothing else allows it.
         """
         token = self._settings.labels_token
         if not token and allowed is None:
-            raise Refused(403, "labels are taken once --labels-token or MOORING_LABELS_TOKEN is set on the proxy")
+            raise HttpRefused(
+                403, "labels are taken once --labels-token or MOORING_LABELS_TOKEN is set on the proxy"
+            )
         scheme, _, given = fields.get("authorization", "").partition(" ")
         # Both as bytes, compared in a time that does not tell how much of it is right.
         is_token = hmac.compare_digest(given.strip().encode("latin-1"), (token or "").encode())
         if not allowed and not (token and scheme.lower() == "bearer" and is_token):
             which = "--labels-token" if token else "--admin-key-file or --api-key-file"
-            raise Refused(401, f"the header must be Authorization: Bearer TOKEN, with one of the proxy's {which}")
+            raise HttpRefused(
+                401, f"the header must be Authorization: Bearer TOKEN, with one of the proxy's {which}"
+            )
         if self._settings.format != "parquet":
-            raise Refused(
+            raise HttpRefused(
                 409, "this proxy writes CSV files; labels need the Parquet log: start it with --format parquet"
             )
         if _media_type(fields) not in (*_JSON, *_LINES):
-            raise Refused(415, "labels come as application/json or application/x-ndjson")
+            raise HttpRefused(415, "labels come as application/json or application/x-ndjson")
         if fields.get("content-encoding", "identity") != "identity":
-            raise Refused(415, "labels come without Content-Encoding")
+            raise HttpRefused(415, "labels come without Content-Encoding")
 
     async def take(self, fields: Mapping[str, str], body: bytes) -> Taken:
         """Take the labels of a request; they survive what `--durability` says once this returns.
 
-        Raises Refused where one of them is invalid, or where the spool takes none now.
+        Raises HttpRefused where one of them is invalid, or where the spool takes none now.
         """
         lines = _media_type(fields) in _LINES
         # In a thread, since the loop has requests to pass on meanwhile.
@@ -113,7 +117,7 @@ class LabelIntake:
         if time.monotonic() - self._measured > _MEASURE_SECONDS:
             self._measured, self._spooled = time.monotonic(), spooled_bytes(self._spool)
         if self._spooled > self._settings.spool_max_bytes:
-            raise Refused(507, f"{self._spool} holds --spool-max-bytes: the log must take some of it first")
+            raise HttpRefused(507, f"{self._spool} holds --spool-max-bytes: the log must take some of it first")
         try:
             self._spooled += self._open().append(frames)
         except FileNotFoundError:  # somebody removed the spool, perhaps with the whole log; it is made anew
@@ -138,13 +142,13 @@ class LabelIntake:
             )
         return self._writer
 
-    def _unwritable(self, error: OSError) -> Refused:
+    def _unwritable(self, error: OSError) -> HttpRefused:
         why = error.strerror or str(error)
         logger.warning(
             "labels were refused, since the spool %s can't be written: %s", self._spool, why, extra=_SELDOM
         )
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return Refused(
+        return HttpRefused(
             507 if full else 503, f"the spool {self._spool} can't be written: {why}; send them again later"
         )
 
@@ -154,7 +158,7 @@ def _media_type(fields: Mapping[str, str]) -> str:
 
 
 def _read(body: bytes, lines: bool, model: str | None) -> tuple[list[Labels], list[bytes]]:
-    """Return the labels of a body, model by model, and their frames. Raises Refused that names the entry."""
+    """Return the labels of a body, model by model, and their frames. Raises HttpRefused that names the entry."""
     records: dict[str | None, Labels] = {}
     now_us = time.time_ns() // 1000
     for count, (place, entry) in enumerate(_lines(body) if lines else _entries(body)):
@@ -163,7 +167,7 @@ def _read(body: bytes, lines: bool, model: str | None) -> tuple[list[Labels], li
         try:
             name, label = _label(entry, now_us)
         except ValueError as error:
-            raise Refused(400, f"{place}: {error}. None was taken") from None
+            raise HttpRefused(400, f"{place}: {error}. None was taken") from None
         name = name or model
         record = records.get(name)
         if record is None:
@@ -189,7 +193,7 @@ def _json(text: bytes, name: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Refused(400, f"{name} is not JSON: {error}. None was taken") from None
+        raise HttpRefused(400, f"{name} is not JSON: {error}. None was taken") from None
 
 
 def _label(entry: Any, now_us: int) -> tuple[str | None, Label]:
