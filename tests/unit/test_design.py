@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -80,3 +80,12 @@ def test_a_step_leads_to_the_next():
     apart = {(a, b) for a, b in pairs - HANDED_OVER.keys() if not joined(module(a), module(b))}
     assert apart == set()
     assert HANDED_OVER.keys() <= pairs
+
+
+def test_no_class_name_stands_twice():
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(path.relative_to(SOURCES)))
+    assert {name: there for name, there in places.items() if len(there) > 1} == {}
