@@ -70,7 +70,7 @@ for place, names in (
         dying(place, name)
 settings = load(RetrainSettings, {})
 with State(settings.state) as state:
-    running = machine.Retraining(settings, state, "wine", lambda text: print(text, flush=True))
+    running = machine.Retraining(settings, state, "wine")
     while True:
         running.go_on()
         if all(one.ended for one in Tickets(state).newest("wine")) and Tickets(state).newest("wine"):

@@ -298,7 +298,7 @@ def test_a_cancelled_ticket_has_no_job_even_if_it_began_meanwhile(state, tmp_pat
     tickets = Tickets(state)
     ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
     tickets.move(ticket, "cancelled", "cancelled")
-    running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
+    running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL)
     with pytest.raises(TicketError, match="ended meanwhile"):
         running._begin(tickets, ticket, tmp_path / "job", ["sleep", "600"], {})
     assert isinstance(jobs.look(tmp_path / "job"), jobs.Ended | jobs.Lost)  # it may not even have begun
@@ -313,7 +313,7 @@ def test_the_job_of_one_that_was_cancelled_from_another_host_is_ended_by_the_mon
     jobs.start(directory, ["sleep", "600"], env={}, timeout=600)
     try:
         tickets.move(ticket, "cancelled", "cancelled", who="ann (dashboard)")
-        running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL, print)
+        running = Retraining(settings(state=f"{tmp_path}/state.db"), state, MODEL)
         assert not running.go_on()
         assert isinstance(jobs.look(directory), jobs.Ended | jobs.Lost)
     finally:

@@ -85,7 +85,7 @@ def _retraining(settings: MonitorSettings) -> Retrain | None:
     from mooring.retrain.machine import Retraining
 
     jobs.check(wanted)
-    return lambda state, model, say: Retraining(wanted, state, model, say).go_on()
+    return lambda state, model: Retraining(wanted, state, model).go_on()
 
 
 def _note_short_times(settings: MonitorSettings) -> None:

@@ -160,7 +160,7 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
     from mooring.state.retrainings import Cause, Tickets, me
 
     tickets = Tickets(state)
-    running = Retraining(settings, state, model, _say)
+    running = Retraining(settings, state, model)
     ticket = tickets.unended(model)
     if ticket is None:
         ticket = tickets.open(
@@ -379,8 +379,3 @@ def _model(settings: StatePlace, state: State) -> str:
         return settings.model
     known = [*{*Tickets(state).models(), *Promotions(state).models()}]
     return known[0] if len(known) == 1 else model_in(state, None)
-
-
-def _say(text: str) -> None:
-    """Say something, and what was said not again for an hour: a step that waits says so at each look."""
-    logger.info("%s", text, extra={"every": 3600.0, "about": text})

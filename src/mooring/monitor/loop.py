@@ -41,7 +41,7 @@ from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Windows
 
 Page = Callable[[State, str], str]
-Retrain = Callable[[State, str, Callable[[str], None]], bool]
+Retrain = Callable[[State, str], bool]
 _STAND_BY_SECONDS = 5.0
 _WAIT_SECONDS = 30.0
 _SAY_AGAIN_SECONDS = 600.0
@@ -189,7 +189,7 @@ class _Loop:
                 sent = self._send_alerts(model, lease)
                 tracked = self._track(model, stop)
                 if self._retrain is not None:
-                    self._retrain(self._state, model, _warn)
+                    self._retrain(self._state, model)
                 return tracked and sent and not stop.is_set()
         except LeaseHeld:
             other = self._state.holder(f"monitor/{model}")
@@ -240,7 +240,7 @@ class _Loop:
         """Wait until it is time to look again, and go on meanwhile with a retraining."""
         end = time.monotonic() + self._settings.every
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
-            going_on = self._retrain is not None and self._retrain(self._state, model, _warn)
+            going_on = self._retrain is not None and self._retrain(self._state, model)
             stop.wait(min(left, _RETRAIN_SECONDS) if going_on else left)
 
     def _monitor(self, model: str) -> ModelMonitor:

@@ -6,10 +6,11 @@ state moves on only afterwards. So whoever is killed in the middle goes on, and 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,18 +31,19 @@ from mooring.retrain.evaluation import records
 from mooring.retrain.job import jobs, webhook
 from mooring.settings import RetrainSettings
 from mooring.state.baselines import StoredBaselines
-from mooring.state.leases import Lease, LeaseHeld
+from mooring.state.leases import LeaseHeld
 from mooring.state.promotions import Promotion
 from mooring.state.retrainings import ENDED, Ticket, TicketError, Tickets
 from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
 from mooring.state.windows import Windows
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 TRAINING = "training.parquet"
 RESULT = "gate.json"
 ROLLS_OUT = "the supervisor rolls it out"
 _AGAIN = timedelta(minutes=1)
+_SAY_AGAIN_SECONDS = 600.0
 _GIVE_UP = timedelta(days=1)
 _NO_SUPERVISOR = timedelta(minutes=10)
 
@@ -57,18 +59,15 @@ class Retraining:
         Where verdicts and tickets are.
     model
         Its name.
-    say
-        Takes a line for whoever looks on.
 
     Raises ValueError for invalid settings.
     """
 
-    def __init__(self, settings: RetrainSettings, state: State, model: str, say: Say) -> None:
+    def __init__(self, settings: RetrainSettings, state: State, model: str) -> None:
         jobs.check(settings)
         self._settings = settings
         self._state = state
         self._model = model
-        self._say = say
 
     def go_on(self) -> bool:
         """Open a ticket where one is called for, do what can be done now, and return whether more is to come soon.
@@ -77,7 +76,7 @@ class Retraining:
         nothing is done. Raises StateError where the state refuses.
         """
         try:
-            with self._lease() as lease:
+            with self._state.lease(f"retrain/{self._model}") as lease:
                 tickets = Tickets(self._state, lease)
                 self._end_cancelled(tickets)
                 ticket = tickets.unended(self._model) or self._opened(tickets)
@@ -85,11 +84,8 @@ class Retraining:
         except LeaseHeld:
             return False
         except TicketError as error:  # somebody cancelled it, say: the next look sees it as it is
-            self._say(f"{error}")
+            logger.info("%s", error)
             return True
-
-    def _lease(self) -> Lease:
-        return self._state.lease(f"retrain/{self._model}")
 
     def _end_cancelled(self, tickets: Tickets) -> None:
         """End the jobs of a retraining that somebody has cancelled from another host."""
@@ -99,9 +95,14 @@ class Retraining:
         try:
             places = (attempt_directory(newest), gate_directory(newest))
             if newest.is_undecided or any(isinstance(jobs.look(place), jobs.Running) for place in places):
-                end_jobs(tickets, newest, self._say)
+                end_jobs(tickets, newest)
         except (OSError, TrackingError) as error:
-            self._say(f"retraining {newest.number} is cancelled, and its job can't be ended: {error}")
+            logger.warning(
+                "retraining %d is cancelled, and its job can't be ended: %s",
+                newest.number,
+                error,
+                extra=_seldom(newest, error),
+            )
 
     def _opened(self, tickets: Tickets) -> Ticket | None:
         answer = trigger.ask(self._state, self._model, self._settings, datetime.now(UTC))
@@ -110,7 +111,13 @@ class Retraining:
         try:
             champion = champion_of(self._state, self._model)
         except TrackingError as error:
-            self._say(f"{error}. {self._model} is to be retrained ({answer.reason}); it is tried again")
+            logger.warning(
+                "%s. %s is to be retrained (%s); it is tried again",
+                error,
+                self._model,
+                answer.reason,
+                extra=_seldom(None, error),
+            )
             return None
         manual = self._settings.retrain_approval == "manual"
         ticket = tickets.open(
@@ -123,9 +130,9 @@ class Retraining:
         )
         if ticket.status in ENDED:
             return None  # this verdict has had its retraining
-        self._say(f"retraining {ticket.number} of {self._model}: {answer.reason}")
+        logger.info("retraining %d of %s: %s", ticket.number, self._model, answer.reason)
         if manual:
-            self._say(f"it waits to be approved: mooring retrain approve {ticket.number}")
+            logger.info("it waits to be approved: mooring retrain approve %d", ticket.number)
         return ticket
 
     def _advanced(self, tickets: Tickets, ticket: Ticket) -> Ticket:
@@ -141,12 +148,14 @@ class Retraining:
             try:
                 after = steps[ticket.status](tickets, ticket)
             except (TrackingError, StoreError, LogError, OSError) as error:
-                self._say(f"{error}. Retraining {ticket.number} waits for it")
+                logger.warning(
+                    "%s. Retraining %d waits for it", error, ticket.number, extra=_seldom(ticket, error)
+                )
                 return tickets.say(ticket, f"{error}")
             if after is None:
                 return ticket
             if after.message and after.status != ticket.status:
-                self._say(f"retraining {after.number}: {after.status}: {after.message}")
+                logger.info("retraining %d: %s: %s", after.number, after.status, after.message)
             ticket = after
         return ticket
 
@@ -165,7 +174,7 @@ class Retraining:
             )
         except gather.NotEnough as error:
             if ticket.message != f"{error}":
-                self._say(f"retraining {ticket.number} waits for labels: {error}")
+                logger.info("retraining %d waits for labels: %s", ticket.number, error)
             tickets.say(ticket, f"{error}")
             return None
         except (LogError, StoreError):
@@ -199,9 +208,10 @@ class Retraining:
             self._start(tickets, ticket, directory)
             return None
         if isinstance(found, jobs.Running):
-            self._put_back_while_it_runs(ticket)
+            if aliases.champion(self._model) not in (None, ticket.champion):
+                self._put_back(ticket, _tagged(ticket))
             return None
-        self._put_back(ticket, versions.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        self._put_back(ticket, _tagged(ticket))
         if isinstance(found, jobs.Lost):
             return self._again(tickets, ticket, "training was killed, or its machine went down")
         if found.stopped:
@@ -260,7 +270,7 @@ class Retraining:
             )
         self._begin(tickets, ticket, directory, argv, env)
         if tickets.say(ticket, f"attempt {ticket.attempt} of training runs") is not ticket:
-            self._say(f"retraining {ticket.number}: training runs; mooring retrain show {ticket.number}")
+            logger.info("retraining %d: training runs; mooring retrain show %d", ticket.number, ticket.number)
 
     def _begin(
         self, tickets: Tickets, ticket: Ticket, directory: Path, argv: list[str], env: dict[str, str]
@@ -277,7 +287,7 @@ class Retraining:
         if ticket.attempt >= self._settings.retrain_attempts:
             return self._fail(tickets, ticket, why, detail)
         again = tickets.move(ticket, "training", "attempt failed", detail, attempt=ticket.attempt + 1)
-        self._say(f"retraining {ticket.number}: {why}; attempt {again.attempt} begins")
+        logger.warning("retraining %d: %s; attempt %d begins", ticket.number, why, again.attempt)
         return again
 
     def _fail(self, tickets: Tickets, ticket: Ticket, why: str, detail: dict[str, object] | None = None) -> Ticket:
@@ -286,11 +296,7 @@ class Retraining:
         return tickets.move(ticket, "failed", "failed", {**(detail or {}), "why": why}, message=why)
 
     def _put_back(self, ticket: Ticket, made: Sequence[str]) -> None:
-        take_back(Tickets(self._state), ticket, made, self._say)
-
-    def _put_back_while_it_runs(self, ticket: Ticket) -> None:
-        if aliases.champion(self._model) not in (None, ticket.champion):
-            self._put_back(ticket, versions.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        take_back(Tickets(self._state), ticket, made)
 
     def _gate(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         directory = gate_directory(ticket)
@@ -353,7 +359,9 @@ class Retraining:
         if trained and datetime.now(UTC) - trained[-1] > _GIVE_UP:
             return self._fail(tickets, ticket, f"the versions could not be compared for a day: {why}")
         if tickets.say(ticket, f"the versions are compared again: {why}") is not ticket:
-            self._say(f"retraining {ticket.number}: version {ticket.candidate} can't be compared yet: {why}")
+            logger.warning(
+                "retraining %d: version %s can't be compared yet: %s", ticket.number, ticket.candidate, why
+            )
         if isinstance(found, jobs.Lost) or datetime.now(UTC) - found.ended > _AGAIN:
             shutil.rmtree(directory)
         return None
@@ -410,18 +418,22 @@ class Retraining:
         return tickets.move(ticket, "promoted", "promoted", detail, message=message)
 
 
-def end_jobs(tickets: Tickets, ticket: Ticket, say: Say) -> None:
+def end_jobs(tickets: Tickets, ticket: Ticket) -> None:
     """End the jobs of a ticket on this host, and take back what they made of their versions.
 
     Raises OSError where a job can't be ended, TrackingError where MLflow does not answer.
     """
     for directory in (attempt_directory(ticket), gate_directory(ticket)):
         jobs.stop(directory)
-    made = versions.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
-    take_back(tickets, ticket, made, say)
+    take_back(tickets, ticket, _tagged(ticket))
 
 
-def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str], say: Say) -> None:
+def _tagged(ticket: Ticket) -> list[str]:
+    """Return the versions that are known to have come of a ticket."""
+    return versions.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
+
+
+def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str]) -> None:
     """Take from versions what training gave them by itself: the aliases champion and challenger, a passed gate.
 
     They have proven nothing yet. Raises TrackingError.
@@ -430,7 +442,9 @@ def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str], say: Say) -
     if not made:
         return
     for version in aliases.disown(model, made):
-        say(f"training said by itself that version {version} of {model} has passed the gate; that is taken back")
+        logger.warning(
+            "training said by itself that version %s of %s has passed the gate; that is taken back", version, model
+        )
     champion = aliases.champion(model)
     if ticket.champion is None or champion in (None, ticket.champion) or champion not in made:
         return
@@ -439,11 +453,13 @@ def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str], say: Say) -
     try:
         aliases.put_back(model, ticket.champion, expected=champion)
     except aliases.Moved as error:
-        say(f"{error}")
+        logger.warning("%s", error)
         return
-    say(
-        f"training made version {champion} of {model} the champion by itself; that is taken back until the "
-        "gate has seen it: let the command register only"
+    logger.warning(
+        "training made version %s of %s the champion by itself; that is taken back until the gate has seen it: "
+        "let the command register only",
+        champion,
+        model,
     )
 
 
@@ -500,6 +516,11 @@ def label_of(settings: RetrainSettings, state: State, model: str, champion: str 
     except FormatError:
         features = {}
     return next((name for name, feature in features.items() if feature.role == "label"), "label")
+
+
+def _seldom(ticket: Ticket | None, error: Exception) -> dict[str, object]:
+    """Return what has a message shown again only after a while: a step that waits says so at each look."""
+    return {"every": _SAY_AGAIN_SECONDS, "about": (ticket and ticket.id, f"{error}")}
 
 
 def _last_line(directory: Path) -> str:

@@ -72,7 +72,7 @@ def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket
             ticket = tickets.named(None, ticket.id)
             continue
         if cancelled.attempt and not is_elsewhere(cancelled):
-            end_jobs(tickets, cancelled, lambda _: None)
+            end_jobs(tickets, cancelled)
         return cancelled
     raise TicketError(f"retraining {ticket.number} is {ticket.in_words}: there is nothing to cancel")
 
