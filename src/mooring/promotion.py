@@ -14,8 +14,7 @@ from typing import Literal
 import msgspec
 
 from mooring.registry import aliases
-from mooring.registry.aliases import Moved
-from mooring.registry.versions import Missing
+from mooring.registry.client import PermanentError
 from mooring.state.promotions import Promotion, Promotions
 
 
@@ -50,7 +49,7 @@ def promote(
     promotion: Promotion,
     *,
     tags: Mapping[str, str] | None = None,
-    final: tuple[type[Exception], ...] = (Moved, Missing),
+    final: type[Exception] = PermanentError,
 ) -> Promotion:
     """Make `promotion.version` the champion in the place of `promotion.previous`, and return the record of it.
 
@@ -63,7 +62,7 @@ def promote(
     tags
         For the version and its run.
     final
-        Errors after which nobody tries it again: it is written down as failed. After others it stays begun.
+        The errors after which nobody tries it again: it is written down as failed. After others it stays begun.
 
     Raises Moved where somebody else has moved the champion, Missing where the version is not there, TrackingError
     where MLflow does not answer, and StateError.

@@ -20,6 +20,7 @@ from mooring.retrain.history import history
 from mooring.serving.protocol import Outcome, Outcomes, Replayed, ReplayedAnswer, Route, Server
 from mooring.settings import RetrainSettings
 from mooring.state.alerts import Alerts
+from mooring.state.promotions import Promotions
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
@@ -423,6 +424,23 @@ def test_of_two_that_come_at_once_the_newest_wins(front, client, how):
         assert (first.version, first.status) == ("2", "superseded")
         assert "version 3" in first.reason
     one.until(lambda: aliases(client).get("challenger") != "2")
+
+
+def test_a_champion_that_is_moved_while_a_rollout_promotes_stays(front, client, tmp_path):
+    one = stepping(front, client, "canary 5% 1h 1")
+    with locked(tmp_path / "mlflow.db"):
+        mooring("rollout", "promote")
+        one.until(lambda: one.is_at("promoting"))
+        one.kill()
+    client.set_registered_model_alias("wine", "champion", "3")
+    one.start()
+    one.until(lambda: one.rollout().number == 2)
+    assert (one.rollout().version, aliases(client)["champion"]) == ("3", "3")
+    with State(STATE) as state:
+        first = Rollouts(state).newest("wine")[1]
+        assert (first.version, first.status) == ("2", "superseded")
+        assert "moved by somebody else" in first.reason
+        assert [(one.version, one.status) for one in Promotions(state).newest("wine")] == [("2", "failed")]
 
 
 @pytest.mark.parametrize("good", [True, False])

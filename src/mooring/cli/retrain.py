@@ -30,7 +30,6 @@ _RUN = 8  # letters of a run's id that a table shows
 @contextmanager
 def _explained() -> Iterator[None]:
     from mooring.engine.sources import SourceError
-    from mooring.registry.aliases import Moved
     from mooring.retrain.dataset.gather import NotEnough
     from mooring.retrain.manual import Already, NoPrevious
     from mooring.state.retrainings import TicketError
@@ -38,7 +37,7 @@ def _explained() -> Iterator[None]:
     try:
         with explained():
             yield
-    except (TicketError, NoPrevious, Already, Moved, NotEnough, SourceError) as error:
+    except (TicketError, NoPrevious, Already, NotEnough, SourceError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error}; check that it is there, and may be read and written") from None

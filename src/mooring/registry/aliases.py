@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mooring.registry import versions
-from mooring.registry.client import TrackingError, asking, unless_missing
+from mooring.registry.client import PermanentError, asking, unless_missing
 from mooring.registry.versions import Missing
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ ROLLOUT_REASON = "mooring.rollout.reason"
 _PRODUCTION = "Production"
 
 
-class Moved(TrackingError):
-    """Somebody else has moved the champion meanwhile; asking again does not help.
-
-    `version` is who it is now, None where there is none.
-    """
+class Moved(PermanentError):
+    """Somebody else has moved the champion meanwhile. `version` is who it is now, None where there is none."""
 
     def __init__(self, model: str, version: str | None, expected: str | None) -> None:
         now = "there is none now" if version is None else f"it is version {version} now"

@@ -22,6 +22,10 @@ class TrackingError(Exception):
     """MLflow does not do what it is asked; the message says why, and what to do. Another time it may."""
 
 
+class PermanentError(TrackingError):
+    """MLflow will not do it another time either."""
+
+
 def has_store() -> bool:
     """Return whether MLflow has a store to ask. Where it has none, asking would make a new, empty one here."""
     return "MLFLOW_TRACKING_URI" in os.environ or any(map(os.path.exists, ("mlflow.db", "mlruns")))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mooring.registry.client import TrackingError, asking, unless_missing
+from mooring.registry.client import PermanentError, asking, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,8 +23,8 @@ _LONGEST_TAG = 5000  # MLflow's databases take that everywhere
 _CLOCKS = timedelta(minutes=10)  # by so much may MLflow's clock be behind this host's
 
 
-class Missing(TrackingError):
-    """There is no such version. Asking again does not help."""
+class Missing(PermanentError):
+    """There is no such version."""
 
     def __init__(self, model: str, version: str) -> None:
         super().__init__(f"there is no version {version} of the model {model} in MLflow's registry")

@@ -24,7 +24,7 @@ from mooring.log.reader import LogError
 from mooring.log.store import StoreError
 from mooring.promotion import begun, promote
 from mooring.registry import aliases, versions
-from mooring.registry.client import TrackingError
+from mooring.registry.client import PermanentError, TrackingError
 from mooring.retrain import gate, trigger
 from mooring.retrain.dataset import gather
 from mooring.retrain.evaluation import records
@@ -411,7 +411,7 @@ class Retraining:
         promotion = next(one for one in tickets.promotions.newest(self._model) if one.ticket_id == ticket.id)
         try:
             promote(tickets.promotions, promotion, tags={versions.TICKET: ticket.id})
-        except (aliases.Moved, versions.Missing) as error:
+        except PermanentError as error:
             return tickets.move(ticket, "failed", "not promoted", {"why": f"{error}"}, message=f"{error}")
         detail = {"version": ticket.candidate, "previous": ticket.champion}
         message = f"version {ticket.candidate} is the champion; a server that runs already must be restarted"

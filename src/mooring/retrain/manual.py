@@ -148,4 +148,4 @@ def _move(
         if champion == version:
             raise Already(f"version {version} of {model} is the champion already")
         begun = promotion.begun(model, version, champion, reason=reason, kind=kind, who=me())
-    return promotion.promote(tickets.promotions, begun, final=(Exception,))  # a person may not try again
+    return promotion.promote(tickets.promotions, begun, final=Exception)  # a person may not try again

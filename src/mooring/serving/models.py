@@ -25,8 +25,7 @@ import yaml
 from mooring.files import locked, make_directory, sync
 from mooring.log.parquet import folder_name
 from mooring.registry import versions
-from mooring.registry.client import TrackingError
-from mooring.registry.versions import Missing
+from mooring.registry.client import PermanentError, TrackingError
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation
 from mooring.serving.protocol import Model
 
@@ -44,7 +43,7 @@ class BringError(Exception):
     @property
     def may_pass(self) -> bool:
         """Whether it may be brought another time, since only MLflow does not answer."""
-        return isinstance(self.__cause__, TrackingError) and not isinstance(self.__cause__, Missing)
+        return isinstance(self.__cause__, TrackingError) and not isinstance(self.__cause__, PermanentError)
 
 
 class Origin(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from mooring import promotion
 from mooring.registry import aliases, versions
+from mooring.registry.client import PermanentError
 from mooring.state.database import StateError
 from mooring.state.leases import Lease
 from mooring.state.retrainings import EventName, Status, Ticket, TicketError, Tickets
@@ -89,7 +90,7 @@ def _held(model: str, version: str, state: State | None) -> Held | None:
 def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:
     """Make a version that answers everything the champion, and bring its ticket to its end.
 
-    Raises Moved, Missing, TrackingError, StateError, and TicketError where this is to be called again.
+    Raises PermanentError, and TrackingError, StateError, and TicketError where this is to be called again.
     """
     tickets = Tickets(state, lease)
     ticket = _ticket(tickets, rollout)
@@ -131,7 +132,7 @@ def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
             kind="restored",
             who=_who(rollout),
         )
-        with suppress(aliases.Moved, versions.Missing):  # somebody else has seen to it, or nobody can
+        with suppress(PermanentError):  # somebody else has seen to it, or nobody can
             aliases.put_back(rollout.model, rollout.previous, expected=rollout.version)
             named = False
             tickets.promotions.put(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))

@@ -25,7 +25,7 @@ from mooring.log.store import StoreError
 from mooring.performance.measures import MEASURES, evaluate, primary
 from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
 from mooring.registry import baselines, versions
-from mooring.registry.client import TrackingError
+from mooring.registry.client import PermanentError, TrackingError
 from mooring.retrain.dataset.gather import KEYS, LOGGED
 from mooring.retrain.dataset.logged import LabelRange, label_range, traffic
 from mooring.retrain.evaluation.difference import Difference, difference
@@ -195,7 +195,7 @@ def _download(model: str, version: str, directory: Path) -> Path:
         versions.get(model, version)
         return versions.download(model, version, directory)
     except TrackingError as error:
-        raise EvaluationError(str(error), temporary=not isinstance(error, versions.Missing)) from error
+        raise EvaluationError(str(error), temporary=not isinstance(error, PermanentError)) from error
     except Exception as error:  # each store of artifacts has errors of its own
         raise EvaluationError(
             f"MLflow does not give models:/{model}/{version}: {reason_of(error)}", temporary=True

@@ -6,9 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from mooring.registry.aliases import Moved
-from mooring.registry.client import TrackingError
-from mooring.registry.versions import Missing
+from mooring.registry.client import PermanentError, TrackingError
 from mooring.retrain.evaluation.difference import Difference
 from mooring.serving import models, registry_watch
 from mooring.serving.context import ControllerContext
@@ -107,7 +105,7 @@ class RolloutRun:
             await context.written()  # the registry hears of it after the state
             try:
                 named = await self._tell_registry(promoted=promoted)
-            except (Moved, Missing) as error:
+            except PermanentError as error:
                 context.seen = None
                 self._end("superseded", f"{error}")
                 return
@@ -130,7 +128,7 @@ class RolloutRun:
         self._end(status)
 
     async def _tell_registry(self, *, promoted: bool) -> bool:
-        """Return whether an alias may name the version nevertheless. Raises Moved, Missing, LeaseLost."""
+        """Return whether an alias may name the version nevertheless. Raises PermanentError, LeaseLost."""
         context = self._context
         make = registry_watch.promote if promoted else registry_watch.roll_back
         while True:
@@ -139,7 +137,7 @@ class RolloutRun:
             try:
                 return await context.run("registry", make, state, lease, self.stages.rollout) is True
             except (TrackingError, StateError, TicketError) as error:
-                if isinstance(error, LeaseLost) or (promoted and isinstance(error, Missing)):
+                if isinstance(error, LeaseLost) or (promoted and isinstance(error, PermanentError)):
                     raise
                 logger.warning("%s. It is tried again", error, extra=REPEATED)
                 await asyncio.sleep(min(context.start.settings.poll, _AGAIN_SECONDS))
