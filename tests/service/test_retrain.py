@@ -229,6 +229,34 @@ def test_a_job_that_says_by_itself_that_it_passed_the_gate_has_that_taken_back(p
     assert client.get_model_version(MODEL, "2").tags.get("mooring.gate") == (None if then else "refused")
 
 
+NAMING = """
+client = mlflow.MlflowClient()
+version = client.search_model_versions("name='wine'")[0].version
+client.set_model_version_tag("wine", version, "mooring.ticket", "TICKET")
+client.set_tag(client.get_model_version("wine", version).run_id, "mooring.ticket", "TICKET")
+"""
+
+
+@pytest.mark.parametrize("whose", ["an ended one", "another model's"])
+def test_a_job_that_names_another_retraining_has_taken_back_what_it_says_of_itself(place, state, whose):
+    import mlflow
+
+    tickets, other = Tickets(state), MODEL if whose == "an ended one" else "beer"
+    ticket = tickets.open(other, Cause(kind="manual"), "why", champion="1", directory=f"{place}/all")
+    if other == MODEL:
+        tickets.move(ticket, "promoted", "promoted", candidate="1")
+    (place / "train.py").write_text(TRAIN + NAMING.replace("TICKET", ticket.id) + BOASTING)
+    configured(place, [sys.executable, "train.py", "{data}", "1000"], attempts=1)
+    text = mooring("retrain", "--now", cwd=place, code=4)
+    assert "training said by itself that version 2 of wine has passed the gate; that is taken back" in text
+    assert "training made version 2 of wine the champion by itself; that is taken back" in text
+    assert "registered no new version" in text
+    client = mlflow.MlflowClient()
+    assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
+    assert champion() == "1"
+    assert "mooring.gate" not in client.get_model_version(MODEL, "2").tags
+
+
 def test_a_job_has_no_secrets_but_what_the_settings_name(place, monkeypatch):
     for name in ("MOORING_UI_TOKEN", "MOORING_STATE", "AWS_SECRET_ACCESS_KEY", "STORE_TOKEN"):
         monkeypatch.setenv(name, "sqlite:///state.db")

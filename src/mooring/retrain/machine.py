@@ -191,9 +191,10 @@ class Retraining:
             self._start(tickets, ticket, directory)
             return None
         if isinstance(found, job.Running):
-            self._put_back_while_it_runs(ticket)
+            if registry.champion(self._model) not in (None, ticket.champion):
+                self._put_back(ticket, versions_of(tickets, ticket))
             return None
-        self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
+        self._put_back(ticket, versions_of(tickets, ticket))
         if isinstance(found, job.Lost):
             return self._again(tickets, ticket, "training was killed, or its machine went down")
         if found.stopped:
@@ -279,10 +280,6 @@ class Retraining:
 
     def _put_back(self, ticket: Ticket, versions: Sequence[str]) -> None:
         take_back(Tickets(self._state), ticket, versions, self._say)
-
-    def _put_back_while_it_runs(self, ticket: Ticket) -> None:
-        if registry.champion(self._model) not in (None, ticket.champion):
-            self._put_back(ticket, registry.candidates(self._model, ticket.id, ticket.created, tagged=True))
 
     def _gate(self, tickets: Tickets, ticket: Ticket) -> Ticket | None:
         directory = gate_directory(ticket)
@@ -430,8 +427,23 @@ def end_jobs(tickets: Tickets, ticket: Ticket, say: Say) -> None:
     """
     for directory in (attempt_directory(ticket), gate_directory(ticket)):
         job.stop(directory)
-    versions = registry.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
-    take_back(tickets, ticket, versions, say)
+    take_back(tickets, ticket, versions_of(tickets, ticket), say)
+
+
+def versions_of(tickets: Tickets, ticket: Ticket) -> list[str]:
+    """Return the versions that are tagged with a ticket, and those made meanwhile that name a wrong one.
+
+    Nobody but its job has reason to say of a version that it came of a retraining that can't have made it. Raises
+    TrackingError.
+    """
+    model = ticket.model
+    wrong = [
+        claim.version
+        for claim in registry.claims(model, ticket.created)
+        if ticket.id in claim.tickets
+        or not all(one.may_have_made(model, claim.version, claim.made) for one in tickets.known(claim.tickets))
+    ]
+    return [*dict.fromkeys([*registry.candidates(model, ticket.id, ticket.created, tagged=True), *wrong])]
 
 
 def take_back(tickets: Tickets, ticket: Ticket, versions: Sequence[str], say: Say) -> None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.monitor.tracking import Tracking, TrackingError
 
@@ -47,6 +47,14 @@ class Missing(TrackingError):
 
     def __init__(self, model: str, version: str) -> None:
         super().__init__(f"there is no version {version} of the model {model} in MLflow's registry")
+
+
+class Claim(NamedTuple):
+    """The tickets that a version says it came of, by its tags and those of its run, and when it was made."""
+
+    version: str
+    made: datetime
+    tickets: tuple[str, ...]
 
 
 class _Registry(Tracking):
@@ -113,16 +121,20 @@ def tags_of(model: str, version: str) -> dict[str, str]:
         return dict(found.tags) if found else {}
 
 
-def tickets_of(model: str, version: str) -> list[str]:
-    """Return the tickets that a version is tagged with, and that its run is; none where it is not there."""
+def claim_of(model: str, version: str) -> Claim | None:
+    """Return which tickets a version says it came of; None where it is not there."""
     registry = _Registry()
     with registry.asking(f"tell the retraining of {model} version {version}"):
         found = registry.unless_missing(lambda: registry.client.get_model_version(model, version))
-        if found is None:
-            return []
-        run = registry.unless_missing(lambda: registry.client.get_run(found.run_id)) if found.run_id else None
-        names = [found.tags.get(TICKET), run.data.tags.get(TICKET) if run else None]
-        return list(dict.fromkeys(filter(None, names)))
+        return _claim(registry, found) if found else None
+
+
+def claims(model: str, since: datetime) -> list[Claim]:
+    """Return which tickets the versions say they came of that were made from `since` on, the oldest first."""
+    registry = _Registry()
+    with registry.asking(f"tell the retrainings of the new versions of {model}"):
+        new = [one for one in _versions(registry, model) if _created(one) >= since - _CLOCKS]
+        return [_claim(registry, one) for one in new]
 
 
 def run_of(model: str, version: str) -> str | None:
@@ -144,23 +156,33 @@ def candidates(model: str, ticket: str, since: datetime, *, tagged: bool = False
     `since` on and is not of another ticket: of two nobody can tell. With `tagged` nothing is guessed.
     """
     registry = _Registry()
-    quote = '"' if "'" in model else "'"
     with registry.asking(f"tell the new versions of {model}"):
-        found: list[ModelVersion] = []
-        token = None
-        while True:
-            page = registry.client.search_model_versions(f"name={quote}{model}{quote}", page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                break
-        found = sorted((one for one in found if one.status == "READY"), key=lambda one: int(one.version))
+        found = [one for one in _versions(registry, model) if one.status == "READY"]
         tickets = {str(one.version): _ticket(registry, one, since - _CLOCKS) for one in found}
     own = [version for version, name in tickets.items() if name == ticket]
     if own or tagged:
         return own
     new = [str(one.version) for one in found if _created(one) >= since and tickets[str(one.version)] is None]
     return new if len(new) == 1 else []
+
+
+def _versions(registry: _Registry, model: str) -> list[ModelVersion]:
+    """Return all versions of a model, the oldest first."""
+    quote = '"' if "'" in model else "'"
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = registry.client.search_model_versions(f"name={quote}{model}{quote}", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda one: int(one.version))
+
+
+def _claim(registry: _Registry, version: ModelVersion) -> Claim:
+    run = registry.unless_missing(lambda: registry.client.get_run(version.run_id)) if version.run_id else None
+    names = filter(None, [version.tags.get(TICKET), run.data.tags.get(TICKET) if run else None])
+    return Claim(str(version.version), _created(version), tuple(dict.fromkeys(names)))
 
 
 def _ticket(registry: _Registry, version: ModelVersion, since: datetime) -> str | None:

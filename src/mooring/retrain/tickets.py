@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,6 +91,12 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     def in_words(self) -> str:
         """Its status as it is told."""
         return self.status.replace("_", " ")
+
+    def may_have_made(self, model: str, version: str, made: datetime) -> bool:
+        """Whether a version of a model, registered at `made`, can have come of it: anybody can tag a version."""
+        if self.model != model:
+            return False
+        return version == self.candidate or self.ended is None or made <= self.ended
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,6 +299,11 @@ class Tickets:
             several = f"there are several tickets {name}: say of which model, with --model"
             raise TicketError(several if found else f"there is no ticket {name}")
         return found[0]
+
+    def known(self, ids: Iterable[str]) -> list[Ticket]:
+        """Return the tickets with these ids, of any model; those of another state are not known here."""
+        wanted = [*ids]
+        return self._tickets(tickets.c.id.in_(wanted), newest=len(wanted)) if wanted else []
 
     def steps(self, ticket_id: str) -> list[Step]:
         """Return what happened to a ticket, in its order."""

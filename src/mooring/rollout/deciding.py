@@ -112,6 +112,8 @@ class Deciding:
                     f"version {seen.held.version} of {self._start.model} is not served, though "
                     f"{self._start.follows} names it: {seen.held.why}"
                 )
+            if seen.refused:
+                self._seldom(seen.refused)
             unfit = self._rolling.unfit
             self._rolling.unfit = {version: why for version, why in unfit.items() if version in seen[:2]}
             self._rolling.seen = seen
