@@ -270,10 +270,9 @@ def show_(ticket: str | None, *, lines: int, model: str | None, state: str | Non
         ]
         show(["at (UTC)", "step", "by", "what is known of it"], rows)
         if found.attempt and lines:
-            output = attempt_directory(found) / job.OUTPUT
-            click.echo(f"\n{output}, its last lines:")
-            text = output.read_text(errors="replace").splitlines() if output.exists() else ["(nothing yet)"]
-            click.echo("\n".join(text[-lines:]))
+            directory = attempt_directory(found)
+            click.echo(f"\n{directory / job.OUTPUT}, its last lines:")
+            click.echo("\n".join(job.last_lines(directory, lines) or ["(nothing yet)"]))
 
 
 def _short(detail: dict[str, Any]) -> str:
