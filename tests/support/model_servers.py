@@ -24,7 +24,7 @@ from serving import JSON, Answer
 from waiting import PATIENCE
 
 CODE = '''
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 
 import mlflow
@@ -36,6 +36,12 @@ class Obedient(mlflow.pyfunc.PythonModel):
         print("a model is loaded")
         if os.environ.get("REFUSE_TO_LOAD"):
             raise ValueError("the file of weights is damaged")
+        if os.environ.get("BLOCK_SIGTERM"):  # as a library of C's may
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def fill(self, size):
+        while int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") <= size:
+            self.held = [*getattr(self, "held", []), bytearray(b"x") * 2**20]
 
     def predict(self, context, model_input, params=None):
         what, _, how = (params or {}).get("do", "").partition(" ")
@@ -46,6 +52,10 @@ class Obedient(mlflow.pyfunc.PythonModel):
             os._exit(3)
         if what == "raise":
             raise RuntimeError("no prediction for this")
+        if what == "fill":
+            size, _, how = how.partition(" ")
+            self.fill(int(size))
+            what = "begin"
         if what == "begin":
             Path(how).touch()
             while not Path(how + ".finish").exists():
