@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
+from mooring import descendants
 from mooring.rollout import messages
 from mooring.rollout.messages import Model
 from mooring.rollout.worker import MODEL_SERVER, Output, ping
@@ -363,6 +364,22 @@ def test_a_server_that_heeds_no_sigterm_is_ended_after_its_grace_with_what_it_st
                 [other] = await ready(running)
                 assert other != socket
                 await until(lambda: all(map(gone, pids)), "it goes on")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "forkserver", "loky"])
+def test_a_model_may_have_processes_of_its_own_to_predict_with(model, how):
+    async def run():
+        async with servers(model) as running:
+            [socket] = await ready(running)
+            for _ in range(2):
+                assert (await have(socket, f"pool {how}")).predictions == [1.0, 2.0]
+            assert (await have(socket, f"abandon {how}")).predictions == [1.5]
+            pid = await pid_of(socket)
+            left = descendants.children(pid)
+            await running.stop("1")
+            assert all(map(gone, [pid, *left]))
 
     asyncio.run(run())
 

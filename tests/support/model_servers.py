@@ -24,7 +24,7 @@ from serving import JSON, Answer
 from waiting import PATIENCE
 
 CODE = '''
-import os, signal, sys, time
+import math, multiprocessing, os, signal, sys, time
 from pathlib import Path
 
 import mlflow
@@ -82,6 +82,16 @@ class Obedient(mlflow.pyfunc.PythonModel):
                 os.execv(sys.executable, [sys.executable, "-c", code])
             while not Path(how).exists() or not Path(how).read_text():
                 time.sleep(0.02)
+        if what == "pool" and how == "loky":
+            import joblib
+            return joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(math.sqrt)(n) for n in (1.0, 4.0))
+        if what == "pool":
+            with multiprocessing.get_context(how).Pool(2) as pool:
+                return pool.map(math.sqrt, [1.0, 4.0])
+        if what == "abandon":
+            with multiprocessing.get_context(how).Pool(2) as pool:
+                pool.apply_async(time.sleep, [600])
+                time.sleep(0.5)
         if what == "read":
             return [float(len(sys.stdin.read()))]
         return (model_input["a"] + model_input["b"]).to_numpy()
