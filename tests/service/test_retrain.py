@@ -20,6 +20,7 @@ from mooring.monitor.state import State
 from mooring.retrain import evaluation, job
 from mooring.retrain.machine import Retraining
 from mooring.retrain.tickets import Cause, TicketError, Tickets
+from mooring.rollout.rollouts import Rollouts, moved, new
 from retrain_places import champion, configured, due, mooring, settings
 from retraining import MODEL, TRAIN, with_champion
 from supervised import commands
@@ -127,6 +128,59 @@ def test_a_retraining_can_be_cancelled_with_its_job(place, how):
             thread.join()
     assert champion() == "1"  # also where the job had named another
     assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
+
+
+def test_one_that_waits_for_labels_can_be_cancelled(place):
+    configured(place, min_labels=100_000)
+    assert "waits for labels" in mooring("retrain", "--now", cwd=place, code=4)
+    assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+    assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
+
+
+HANGING = """
+class Hanging(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        import time
+        from pathlib import Path
+        Path("PLACE/predicts").touch()
+        time.sleep(600)
+
+with mlflow.start_run():
+    mlflow.pyfunc.log_model(
+        python_model=Hanging(), name="model", signature=mlflow.models.infer_signature(X.head(), y),
+        pip_requirements=["mlflow"], registered_model_name="wine",
+    )
+"""
+
+
+def test_one_that_is_compared_can_be_cancelled_and_no_other_follows_unseen(place, state):
+    (place / "train.py").write_text(TRAIN + HANGING.replace("PLACE", str(place)))
+    with subprocess.Popen([sys.executable, "-m", "mooring", "retrain", "--now"], cwd=place) as running:
+        try:
+            wait_for((place / "predicts").exists, "the gate does not begin")
+            assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+            [found] = place.glob(".mooring/retrain/*/gate")
+            assert isinstance(job.look(found), job.Ended)
+            assert running.wait(PATIENCE) == 4
+        finally:
+            running.kill()
+    assert champion() == "1"
+    assert [ticket.status for ticket in Tickets(state).newest(MODEL)] == ["cancelled"]
+
+
+def test_one_that_waits_for_a_supervisor_can_be_cancelled_until_that_rolls_it_out(place, state):
+    import mlflow
+
+    with state.lease(f"serve/{MODEL}", 600):
+        assert "challenger: the supervisor rolls it out" in mooring("retrain", "--now", cwd=place)
+        rollout = Rollouts(state).open(new(MODEL, "2", "1", "challenger"))
+        assert "mooring rollout abort" in mooring("retrain", "cancel", "1", cwd=place, code=1)
+        Rollouts(state).move(rollout, moved(rollout, "superseded"), "superseded")
+    assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+    client = mlflow.MlflowClient()
+    assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
+    assert "mooring.gate" not in client.get_model_version(MODEL, "2").tags
+    assert champion() == "1"
 
 
 class Taking(BaseHTTPRequestHandler):

@@ -188,7 +188,7 @@ def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
     codes = {"promoted": 0, "challenger": 0, "refused": 3}
     try:
         while ticket.ended is None and ticket.status != "challenger":
-            running.go_on()
+            running.go_on(opens=False)  # else one that was cancelled is followed by another, which nobody sees to
             ticket = tickets.named(None, ticket.id)
             if ticket.ended is None and ticket.status != "challenger":
                 if ticket.status == "dataset" and ticket.message:

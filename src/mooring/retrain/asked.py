@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mooring.retrain.machine import end_jobs
-from mooring.retrain.tickets import Ticket, TicketError, Tickets
+from mooring.retrain.tickets import Status, Ticket, TicketError, Tickets
 
 _TRIES = 10
 
@@ -35,12 +35,18 @@ def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> 
 def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket:
     """End a retraining, also where the monitor notes something down at the same moment, and its jobs on this host.
 
+    One that has passed the gate and waits for a supervisor is cancelled, too, as long as no rollout is under way.
     Raises TicketError where there is nothing to cancel, OSError where a job can't be ended, TrackingError where
     MLflow does not tell whether it made its version the champion.
     """
-    cancelled = _cancelled(tickets, ticket, who, reason)
+    before, cancelled = _cancelled(tickets, ticket, who, reason)
     if cancelled.attempt and not is_elsewhere(cancelled):
         end_jobs(tickets, cancelled, lambda _: None)
+    if before == "challenger" and tickets.is_rolled_out(cancelled.model):
+        raise TicketError(
+            f"retraining {cancelled.number} is cancelled, but mooring serve has begun a rollout at the same "
+            f"moment: if it is of version {cancelled.candidate}, end it with mooring rollout abort"
+        )
     return cancelled
 
 
@@ -49,9 +55,10 @@ def is_elsewhere(ticket: Ticket) -> bool:
     return ticket.attempt > 0 and not Path(ticket.directory).exists()
 
 
-def _cancelled(tickets: Tickets, ticket: Ticket, who: str, reason: str) -> Ticket:
+def _cancelled(tickets: Tickets, ticket: Ticket, who: str, reason: str) -> tuple[Status, Ticket]:
+    """Cancel a ticket, and return what it was before, and the ticket."""
     for _ in range(_TRIES):
-        if ticket.status == "challenger":
+        if ticket.status == "challenger" and tickets.is_rolled_out(ticket.model):
             raise TicketError(
                 f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
                 "mooring rollout abort"
@@ -59,7 +66,8 @@ def _cancelled(tickets: Tickets, ticket: Ticket, who: str, reason: str) -> Ticke
         if ticket.ended is not None or ticket.status == "promoting":
             break
         try:
-            return tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=who, message=reason)
+            told = {"reason": reason}
+            return ticket.status, tickets.move(ticket, "cancelled", "cancelled", told, who=who, message=reason)
         except TicketError:
             ticket = tickets.named(None, ticket.id)
     raise TicketError(f"retraining {ticket.number} is {ticket.in_words}: there is nothing to cancel")

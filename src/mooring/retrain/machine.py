@@ -62,17 +62,18 @@ class Retraining:
         self._model = model
         self._say = say
 
-    def go_on(self) -> bool:
+    def go_on(self, *, opens: bool = True) -> bool:
         """Open a ticket where one is called for, do what can be done now, and return whether more is to come soon.
 
-        Nothing here waits for long: training and gate are processes of their own. Where another process is at it,
-        nothing is done. Raises StateError where the state refuses.
+        Without `opens` only what is under way goes on. Nothing here waits for long: training and gate are
+        processes of their own. Where another process is at it, nothing is done. Raises StateError where the state
+        refuses.
         """
         try:
             with self._lease() as lease:
                 tickets = Tickets(self._state, lease)
                 self._end_cancelled(tickets)
-                ticket = tickets.unended(self._model) or self._opened(tickets)
+                ticket = tickets.unended(self._model) or (self._opened(tickets) if opens else None)
                 return ticket is not None and self._advanced(tickets, ticket).status in ("training", "gating")
         except LeaseHeld:
             return False
