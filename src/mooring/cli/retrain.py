@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mooring.retrain.tickets import Ticket, Tickets
 
 _POLL_SECONDS = 0.5
+_STATE_SECONDS = 60.0
 _RUN = 8  # letters of a run's id that a table shows
 
 
@@ -185,11 +186,21 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
 
 
 def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
+    from mooring.monitor.database import StateError
+
     codes = {"promoted": 0, "challenger": 0, "refused": 3}
+    known = time.monotonic()
     try:
         while ticket.ended is None and ticket.status != "challenger":
-            running.go_on(opens=False)  # else one that was cancelled is followed by another, which nobody sees to
-            ticket = tickets.named(None, ticket.id)
+            try:
+                # With others opened, one that was cancelled would be followed by another, which nobody sees to.
+                running.go_on(opens=False)
+                ticket = tickets.named(None, ticket.id)
+                known = time.monotonic()
+            except StateError as error:  # its database restarts, say
+                if time.monotonic() - known > _STATE_SECONDS:
+                    raise
+                _say(f"{error}. Retraining {ticket.number} waits for it")
             if ticket.ended is None and ticket.status != "challenger":
                 if ticket.status == "dataset" and ticket.message:
                     _say(f"it waits: {ticket.message}; it goes on with the monitor, or with mooring retrain --now")
