@@ -15,7 +15,19 @@ import mlflow
 import pytest
 import uvloop
 
-from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
+from model_servers import (
+    FRAME,
+    UnixConnection,
+    ask_socket,
+    gone,
+    have,
+    pid_of,
+    ready,
+    save_model,
+    servers,
+    told,
+    until,
+)
 from mooring import descendants
 from mooring.rollout import messages
 from mooring.rollout.messages import Model
@@ -33,15 +45,6 @@ def path(tmp_path_factory):
 @pytest.fixture
 def model(path):
     return Model("1", str(path))
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    # Whoever takes in orphans may leave it a zombie.
-    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
 
 
 def refuses(socket: str) -> bool:

@@ -167,6 +167,16 @@ async def pid_of(path: str) -> int:
     return int((await have(path, "pid")).predictions[0])
 
 
+def gone(pid: int) -> bool:
+    """Whether a process runs no longer."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # Whoever takes in orphans may leave it a zombie.
+    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
+
+
 async def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Return once `condition` holds, which the event loop is free for meanwhile."""
     end = asyncio.get_running_loop().time() + seconds
