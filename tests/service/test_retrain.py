@@ -17,10 +17,11 @@ import pytest
 
 from mlflow_store import new_store
 from mooring.monitor.state import State
-from mooring.retrain import evaluation, job
+from mooring.retrain import asked, evaluation, job
 from mooring.retrain.machine import Retraining
 from mooring.retrain.tickets import Cause, TicketError, Tickets
 from mooring.rollout.rollouts import Rollouts, moved, new
+from ports import reserved_port
 from retrain_places import champion, configured, due, mooring, settings
 from retraining import MODEL, TRAIN, with_champion
 from supervised import commands
@@ -181,6 +182,19 @@ def test_one_that_waits_for_a_supervisor_can_be_cancelled_until_that_rolls_it_ou
     assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
     assert "mooring.gate" not in client.get_model_version(MODEL, "2").tags
     assert champion() == "1"
+
+
+def test_one_that_waits_for_a_supervisor_is_not_cancelled_by_halves_where_mlflow_does_not_answer(
+    state, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{reserved_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tickets = Tickets(state)
+    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
+    ticket = tickets.move(ticket, "challenger", "gate", attempt=1, candidate="2")
+    with pytest.raises(TicketError, match=r"retraining 1 is not cancelled: MLflow at .* try again later"):
+        asked.cancel(tickets, ticket, who="ann", reason="by hand")
+    assert tickets.named(MODEL, "1").status == "challenger"
 
 
 class Taking(BaseHTTPRequestHandler):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mooring.monitor.tracking import TrackingError
+from mooring.retrain import registry
 from mooring.retrain.machine import end_jobs
 from mooring.retrain.tickets import Status, Ticket, TicketError, Tickets
 
@@ -39,6 +41,8 @@ def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket
     Raises TicketError where there is nothing to cancel, OSError where a job can't be ended, TrackingError where
     MLflow does not tell whether it made its version the champion.
     """
+    if ticket.status == "challenger" and not tickets.is_rolled_out(ticket.model):
+        _disown(ticket)
     before, cancelled = _cancelled(tickets, ticket, who, reason)
     if cancelled.attempt and not is_elsewhere(cancelled):
         end_jobs(tickets, cancelled, lambda _: None)
@@ -53,6 +57,18 @@ def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket
 def is_elsewhere(ticket: Ticket) -> bool:
     """Whether a retraining that has begun has its directory, and its jobs, on another host."""
     return ticket.attempt > 0 and not Path(ticket.directory).exists()
+
+
+def _disown(ticket: Ticket) -> None:
+    """Have the registry say no longer that a version passed the gate, before its retraining is cancelled.
+
+    Else a supervisor that comes later rolls it out, where MLflow does not answer now.
+    """
+    assert ticket.candidate is not None
+    try:
+        registry.disown(ticket.model, [ticket.candidate])
+    except TrackingError as error:
+        raise TicketError(f"retraining {ticket.number} is not cancelled: {error}; try again later") from error
 
 
 def _cancelled(tickets: Tickets, ticket: Ticket, who: str, reason: str) -> tuple[Status, Ticket]:

@@ -183,7 +183,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         raise NotFound(f"There is no retraining {which} of {model}.") from None
     steps = tickets.steps(ticket.id)
     details = {step.what: step.detail for step in steps}
-    can = _can(ticket)
+    can = _can(tickets, ticket)
     phase = f"{ticket.status}-{ticket.attempt}"
     jobs = tuple(_jobs(ticket))
     shown = None
@@ -223,9 +223,11 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
     )
 
 
-def _can(ticket: Ticket) -> tuple[Can, ...]:
+def _can(tickets: Tickets, ticket: Ticket) -> tuple[Can, ...]:
     if ticket.status == "approval":
         return ("approve", "cancel")
+    if ticket.status == "challenger":
+        return () if tickets.is_rolled_out(ticket.model) else ("cancel",)
     return ("cancel",) if ticket.status in ("dataset", "training", "gating") else ()
 
 
