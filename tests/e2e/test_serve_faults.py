@@ -118,6 +118,17 @@ def test_files_of_the_champion_that_are_damaged_while_it_is_served_are_downloade
         assert it.ask()[:2] == (200, "1")
 
 
+def test_servers_that_leak_are_replaced_and_no_request_fails(store, tmp_path):
+    flags = ("--workers", "2", "--worker-memory", str(700 * 2**20))
+    with supervised(tmp_path, store, *flags, follows="/20") as it, Load(it.port, pause=0.02) as load:
+        wait_for(lambda: it.stats()["servers"]["20"]["crashed"] >= 3, "they are not replaced")
+        load.wait_for(20)
+    assert load.failures == []
+    assert load.versions() == {"20"}
+    assert [json.loads(body)["predictions"] for body in load.bodies] == [[6.0, 8.0]]
+    assert "more than the 700 MiB of --worker-memory" in it.said
+
+
 # Requests that hang, or fail, and clients that give up
 
 

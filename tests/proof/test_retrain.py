@@ -13,8 +13,10 @@ import pytest
 from mooring.retrain.history import history
 from mooring.state.retrainings import Tickets
 from mooring.state.state import State
+from postgres import postgres
 from retrain_places import TRAINS, champion, configured, due, mooring
-from retraining import MODEL, TRAIN, with_champion
+from retraining import MODEL, TRAIN, judged, with_champion
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,46 @@ def test_killed_before_and_after_each_step_it_retrains_once_and_promotes_once(pl
     assert tags["mooring.ticket"] == entry.ticket
     assert tags["mooring.gate"] == "passed"
     assert client.get_run(client.get_model_version(MODEL, "2").run_id).data.tags["mooring.ticket"] == entry.ticket
+
+
+@pytest.mark.parametrize("command", [("monitor",), ("retrain", "--now")], ids=["monitor", "by hand"])
+def test_the_state_restarts_in_each_step_and_it_retrains_once_and_promotes_once(place, monkeypatch, command):
+    with postgres() as server:
+        url = server.url()
+        monkeypatch.setenv("MOORING_STATE", url)
+        with State(url) as state:
+            judged(state, ["critical"] * 5)
+        with (place / "said.log").open("wb") as said:
+            program = [sys.executable, "-m", "mooring", *command]
+            running = subprocess.Popen(program, cwd=place, stdout=said, stderr=said)
+        try:
+            for status in ("training", "gating", "promoted"):
+                wait_for(lambda status=status: reached(url, status), f"it is not {status}")
+                server.stop()
+                server.start()
+            if command == ("monitor",):
+                assert running.poll() is None, (place / "said.log").read_text()
+            else:
+                assert running.wait(PATIENCE) == 0, (place / "said.log").read_text()
+        finally:
+            running.terminate()
+            running.wait(PATIENCE)
+        with State(url) as state:
+            [ticket] = Tickets(state).newest(MODEL)
+            steps = [step.what for step in Tickets(state).steps(ticket.id)]
+            assert steps == ["opened", "dataset", "trained", "gate", "promoted"]
+            [promotion] = Tickets(state).promotions.newest(MODEL)
+            assert (promotion.version, promotion.status) == ("2", "done")
+        assert champion() == "2"
+
+
+def reached(url: str, status: str) -> bool:
+    """Whether the newest retraining has come so far, or further."""
+    ways = ("dataset", "training", "gating", "promoting", "promoted")
+    with State(url) as state:
+        found = [ticket.status for ticket in Tickets(state).newest(MODEL, 1)]
+    assert not found or found[0] in ways, found
+    return bool(found) and ways.index(found[0]) >= ways.index(status)
 
 
 def test_a_job_that_registers_nothing_or_takes_too_long_is_told_so(place):

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from mooring.demo.processes import pings
+from mooring.state.promotions import Promotions
+from mooring.state.rollouts import Rollouts
+from mooring.state.state import State
 from ports import reserved_port
+from postgres import postgres
 from serving import with_environment
 from supervised import Load, Supervised, goes_and_the_champion_answers, registered, supervised, taking_bad_versions
 from waiting import wait_for
@@ -90,3 +94,38 @@ def test_the_registry_goes_and_a_server_crashes_and_the_champion_keeps_answering
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_the_state_restarts_in_the_middle_of_rollouts_and_no_request_fails_for_it(store, tmp_path):
+    plan = ("--rollout-step", "shadow 50% 1s 10", "--rollout-step", "canary 50% 1s 10")
+    with postgres() as server:
+        url = server.url()
+
+        def are(*wanted: tuple[str, str]) -> bool:
+            with State(url) as state:
+                return [(one.version, one.status) for one in Rollouts(state).newest("wine")] == [*wanted]
+
+        with supervised(tmp_path, store, *plan, MOORING_STATE=url) as it, Load(it.port) as load:
+            load.wait_for(20)
+            it.challenge("2")
+            wait_for(lambda: "version 2 of wine: step: canary" in it.said, "it is no canary")
+            server.stop()
+            wait_for(lambda: "version 2 of wine: full" in it.said, "it does not go on")
+            wait_for(lambda: it.ask()[1] == "2", "version 2 does not answer everything")
+            assert it.aliases()["champion"] == "1"  # what is not written down is not done
+            server.start()
+            wait_for(lambda: are(("2", "promoted")), "it is not promoted")
+            assert it.aliases() == {"champion": "2", "previous": "1"}
+
+            it.challenge("14")  # which answers nothing after a while, and no errors
+            wait_for(lambda: "version 14 of wine: step: shadow" in it.said, "it is no shadow")
+            server.stop()
+            wait_for(lambda: "version 14 of wine: failed" in it.said, "no guard fails")
+            load.wait_for(50)
+            assert it.ask()[1] == "2"
+            server.start()
+            wait_for(lambda: are(("14", "rolled_back"), ("2", "promoted")), "it is not rolled back")
+            assert it.aliases() == {"champion": "2", "previous": "1"}
+        assert load.failures == []
+        with State(url) as state:
+            assert [(one.version, one.status) for one in Promotions(state).newest("wine")] == [("2", "done")]

@@ -15,7 +15,20 @@ import mlflow
 import pytest
 import uvloop
 
-from model_servers import FRAME, UnixConnection, ask_socket, have, pid_of, ready, save_model, servers, told, until
+from model_servers import (
+    FRAME,
+    UnixConnection,
+    ask_socket,
+    gone,
+    have,
+    pid_of,
+    ready,
+    save_model,
+    servers,
+    told,
+    until,
+)
+from mooring import descendants
 from mooring.serving.process import MODEL_SERVER, ServerOutput, ping
 from mooring.serving.protocol import Model, Server
 from ports import reserved_port
@@ -31,15 +44,6 @@ def path(tmp_path_factory):
 @pytest.fixture
 def model(path):
     return Model("1", str(path))
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    # Whoever takes in orphans may leave it a zombie.
-    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
 
 
 def refuses(socket: str) -> bool:
@@ -189,16 +193,43 @@ def test_a_server_that_is_not_up_in_time_is_ended(model):
     asyncio.run(run())
 
 
-def test_a_server_with_more_memory_than_it_may_have_is_replaced(model):
+def test_a_server_with_far_more_memory_than_it_may_have_is_ended_at_once(model):
     async def run():
-        async with servers(model, worker_memory=900 * 2**20) as running:
+        async with servers(model, worker_memory=600 * 2**20) as running:
             [socket] = await ready(running)
             with pytest.raises(OSError):
                 await have(socket, f"grow {900 * 2**20}")
             await until(lambda: running.states()["1"].crashed == 1, "it was not ended")
-            assert "more than the 900 MiB of --worker-memory" in running.states()["1"].reason
+            assert "more than the 600 MiB of --worker-memory" in running.states()["1"].reason
             [other] = await ready(running)
             assert other != socket
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the model looks at its memory as Linux tells it")
+def test_servers_that_leak_are_replaced_one_after_the_other_and_finish_what_they_have(model, tmp_path):
+    limit = 600 * 2**20
+
+    async def run():
+        async with servers(model, workers=2, worker_memory=limit) as running:
+            sockets = await ready(running, count=2)
+            pids = [await pid_of(socket) for socket in sockets]
+            begun = [tmp_path / "first", tmp_path / "second"]
+            asked = [
+                asyncio.create_task(have(socket, f"fill {limit + 2**22} {path}"))
+                for socket, path in zip(sockets, begun, strict=True)
+            ]
+            await until(lambda: all(path.exists() for path in begun), "the predictions have not begun")
+            await until(lambda: len(running.sockets("1")) == 1, "none was replaced")
+            [other] = running.sockets("1")
+            assert other in sockets
+            await until(lambda: other not in running.sockets("1"), "only one was replaced")
+            assert running.sockets("1")
+            for path in begun:
+                await asyncio.to_thread(Path(f"{path}.finish").touch)
+            assert [answer.predictions for answer in await asyncio.gather(*asked)] == [[1.5], [1.5]]
+            await until(lambda: all(map(gone, pids)), "they go on")
 
     asyncio.run(run())
 
@@ -307,6 +338,50 @@ def test_what_has_a_session_of_its_own_ends_with_the_server(model, tmp_path, how
                 await until(lambda: gone(pid), "the server goes on")
                 os.kill(daemon, signal.SIGKILL)
             await until(lambda: gone(daemon), "the daemon goes on")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["is stopped", "hangs", "is closed"])
+def test_a_server_that_heeds_no_sigterm_is_ended_after_its_grace_with_what_it_started(
+    model, tmp_path, monkeypatch, how
+):
+    monkeypatch.setenv("BLOCK_SIGTERM", "1")
+
+    async def run():
+        async with servers(model, serve_environment=("BLOCK_*",), timeout=0.2) as running:
+            [socket] = await ready(running)
+            pids = [await pid_of(socket)]
+            if sys.platform == "linux":
+                await have(socket, f"daemon {tmp_path / 'daemon'}")
+                pids.append(int((tmp_path / "daemon").read_text()))
+            if how == "is stopped":
+                await running.stop("1", grace=0.3)
+                assert all(map(gone, pids))
+            elif how == "is closed":
+                await running.close(grace=0.3)
+                assert all(map(gone, pids))
+            else:
+                running.take_out("1", socket)
+                [other] = await ready(running)
+                assert other != socket
+                await until(lambda: all(map(gone, pids)), "it goes on")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "forkserver", "loky"])
+def test_a_model_may_have_processes_of_its_own_to_predict_with(model, how):
+    async def run():
+        async with servers(model) as running:
+            [socket] = await ready(running)
+            for _ in range(2):
+                assert (await have(socket, f"pool {how}")).predictions == [1.0, 2.0]
+            assert (await have(socket, f"abandon {how}")).predictions == [1.5]
+            pid = await pid_of(socket)
+            left = descendants.children(pid)
+            await running.stop("1")
+            assert all(map(gone, [pid, *left]))
 
     asyncio.run(run())
 

@@ -15,12 +15,16 @@ from typing import Any, ClassVar
 
 import pytest
 
+import moves
 from mlflow_store import new_store
+from mooring.retrain import manual
 from mooring.retrain.evaluation import records
 from mooring.retrain.job import jobs
 from mooring.retrain.machine import Retraining
 from mooring.state.retrainings import Cause, TicketError, Tickets
+from mooring.state.rollouts import Rollouts, moved, new
 from mooring.state.state import State
+from ports import reserved_port
 from retrain_places import champion, configured, due, mooring, settings
 from retraining import MODEL, TRAIN, with_champion
 from supervised import commands
@@ -130,6 +134,72 @@ def test_a_retraining_can_be_cancelled_with_its_job(place, how):
     assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
 
 
+def test_one_that_waits_for_labels_can_be_cancelled(place):
+    configured(place, min_labels=100_000)
+    assert "waits for labels" in mooring("retrain", "--now", cwd=place, code=4)
+    assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+    assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
+
+
+HANGING = """
+class Hanging(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        import time
+        from pathlib import Path
+        Path("PLACE/predicts").touch()
+        time.sleep(600)
+
+with mlflow.start_run():
+    mlflow.pyfunc.log_model(
+        python_model=Hanging(), name="model", signature=mlflow.models.infer_signature(X.head(), y),
+        pip_requirements=["mlflow"], registered_model_name="wine",
+    )
+"""
+
+
+def test_one_that_is_compared_can_be_cancelled_and_no_other_follows_unseen(place, state):
+    (place / "train.py").write_text(TRAIN + HANGING.replace("PLACE", str(place)))
+    with subprocess.Popen([sys.executable, "-m", "mooring", "retrain", "--now"], cwd=place) as running:
+        try:
+            wait_for((place / "predicts").exists, "the gate does not begin")
+            assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+            [found] = place.glob(".mooring/retrain/*/gate")
+            assert isinstance(jobs.look(found), jobs.Ended)
+            assert running.wait(PATIENCE) == 4
+        finally:
+            running.kill()
+    assert champion() == "1"
+    assert [ticket.status for ticket in Tickets(state).newest(MODEL)] == ["cancelled"]
+
+
+def test_one_that_waits_for_a_supervisor_can_be_cancelled_until_that_rolls_it_out(place, state):
+    import mlflow
+
+    with state.lease(f"serve/{MODEL}", 600):
+        assert "challenger: the supervisor rolls it out" in mooring("retrain", "--now", cwd=place)
+        rollout = Rollouts(state).open(new(MODEL, "2", "1", "challenger"))
+        assert "mooring rollout abort" in mooring("retrain", "cancel", "1", cwd=place, code=1)
+        Rollouts(state).move(rollout, moved(rollout, "superseded"), "superseded")
+    assert "is cancelled" in mooring("retrain", "cancel", "1", cwd=place)
+    client = mlflow.MlflowClient()
+    assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
+    assert "mooring.gate" not in client.get_model_version(MODEL, "2").tags
+    assert champion() == "1"
+
+
+def test_one_that_waits_for_a_supervisor_is_not_cancelled_by_halves_where_mlflow_does_not_answer(
+    state, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{reserved_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tickets = Tickets(state)
+    ticket = tickets.open(MODEL, Cause(kind="manual"), "why", champion="1", directory=f"{tmp_path}/all")
+    ticket = tickets.move(moves.trained(tickets, ticket), "challenger", "gate")
+    with pytest.raises(TicketError, match=r"retraining 1 is not cancelled: MLflow at .* try again later"):
+        manual.cancel(tickets, ticket, who="ann", reason="by hand")
+    assert tickets.named(MODEL, "1").status == "challenger"
+
+
 class Taking(BaseHTTPRequestHandler):
     """Takes the order, and trains nothing."""
 
@@ -228,6 +298,34 @@ def test_a_job_that_says_by_itself_that_it_passed_the_gate_has_that_taken_back(p
     assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
     assert champion() == "1"
     assert client.get_model_version(MODEL, "2").tags.get("mooring.gate") == (None if then else "refused")
+
+
+NAMING = """
+client = mlflow.MlflowClient()
+version = client.search_model_versions("name='wine'")[0].version
+client.set_model_version_tag("wine", version, "mooring.ticket", "TICKET")
+client.set_tag(client.get_model_version("wine", version).run_id, "mooring.ticket", "TICKET")
+"""
+
+
+@pytest.mark.parametrize("whose", ["an ended one", "another model's"])
+def test_a_job_that_names_another_retraining_has_taken_back_what_it_says_of_itself(place, state, whose):
+    import mlflow
+
+    tickets, other = Tickets(state), MODEL if whose == "an ended one" else "beer"
+    ticket = tickets.open(other, Cause(kind="manual"), "why", champion="1", directory=f"{place}/all")
+    if other == MODEL:
+        tickets.move(moves.trained(tickets, ticket, candidate="1"), "promoted", "promoted")
+    (place / "train.py").write_text(TRAIN + NAMING.replace("TICKET", ticket.id) + BOASTING)
+    configured(place, [sys.executable, "train.py", "{data}", "1000"], attempts=1)
+    text = mooring("retrain", "--now", cwd=place, code=4)
+    assert "training said by itself that version 2 of wine has passed the gate; that is taken back" in text
+    assert "training made version 2 of wine the champion by itself; that is taken back" in text
+    assert "registered no new version" in text
+    client = mlflow.MlflowClient()
+    assert set(client.get_registered_model(MODEL).aliases) == {"champion"}
+    assert champion() == "1"
+    assert "mooring.gate" not in client.get_model_version(MODEL, "2").tags
 
 
 def test_a_job_has_no_secrets_but_what_the_settings_name(place, monkeypatch):

@@ -151,6 +151,18 @@ def test_of_much_output_the_end_is_kept(tmp_path):
     assert numbers == list(range(numbers[0], 500_000))
 
 
+def test_of_output_without_lines_the_end_is_kept_and_little_shown(tmp_path):
+    start(tmp_path, "import os\nfor _ in range(640): os.write(1, b'x' * 2**16)\nprint('done')")
+    assert ended(tmp_path).code == 0
+    kept = (tmp_path / jobs.OUTPUT).read_bytes()
+    assert jobs.KEEP_BYTES - 10_000 < len(kept) <= jobs.KEEP_BYTES
+    assert kept.endswith(b"xdone\n")
+    first, last = jobs.last_lines(tmp_path, 40)
+    assert first == "(what was here before is cut off: only the last 10 MB are kept)"
+    assert last.startswith("xxx")
+    assert len(last) < 3000
+
+
 def test_started_by_several_at_once_it_runs_once(tmp_path):
     code = f"import os; open({str(tmp_path / 'runs')!r}, 'a').write('once\\n')"
     starter = (

@@ -500,6 +500,32 @@ def test_a_version_of_a_retraining_that_is_under_way_is_served_only_by_the_gates
         assert tickets.newest("wine")[0].status == "promoted"
 
 
+@pytest.mark.parametrize("whose", ["an ended one", "another model's"])
+@pytest.mark.parametrize("how", ["champion", "challenger"])
+def test_a_version_that_names_a_retraining_that_can_not_have_made_it_is_served_only_by_a_persons_word(
+    front, client, how, whose
+):
+    with State(STATE) as state:
+        tickets, other = Tickets(state), "wine" if whose == "an ended one" else "beer"
+        ticket = tickets.open(other, Cause(kind="manual"), "asked for", champion="1", directory="d")
+        if other == "wine":
+            tickets.move(trained(tickets, ticket, candidate="1"), "promoted", "promoted")
+        tags = {"mooring.ticket": ticket.id, "mooring.gate": "passed"}
+        made = client.create_model_version("wine", client.get_model_version("wine", "2").source, tags=tags)
+        one = serving(front)
+        client.set_registered_model_alias("wine", how, made.version)
+        said = f"its tag mooring.ticket names retraining 1 of {other}, which it can't have come of"
+        one.until(lambda: said in one.said)
+        one.until(lambda: one.routed(CHAMPION))
+        assert {model.version for want in one.wants for model in want.models} == {"1"}
+        assert Rollouts(state).newest("wine") == []
+        if how == "champion":
+            client.set_registered_model_alias("wine", "champion", "1")
+        manual.promote(state, "wine", str(made.version), "agreed on Monday")
+        one.until(lambda: one.is_at("promoted"))
+        assert one.rollout().version == str(made.version)
+
+
 def test_what_a_person_promotes_is_served_though_its_retraining_is_under_way(front, client):
     with State(STATE) as state:
         ticket = Tickets(state).open("wine", Cause(kind="manual"), "asked for", champion="1", directory="d")

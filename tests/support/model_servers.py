@@ -24,7 +24,7 @@ from serving import JSON, Answer
 from waiting import PATIENCE
 
 CODE = '''
-import os, sys, time
+import math, multiprocessing, os, signal, sys, time
 from pathlib import Path
 
 import mlflow
@@ -36,6 +36,12 @@ class Obedient(mlflow.pyfunc.PythonModel):
         print("a model is loaded")
         if os.environ.get("REFUSE_TO_LOAD"):
             raise ValueError("the file of weights is damaged")
+        if os.environ.get("BLOCK_SIGTERM"):  # as a library of C's may
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def fill(self, size):
+        while int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") <= size:
+            self.held = [*getattr(self, "held", []), bytearray(b"x") * 2**20]
 
     def predict(self, context, model_input, params=None):
         what, _, how = (params or {}).get("do", "").partition(" ")
@@ -46,6 +52,10 @@ class Obedient(mlflow.pyfunc.PythonModel):
             os._exit(3)
         if what == "raise":
             raise RuntimeError("no prediction for this")
+        if what == "fill":
+            size, _, how = how.partition(" ")
+            self.fill(int(size))
+            what = "begin"
         if what == "begin":
             Path(how).touch()
             while not Path(how + ".finish").exists():
@@ -72,6 +82,16 @@ class Obedient(mlflow.pyfunc.PythonModel):
                 os.execv(sys.executable, [sys.executable, "-c", code])
             while not Path(how).exists() or not Path(how).read_text():
                 time.sleep(0.02)
+        if what == "pool" and how == "loky":
+            import joblib
+            return joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(math.sqrt)(n) for n in (1.0, 4.0))
+        if what == "pool":
+            with multiprocessing.get_context(how).Pool(2) as pool:
+                return pool.map(math.sqrt, [1.0, 4.0])
+        if what == "abandon":
+            with multiprocessing.get_context(how).Pool(2) as pool:
+                pool.apply_async(time.sleep, [600])
+                time.sleep(0.5)
         if what == "read":
             return [float(len(sys.stdin.read()))]
         return (model_input["a"] + model_input["b"]).to_numpy()
@@ -145,6 +165,16 @@ async def have(path: str, do: str = "") -> Answer:
 async def pid_of(path: str) -> int:
     """Return the process that answers on a socket."""
     return int((await have(path, "pid")).predictions[0])
+
+
+def gone(pid: int) -> bool:
+    """Whether a process runs no longer."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # Whoever takes in orphans may leave it a zombie.
+    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,13 +22,32 @@ _SETTINGS = {"listen_addresses": "", "fsync": "off", "shared_buffers": "16MB", "
 
 
 class Postgres:
-    """A running server; `url()` is that of a new, empty database."""
+    """A running server, with its data in a directory; `url()` is that of a new, empty database."""
 
-    def __init__(self, directory: Path, bin: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, directory: Path, bin: Path, who: dict[str, Any]) -> None:
         self._directory = directory
         self._bin = bin
+        self._who = who
         self._names = (f"test{number}" for number in itertools.count())
-        self.process = process
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and return once it answers."""
+        command = [self._bin / "postgres", "-D", self._directory / "data", "-k", self._directory]
+        for name, value in _SETTINGS.items():
+            command += ["-c", f"{name}={value}"]
+        log = self._directory / "log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=self._directory, stdout=output, stderr=output, **self._who
+            )
+        wait_for(lambda: self.is_up() or self.process.poll() is not None, "PostgreSQL does not start")
+        assert self.process.poll() is None, log.read_text()
+
+    def stop(self) -> None:
+        """End it at once, whoever is connected."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)
 
     def url(self) -> str:
         name = next(self._names)
@@ -60,7 +80,7 @@ def postgres() -> Iterator[Postgres]:
     bin = programs()
     if bin is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    who: dict[str, object] = {}
+    who: dict[str, Any] = {}
     if os.getuid() == 0:
         account = pwd.getpwnam("postgres")
         who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
@@ -68,22 +88,25 @@ def postgres() -> Iterator[Postgres]:
     try:
         if who:
             os.chown(directory, who["user"], who["group"])
-        data, log = directory / "data", directory / "log"
-        initdb = [bin / "initdb", "-D", data, "-U", "mooring", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        initdb = [
+            bin / "initdb",
+            "-D",
+            directory / "data",
+            "-U",
+            "mooring",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+        ]
         made = subprocess.run(initdb, capture_output=True, text=True, cwd=directory, check=False, **who)
         assert made.returncode == 0, made.stdout + made.stderr
-        command = [bin / "postgres", "-D", data, "-k", directory]
-        for name, value in _SETTINGS.items():
-            command += ["-c", f"{name}={value}"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output, **who)
+        server = Postgres(directory, bin, who)
         try:
-            server = Postgres(directory, bin, process)
-            wait_for(lambda: server.is_up() or process.poll() is not None, "PostgreSQL does not start")
-            assert process.poll() is None, log.read_text()
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # at once, whoever is connected
-            process.wait(PATIENCE)
+            server.stop()
     finally:
         shutil.rmtree(directory)

@@ -70,6 +70,8 @@ class Told(mlflow.pyfunc.PythonModel):
             threading.Thread(target=self.grow, daemon=True).start()
         if misbehaves and self.kind == "crashes":
             os._exit(7)
+        if self.kind == "leaks":
+            self.held.append(bytearray(b"x") * (5 * 2**20))
         if self.kind == "waits":
             time.sleep(float(self.factor))
         if misbehaves and self.kind == "hangs":
@@ -112,6 +114,7 @@ VERSIONS = {
     "17": ("answers one row", 2.0, 40),
     "18": ("hangs", 2.0, 40),
     "19": ("obeys", 2.0, 0),
+    "20": ("leaks", 2.0, 0),
 }
 """What each version does, by what it multiplies, and from which prediction on it misbehaves."""
 BODY = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[3.0], [4.0]]}}).encode()
@@ -342,6 +345,7 @@ class Load(Clients):
         super().__init__()
         self.answers: Counter[tuple[int, str | None]] = Counter()
         self.failures: list[str] = []
+        self.bodies: set[bytes] = set()
         self.by_id: dict[str, str | None] = {}
         self._port = port
         self._pause = pause
@@ -372,6 +376,7 @@ class Load(Clients):
                 continue
             version = answer.headers["X-Model-Version"]
             self.answers[answer.status, version] += 1
+            self.bodies.add(body)
             self.by_id[answer.headers["X-Request-Id"]] = version
             if answer.status != 200:
                 self.failures.append(f"{answer.status} of version {version}: {body[:300]!r}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
+_STATE_SECONDS = 60.0
 _RUN = 8  # letters of a run's id that a table shows
 
 
@@ -179,11 +180,21 @@ def _now(settings: RetrainSettings, state: State, model: str) -> int:
 
 
 def _followed(running: Any, tickets: Tickets, ticket: Ticket) -> int:
+    from mooring.state.database import StateError
+
     codes = {"promoted": 0, "challenger": 0, "refused": 3}
+    known = time.monotonic()
     try:
         while ticket.ended is None and ticket.status != "challenger":
-            running.go_on()
-            ticket = tickets.named(None, ticket.id)
+            try:
+                # With others opened, one that was cancelled would be followed by another, which nobody sees to.
+                running.go_on(opens=False)
+                ticket = tickets.named(None, ticket.id)
+                known = time.monotonic()
+            except StateError as error:  # its database restarts, say
+                if time.monotonic() - known > _STATE_SECONDS:
+                    raise
+                logger.warning("%s. Retraining %s waits for it", error, ticket.number, extra={"every": 10.0})
             if ticket.ended is None and ticket.status != "challenger":
                 if ticket.status == "dataset" and ticket.message:
                     logger.info(
@@ -266,10 +277,9 @@ def show_(ticket: str | None, *, lines: int, model: str | None, state: str | Non
         ]
         show(["at (UTC)", "step", "by", "what is known of it"], rows)
         if found.attempt and lines:
-            output = attempt_directory(found) / jobs.OUTPUT
-            click.echo(f"\n{output}, its last lines:")
-            text = output.read_text(errors="replace").splitlines() if output.exists() else ["(nothing yet)"]
-            click.echo("\n".join(text[-lines:]))
+            directory = attempt_directory(found)
+            click.echo(f"\n{directory / jobs.OUTPUT}, its last lines:")
+            click.echo("\n".join(jobs.last_lines(directory, lines) or ["(nothing yet)"]))
 
 
 def _short(detail: dict[str, Any]) -> str:

@@ -41,6 +41,14 @@ class Version(msgspec.Struct, frozen=True):
     tags: dict[str, str]
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """The tickets that a version says it came of, by its tags and those of its run, and when it was made."""
+
+    version: str
+    made: datetime
+    tickets: tuple[str, ...]
+
+
 def find(model: str, version: str) -> Version | None:
     """Return a version, None where there is none."""
     with asking(f"tell of {model} version {version}") as client:
@@ -65,14 +73,18 @@ def tags_of(model: str, version: str) -> dict[str, str]:
     return one.tags if one is not None else {}
 
 
-def tickets_of(model: str, version: str) -> list[str]:
-    """Return the tickets that a version is tagged with, and that its run is; none where it is not there."""
+def claim_of(model: str, version: str) -> Claim | None:
+    """Return which tickets a version says it came of; None where it is not there."""
     with asking(f"tell the retraining of {model} version {version}") as client:
         one = found(client, model, version)
-        if one is None:
-            return []
-        names = one.tags.get(TICKET), _run_tags(client, one).get(TICKET)
-        return list(dict.fromkeys(filter(None, names)))
+        return _claim(client, one) if one is not None else None
+
+
+def claims(model: str, since: datetime) -> list[Claim]:
+    """Return which tickets the versions say they came of that were made from `since` on, the oldest first."""
+    new = [one for one in all_of(model) if one.created >= since - _CLOCKS]
+    with asking(f"tell the retrainings of the new versions of {model}") as client:
+        return [_claim(client, one) for one in new]
 
 
 def candidates(model: str, ticket: str, since: datetime, *, tagged: bool = False) -> list[str]:
@@ -157,6 +169,11 @@ def _run(client: MlflowClient, version: Version) -> Any:
 def _run_tags(client: MlflowClient, version: Version) -> dict[str, str]:
     run = _run(client, version)
     return run.data.tags if run is not None else {}
+
+
+def _claim(client: MlflowClient, one: Version) -> Claim:
+    names = one.tags.get(TICKET), _run_tags(client, one).get(TICKET)
+    return Claim(one.version, one.created, tuple(dict.fromkeys(filter(None, names))))
 
 
 def _version(one: ModelVersion) -> Version:

@@ -34,7 +34,6 @@ from mooring.state.baselines import StoredBaselines
 from mooring.state.leases import LeaseHeld
 from mooring.state.promotions import Promotion
 from mooring.state.retrainings import ENDED, Ticket, TicketError, Tickets
-from mooring.state.rollouts import Rollouts
 from mooring.state.state import State
 from mooring.state.windows import Windows
 
@@ -69,17 +68,18 @@ class Retraining:
         self._state = state
         self._model = model
 
-    def go_on(self) -> bool:
+    def go_on(self, *, opens: bool = True) -> bool:
         """Open a ticket where one is called for, do what can be done now, and return whether more is to come soon.
 
-        Nothing here waits for long: training and gate are processes of their own. Where another process is at it,
-        nothing is done. Raises StateError where the state refuses.
+        Without `opens` only what is under way goes on. Nothing here waits for long: training and gate are
+        processes of their own. Where another process is at it, nothing is done. Raises StateError where the state
+        refuses.
         """
         try:
             with self._state.lease(f"retrain/{self._model}") as lease:
                 tickets = Tickets(self._state, lease)
                 self._end_cancelled(tickets)
-                ticket = tickets.unended(self._model) or self._opened(tickets)
+                ticket = tickets.unended(self._model) or (self._opened(tickets) if opens else None)
                 return ticket is not None and self._advanced(tickets, ticket).status in ("training", "gating")
         except LeaseHeld:
             return False
@@ -209,9 +209,9 @@ class Retraining:
             return None
         if isinstance(found, jobs.Running):
             if aliases.champion(self._model) not in (None, ticket.champion):
-                self._put_back(ticket, _tagged(ticket))
+                self._put_back(ticket, versions_of(tickets, ticket))
             return None
-        self._put_back(ticket, _tagged(ticket))
+        self._put_back(ticket, versions_of(tickets, ticket))
         if isinstance(found, jobs.Lost):
             return self._again(tickets, ticket, "training was killed, or its machine went down")
         if found.stopped:
@@ -388,7 +388,7 @@ class Retraining:
         if self._state.holder(f"serve/{self._model}") is not None:
             tickets.say(ticket, ROLLS_OUT)
             return None
-        if Rollouts(self._state).unended(self._model) is not None:
+        if tickets.is_rolled_out(self._model):
             tickets.say(ticket, "its rollout is under way, and waits for the supervisor")
             return None
         gone = "no supervisor runs that would roll it out; without one it is promoted in ten minutes"
@@ -425,12 +425,23 @@ def end_jobs(tickets: Tickets, ticket: Ticket) -> None:
     """
     for directory in (attempt_directory(ticket), gate_directory(ticket)):
         jobs.stop(directory)
-    take_back(tickets, ticket, _tagged(ticket))
+    take_back(tickets, ticket, versions_of(tickets, ticket))
 
 
-def _tagged(ticket: Ticket) -> list[str]:
-    """Return the versions that are known to have come of a ticket."""
-    return versions.candidates(ticket.model, ticket.id, ticket.created, tagged=True)
+def versions_of(tickets: Tickets, ticket: Ticket) -> list[str]:
+    """Return the versions that are tagged with a ticket, and those made meanwhile that name a wrong one.
+
+    Nobody but its job has reason to say of a version that it came of a retraining that can't have made it. Raises
+    TrackingError.
+    """
+    model = ticket.model
+    wrong = [
+        claim.version
+        for claim in versions.claims(model, ticket.created)
+        if ticket.id in claim.tickets
+        or not all(one.may_have_made(model, claim.version, claim.made) for one in tickets.known(claim.tickets))
+    ]
+    return [*dict.fromkeys([*versions.candidates(model, ticket.id, ticket.created, tagged=True), *wrong])]
 
 
 def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from mooring import promotion
 from mooring.registry import aliases, versions
+from mooring.registry.client import TrackingError
 from mooring.retrain.machine import end_jobs
 from mooring.state.leases import Lease
 from mooring.state.promotions import Promotion
@@ -47,7 +48,7 @@ def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> 
     ('dataset', ('approved', 'ann', {'reason': 'labels are in'}))
     >>> directory.cleanup()
     """
-    if "approve" not in ticket.can:
+    if "approve" not in tickets.can(ticket):
         raise TicketError(f"retraining {ticket.number} does not wait to be approved: it is {ticket.in_words}")
     return tickets.move(ticket, "dataset", "approved", {"reason": reason} if reason else {}, who=who, message="")
 
@@ -55,17 +56,26 @@ def approve(tickets: Tickets, ticket: Ticket, *, who: str, reason: str = "") -> 
 def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket:
     """End a retraining, also where the monitor notes something down at the same moment, and its jobs on this host.
 
+    One that has passed the gate and waits for a supervisor is cancelled, too, as long as no rollout is under way.
     Raises TicketError where there is nothing to cancel, OSError where a job can't be ended, TrackingError where
     MLflow does not tell whether it made its version the champion.
     """
     for _ in range(_TRIES):
-        if ticket.status == "challenger":
+        waits = ticket.status == "challenger"
+        if "cancel" not in tickets.can(ticket):
+            if not waits:
+                break
             raise TicketError(
                 f"version {ticket.candidate} has passed the gate, and mooring serve rolls it out: end that with "
                 "mooring rollout abort"
             )
-        if "cancel" not in ticket.can:
-            break
+        if waits and ticket.candidate is not None:
+            try:  # before it is cancelled: else a supervisor that comes later rolls it out, if MLflow is away now
+                aliases.disown(ticket.model, [ticket.candidate])
+            except TrackingError as error:
+                raise TicketError(
+                    f"retraining {ticket.number} is not cancelled: {error}; try again later"
+                ) from error
         try:
             cancelled = tickets.move(ticket, "cancelled", "cancelled", {"reason": reason}, who=who, message=reason)
         except TicketError:
@@ -73,6 +83,11 @@ def cancel(tickets: Tickets, ticket: Ticket, *, who: str, reason: str) -> Ticket
             continue
         if cancelled.attempt and not is_elsewhere(cancelled):
             end_jobs(tickets, cancelled)
+        if waits and tickets.is_rolled_out(cancelled.model):
+            raise TicketError(
+                f"retraining {cancelled.number} is cancelled, but mooring serve has begun a rollout at the same "
+                f"moment: if it is of version {cancelled.candidate}, end it with mooring rollout abort"
+            )
         return cancelled
     raise TicketError(f"retraining {ticket.number} is {ticket.in_words}: there is nothing to cancel")
 

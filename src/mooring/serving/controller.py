@@ -223,6 +223,12 @@ class Controller:
                         *(held.version, start.model, start.follows, held.why),
                         extra=REPEATED,
                     )
+                if (refused := seen.refused) is not None:
+                    logger.warning(
+                        "version %s of %s is not rolled out: %s",
+                        *(refused.version, start.model, refused.why),
+                        extra=REPEATED,
+                    )
                 context.unfit = {version: why for version, why in context.unfit.items() if version in seen[:2]}
                 context.seen = seen
             self._registry_asked.set()

@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--socket", required=True, help="path of the Unix socket to listen on")
     parser.add_argument("--timeout", required=True, type=float, help="seconds that a prediction may take")
     options = parser.parse_args()
+    os.register_at_fork(after_in_child=_heed_signals)
     serve(options.model, options.socket, options.timeout)
 
 
@@ -137,6 +138,16 @@ def _wait_for_end(held: int) -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with what the model has started
     os._exit(1)
+
+
+def _heed_signals() -> None:
+    """Have a process that the model forks end by signals: this one's handlers only note that one has come.
+
+    Else `multiprocessing.Pool` waits for ever for those that it has asked to end.
+    """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _let_kernel_end(parent: int) -> None:

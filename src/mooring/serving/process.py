@@ -113,12 +113,15 @@ class ServerProcess:
         self.output = output
         self._process = process
         self._held = held
+        self._kept: list[int] = []
 
     async def memory(self) -> int:
         """Return the bytes of memory that the server has resident, 0 if it is gone or nobody can tell."""
-        # What keeps it is no part of it, and neither is what it has started.
-        kept = descendants.children(self._process.pid) if sys.platform == "linux" else [self._process.pid]
-        return await memory(kept[0]) if kept else 0
+        if not self._kept:
+            # What keeps it is no part of it, and neither is what it has started.
+            own = self._process.pid
+            self._kept = descendants.children(own) if sys.platform == "linux" else [own]
+        return await memory(self._kept[0]) if self._kept else 0
 
     async def wait(self) -> str:
         """Return once it has ended, and how it did: its exit code or signal."""

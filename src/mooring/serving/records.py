@@ -89,20 +89,18 @@ class Records:
         One that was champion before has proven itself: whoever goes back to it can't wait for a plan. None where
         the retraining that it is of has not written down that it passed the gate.
         """
-        if rollout.ticket_id is not None:
-            try:
-                ticket = self._surely(lambda: self._tickets.named(rollout.model, rollout.ticket_id or ""))
-            except TicketError:  # it is of another state
+        if (name := rollout.ticket_id) is not None:
+            ticket = next(iter(self._surely(lambda: self._tickets.known([name]))), None)
+            if ticket is None:  # it is of another state
                 rollout = msgspec.structs.replace(rollout, ticket_id=None)
-            else:
-                if ticket.is_undecided:
-                    if ticket.status != "gating":  # where it is about to be written down that it passed
-                        logger.warning(
-                            "version %s is not rolled out: its retraining %s has not passed the gate (%s)",
-                            *(rollout.version, ticket.number, ticket.in_words),
-                            extra=REPEATED,
-                        )
-                    return None
+            elif ticket.is_undecided:
+                if ticket.status != "gating":  # where it is about to be written down that it passed
+                    logger.warning(
+                        "version %s is not rolled out: its retraining %s has not passed the gate (%s)",
+                        *(rollout.version, ticket.number, ticket.in_words),
+                        extra=REPEATED,
+                    )
+                return None
         if rollout.cause == "moved":
             past = self._surely(lambda: self._rollouts.newest(rollout.model))
             proven = {one.previous for one in past} | {one.version for one in past if one.status == "promoted"}

@@ -16,7 +16,7 @@ from mooring.registry import aliases, versions
 from mooring.registry.client import PermanentError
 from mooring.state.database import StateError
 from mooring.state.leases import Lease
-from mooring.state.retrainings import EventName, Status, Ticket, TicketError, Tickets
+from mooring.state.retrainings import EventName, Status, Ticket, Tickets
 from mooring.state.rollouts import Rollout
 from mooring.state.state import State
 
@@ -33,13 +33,15 @@ class Seen(NamedTuple):
     """What the registry says: the version that the followed alias names, and a challenger that passed the gate.
 
     `ticket` is the retraining that the challenger came of, where it says so. Where the alias names a version that
-    only the gate may put into service, `held` tells of it, and `followed` is None.
+    only the gate may put into service, `held` tells of it, and `followed` is None. `refused` tells of one
+    that has the alias `challenger`, and is none.
     """
 
     followed: str | None
     challenger: str | None = None
     ticket: str | None = None
     held: Held | None = None
+    refused: Held | None = None
 
 
 def look(model: str, alias: str, state: State | None, served: str | None) -> Seen:
@@ -57,7 +59,19 @@ def look(model: str, alias: str, state: State | None, served: str | None) -> See
         return seen
     if versions.tags_of(model, challenger).get(aliases.GATE) != "passed":
         return seen
-    return seen._replace(challenger=challenger, ticket=next(iter(versions.tickets_of(model, challenger)), None))
+    claim = versions.claim_of(model, challenger)
+    if claim is None or not claim.tickets:
+        return seen if claim is None else seen._replace(challenger=challenger)
+    try:
+        known = _tickets(state).known(claim.tickets)
+    except StateError:
+        return seen  # a rollout can't be written down now anyway
+    for ticket in known:
+        if not ticket.may_have_made(model, challenger, claim.made):
+            return seen._replace(refused=Held(challenger, _false(ticket, challenger)))
+    # Of several it is the one that is not decided yet, if there is one: the rollout waits for it.
+    names = [one.id for one in sorted(known, key=lambda one: not one.is_undecided)] or claim.tickets
+    return seen._replace(challenger=challenger, ticket=names[0])
 
 
 def _held(model: str, version: str, state: State | None) -> Held | None:
@@ -65,26 +79,39 @@ def _held(model: str, version: str, state: State | None) -> Held | None:
 
     A job may name it so by itself. Where the state does not answer, the registry has to do.
     """
-    names = versions.tickets_of(model, version)
-    if not names:
+    claim = versions.claim_of(model, version)
+    if claim is None or not claim.tickets:
         return None
     try:
-        if state is None:
-            raise StateError("the state is not there")
-        tickets = Tickets(state)
-        if any(one.version == version and one.ticket_id is None for one in tickets.promotions.newest(model)):
-            return None  # a person wants it so
-        for name in names:
-            with suppress(TicketError):  # it is of another state
-                ticket = tickets.named(None, name)
-                if ticket.is_undecided:
-                    why = f"its retraining {ticket.number} has not passed the gate ({ticket.in_words})"
-                    return Held(version, why, ticket.champion)
+        tickets = _tickets(state)
+        for ticket in tickets.known(claim.tickets):
+            if not ticket.may_have_made(model, version, claim.made):
+                why, of_it = _false(ticket, version), tickets.unended(model)
+            elif ticket.is_undecided:
+                why, of_it = f"its retraining {ticket.number} has not passed the gate ({ticket.in_words})", ticket
+            else:
+                continue
+            if any(one.version == version and one.ticket_id is None for one in tickets.promotions.newest(model)):
+                return None  # a person wants it so
+            return Held(version, why, of_it.champion if of_it is not None else None)
     except StateError as error:
         if versions.tags_of(model, version).get(aliases.GATE) == "passed":
             return None
         return Held(version, f"its retraining can't be asked for: {error}")
     return None
+
+
+def _tickets(state: State | None) -> Tickets:
+    if state is None:
+        raise StateError("the state is not there")
+    return Tickets(state)
+
+
+def _false(ticket: Ticket, version: str) -> str:
+    return (
+        f"its tag {versions.TICKET} names retraining {ticket.number} of {ticket.model}, which it can't have come "
+        f"of; mooring promote {version} puts it into service all the same"
+    )
 
 
 def promote(state: State, lease: Lease | None, rollout: Rollout) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mooring import child_environment
 from mooring.capture.proxy.backend import MOST_TIMEOUTS
@@ -23,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 _STARTING_SECONDS = 0.1
 _PING_SECONDS = 5.0
-_MEMORY_SECONDS = 1.0
+_MEMORY_SECONDS = 0.25
+_OUT_OF_TURN = 1.1
+_AT_ONCE = 1.5
 _SILENT_SECONDS = 30.0
 _HEALTHY_SECONDS = 60.0
 _SHORTEST_BACKOFF = 1.0
@@ -50,8 +53,10 @@ class Servers:
         for model in models:
             places = self._versions.get(model.version)
             if places is None:
-                self._versions[model.version] = [
-                    _Place(model, number, self._settings, self._paths, self._changed)
+                fellows: list[_Place] = []
+                self._versions[model.version] = fellows
+                fellows += [
+                    _Place(model, number, self._settings, self._paths, self._changed, fellows)
                     for number in range(1, self._settings.workers + 1)
                 ]
             else:
@@ -116,6 +121,7 @@ class _Place:
         settings: ServeSettings,
         paths: Iterator[str],
         changed: Callable[[], None],
+        fellows: Sequence[_Place],
     ) -> None:
         self.model = model
         self.socket: str | None = None
@@ -126,8 +132,10 @@ class _Place:
         self._settings = settings
         self._paths = paths
         self._changed = changed
+        self._fellows = fellows
         self._process: ServerProcess | None = None
         self._taken_out = asyncio.Event()
+        self._may_finish = False
         self._finishing: set[asyncio.Task[None]] = set()
         self._ready_at = math.inf
         self._task = asyncio.create_task(self._run(), name=self._name)
@@ -161,6 +169,7 @@ class _Place:
             if self._taken_out.is_set():
                 self._taken_out.clear()
                 self.hung += 1
+            if self._may_finish:
                 logger.warning("%s %s", self._name, reason)
             self._changed()
             await asyncio.sleep(backoff)
@@ -172,6 +181,7 @@ class _Place:
         Cancelled, it leaves the process to `stop`.
         """
         path = next(self._paths)
+        self._may_finish = False
         environment = child_environment.handed_on(
             os.environ, child_environment.MODEL_SERVER, self._settings.serve_environment
         )
@@ -184,8 +194,8 @@ class _Place:
         reason = await self._watch(self._process)
         self.socket = None
         process, self._process = self._process, None
-        if self._taken_out.is_set():
-            finishing = asyncio.create_task(process.end(self._settings.timeout + _PING_SECONDS))
+        if self._may_finish:
+            finishing = asyncio.create_task(self._finish(process))
             self._finishing.add(finishing)
             finishing.add_done_callback(self._finishing.discard)
         else:
@@ -209,6 +219,7 @@ class _Place:
     async def _hangs(self) -> str:
         """Return once it is taken out. That it answers a ping says nothing of a model that never returns."""
         await self._taken_out.wait()
+        self._may_finish = True
         seconds = self._settings.timeout
         return f"was replaced: {MOST_TIMEOUTS} requests in a row had no answer within {seconds:g} seconds"
 
@@ -235,10 +246,43 @@ class _Place:
                 return f"was ended, as it did not answer for {patience:g} seconds"
 
     async def _grows(self, process: ServerProcess, limit: int) -> str:
-        """Return when it has more than `limit` bytes of memory."""
-        while True:
-            size = await process.memory()
-            if size > limit:
-                has, may = (f"{number / 2**20:,.0f} MiB" for number in (size, limit))
-                return f"was ended, as it had {has} of memory, more than the {may} of --worker-memory"
+        """Return when it has more than `limit` bytes of memory, and its turn to be replaced has come.
+
+        Servers that get as many requests leak as much, and are not to go all at once: while none of the others
+        answers it goes on, within bounds. It finishes what it has, unless it has grown too far for that.
+        """
+        size = await self._exceeds(process, limit)
+        while not self._can_be_spared and size <= limit * _OUT_OF_TURN:
             await asyncio.sleep(_MEMORY_SECONDS)
+            size = await process.memory()
+        self.socket = None  # before one of the others looks whether it can be spared
+        self._may_finish = size <= limit * _AT_ONCE
+        has, may = (f"{number / 2**20:,.0f} MiB" for number in (size, limit))
+        return f"was ended, as it had {has} of memory, more than the {may} of --worker-memory"
+
+    async def _exceeds(self, process: ServerProcess, limit: int) -> int:
+        """Return once it has more than `limit` bytes of memory, and how many."""
+        while True:
+            if (size := await process.memory()) > limit:
+                return size
+            await asyncio.sleep(_MEMORY_SECONDS)
+
+    @property
+    def _can_be_spared(self) -> bool:
+        others = [place for place in self._fellows if place is not self]
+        return not others or any(place.socket for place in others)
+
+    async def _finish(self, process: ServerProcess) -> None:
+        """Have it finish what it has, and end it; at once where it grows too far meanwhile."""
+        ending = asyncio.create_task(process.end(self._settings.timeout + _PING_SECONDS))
+        tasks: list[asyncio.Task[Any]] = [ending]
+        if self._settings.worker_memory is not None:
+            most = int(self._settings.worker_memory * _AT_ONCE)
+            tasks.append(asyncio.create_task(self._exceeds(process, most)))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await process.end(0)

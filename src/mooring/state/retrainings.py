@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from mooring.log.parquet import folder_name
 from mooring.state.promotions import Promotion, Promotions
 from mooring.state.repository import EventJournal, Repository, Transaction, created_within, under_way_within
+from mooring.state.rollouts import Rollouts
 from mooring.state.tables import steps, tickets
 from mooring.state.transitions import Move, Transitions
 
@@ -69,7 +70,7 @@ TRANSITIONS: Transitions[Status, EventName] = Transitions(
         Move("aborted", _ROLLED_OUT, ("rolled_back",)),
         Move("superseded", _ROLLED_OUT, ("cancelled",)),
         Move("failed", ("dataset", "training", "gating"), ("failed",)),
-        Move("cancelled", ("approval", "dataset", "training", "gating"), ("cancelled",)),
+        Move("cancelled", ("approval", "dataset", "training", "gating", "challenger"), ("cancelled",)),
     ],
 )
 ENDED = TRANSITIONS.ended
@@ -131,14 +132,15 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TRANSITIONS.before("rolled back")
 
     @property
-    def can(self) -> tuple[Act, ...]:
-        """What a person can do to it now."""
-        return tuple(act for act, event in _ACTS.items() if self.status in TRANSITIONS.before(event))
-
-    @property
     def in_words(self) -> str:
         """Its status as it is told."""
         return self.status.replace("_", " ")
+
+    def may_have_made(self, model: str, version: str, made: datetime) -> bool:
+        """Whether a version of a model, registered at `made`, can have come of it: anybody can tag a version."""
+        if self.model != model:
+            return False
+        return version == self.candidate or self.ended is None or made <= self.ended
 
 
 class TicketStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +188,16 @@ class Tickets(Repository):
     def promotions(self) -> Promotions:
         """The moves of the champion, written with the same lease."""
         return Promotions(self._source, self._lease)
+
+    def can(self, ticket: Ticket) -> tuple[Act, ...]:
+        """Return what a person can do to a ticket now; a rollout that is under way has to be ended instead."""
+        if ticket.status == "challenger" and self.is_rolled_out(ticket.model):
+            return ()
+        return tuple(act for act, event in _ACTS.items() if ticket.status in TRANSITIONS.before(event))
+
+    def is_rolled_out(self, model: str) -> bool:
+        """Whether a rollout of the model is under way, or waits for its supervisor to come back."""
+        return Rollouts(self._source).unended(model) is not None
 
     def open(
         self,
@@ -321,6 +333,11 @@ class Tickets(Repository):
             several = f"there are several tickets {name}: say of which model, with --model"
             raise TicketError(several if found else f"there is no ticket {name}")
         return found[0]
+
+    def known(self, ids: Iterable[str]) -> list[Ticket]:
+        """Return the tickets with these ids, of any model; those of another state are not known here."""
+        wanted = [*ids]
+        return self._tickets(tickets.c.id.in_(wanted), newest=len(wanted)) if wanted else []
 
     def steps(self, ticket_id: str) -> list[TicketStep]:
         """Return what happened to a ticket, in its order."""

@@ -39,6 +39,7 @@ __all__ = [
     "argv_of",
     "check",
     "fire",
+    "last_lines",
     "look",
     "start",
     "stop",
@@ -47,6 +48,7 @@ __all__ = [
 GRACE = 10.0
 """How many seconds a job has to end by itself once its time is over."""
 _UNENDABLE = 30.0
+_LONGEST_LINE = 2000
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -123,6 +125,15 @@ def look(directory: Path) -> Running | Ended | Lost | None:
         return Running(order.started)
     lock.release()
     return _result(directory) or Lost(order.started)
+
+
+def last_lines(directory: Path, count: int) -> list[str]:
+    """Return the last lines that a job printed, each shortened; none where it printed nothing."""
+    try:
+        lines = (directory / OUTPUT).read_text(errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
+    return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in lines]
 
 
 def stop(directory: Path) -> None:

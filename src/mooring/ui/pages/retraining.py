@@ -205,7 +205,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         reason=ticket.reason,
         message=ticket.message,
         phase=phase,
-        can=ticket.can,
+        can=tickets.can(ticket),
         attempt=ticket.attempt,
         champion=ticket.champion,
         candidate=ticket.candidate,
