@@ -25,7 +25,6 @@ INTERPRETED = {
     "src/mooring/capture/proxy/listening.py": "an OSError of its own, which mypyc can't make",
     "src/mooring/capture/proxy/routes.py": "a msgspec struct, whose options would be lost",
     "src/mooring/capture/proxy/stats.py": "a msgspec struct, whose options would be lost",
-    "src/mooring/capture/proxy/workers.py": "it starts the processes, and forks",
 }
 WISH = os.environ.get("MOORING_COMPILE", "")
 

@@ -23,7 +23,7 @@ from mlflow_store import new_store
 from monitoring import START, Traffic
 from mooring.log.labels import labels_table, write_labels
 from mooring.retrain import gate
-from mooring.retrain.evaluation import records
+from mooring.retrain.evaluation import __main__, records
 from mooring.settings import GateSettings
 from waiting import PATIENCE
 
@@ -156,7 +156,7 @@ def judge(home, versions, holdout, settings, tmp_path):
             output=tmp_path / "evaluation.json",
         )
         # In this process, which has imported MLflow already; the tests of the command have one of its own.
-        assert records.main(command[command.index("--model") :]) == 0
+        assert __main__.main(command[command.index("--model") :]) == 0
         return gate.decide(records.read(tmp_path / "evaluation.json"), given)
 
     return run
@@ -350,7 +350,7 @@ def test_classes_are_compared_too(home, settings, tmp_path):
         output = tmp_path / f"{new}.json"
         command = records.command(settings, model="cellar", champion=old, candidate=new,
                                      holdout=home / "cellar.csv", label="verdict", output=output)  # fmt: skip
-        assert records.main(command[command.index("--model") :]) == 0
+        assert __main__.main(command[command.index("--model") :]) == 0
         found.append(gate.decide(records.read(output), settings))
     assert [verdict.passed for verdict in found] == [True, False]
     assert found[0].metric == "accuracy"
@@ -395,7 +395,7 @@ def test_what_can_not_be_compared_is_an_error_and_no_refusal(
     given = msgspec.structs.replace(settings, **changed)
     command = records.command(given, model="wine", champion=versions["champion"], candidate=versions["better"],
                                  holdout=holdout, label=label, output=tmp_path / "evaluation.json")  # fmt: skip
-    assert records.main(command[command.index("--model") :]) == 1
+    assert __main__.main(command[command.index("--model") :]) == 1
     assert told in capsys.readouterr().err
     assert not (tmp_path / "evaluation.json").exists()
 

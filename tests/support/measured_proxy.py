@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from mooring.capture.proxy import workers
+from mooring.capture import workers
 from mooring.cli import main
 
 run_loop = workers.run_loop

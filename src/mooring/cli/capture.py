@@ -28,7 +28,7 @@ def proxy(settings: ProxySettings) -> None:
     Ends on SIGTERM or Ctrl-C: it finishes what is in flight, and the drain puts the rest into the log.
     """
     from mooring.capture.proxy.listening import CantListen
-    from mooring.capture.proxy.workers import run
+    from mooring.capture.workers import run
 
     try:
         run(*_with_question(settings))

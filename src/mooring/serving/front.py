@@ -28,15 +28,8 @@ from mooring.capture.proxy.security import Security
 from mooring.capture.proxy.server import Proxy, serve
 from mooring.capture.proxy.stats import Stats
 from mooring.capture.proxy.tasks import first_of
-from mooring.capture.proxy.workers import (
-    announce,
-    last_drain,
-    look_after,
-    open_admin,
-    run_loop,
-    stop_on_signals,
-)
 from mooring.capture.recorder import Recorder
+from mooring.capture.workers import announce, last_drain, look_after, open_admin, run_loop, stop_on_signals
 from mooring.serving.link import ControllerLink
 from mooring.serving.protocol import FromController, Replay, Replayed, Route, Server, Serving, Want
 from mooring.serving.rollout.outcomes import OutcomeCollector

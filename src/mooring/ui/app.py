@@ -44,18 +44,6 @@ _HEADERS = {
 }
 
 
-class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why something is done, for the history."""
-
-    reason: str = ""
-
-
-class ActDone(msgspec.Struct, frozen=True):
-    """What was asked for is written down; `see` is the page that shows what comes of it."""
-
-    see: str
-
-
 def create(sources: Sources, rules: access.AccessRules) -> Starlette:
     """Return the application. Its requests are answered in threads, since state and log may take their time."""
     templating.prepare()
@@ -186,7 +174,7 @@ def _as_action(action: Action, sources: Sources) -> Callable[[Request], Awaitabl
         try:
             body = await _body(request)
             if programs:
-                reason = msgspec.json.decode(body or b"{}", type=Reason).reason
+                reason = msgspec.json.decode(body or b"{}", type=responses.Reason).reason
                 given = request.headers.get(access.CSRF_HEADER, "")
             else:
                 form = _form(body)
@@ -201,7 +189,7 @@ def _as_action(action: Action, sources: Sources) -> Callable[[Request], Awaitabl
         def done(request: Request) -> Response:
             name, where = action.done(sources, request.scope["who"], access.plain_reason(reason), **_path(request))
             see = request.app.state.link(name, **where)
-            return responses.as_json(ActDone(see)) if programs else RedirectResponse(see, 303)
+            return responses.as_json(responses.ActDone(see)) if programs else RedirectResponse(see, 303)
 
         return await _answering(done)(request)
 

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from mooring import __version__
-from mooring.ui.responses import Problem
+from mooring.ui.responses import ActDone, Problem, Reason
 from mooring.ui.routing import Action, Page, Query, parts
 
 _PROBLEMS = {
@@ -27,8 +27,6 @@ _OF_PAGES = ("400", "401", "403", "404", "429", "503")
 @cache
 def document(pages: Sequence[Page], actions: Sequence[Action]) -> dict[str, Any]:
     """Return the document, of OpenAPI 3.1."""
-    from mooring.ui.app import ActDone, Reason
-
     kinds = [*dict.fromkeys(page.returns for page in pages), ActDone, Reason, Problem]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     of = dict(zip(kinds, schemas, strict=True))

@@ -20,6 +20,18 @@ class Problem(msgspec.Struct, frozen=True):
     error: str
 
 
+class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why something is done, for the history."""
+
+    reason: str = ""
+
+
+class ActDone(msgspec.Struct, frozen=True):
+    """What was asked for is written down; `see` is the page that shows what comes of it."""
+
+    see: str
+
+
 class Asked(Exception):
     """Something is asked for that can't be given; the message says why."""
 

@@ -1,6 +1,6 @@
 """Two versions of a model on the same rows: what the gate decides from.
 
-    python -m mooring.retrain.evaluation.records --model wine --champion 3 --candidate 4 \\
+    python -m mooring.retrain.evaluation --model wine --champion 3 --candidate 4 \\
         --holdout holdout.parquet --label quality --output evaluation.json
 
 That is a process of its own, as it loads the models. It ends with 0 once it knows, also that a candidate can't
@@ -10,12 +10,9 @@ answer, so that it may be tried again.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-import tempfile
-from argparse import ArgumentParser
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -31,9 +28,7 @@ from mooring.settings import GateSettings
 
 TEMPORARY = 75
 """The exit code for what may be otherwise another time, as sysexits.h has it."""
-_MODULE = "mooring.retrain.evaluation.records"  # __name__ is another where it runs
-# A model that logs its requests by itself must not take the gate's for traffic.
-_UNLOGGED = {"MOORING_SAMPLE": "0", "MLFLOW_MONITORING_FORMAT": "csv"}
+_PACKAGE = "mooring.retrain.evaluation"
 
 
 class EvaluationError(Exception):
@@ -147,7 +142,7 @@ def command(
     arguments += ["--better-by", str(settings.gate_better_by)]
     for segment in settings.gate_segment:
         arguments += ["--segment", segment]
-    return [sys.executable, "-P", "-W", "ignore", "-m", _MODULE, *arguments]
+    return [sys.executable, "-P", "-W", "ignore", "-m", _PACKAGE, *arguments]
 
 
 def run(arguments: list[str], timeout: float = 3600.0) -> None:
@@ -185,40 +180,3 @@ def read(path: Path) -> Evaluated:
         if name.startswith("segment.")
     }
     return Evaluated(found, champion, candidate, segments)
-
-
-# The process
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Evaluate; return the exit code."""
-    from mooring.retrain.evaluation.process import evaluate_versions
-
-    given = _parser().parse_args(arguments)
-    sys.path.append(os.getcwd())  # for modules beside which a model was trained; last, so that they shadow nothing
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ.update(_UNLOGGED, MLFLOW_MONITORING_DIR=f"{scratch}/log")
-        os.environ.pop("MOORING_SPOOL", None)
-        try:
-            evaluate_versions(given, Path(scratch))
-        except EvaluationError as error:
-            print(error, file=sys.stderr)
-            return TEMPORARY if error.temporary else 1
-    return 0
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog=f"python -m {_MODULE}")
-    for name in ("model", "candidate", "holdout", "label", "output"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("champion", "digest", "log", "state", "metric"):
-        parser.add_argument(f"--{name}", default="")
-    parser.add_argument("--segment", action="append", default=[])
-    parser.add_argument("--better-by", type=float, default=0.0)
-    return parser
-
-
-if __name__ == "__main__":
-    from mooring.retrain.evaluation import records  # its EvaluationError is another class than this module's
-
-    sys.exit(records.main())
