@@ -83,6 +83,16 @@ def test_what_can_not_be_served_ends_it_with_the_reason(front, client, given, sa
     assert "Traceback" not in one.said
 
 
+def test_a_message_that_can_not_be_read_ends_it_with_a_traceback(front, client):
+    one = serving(front)
+    one.send_raw(b"\0\0\0\1\xc1")
+    one.until(lambda: one.process.poll() is not None)
+    assert one.process.returncode == 1
+    assert "DecodeError" in one.said
+    with State(STATE) as state:
+        assert state.holder("serve/wine") is None
+
+
 def test_without_a_plan_a_challenger_is_loaded_checked_and_becomes_the_champion(front, client):
     one = serving(front)
     one.servers["2"] = Server(1, 0)

@@ -90,8 +90,11 @@ class Front:
     # What is said
 
     def send(self, message: protocol.FromFront) -> None:
+        self.send_raw(protocol.pack(message))
+
+    def send_raw(self, data: bytes) -> None:
         with suppress(OSError):  # it may have ended
-            self._socket.sendall(protocol.pack(message))
+            self._socket.sendall(data)
 
     def say_serving(self) -> None:
         versions = [model.version for model in self.want.models] if self.wants else []

@@ -446,12 +446,12 @@ async def control(start: Start, plan: Plan, front: socket.socket) -> None:
     working = asyncio.create_task(controller.work(reader, stopped))
     try:
         await first_of(working, stopped.wait())
-        if working.done():
-            working.result()
     finally:
         working.cancel()
         await asyncio.wait([working])
         await controller.release()
+    if not working.cancelled():
+        working.result()
 
 
 def _channels(start: Start) -> list[Channel]:
