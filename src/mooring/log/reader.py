@@ -147,7 +147,7 @@ def _with_warnings(batches: pa.RecordBatchReader, skipped: Skipped) -> Iterator[
     for path in before:
         warnings.warn(f"{path} is left out: {skipped[path]}", LogWarning, stacklevel=2)
     yield from batches
-    for path in skipped.keys() - before:
+    for path in list(skipped)[len(before) :]:
         warnings.warn(f"{path} is left out: {skipped[path]}", LogWarning, stacklevel=2)
 
 

@@ -315,10 +315,6 @@ class _Loop:
         return False
 
 
-def _warn(text: str) -> None:
-    logger.warning("%s", text, extra=_seldom(text))
-
-
 def _seldom(*about: object) -> dict[str, Any]:
     """Return what has a warning shown again only after a while, whatever it counts or numbers."""
     return {"every": _SAY_AGAIN_SECONDS, "about": tuple(re.sub(r"\d+", "", str(one)) for one in about)}
