@@ -42,7 +42,7 @@ from waiting import PATIENCE, wait_for
 def shared(tmp_path_factory) -> Iterator[Path]:
     """A log that many tests write to, each for a model of its own, so that it is drained once."""
     yield tmp_path_factory.mktemp("shared") / "log"
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_whatever_holds_rows_is_logged(shared, request, inputs, predictions, row
     model = request.node.callspec.id
     ids = mooring.log(inputs, predictions, model=model, log=shared)
     assert len(ids) == 1
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
     assert mooring.read_log(shared, model=model, flat=True).to_pylist() == rows
     assert set(mooring.read_log(shared, model=model)["request_id"].to_pylist()) == set(ids)
 
@@ -162,7 +162,7 @@ def test_what_is_missing_is_null_and_never_changes_a_kind(shared):
             mooring.log([math.nan] * 2, [None, math.nan], model=model, log=shared)
             mooring.log({"a": form}, form, model=model, log=shared)
             logged[model] = cells
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
     for model, cells in logged.items():
         table = mooring.read_log(shared, model=model).slice(2)
         assert table["misfits"].null_count == len(table)
@@ -228,7 +228,7 @@ def test_csv_files_go_into_a_directory_only(monkeypatch):
 def test_a_large_batch_is_several_requests_of_1000_rows(shared):
     ids = mooring.log({"n": range(2500)}, np.arange(2500), model="large", log=shared, version=3, variant="canary")
     assert len(ids) == 3
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
     table = mooring.read_log(shared, model="large")
     rows = sorted(table.to_pylist(), key=lambda row: row["output"]["prediction"])
     assert [row["request_id"] for row in rows] == [ids[place // 1000] for place in range(2500)]
@@ -245,7 +245,7 @@ def test_rows_have_ids_and_times_of_the_callers_own(shared):
     )
     assert len(ids) == 3
     assert ids == sorted(ids)
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
     table = mooring.read_log(
         shared, model="own", columns=["output.prediction", "client_request_id", "row", "time"]
     )
@@ -270,7 +270,7 @@ def test_requests_stay_below_max_payload(shared, monkeypatch):
     with pytest.warns(UserWarning, match="cut to --max-payload") as said:
         assert len(mooring.log(rows, rows[:, 0], model="small", log=shared, request_ids="together")) == 1
     assert said[0].filename == __file__
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
     table = mooring.read_log(shared, model="small", flat=True)
     assert sorted(table["prediction"].to_pylist()) == sorted(rows[:, 0])
     payloads = mooring.read_log(shared, model="small", what="payloads")
@@ -316,7 +316,7 @@ def test_it_is_in_the_log_after_segment_seconds_though_nothing_more_comes(tmp_pa
     monkeypatch.setenv("MOORING_SEGMENT_SECONDS", "0.5")
     mooring.log([1], [2], model="m", log=tmp_path / "log")
     wait_for(lambda: rows_in(tmp_path / "log") == 1, "nothing is in the log")
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
 
 
 def rows_in(log: Path) -> int:
@@ -343,7 +343,7 @@ def test_a_child_after_a_fork_logs_for_itself_and_leaves_its_parents_spool_alone
             sys.exit()
         os.wait()
         mooring.log([3], [3], model="m", log="log")
-        assert mooring.flush()
+        assert mooring.flush(PATIENCE)
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
     wait_for(lambda: rows_in(tmp_path / "log") == 3, "not all is in the log")
@@ -362,7 +362,7 @@ def test_only_the_sample_is_logged(tmp_path, monkeypatch):
     ids = mooring.log(
         range_of := list(range(200)), range_of, model="m", log=tmp_path / "log", request_ids=range_of
     )
-    assert mooring.flush()
+    assert mooring.flush(PATIENCE)
     table = mooring.read_log(tmp_path / "log")
     assert 60 < table.num_rows < 140
     assert set(table["request_id"].to_pylist()) < set(ids)
@@ -439,7 +439,7 @@ def test_flush_waits_for_what_a_wrapped_model_was_asked_too(monitored, model_uri
     model = mlflow.pyfunc.load_model(model_uri)
     for _ in range(2):
         model.predict(pd.DataFrame({"a": [1.0], "b": [3.0]}))
-        assert mooring.flush()
+        assert mooring.flush(PATIENCE)
     assert rows_in(monitored) == 2
 
 
