@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from wine import REFERENCE, made, profiled, progress, wine
 
-from mooring.drift.null import tail_chance
+from mooring.drift.null import tail_p_value
 from mooring.drift.statistics import FeatureNull
 
 ROWS = 100
@@ -75,7 +75,7 @@ def ratios(case: str, far: np.ndarray, total: int, seed: int) -> np.ndarray:
             value = ordered[-max(round(level * total), 1)]
             true = np.count_nonzero(ordered >= value) / total
             if value > here[:, at].min() and true < 2 * level:
-                found[at, place] = tail_chance(here[:, at], float(value)) / true
+                found[at, place] = tail_p_value(here[:, at], float(value)) / true
     return found
 
 

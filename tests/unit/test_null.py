@@ -17,7 +17,7 @@ from mooring.drift.null import (
     before_first,
     nested,
     split,
-    tail_chance,
+    tail_p_value,
     tail_value,
     thin,
 )
@@ -109,21 +109,21 @@ def test_beyond_the_draws_chance_is_that_of_the_tail() -> None:
     # Of 4,000 draws of exponential scores the log of the fitted chance is off by 0.36 at most, 7 standard errors.
     drawn = np.random.default_rng(8).exponential(size=4000)
     for score in (7.0, 9.2, 11.5):
-        assert abs(math.log(tail_chance(drawn, score)) + score) < 0.1 * score + 0.4
-    assert tail_chance(drawn, 0.0) == 1.0
-    assert tail_chance(drawn, tail_value(drawn, 1e-5)) == pytest.approx(1e-5)
-    assert tail_chance(drawn, tail_value(drawn, 0.05)) == pytest.approx(0.05, rel=0.02)
+        assert abs(math.log(tail_p_value(drawn, score)) + score) < 0.1 * score + 0.4
+    assert tail_p_value(drawn, 0.0) == 1.0
+    assert tail_p_value(drawn, tail_value(drawn, 1e-5)) == pytest.approx(1e-5)
+    assert tail_p_value(drawn, tail_value(drawn, 0.05)) == pytest.approx(0.05, rel=0.02)
 
 
 def test_chance_falls_as_the_score_grows() -> None:
     drawn = np.random.default_rng(9).gamma(3.0, size=1600)
-    chances = [tail_chance(drawn, score) for score in np.linspace(0, 30, 400)]
+    chances = [tail_p_value(drawn, score) for score in np.linspace(0, 30, 400)]
     assert all(later <= earlier * 1.1 for earlier, later in itertools.pairwise(chances))
 
 
 def test_where_all_draws_are_alike_the_score_is_trusted() -> None:
-    assert tail_chance(np.zeros(400), 12.0) == pytest.approx(math.exp(-12))
-    assert tail_chance(np.zeros(400), 0.0) == 1.0
+    assert tail_p_value(np.zeros(400), 12.0) == pytest.approx(math.exp(-12))
+    assert tail_p_value(np.zeros(400), 0.0) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mooring.state.alerts import About, Kind
 from mooring.state.assessments import Assessment, Measured
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
-from mooring.status import Status
+from mooring.status import ALARMING, Status
 
 FEATURES = 10
 """How many features an alert names, at most."""
@@ -115,7 +115,7 @@ def of_performance(kind: Kind, assessment: Assessment, verdict_id: str, report: 
         severity=assessment.status,
         window=Period(window.id, window.number, window.start, window.end, assessment.rows),
         verdict=verdict_id,
-        alarms=int(assessment.status in ("warning", "critical")),
+        alarms=int(assessment.status in ALARMING),
         message=assessment.message,
         features=(),
         report=report,
