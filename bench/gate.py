@@ -27,7 +27,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from wine import REAL, progress
 
 from mooring.performance.measures import evaluate, primary
-from mooring.performance.scored import Scored, scored_of
+from mooring.performance.scored import LabelledRows, scored_of
 from mooring.retrain.evaluation.proof import better
 from mooring.settings import GateSettings
 
@@ -135,13 +135,15 @@ def tried_on_wine(seed: int) -> Trial:
     return decided(pair, pair, seed)
 
 
-def scored(model: Any, rows: Rows) -> Scored:
+def scored(model: Any, rows: Rows) -> LabelledRows:
     """Return what a model says of rows."""
     x, y = rows
     return scored_of(y, model.predict(x))
 
 
-def decided(pair: tuple[Scored, Scored], judges: tuple[Scored, Scored], seed: int) -> Trial:
+def decided(
+    pair: tuple[LabelledRows, LabelledRows], judges: tuple[LabelledRows, LabelledRows], seed: int
+) -> Trial:
     """Let the gate decide with more and more of the holdout."""
     metric = primary(pair[0])
     before, after = (evaluate(one)[metric] for one in judges)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mooring.performance.scored import Scored
+from mooring.performance.scored import LabelledRows
 from mooring.retrain.evaluation.proof import better
 
 
@@ -16,6 +16,6 @@ def test_of_challengers_that_are_worse_by_as_much_as_is_let_pass_few_pass():
         labels = np.zeros(300)
         common = random.normal(0, 1, 300)
         old, new = common + random.normal(0, 0.5, 300), 0.9 * (common + random.normal(0, 0.5, 300))
-        pair = [Scored(labels, values, np.arange(300)) for values in (old, new)]
+        pair = [LabelledRows(labels, values, np.arange(300)) for values in (old, new)]
         passed += better(*pair, "rmse", 0.9, seed=trial).by(0.1)
     assert passed <= 60  # of 400 at 10 %: a chance of 1 in 1,000

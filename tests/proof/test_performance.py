@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from mooring.performance.bootstrap import intervals
-from mooring.performance.judge import chance_of, held_out, judge, of_requests
-from mooring.performance.measures import Scored
+from mooring.performance.judge import held_out, judge, of_requests, p_value_of
+from mooring.performance.measures import LabelledRows
 
 
 def test_intervals_cover_what_they_should() -> None:
@@ -17,7 +17,7 @@ def test_intervals_cover_what_they_should() -> None:
     trials = 600
     for trial in range(trials):
         errors = random.normal(0.1, 1.0, 400)
-        found = intervals(Scored(np.zeros(400), errors, np.arange(400)), draws=400, seed=trial)
+        found = intervals(LabelledRows(np.zeros(400), errors, np.arange(400)), draws=400, seed=trial)
         for name, truth in (("rmse", np.sqrt(1.01)), ("bias", 0.1)):
             inside[name] += found[name][0] <= truth <= found[name][1]
     for count in inside.values():
@@ -37,7 +37,7 @@ def test_unchanged_windows_alarm_as_often_as_the_budget_says(kind: str) -> None:
         else:
             old = random.normal(size=200) ** 2
             new = of_requests(np.repeat(random.normal(size=40) ** 2, 5), np.repeat(np.arange(40), 5))
-        alarms += chance_of(old, new, trial) <= budget
+        alarms += p_value_of(old, new, trial) <= budget
     interval = stats.binomtest(alarms, trials).proportion_ci(0.999)
     assert interval.low <= budget <= interval.high
 
@@ -51,7 +51,7 @@ def test_rows_of_a_request_that_are_not_alike_alarm_no_more_often_than_the_budge
         return np.exp(3 * random.normal(size=rows))
 
     chances = [
-        chance_of(
+        p_value_of(
             np.exp(3 * random.normal(size=500)), of_requests(np.exp(3 * random.normal(size=300)), groups), trial
         )
         for trial in range(300)
@@ -61,7 +61,7 @@ def test_rows_of_a_request_that_are_not_alike_alarm_no_more_often_than_the_budge
 
 def test_errors_that_are_only_counted_never_alarm_too_often() -> None:
     random = np.random.default_rng(3)
-    chances = [chance_of((random.random(500) < 0.2) * 1.0, (random.random(100) < 0.2) * 1.0) for _ in range(2000)]
+    chances = [p_value_of((random.random(500) < 0.2) * 1.0, (random.random(100) < 0.2) * 1.0) for _ in range(2000)]
     assert (
         stats.binomtest(int(np.sum(np.array(chances) <= 0.05)), 2000, alternative="greater", p=0.05).pvalue > 0.001
     )
@@ -72,8 +72,8 @@ def test_all_looks_at_a_window_whose_labels_trickle_in_keep_to_the_budget() -> N
     random = np.random.default_rng(4)
     trials, budget, alarmed = 400, 0.2, 0
     for trial in range(trials):
-        before = held_out(Scored(np.zeros(200), random.normal(size=200), np.arange(200)), "")
-        rows = Scored(np.zeros(90), random.normal(size=90), np.arange(90))
+        before = held_out(LabelledRows(np.zeros(200), random.normal(size=200), np.arange(200)), "")
+        rows = LabelledRows(np.zeros(90), random.normal(size=90), np.arange(90))
         looks = ((40, 1), (60, 2), (90, 3))
         alarmed += any(
             judge(before, rows.only(np.arange(count)), budget / 2**look, trial, floors=False).status != "ok"

@@ -16,7 +16,7 @@ from mlflow.types import ColSpec, Schema
 
 from mooring.drift.baseline import make
 from mooring.drift.segments import segments_of
-from mooring.performance.scored import Scored
+from mooring.performance.scored import LabelledRows
 from mooring.retrain.evaluation.difference import difference
 from mooring.retrain.evaluation.process import _segments
 from mooring.retrain.evaluation.proof import better, requests
@@ -109,11 +109,13 @@ def test_rows_of_one_request_count_for_one():
     labels = np.zeros(400)
     random = np.random.default_rng(1)
     old, new = (np.repeat(random.normal(0, noise, 40), 10) for noise in (1.0, 0.9))
-    alone = better(Scored(labels, old, np.arange(400)), Scored(labels, new, np.arange(400)), "rmse", 0.95)
+    alone = better(
+        LabelledRows(labels, old, np.arange(400)), LabelledRows(labels, new, np.arange(400)), "rmse", 0.95
+    )
     groups = np.repeat(np.arange(40), 10)
-    together = better(Scored(labels, old, groups), Scored(labels, new, groups), "rmse", 0.95)
+    together = better(LabelledRows(labels, old, groups), LabelledRows(labels, new, groups), "rmse", 0.95)
     assert together.low < alone.low
-    assert requests(Scored(labels, old, groups)) == 40
+    assert requests(LabelledRows(labels, old, groups)) == 40
 
 
 def test_segments_are_cut_as_the_baseline_is_not_as_the_holdout(tmp_path):

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from mooring.performance.bootstrap import intervals, paired
 from mooring.performance.judge import effective_rows, held_out, judge
-from mooring.performance.measures import Scored, evaluate, losses, primary, scored_of, task_of, weighted
+from mooring.performance.measures import LabelledRows, evaluate, losses, primary, scored_of, task_of, weighted
 from mooring.performance.scored import UnscorableError
 
 
@@ -19,12 +19,12 @@ def _groups(random: np.random.Generator, rows: int) -> np.ndarray:
     return np.repeat(np.arange(rows), random.integers(1, 5, rows))[:rows]
 
 
-def _regression(random: np.random.Generator, rows: int = 300) -> Scored:
+def _regression(random: np.random.Generator, rows: int = 300) -> LabelledRows:
     labels = 100 + random.normal(size=rows)
     return scored_of(labels, labels + random.normal(0.2, 0.5, rows), _groups(random, rows))
 
 
-def _classes(random: np.random.Generator, names: list[str], rows: int = 400, digits: int = 2) -> Scored:
+def _classes(random: np.random.Generator, names: list[str], rows: int = 400, digits: int = 2) -> LabelledRows:
     """Return rows whose probabilities have few digits, so that there are ties."""
     labels = random.choice(names, rows)
     logits = random.normal(size=(rows, len(names))) + 1.5 * (labels[:, None] == np.array(names))
@@ -34,7 +34,7 @@ def _classes(random: np.random.Generator, names: list[str], rows: int = 400, dig
     return scored_of(labels, columns, _groups(random, rows))
 
 
-def _by_sklearn(scored: Scored) -> dict[str, float]:
+def _by_sklearn(scored: LabelledRows) -> dict[str, float]:
     truth, said = scored.labels, scored.predictions
     if scored.classes is None:
         return {
@@ -62,7 +62,7 @@ def _by_sklearn(scored: Scored) -> dict[str, float]:
     }
 
 
-def _cases() -> list[Scored]:
+def _cases() -> list[LabelledRows]:
     random = np.random.default_rng(0)
     return [
         _regression(random),
@@ -74,12 +74,12 @@ def _cases() -> list[Scored]:
 
 
 @pytest.mark.parametrize("scored", _cases(), ids=["regression", "0/1", "ties", "numbers", "texts"])
-def test_measures_are_those_of_scikit_learn(scored: Scored) -> None:
+def test_measures_are_those_of_scikit_learn(scored: LabelledRows) -> None:
     assert evaluate(scored) == pytest.approx(_by_sklearn(scored), abs=1e-9)
 
 
 @pytest.mark.parametrize("scored", _cases(), ids=["regression", "0/1", "ties", "numbers", "texts"])
-def test_a_weight_is_how_often_the_rows_of_a_request_count(scored: Scored) -> None:
+def test_a_weight_is_how_often_the_rows_of_a_request_count(scored: LabelledRows) -> None:
     random = np.random.default_rng(1)
     weights = random.integers(0, 4, (5, int(scored.groups.max()) + 1))
     found = weighted(scored, weights)
@@ -205,7 +205,7 @@ def test_predictions_beyond_all_bounds_are_critical() -> None:
 def test_of_many_classes_only_the_area_has_no_interval() -> None:
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.ones(500), 500)
-    scored = Scored(np.arange(500), shares.argmax(1), np.arange(500), shares, tuple(map(str, range(500))))
+    scored = LabelledRows(np.arange(500), shares.argmax(1), np.arange(500), shares, tuple(map(str, range(500))))
     found = intervals(scored, draws=500)
     assert "roc_auc" in evaluate(scored)
     assert found.keys() == evaluate(scored).keys() - {"roc_auc"}
@@ -231,8 +231,8 @@ def test_what_can_not_be_compared_is_refused_with_the_reason(labels, output, mes
 def test_rows_of_one_request_are_drawn_together() -> None:
     random = np.random.default_rng(0)
     errors = np.repeat(random.normal(size=40), 10)
-    wide = intervals(Scored(np.zeros(400), errors, np.repeat(np.arange(40), 10)))["bias"]
-    narrow = intervals(Scored(np.zeros(400), errors, np.arange(400)))["bias"]
+    wide = intervals(LabelledRows(np.zeros(400), errors, np.repeat(np.arange(40), 10)))["bias"]
+    narrow = intervals(LabelledRows(np.zeros(400), errors, np.arange(400)))["bias"]
     assert (wide[1] - wide[0]) > 2.5 * (narrow[1] - narrow[0])
 
 
@@ -250,9 +250,9 @@ def test_pairs_tell_what_intervals_do_not() -> None:
 def test_a_model_that_does_worse_alarms_and_how_much_says_how_badly() -> None:
     random = np.random.default_rng(0)
 
-    def scored(noise: float, rows: int = 2000) -> Scored:
+    def scored(noise: float, rows: int = 2000) -> LabelledRows:
         labels = random.normal(size=rows)
-        return Scored(labels, labels + random.normal(0, noise, rows), np.arange(rows))
+        return LabelledRows(labels, labels + random.normal(0, noise, rows), np.arange(rows))
 
     before = held_out(scored(1.0, 20_000), "test set")
     assert (before.measure, before.task, before.rows, len(before.losses)) == ("rmse", "regression", 20_000, 5000)
@@ -284,4 +284,6 @@ def test_of_classes_without_probabilities_errors_are_judged() -> None:
 
 
 def test_rows_of_one_request_count_for_less() -> None:
-    assert effective_rows(Scored(np.zeros(6), np.zeros(6), np.array([0, 0, 0, 1, 2, 3]))) == pytest.approx(3.0)
+    assert effective_rows(LabelledRows(np.zeros(6), np.zeros(6), np.array([0, 0, 0, 1, 2, 3]))) == pytest.approx(
+        3.0
+    )

@@ -251,8 +251,8 @@ class FeatureProfile(msgspec.Struct):
 class Profile(msgspec.Struct):
     """What is kept of a sample: its features on a baseline's grids.
 
-    `weight` is the sum over rows of how many rows came in the same request: rows squared by it is how many
-    independent rows these are worth. `unknown` are columns that the baseline does not have, with their rows.
+    `weight` is the sum over rows of how many rows came in the same request: rows squared by it are the effective
+    rows. `unknown` are columns that the baseline does not have, with their rows.
 
     >>> from mooring.drift.grid import numeric_grid
     >>> grids = {"x": numeric_grid(np.array([1.0, 2.0, 3.0]))}
@@ -283,7 +283,7 @@ class Profile(msgspec.Struct):
 
     @property
     def effective_rows(self) -> float:
-        """How many independent rows these are worth: Kish's effective sample size of clusters."""
+        """How many independent rows tell as much: Kish's effective sample size of clusters."""
         return self.rows**2 / self.weight if self.weight else 0.0
 
 

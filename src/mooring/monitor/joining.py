@@ -18,7 +18,7 @@ from mooring.log.label_join import LabelIndex
 from mooring.monitor import ingest
 from mooring.monitor.windows import micros
 from mooring.performance.kinds import MOST_TEXTS
-from mooring.performance.measures import Scored, Task, scored_of
+from mooring.performance.measures import LabelledRows, Task, scored_of
 from mooring.performance.scored import prediction_in
 from mooring.state.windows import Window
 
@@ -92,7 +92,7 @@ class LoggedRows(NamedTuple):
 
     def scored(
         self, labelled: JoinedLabels, task: Task | None = None, classes: Sequence[str] | None = None
-    ) -> Scored:
+    ) -> LabelledRows:
         """Return labelled rows as what measures are computed from. Raises UnscorableError."""
         places = pa.array(labelled.places)
         return scored_of(

@@ -15,7 +15,7 @@ from mooring.drift.segments import MOST, largest, segments_of
 from mooring.monitor.joining import JoinedLabels, LoggedRows
 from mooring.performance.bootstrap import intervals
 from mooring.performance.judge import MIN_EFFECT, LossTest, effective_rows, judge
-from mooring.performance.measures import Scored, evaluate
+from mooring.performance.measures import LabelledRows, evaluate
 from mooring.performance.scored import UnscorableError
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Measured, Segment
@@ -31,7 +31,7 @@ class _SegmentRows(NamedTuple):
     """A segment of a window, its labelled rows, and the baseline's held-out rows of it, where it has any."""
 
     segment: Segment
-    scored: Scored
+    scored: LabelledRows
     held_out: HeldOut | None
 
 
@@ -115,7 +115,7 @@ def _segments(
     chosen: NDArray[np.bool_],
     labels: JoinedLabels,
     rows: LoggedRows,
-    whole: Scored,
+    whole: LabelledRows,
     baseline: Baseline | None,
     min_rows: float,
 ) -> Iterator[_SegmentRows]:
@@ -148,7 +148,7 @@ def _segments(
 def _tested(
     found: Assessment,
     number: int,
-    scored: Scored,
+    scored: LabelledRows,
     held_out: HeldOut,
     segments: list[_SegmentRows],
     settings: MonitorSettings,
@@ -191,7 +191,7 @@ def _as_known(segment: Segment, known: Assessment | None) -> Segment:
     return segment
 
 
-def measured(scored: Scored, seed: int) -> dict[str, Measured]:
+def measured(scored: LabelledRows, seed: int) -> dict[str, Measured]:
     """Return all measures with their intervals."""
     around = intervals(scored, draws=1000 if scored.rows <= _MANY_ROWS else 200, seed=seed)
     return {name: Measured(value, *around.get(name, (None, None))) for name, value in evaluate(scored).items()}
@@ -208,7 +208,7 @@ def in_words(found: LossTest, before: HeldOut) -> str:
     return f"{found.measure} {found.value:.4g}, {share} than {found.reference:.4g} on {where}{chance}"
 
 
-def _too_few(scored: Scored, unusable: int, min_rows: float) -> str:
+def _too_few(scored: LabelledRows, unusable: int, min_rows: float) -> str:
     return (
         f"{scored.rows} rows with labels, worth {effective_rows(scored):.0f} independent ones: fewer than the "
         f"{min_rows:g} wanted"

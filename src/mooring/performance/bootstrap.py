@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mooring.performance.measures import MEASURES, Floats, Scored, areas_of, weighted
+from mooring.performance.measures import MEASURES, Floats, LabelledRows, areas_of, weighted
 
 _CELLS = 4_000_000
 _MOST_AREAS = 100_000_000
 
 
 def intervals(
-    scored: Scored, draws: int = 1000, level: float = 0.95, seed: int = 0
+    scored: LabelledRows, draws: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Return for each measure the interval in which it lies with probability `level`.
 
@@ -22,7 +22,7 @@ def intervals(
     would take more than some ten seconds.
 
     >>> random = np.random.default_rng(0)
-    >>> scored = Scored(random.normal(size=400), np.zeros(400), np.arange(400))
+    >>> scored = LabelledRows(random.normal(size=400), np.zeros(400), np.arange(400))
     >>> low, high = intervals(scored)["rmse"]
     >>> 0.9 < low < 1 < high < 1.1
     True
@@ -46,7 +46,7 @@ def intervals(
     return found
 
 
-def paired(a: Scored, b: Scored, measure: str, draws: int = 2000, seed: int = 0) -> Floats:
+def paired(a: LabelledRows, b: LabelledRows, measure: str, draws: int = 2000, seed: int = 0) -> Floats:
     """Return by what share of a's value b is better, in each draw of the same requests; less than 0 is worse.
 
     Of what is better when it is less, that is by how much it is less. `a` and `b` are two models' predictions of
@@ -55,7 +55,7 @@ def paired(a: Scored, b: Scored, measure: str, draws: int = 2000, seed: int = 0)
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=400), np.arange(400)
-    >>> worse, better = (Scored(labels, labels + random.normal(0, noise, 400), rows) for noise in (1.0, 0.8))
+    >>> worse, better = (LabelledRows(labels, labels + random.normal(0, noise, 400), rows) for noise in (1.0, 0.8))
     >>> bool(0.1 < np.median(paired(worse, better, "rmse")) < 0.3)
     True
     """
@@ -82,7 +82,7 @@ def improvement(before: Floats, after: Floats, measure: str) -> Floats:
         return np.asarray(np.where(gain == 0, 0.0, gain / np.abs(before)), np.float64)
 
 
-def _groups(scored: Scored) -> int:
+def _groups(scored: LabelledRows) -> int:
     return int(scored.groups.max()) + 1
 
 

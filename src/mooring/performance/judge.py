@@ -9,7 +9,7 @@ from scipy import special
 
 from mooring.drift.baseline import HeldOut
 from mooring.drift.null import tail_p_value
-from mooring.performance.measures import Floats, Scored, evaluate, losses, primary
+from mooring.performance.measures import Floats, LabelledRows, evaluate, losses, primary
 from mooring.performance.scored import Integers
 from mooring.status import Severity
 
@@ -42,7 +42,7 @@ class LossTest(NamedTuple):
         return _worse(self.measure, self.reference, self.value)
 
 
-def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
+def held_out(scored: LabelledRows, about: str, seed: int = 0) -> HeldOut:
     """Return what a baseline keeps of held-out rows: the measures, and the losses of at most 5,000 rows."""
     found = losses(scored)
     if len(found) > KEPT:
@@ -58,7 +58,9 @@ def held_out(scored: Scored, about: str, seed: int = 0) -> HeldOut:
     )
 
 
-def judge(reference: HeldOut, scored: Scored, budget: float, seed: int = 0, *, floors: bool = True) -> LossTest:
+def judge(
+    reference: HeldOut, scored: LabelledRows, budget: float, seed: int = 0, *, floors: bool = True
+) -> LossTest:
     """Return how labelled rows stand against held-out ones.
 
     Parameters
@@ -81,8 +83,8 @@ def judge(reference: HeldOut, scored: Scored, budget: float, seed: int = 0, *, f
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=600), np.arange(600)
-    >>> reference = held_out(Scored(labels, labels + random.normal(0, 1.0, 600), rows), "")
-    >>> judge(reference, Scored(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
+    >>> reference = held_out(LabelledRows(labels, labels + random.normal(0, 1.0, 600), rows), "")
+    >>> judge(reference, LabelledRows(labels, labels + random.normal(0, 1.5, 600), rows), 0.001).status
     'critical'
     """
     measure = reference.measure if reference.measure == primary(scored) or scored.classes is None else "accuracy"
@@ -100,10 +102,10 @@ def judge(reference: HeldOut, scored: Scored, budget: float, seed: int = 0, *, f
     return LossTest(status, found, measure, value, was)
 
 
-def effective_rows(scored: Scored) -> float:
+def effective_rows(scored: LabelledRows) -> float:
     """Return how many effective rows labelled rows have at least: n²/Σ(rows of a request)².
 
-    >>> effective_rows(Scored(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
+    >>> effective_rows(LabelledRows(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
     2.0
     """
     counts = np.bincount(scored.groups)

@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mooring.performance.scored import Floats, Integers, Scored, Task, scored_of, task_of
+from mooring.performance.scored import Floats, Integers, LabelledRows, Task, scored_of, task_of
 
 __all__ = [
     "MEASURES",
     "Floats",
-    "Scored",
+    "LabelledRows",
     "Task",
     "evaluate",
     "losses",
@@ -28,10 +28,10 @@ _CELLS = 4_000_000
 _MOST_ERROR = 1e50
 
 
-def evaluate(scored: Scored) -> dict[str, float]:
+def evaluate(scored: LabelledRows) -> dict[str, float]:
     """Return the measures; what is not defined on these rows is left out.
 
-    >>> scored = Scored(np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 4.0]), np.arange(3))
+    >>> scored = LabelledRows(np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 4.0]), np.arange(3))
     >>> {name: round(value, 3) for name, value in evaluate(scored).items()}
     {'rmse': 0.577, 'mae': 0.333, 'r2': 0.786, 'bias': 0.333}
     """
@@ -42,12 +42,12 @@ def evaluate(scored: Scored) -> dict[str, float]:
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def primary(scored: Scored) -> str:
+def primary(scored: LabelledRows) -> str:
     """Return the measure that says most: `rmse`, `log_loss` where there are probabilities, else `accuracy`."""
     return next(name for name, one in MEASURES.items() if one.suits(scored))
 
 
-def losses(scored: Scored) -> Floats:
+def losses(scored: LabelledRows) -> Floats:
     """Return each row's loss: the squared error, -ln of the true class's probability, or 1 where it is wrong."""
     if scored.classes is None:
         return _errors(scored) ** 2
@@ -57,14 +57,14 @@ def losses(scored: Scored) -> Floats:
     return np.asarray(-np.log(np.clip(chosen, _LEAST, 1.0)), np.float64)
 
 
-def areas_of(scored: Scored) -> int:
+def areas_of(scored: LabelledRows) -> int:
     """Return of how many classes an area under the ROC curve is computed for each weighting."""
     if scored.probabilities is None or scored.classes is None:
         return 0
     return 1 if len(scored.classes) == 2 else len(np.unique(scored.labels))
 
 
-def weighted(scored: Scored, weights: NDArray[Any], *, areas: bool = True) -> dict[str, Floats]:
+def weighted(scored: LabelledRows, weights: NDArray[Any], *, areas: bool = True) -> dict[str, Floats]:
     """Return each measure for each weighting of the groups; nan where it is not defined.
 
     Parameters
@@ -106,7 +106,7 @@ class ClassCounts(NamedTuple):
 class WeightedRows:
     """Labelled rows, and how often each of their groups counts: what measures are taken of."""
 
-    def __init__(self, scored: Scored, weights: Floats) -> None:
+    def __init__(self, scored: LabelledRows, weights: Floats) -> None:
         self.scored = scored
         self.weights = weights
 
@@ -162,13 +162,13 @@ class PerformanceMeasure(NamedTuple):
     probabilities: bool = False
     brief: bool = True
 
-    def suits(self, scored: Scored) -> bool:
+    def suits(self, scored: LabelledRows) -> bool:
         """Whether rows have what it needs."""
         task = "regression" if scored.classes is None else "classification"
         return self.task == task and (scored.probabilities is not None or not self.probabilities)
 
 
-def _errors(scored: Scored) -> Floats:
+def _errors(scored: LabelledRows) -> Floats:
     """Return predictions minus labels, as far as their squares and what is computed of those stay finite."""
     with np.errstate(over="ignore"):
         error = scored.predictions - scored.labels

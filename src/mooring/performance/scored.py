@@ -24,7 +24,7 @@ _PREDICTIONS = ("prediction", "predictions", "predicted", "predicted_label", "pr
 _PROBABILITIES = ("probabilities", "probability", "predict_proba", "proba", "prob", "scores", "score")
 
 
-class Scored(NamedTuple):
+class LabelledRows(NamedTuple):
     """Labelled rows and what a model predicted of them.
 
     Of a regression `labels` and `predictions` are the values themselves. Of a classification they are places in
@@ -49,11 +49,11 @@ class Scored(NamedTuple):
         """How many rows there are."""
         return len(self.labels)
 
-    def only(self, chosen: NDArray[np.bool_] | Integers) -> Scored:
+    def only(self, chosen: NDArray[np.bool_] | Integers) -> LabelledRows:
         """Return some of the rows; their groups are counted anew."""
         groups = np.unique(self.groups[chosen], return_inverse=True)[1].astype(np.int64)
         some = None if self.probabilities is None else self.probabilities[chosen]
-        return Scored(self.labels[chosen], self.predictions[chosen], groups, some, self.classes)
+        return LabelledRows(self.labels[chosen], self.predictions[chosen], groups, some, self.classes)
 
 
 class UnscorableError(ValueError):
@@ -85,7 +85,7 @@ def scored_of(
     task: Task | None = None,
     classes: Sequence[str] | None = None,
     seen: Collection[str] = (),
-) -> Scored:
+) -> LabelledRows:
     """Return labelled rows as what measures are computed from; rows without a label or a prediction are left out.
 
     Parameters
@@ -169,7 +169,7 @@ def _is_share(labels: pa.Array, predictions: pa.Array) -> bool:
     return bool(len(truth)) and set(truth) <= {0.0, 1.0} and not whole and values.min() >= 0 and values.max() <= 1
 
 
-def _regression(labels: pa.Array, said: ModelOutput, groups: Integers) -> Scored:
+def _regression(labels: pa.Array, said: ModelOutput, groups: Integers) -> LabelledRows:
     if said.prediction is None:
         raise UnscorableError(
             f"the output has several columns of numbers ({', '.join(said.probabilities)}), and it is not known "
@@ -180,13 +180,13 @@ def _regression(labels: pa.Array, said: ModelOutput, groups: Integers) -> Scored
             raise UnscorableError(f"the model predicts numbers, and its {name} are {column.type}")
     truth, values = _floats(labels), _floats(said.prediction)
     fine = np.isfinite(truth) & np.isfinite(values)
-    scored = Scored(truth, values, groups)
+    scored = LabelledRows(truth, values, groups)
     return scored if fine.all() else scored.only(fine)
 
 
 def _classification(
     labels: pa.Array, said: ModelOutput, groups: Integers, classes: Sequence[str] | None, known: Collection[str]
-) -> Scored:
+) -> LabelledRows:
     truth = _texts(labels)
     probabilities = {name: _floats(one) for name, one in said.probabilities.items()}
     predicted = None
@@ -217,7 +217,7 @@ def _classification(
     else:
         assert by_class is not None
         guesses = by_class.argmax(axis=1)
-    return Scored(codes, guesses, groups, by_class, names)
+    return LabelledRows(codes, guesses, groups, by_class, names)
 
 
 def _shown(names: Collection[str]) -> str:

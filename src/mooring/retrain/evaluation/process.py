@@ -23,7 +23,7 @@ from mooring.engine.sources import SourceError, batches
 from mooring.files import replace
 from mooring.log.store import StoreError
 from mooring.performance.measures import MEASURES, evaluate, primary
-from mooring.performance.scored import Scored, Task, UnscorableError, scored_of
+from mooring.performance.scored import LabelledRows, Task, UnscorableError, scored_of
 from mooring.registry import baselines, versions
 from mooring.registry.client import PermanentError, TrackingError
 from mooring.retrain.dataset.gather import KEYS, LOGGED
@@ -222,7 +222,7 @@ def _with_measures(
     if given.metric:
         task = MEASURES[given.metric].task if given.metric in MEASURES else "classification"
     classes: tuple[str, ...] | None = None
-    scored: dict[str, Scored] = {}
+    scored: dict[str, LabelledRows] = {}
     for who in (*outputs, *outputs):  # twice, so that both have the classes of both
         try:
             scored[who] = scored_of(labels, outputs[who], groups, task=task, classes=classes)

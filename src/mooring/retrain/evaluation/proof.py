@@ -10,7 +10,7 @@ from scipy import special
 
 from mooring.performance.bootstrap import improvement, paired
 from mooring.performance.measures import evaluate
-from mooring.performance.scored import Floats, Scored
+from mooring.performance.scored import Floats, LabelledRows
 
 _DRAWS = 2000
 _TAIL_DRAWS = 50
@@ -35,7 +35,9 @@ class Better(NamedTuple):
         return self.improvement < -share and self.high < 0
 
 
-def better(champion: Scored, candidate: Scored, metric: str, confidence: float, *, seed: int = 0) -> Better:
+def better(
+    champion: LabelledRows, candidate: LabelledRows, metric: str, confidence: float, *, seed: int = 0
+) -> Better:
     """Return how much better a candidate is than the champion on the same rows.
 
     The bounds are a paired bootstrap's: requests are drawn with replacement, the same for both, so that what is
@@ -45,7 +47,7 @@ def better(champion: Scored, candidate: Scored, metric: str, confidence: float, 
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=500), np.arange(500)
-    >>> old, new = (Scored(labels, labels + random.normal(0, noise, 500), rows) for noise in (1.0, 0.8))
+    >>> old, new = (LabelledRows(labels, labels + random.normal(0, noise, 500), rows) for noise in (1.0, 0.8))
     >>> better(old, new, "rmse", 0.95).by(0.02), better(old, old, "rmse", 0.95).by(0.0)
     (True, False)
 
@@ -68,10 +70,10 @@ def _quantile(draws: Floats, share: float) -> float:
     return float(np.quantile(draws, share, method="inverted_cdf"))  # as there may be infinite ones
 
 
-def requests(scored: Scored) -> float:
+def requests(scored: LabelledRows) -> float:
     """Return how many requests of one row these rows are worth, as those of one request are not independent.
 
-    >>> requests(Scored(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
+    >>> requests(LabelledRows(np.zeros(4), np.zeros(4), np.array([0, 0, 1, 1])))
     2.0
     """
     return float(scored.rows**2 / np.sum(np.bincount(scored.groups).astype(float) ** 2))

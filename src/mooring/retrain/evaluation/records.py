@@ -22,7 +22,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mooring.performance.scored import Scored, Task, scored_of
+from mooring.performance.scored import LabelledRows, Task, scored_of
 from mooring.retrain.evaluation.difference import Difference
 from mooring.settings import GateSettings
 
@@ -101,8 +101,8 @@ class Evaluated(NamedTuple):
     """
 
     found: Evaluation
-    champion: Scored | None = None
-    candidate: Scored | None = None
+    champion: LabelledRows | None = None
+    candidate: LabelledRows | None = None
     segments: Mapping[str, pa.Array] = {}
 
 

@@ -72,12 +72,12 @@ class Weight(msgspec.Struct, frozen=True):
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
-    """A guard. It fails once `chance` is below `fails_below`; `evidence` is how much of that there is, 0 to 1."""
+    """A guard. It fails once `p_value` is below `fails_below`; `evidence` is how much of that there is, 0 to 1."""
 
     name: str
     value: float | None
     limit: float | None
-    chance: float
+    p_value: float = msgspec.field(name="chance")
     fails_below: float
     evidence: float
     samples: int
@@ -276,15 +276,15 @@ def said(what: str, detail: dict[str, Any]) -> str:
     return joined(f"{value}" for value in detail.values() if value not in (None, "", [], {}))
 
 
-def evidence_of(chance: float, fails_below: float) -> float:
+def evidence_of(p_value: float, fails_below: float) -> float:
     """Return how much of the evidence that a guard takes to fail there is, 0 to 1.
 
     >>> evidence_of(1.0, 0.01), evidence_of(0.1, 0.01), evidence_of(1e-9, 0.01)
     (0.0, 0.5, 1.0)
     """
-    if not 0 < fails_below < 1 or chance >= 1:
+    if not 0 < fails_below < 1 or p_value >= 1:
         return 0.0
-    return min(math.log(max(chance, 1e-300)) / math.log(fails_below), 1.0)
+    return min(math.log(max(p_value, 1e-300)) / math.log(fails_below), 1.0)
 
 
 def bar(share: float, *, failed: bool = False) -> Markup:
@@ -312,14 +312,14 @@ def shares_bar(weights: Sequence[Weight]) -> Markup:
 
 
 def _guard(row: dict[str, Any]) -> Guard:
-    chance, below = row["chance"], row["fails_below"]
+    p_value, below = row["chance"], row["fails_below"]
     return Guard(
         name=row["name"],
         value=row["value"],
         limit=row["limit"],
-        chance=chance,
+        p_value=p_value,
         fails_below=below,
-        evidence=1.0 if row["failed"] else evidence_of(chance, below),
+        evidence=1.0 if row["failed"] else evidence_of(p_value, below),
         samples=row["samples"],
         failed=row["failed"],
         note=row.get("note", ""),
