@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, case, func, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, case, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mooring.rollout_plan import Plan, Step
@@ -155,6 +155,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ROLLOUT = [rollouts.c[name] for name in Rollout.__struct_fields__]
+_WITHOUT_EVIDENCE = [column for column in _ROLLOUT if column.name != "evidence"]
 _EVENTS = EventJournal(rollout_events, "rollout_id", Event)
 _SERVED = [serving.c[name] for name in Served.__struct_fields__]
 _MOST_MODELS = 10_000
@@ -345,25 +346,33 @@ class Rollouts(Repository):
         return self._rollouts(rollouts.c.model == model, *of_it, newest=count)
 
     def under_way(self, model: str, start: datetime, end: datetime, newest: int = 100) -> list[Rollout]:
-        """Return a model's newest rollouts that were under way between two times, the newest first."""
-        return self._rollouts(*under_way_within(rollouts, model, start, end), newest=newest)
+        """Return a model's newest rollouts that were under way between two times, the newest first.
+
+        Their evidence, which may be large, is left out.
+        """
+        between = under_way_within(rollouts, model, start, end)
+        return self._rollouts(*between, newest=newest, columns=_WITHOUT_EVIDENCE)
 
     def without_ticket(
         self, model: str | None, newest: int = 100, *, start: datetime | None = None, end: datetime | None = None
     ) -> list[Rollout]:
         """Return the newest rollouts of a model, or of all, that no retraining is behind, the newest first.
 
-        Those that were begun from `start` on and before `end`.
+        Those that were begun from `start` on and before `end`. Their evidence is left out.
         """
         alone = (*created_within(rollouts, model, start, end), rollouts.c.ticket_id.is_(None))
-        return self._rollouts(*alone, newest=newest, order=rollouts.c.created.desc())
+        newest_first = rollouts.c.created.desc()
+        return self._rollouts(*alone, newest=newest, order=newest_first, columns=_WITHOUT_EVIDENCE)
 
     def of_tickets(self, ticket_ids: Sequence[str]) -> dict[str, Rollout]:
-        """Return the newest rollout that each of these retrainings led to, by the ticket's id."""
+        """Return the newest rollout that each of these retrainings led to, by the ticket's id.
+
+        Their evidence is left out.
+        """
         return {
             rollout.ticket_id: rollout
             for some in chunks(ticket_ids)
-            for rollout in reversed(self._rollouts(rollouts.c.ticket_id.in_(some)))
+            for rollout in self._rollouts(rollouts.c.ticket_id.in_(some), columns=_WITHOUT_EVIDENCE)[::-1]
             if rollout.ticket_id is not None
         }
 
@@ -410,9 +419,13 @@ class Rollouts(Repository):
             return sorted(found | {*connection.scalars(select(serving.c.model).distinct())})
 
     def _rollouts(
-        self, *where: ColumnElement[bool], newest: int | None = None, order: ColumnElement[Any] = _NEWEST
+        self,
+        *where: ColumnElement[bool],
+        newest: int | None = None,
+        order: ColumnElement[Any] = _NEWEST,
+        columns: list[Column[Any]] = _ROLLOUT,
     ) -> list[Rollout]:
-        query = select(*_ROLLOUT).where(*where).order_by(order, _NEWEST).limit(newest)
+        query = select(*columns).where(*where).order_by(order, _NEWEST).limit(newest)
         with self._reading() as connection:
             return [_rollout(row) for row in connection.execute(query)]
 
@@ -436,8 +449,8 @@ def _is(rollout: Rollout) -> list[ColumnElement[bool]]:
 
 
 def _rollout(row: Any) -> Rollout:
-    columns = dict(zip(Rollout.__struct_fields__, row, strict=True))
-    told = {name: msgspec.json.decode(columns[name], type=kind) for name, kind in _JSON.items()}
+    columns = dict(row._mapping)
+    told = {name: msgspec.json.decode(columns[name], type=kind) for name, kind in _JSON.items() if name in columns}
     return Rollout(**{**columns, **told})
 
 
