@@ -19,8 +19,11 @@ from waiting import wait_for
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     place = tmp_path_factory.mktemp("shown")
     url = f"sqlite:///{place}/state.db"
-    with State(url) as state, dashboard(url, flags=("--ui-mlflow", "https://mlflow.example/")) as address:
-        yield Shown(address, state, place)
+    with pytest.MonkeyPatch.context() as patch:
+        # Who cancels asks the registry what the job has registered.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+        with State(url) as state, dashboard(url, flags=("--ui-mlflow", "https://mlflow.example/")) as address:
+            yield Shown(address, state, place)
 
 
 def test_what_a_job_says_is_shown_as_it_says_it_without_colours_and_secrets(shown: Shown) -> None:
