@@ -189,7 +189,12 @@ def test_one_that_waits_can_be_refused_and_what_is_over_can_not(shown: Shown) ->
     tickets = Tickets(shown.state)
     ticket = opened(shown, "handed", status="approval")
     tickets.move(trained(tickets, ticket), "challenger", "gate", {"passed": True})
+    told = shown.told("/models/handed/retrainings/1")
+    assert told["can"] == ["cancel"]
     Rollouts(shown.state).open(new("handed", "2", "1", "challenger"))
+    assert shown.told("/models/handed/retrainings/1")["can"] == []
+    live = shown.see(f"/models/handed/retrainings/1?{urlencode({'seen': told['phase']})}")
+    assert '<div id="acts" hx-swap-oob="true">' in live
     status, error = shown.refused("/models/handed/retrainings/1/cancel")
     assert status == 409
     assert "mooring rollout abort" in error

@@ -190,7 +190,8 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         raise NotFound(f"There is no retraining {which} of {model}.") from None
     steps = tickets.steps(ticket.id)
     details = {step.what: step.detail for step in steps}
-    phase = f"{ticket.status}-{ticket.attempt}"
+    can = tickets.can(ticket)
+    phase = f"{ticket.status}-{ticket.attempt}-{'-'.join(can)}"
     jobs = tuple(_jobs(ticket))
     shown = None
     if jobs and query.seen != phase:
@@ -205,7 +206,7 @@ def told(sources: Sources, query: OfJob, model: str, number: str) -> RetrainingT
         reason=ticket.reason,
         message=ticket.message,
         phase=phase,
-        can=tickets.can(ticket),
+        can=can,
         attempt=ticket.attempt,
         champion=ticket.champion,
         candidate=ticket.candidate,
