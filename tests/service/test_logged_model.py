@@ -45,7 +45,7 @@ mlflow.models.set_model(Doubled())
 @pytest.mark.parametrize("log_format", ["csv", "parquet"])
 def test_it_logs_in_a_process_that_has_no_other(tmp_path, monkeypatch, log_format):
     monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     (tmp_path / "doubled.py").write_text(DOUBLED)
     mlflow.pyfunc.save_model("model", python_model="doubled.py", pip_requirements=["mlflow"])
     info = mooring.log_model("model")

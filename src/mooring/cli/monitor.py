@@ -16,7 +16,6 @@ from mooring.cli.help import Command
 from mooring.cli.output import CONTEXT, placed, show, with_name
 from mooring.config import SettingError, load, options
 from mooring.settings import MonitorSettings, RetrainSettings
-from mooring.status import STATUSES
 
 if TYPE_CHECKING:
     from mooring.monitor.loop import Retrain
@@ -146,6 +145,7 @@ def drift(
     from mooring.log.reader import instant
     from mooring.monitor.results import as_dicts, drifted, history
     from mooring.state.state import State
+    from mooring.status import STATUSES
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:

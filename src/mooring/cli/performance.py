@@ -10,7 +10,6 @@ from mooring.cli import flags
 from mooring.cli.monitor import explained, of_model, tell_unread
 from mooring.cli.output import CONTEXT, placed, show
 from mooring.settings import MonitorSettings
-from mooring.status import STATUSES
 
 
 @click.command(context_settings=CONTEXT)
@@ -37,6 +36,7 @@ def performance(
     from mooring.monitor.performance_results import as_dicts, assessments, worse
     from mooring.performance.measures import MEASURES
     from mooring.state.state import State
+    from mooring.status import STATUSES
 
     settings = placed(MonitorSettings, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
