@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import grimp
@@ -15,6 +16,15 @@ CALLED = {"mooring.drift", "mooring.log", "mooring.performance"}
 """Packages that `import mooring` itself looks at by name."""
 
 
+def at_once(module: str) -> set[str]:
+    """Return what a module imports as it is imported itself; a name that is imported may be a module, too."""
+    body = ast.parse((PACKAGE / f"{module.removeprefix('mooring.').replace('.', '/')}.py").read_text()).body
+    found = {one.module or "" for one in body if isinstance(one, ast.ImportFrom)}
+    return found | {
+        f"{one.module}.{name.name}" for one in body if isinstance(one, ast.ImportFrom) for name in one.names
+    }
+
+
 def needed() -> set[str]:
     """Return the modules that capture in a server and its drain import, now or later, and their packages."""
     graph = grimp.build_graph("mooring", cache_dir=None, exclude_type_checking_imports=True)
@@ -25,7 +35,7 @@ def needed() -> set[str]:
         parents = {module.rsplit(".", count)[0] for count in range(module.count(".") + 1)}
         imported = graph.find_modules_directly_imported_by(module)
         if module.startswith("mooring.cli."):  # they are imported together; what each imports as it runs is not
-            imported = {one for one in imported if one.startswith("mooring.cli.")}
+            imported &= at_once(module)
         waiting += (imported | parents) - found
     return found
 
