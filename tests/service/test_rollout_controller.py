@@ -49,6 +49,7 @@ def front(client, tmp_path):
 def test_it_serves_the_champion_and_says_so_in_the_state(front, client):
     one = serving(front)
     assert [model.version for model in one.want.models] == ["1"]
+    one.until(lambda: "mooring: version 1 of wine is served\n" in one.said)
     with State(STATE) as state:
         one.until(lambda: Rollouts(state).serving("wine"))
         [served] = Rollouts(state).serving("wine")

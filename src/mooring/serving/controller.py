@@ -40,7 +40,7 @@ from mooring.state.database import StateError
 from mooring.state.leases import LeaseLost
 from mooring.state.rollouts import TO_GO, Cause, Rollout, RolloutError, new
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mooring.serving.controller")  # which is __main__ in its own process
 
 _TICK_SECONDS = 0.2
 _LEAD_SECONDS = 2.0
