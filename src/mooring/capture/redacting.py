@@ -23,7 +23,7 @@ from mooring.capture.redact import EMPTIED, Redactor, parse_rule
 from mooring.exchange import Exchange, decode, encoded
 from mooring.settings import CaptureSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mooring.capture.redacting")  # __name__ is another where this is run
 _MEMORY = 64 * 2**20
 _MEMORY_PER_BYTE = 40
 """What the process may take: a body of many short cells is some 20 times as long once it is parsed."""
