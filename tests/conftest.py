@@ -3,7 +3,8 @@
 - `unit`: this process alone. A unit test that starts a process, or binds or connects a socket, fails.
 - `service`: one real process or service, such as a proxy, a dashboard or a database.
 - `e2e`: several of them, as users run them.
-- `proof`: what takes long: statistics, kills at every step, bulk, and random searches.
+- `proof`: what takes long: statistics, kills at every step, bulk, and random searches. A case of another kind that
+  takes long, where its neighbours show the most of it, is marked `proof` by itself.
 
 Each test is marked with its directory's name. The searches of Hypothesis take the same few examples every time,
 except where `--hypothesis-profile=proof` asks for many random ones; tests/proof/test_searches.py does.

@@ -70,6 +70,7 @@ def test_a_challenger_comes_into_service_and_goes_again_and_no_request_is_droppe
     assert f"{len(live)} exchanges seen, {len(live)} stored, 0 of them failed, 0 dropped" in said
 
 
+@pytest.mark.proof
 def test_killed_in_the_middle_it_comes_back_to_the_same_step_and_leaves_nothing_running(store, tmp_path):
     plan = ("--rollout-step", "shadow 50% 0s 10", "--rollout-step", "canary 30% 1h 30")
     with supervised(tmp_path, store, *plan) as it:

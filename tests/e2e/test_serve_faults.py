@@ -73,6 +73,7 @@ def test_a_bad_version_goes_and_the_champion_keeps_answering(serving_on, version
     goes_and_the_champion_answers(serving_on, version, reason, may_fail)
 
 
+@pytest.mark.proof
 def test_a_shadow_that_hangs_is_bounded_said_and_rolled_back(store, tmp_path):
     plan = ("--rollout-step", "shadow 50% 1h 1000", "--queue", "4", "--timeout", "3600")
     with supervised(tmp_path, store, *plan) as it, Load(it.port) as load:
@@ -87,6 +88,7 @@ def test_a_shadow_that_hangs_is_bounded_said_and_rolled_back(store, tmp_path):
     assert load.versions() == {"1"}
 
 
+@pytest.mark.proof
 def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
     with small_disk(tmp_path / "disk", "32m") as disk:
         flags = ("--log", str(disk / "log"), "--serve-directory", str(disk / "serve"))

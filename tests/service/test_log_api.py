@@ -335,7 +335,7 @@ def test_it_is_in_the_log_after_the_end_of_the_process_and_settings_are_those_of
 
 
 def test_a_child_after_a_fork_logs_for_itself_and_leaves_its_parents_spool_alone(tmp_path):
-    code = """if True:
+    code = f"""if True:
         import os, sys, mooring
         mooring.log([1], [1], model="m", log="log")
         if os.fork() == 0:
@@ -343,7 +343,7 @@ def test_a_child_after_a_fork_logs_for_itself_and_leaves_its_parents_spool_alone
             sys.exit()
         os.wait()
         mooring.log([3], [3], model="m", log="log")
-        assert mooring.flush(PATIENCE)
+        assert mooring.flush({PATIENCE})
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
     wait_for(lambda: rows_in(tmp_path / "log") == 3, "not all is in the log")

@@ -60,6 +60,7 @@ def test_a_worse_model_is_refused_and_the_champion_stays(place):
     assert mlflow.MlflowClient().get_model_version(MODEL, "2").tags["mooring.gate"] == "refused"
 
 
+@pytest.mark.proof
 def test_by_hand_with_the_same_record(place):
     text = mooring("retrain", "--now", cwd=place)
     assert champion() == "2"
@@ -100,7 +101,9 @@ def train(**given):
 """
 
 
-@pytest.mark.parametrize("how", ["command", "python", "webhook"])
+@pytest.mark.parametrize(
+    "how", ["command", *(pytest.param(how, marks=pytest.mark.proof) for how in ("python", "webhook"))]
+)
 def test_a_retraining_can_be_cancelled_with_its_job(place, how):
     pid = place / "pid"
     (place / "waiting.py").write_text(WAITING)
@@ -157,6 +160,7 @@ with mlflow.start_run():
 """
 
 
+@pytest.mark.proof
 def test_one_that_is_compared_can_be_cancelled_and_no_other_follows_unseen(place, state):
     (place / "train.py").write_text(TRAIN + HANGING.replace("PLACE", str(place)))
     with subprocess.Popen([sys.executable, "-m", "mooring", "retrain", "--now"], cwd=place) as running:
@@ -255,15 +259,18 @@ sealed.chmod(0o600)
     ("how", "says"),
     [
         ("", None),
-        ("sealed.write_bytes(b'nothing')", "was changed while the model was trained"),
+        pytest.param(
+            "sealed.write_bytes(b'nothing')", "was changed while the model was trained", marks=pytest.mark.proof
+        ),
         (
             "import gzip\nsealed.write_bytes(gzip.compress(gzip.decompress(sealed.read_bytes())[:-1]))",
             "its digest is another",
         ),
-        ("sealed.unlink()", "was removed while the model was trained"),
-        (
+        pytest.param("sealed.unlink()", "was removed while the model was trained", marks=pytest.mark.proof),
+        pytest.param(
             "sealed.rename(ticket / 'other')\nsealed.symlink_to(ticket / 'other')",
             "was replaced while the model was trained",
+            marks=pytest.mark.proof,
         ),
     ],
     ids=["beside it", "overwritten", "changed", "removed", "linked"],
@@ -286,7 +293,11 @@ client.set_registered_model_alias("wine", "champion", version)
 """
 
 
-@pytest.mark.parametrize("then", ["", "raise SystemExit(1)"], ids=["ends well", "fails"])
+@pytest.mark.parametrize(
+    "then",
+    ["", pytest.param("raise SystemExit(1)", marks=pytest.mark.proof)],
+    ids=["ends well", "fails"],
+)
 def test_a_job_that_says_by_itself_that_it_passed_the_gate_has_that_taken_back(place, then):
     import mlflow
 

@@ -31,7 +31,9 @@ def chromium():
         yield found
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1300, False), (1300, True), (360, False)])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1300, False), pytest.param(1300, True, marks=pytest.mark.proof), (360, False)]
+)
 def test_pages_are_usable_and_nothing_goes_wrong(chromium, address, made, tmp_path, width, dark):
     for name, path in (
         ("model", f"/models/wine?window={made.ids[3]}&feature=alcohol"),

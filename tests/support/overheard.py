@@ -19,7 +19,7 @@ SHORTEST = 8
 """A shorter secret, such as `a`, may well be in what is said; so may words, such as `a secret`."""
 _VARIABLE = re.compile(r"MOORING_\w*(TOKEN|KEY|SECRET)")
 _FLAG = re.compile(r"--[a-z-]*(token|key|secret)")
-_FILE = re.compile(r"(MOORING_|--)(API|ADMIN|api|admin)[_-](KEY|key)[_-](FILE|file)")
+_FILE = re.compile(r"(MOORING_|--)((API|ADMIN|api|admin)[_-](KEY|key)[_-](FILE|file)|(TLS|tls)[_-](KEY|key))")
 
 
 class Overheard:
@@ -60,7 +60,7 @@ class Overheard:
         for path in self._key_files:
             if path.is_file():
                 for line in path.read_text(errors="replace").splitlines():
-                    if not line.startswith("#"):
+                    if not line.startswith(("#", "-----")):  # a comment, and the frame of a PEM
                         self._keep(line.strip())
         texts, self._texts = self._texts, []
         captured = f"Captured stderr {when}", f"Captured stdout {when}"

@@ -41,7 +41,7 @@ REQUIREMENTS = ("click", "crc32c", "msgspec", "obstore")
 _REQUEST_ID = "request_id"
 TRAVELS = (
     *("__init__", "__main__", "casts", "config", "exchange", "files", "ids", "label", "messages", "payload"),
-    *("settings", "status", "drift/__init__", "performance/__init__", "registry/__init__", "registry/baselines"),
+    *("settings", "drift/__init__", "performance/__init__", "registry/__init__", "registry/baselines"),
     *("registry/client", "registry/process", "registry/signatures", "registry/versions"),
     *("capture/__init__", "capture/drainer", "capture/in_process", "capture/monitored_model", "capture/pyfunc"),
     *("capture/recorder", "capture/redact"),
