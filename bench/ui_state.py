@@ -42,9 +42,9 @@ from mooring.state.repository import Transaction
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, Served, moved, new
 from mooring.state.state import State
-from mooring.state.tables import Status
 from mooring.state.verdicts import Verdict, Verdicts
 from mooring.state.windows import Judged, Window, Windows
+from mooring.status import Status
 
 HOUR = timedelta(hours=1)
 ROWS = 1000
@@ -234,7 +234,7 @@ def _verdict(sample: Sample, window: Window, digest: str, **others: Any) -> Verd
 def _insert(
     tx: Transaction, rows: list[Judged], samples: list[Sample], with_profile: Callable[[Window], bool]
 ) -> None:
-    """Write what `put_window` and `put_verdict` would, many at once: they take a millisecond each."""
+    """Write what the repositories' `put` would, many at once: they take a millisecond each."""
     watched = {(window.model, window.version, window.variant) for window, _ in rows}
     for model, version, variant in sorted(watched):
         named = {"model": model, "version": version, "variant": variant}
@@ -246,7 +246,11 @@ def _insert(
     tx.connection.execute(
         tables.windows.insert(),
         [
-            {**tables.values(window), "profile": sample.profile if with_profile(window) else None}
+            {
+                "id": window.id,
+                **msgspec.structs.asdict(window),
+                "profile": sample.profile if with_profile(window) else None,
+            }
             for (window, _), sample in zip(rows, samples, strict=True)
         ],
     )
@@ -255,8 +259,9 @@ def _insert(
         tables.verdicts.insert(),
         [
             {
-                **tables.values(verdict),
-                "summary": tables.encode_summary(verdict.summary),
+                "id": verdict.id,
+                **msgspec.structs.asdict(verdict),
+                "summary": msgspec.json.encode(verdict.summary).decode(),
                 "results": sample.results,
             }
             for verdict, sample in told
