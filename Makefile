@@ -7,9 +7,6 @@ COMPILED_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,compiled recorder
 COMPILED_PROOFS := tests/e2e/test_serve.py $(addprefix tests/service/test_,$(addsuffix .py,faults labels_intake \
 	mutations proxy_bounds shadow_log tls tls_front))
 
-# Half as many again as there are processors: a test of a real server waits for most of its time.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(3 * len(os.sched_getaffinity(0)) // 2 or 1)' 2>/dev/null || echo 3)
-
 .DEFAULT_GOAL := help
 .PHONY: help setup dev demo check static test test-compiled test-all wheel bench screenshots format lock clean
 
@@ -27,10 +24,10 @@ check: static ## lint, types, import directions, unit tests and the examples in 
 	$(BIN)/pytest -n logical -m unit tests/unit src
 
 test: static ## the same, and the tests of real servers: what CI runs
-	$(BIN)/pytest -n $(WORKERS) -m "not proof"
+	$(BIN)/pytest -n logical -m "not proof"
 
 test-compiled: .venv/.compiled ## the proxy's tests with the proxy compiled
-	MOORING_COMPILE=1 .venv/compiled/bin/python -m pytest -n $(WORKERS) -m "not proof" $(COMPILED_TESTS)
+	MOORING_COMPILE=1 .venv/compiled/bin/python -m pytest -n logical -m "not proof" $(COMPILED_TESTS)
 
 test-all: static ## everything: statistics, kills at every step, bulk, random searches
 	sh scripts/system-packages nginx:nginx-light haproxy:haproxy slowhttptest:slowhttptest

@@ -475,7 +475,7 @@ def take_back(tickets: Tickets, ticket: Ticket, made: Sequence[str]) -> None:
 
 
 def champion_of(state: State, model: str) -> str | None:
-    """Return the version that is to be bettered: the alias champion, else the one that answered last."""
+    """Return the incumbent: the version with the alias champion, else the one that answered last."""
     champion = aliases.champion(model)
     if champion is not None:
         return champion
@@ -492,7 +492,7 @@ def data_of(
     ticket: str,
     windows: Sequence[tuple[datetime, datetime]] | None,
 ) -> gather.Manifest:
-    """Gather what a retraining trains on and is measured by; raises what `dataset.make` does."""
+    """Gather what a retraining trains on and is measured by; raises what `gather.make` does."""
     now = datetime.now(UTC)
     start = now - timedelta(seconds=settings.range_seconds) if settings.range_seconds is not None else None
     drifted = None

@@ -199,7 +199,7 @@ class Controller:
             self._drop()
 
     def _drop(self) -> None:
-        """Know no longer of the rollout that is under way: it is another supervisor's."""
+        """Forget the rollout that is under way: it is another supervisor's."""
         self._context.seen = self._rollout = None
         if self._rolling is not None:
             self._rolling.cancel()

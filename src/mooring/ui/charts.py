@@ -468,7 +468,7 @@ def _marker(symbol: str, colour: str, size: int) -> Figure:
 
 def _look(status: str) -> tuple[str, str]:
     """Return the symbol and colour of a window's status."""
-    look = STATUSES.get(status)  # type: ignore[call-overload]
+    look = next((look for name, look in STATUSES.items() if name == status), None)
     return (look.symbol, look.colour) if look is not None else _NOTHING
 
 

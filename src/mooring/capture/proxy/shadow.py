@@ -16,7 +16,7 @@ from mooring.exchange import Exchange
 
 MOST_WAITING: Final = 256
 logger = logging.getLogger(__name__)
-_SAID_SECONDS: Final = 60.0
+_REPEAT_SECONDS: Final = 60.0
 MOST_BYTES: Final = 32 * 2**20
 """How many copies, and bytes of them and of the live answers, there may be at a time; further ones are dropped."""
 
@@ -173,7 +173,7 @@ class Shadows:
             copy.own_capture.version,
             f"{account['dropped']:,}",
             f"{account['copied']:,}",
-            extra={"every": _SAID_SECONDS},
+            extra={"every": _REPEAT_SECONDS},
         )
         if self._context.journal.watcher is not None:
             self._context.journal.watcher.shadow_dropped()

@@ -24,6 +24,11 @@ from mooring.status import Status
 _BACKOFF_SECONDS = 5.0, 3600.0
 _GIVE_UP = timedelta(hours=24)
 _LEAST_ATTEMPTS = 10
+_OF_PERFORMANCE: dict[Kind, AlertKind] = {
+    "new": "performance_new",
+    "worsened": "performance_worsened",
+    "ended": "performance_ended",
+}
 
 
 def enqueue_drift(
@@ -64,9 +69,8 @@ def enqueue_performance(
 
     `assessment` says of which window, `verdict_id` is that of the verdict on it, whose drift may be none.
     """
-    stored: AlertKind = f"performance_{kind}"  # type: ignore[assignment]  # the three kinds of it are there
     said = payload.of_performance(kind, assessment, verdict_id, report)
-    _enqueue(tx, stored, said, channels, verdict_id=verdict_id)
+    _enqueue(tx, _OF_PERFORMANCE[kind], said, channels, verdict_id=verdict_id)
 
 
 def enqueue_rollback(
