@@ -36,6 +36,7 @@ test-all: static ## everything: statistics, kills at every step, bulk, random se
 	$(MAKE) test-compiled COMPILED_TESTS="$(COMPILED_TESTS) $(COMPILED_PROOFS)"
 
 static: .venv/.dev
+	@$(BIN)/python -m compileall -q src tests/support
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

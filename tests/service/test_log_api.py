@@ -32,7 +32,7 @@ from mlflow_store import new_store
 from mooring.capture import batch
 from mooring.capture.in_process import Captures
 from mooring.exchange import Exchange
-from mooring.log.reader import LogError
+from mooring.log.listing import LogError
 from mooring.payload import decode
 from mooring.settings import CaptureSettings
 from waiting import PATIENCE, wait_for

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from mooring.demo.train import SAMPLE
 from mooring.drift.baseline import Baseline, make
-from mooring.drift.judge import Judgement, judge
+from mooring.drift.judge import judge
+from mooring.drift.judgement import Judgement
 from mooring.drift.profile import Profile, profile
 from mooring.report.model import Report, ReportWindow
 from mooring.status import Status

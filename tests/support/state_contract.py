@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from mooring.drift.judge import Judgement, Result
+from mooring.drift.judgement import Judgement, Result
 from mooring.monitor.drift_check import WindowCheck
 from mooring.state import migrations
 from mooring.state.alerts import Alerts
@@ -55,7 +55,7 @@ def put_cells(state: State, *given: Verdict, cells: bytes) -> None:
 LATER = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "later", {head!r}
+revision, down_revision = "9999", {head!r}
 def upgrade():
     with op.batch_alter_table("mooring_windows") as windows:
         windows.add_column(sa.Column("note", sa.Text))
@@ -477,7 +477,7 @@ class StateContract:
         with database.migrating() as connection:
             migrations.upgrade(connection, later)
         database.close()
-        with pytest.raises(StateError, match=r"written by a newer Mooring \(its tables are of revision later\)"):
+        with pytest.raises(StateError, match=r"written by a newer Mooring \(its tables are of revision 9999\)"):
             State(url)
 
     def test_it_shares_a_database_with_mlflow(self, state, url):

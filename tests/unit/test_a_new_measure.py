@@ -12,7 +12,8 @@ from click.testing import CliRunner
 import documented
 from mooring.cli import main
 from mooring.drift.grid import NumericGrid
-from mooring.drift.judge import AlarmRules, Judgement, judge
+from mooring.drift.judge import AlarmRules, judge
+from mooring.drift.judgement import Judgement
 from mooring.drift.measure_table import MEASURES, Measure, Pair, Test
 from mooring.performance.bootstrap import intervals
 from mooring.performance.measures import MEASURES as OF_PERFORMANCE

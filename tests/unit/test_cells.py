@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.drift.baseline import make
-from mooring.drift.judge import Judgement, Result
+from mooring.drift.judgement import Judgement, Result
 from mooring.drift.stored import FormatError, dump
 from mooring.engine.local import profile_of
 from mooring.monitor.drift_check import WindowCheck, check_window

@@ -21,7 +21,7 @@ HANDED_OVER = {
     ("capture/proxy/upstream.py", "capture/proxy/request.py"): "to what it carries, an interface of the two",
     ("capture/recorder.py", "spool/segments.py"): "by the package spool",
     ("spool/segments.py", "log/drain.py"): "a segment, to a process of its own",
-    ("log/store.py", "monitor/ingest.py"): "an object of the log",
+    ("log/store.py", "monitor/new_objects.py"): "an object of the log",
     ("monitor/alerting/queue.py", "retrain/trigger.py"): "verdicts in the state",
     ("retrain/gate.py", "serving/registry_watch.py"): "the alias challenger",
     ("serving/controller.py", "serving/rollout/stages.py"): "by rollout.py, the one under way",

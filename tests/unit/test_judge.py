@@ -11,7 +11,8 @@ import pytest
 
 from judging import BARE, Columns, arrow, window, wine_like
 from mooring.drift.baseline import PastStatistics, make
-from mooring.drift.judge import AlarmRules, Judgement, judge
+from mooring.drift.judge import AlarmRules, judge
+from mooring.drift.judgement import Judgement
 from mooring.drift.measure_table import min_effect
 
 

@@ -17,7 +17,7 @@ from labelled_logs import HOUR, holdout, make, training
 from monitoring import START, Traffic
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
-from mooring.log import reader
+from mooring.log import listing, reader
 from mooring.log.add_labels import add_tables
 from mooring.log.label_days import label_days
 from mooring.log.label_join import LabelIndex, dependent
@@ -165,7 +165,7 @@ def test_performance_retraining_and_counts_have_the_same_labels(tmp_path: Path) 
 
     found = reader.find(log, model="wine")
     rows = LoggedRows.read(found, ())
-    opened = reader.open_log(log)
+    opened = listing.open_log(log)
     listed = list_label_objects(opened, log, "wine")
     for size in (0, 10**9):  # labels read at once, and again for the rows
         big = [one._replace(size=size) for one in listed]

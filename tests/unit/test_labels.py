@@ -20,7 +20,8 @@ from mooring.log.labels import (
     together,
     write_labels,
 )
-from mooring.log.reader import found_in, open_log
+from mooring.log.listing import open_log
+from mooring.log.reader import found_in
 
 START = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
 

@@ -26,8 +26,8 @@ from mooring.label import Label, Labels
 from mooring.log.add_labels import Added
 from mooring.log.drain import Drain, run
 from mooring.log.labels import LabelError, SegmentLabels, read_labels
+from mooring.log.listing import LogError
 from mooring.log.parquet import ParquetLog
-from mooring.log.reader import LogError
 from mooring.settings import CaptureSettings, LogSettings
 from mooring.spool import SpoolWriter, past_ledger, segments
 from peers import BODY

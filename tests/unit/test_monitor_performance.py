@@ -24,7 +24,8 @@ from mooring.cli import main
 from mooring.comparison import evaluated
 from mooring.ids import new_request_id
 from mooring.log.labels import labels_table, write_labels
-from mooring.log.reader import open_log, read_log
+from mooring.log.listing import open_log
+from mooring.log.reader import read_log
 from mooring.monitor.alerting.channels import CommandChannel
 from mooring.monitor.loop import run
 from mooring.monitor.performance_results import as_dicts as performance_dicts

@@ -10,7 +10,8 @@ import pytest
 
 from mooring.exchange import Exchange
 from mooring.ids import new_request_id
-from mooring.log.parquet import ParquetLog, fit, folder_name
+from mooring.log.listing import folder_name
+from mooring.log.parquet import ParquetLog, fit
 from mooring.log.schema import infer
 
 

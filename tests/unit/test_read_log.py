@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 import mooring
 from mooring.cli import main
 from mooring.exchange import Ledger, encode
-from mooring.log.reader import LogError, LogWarning, find, tables
+from mooring.log.listing import LogError
+from mooring.log.reader import LogWarning, find, tables
 from mooring.log.schema import INFERENCES, PAYLOADS
 from mooring.log.store import StoreError
 from mooring.spool import SpoolWriter

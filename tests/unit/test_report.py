@@ -15,7 +15,8 @@ from mooring.drift import distributions
 from mooring.drift.baseline import PastStatistics, make
 from mooring.drift.distributions import Bars, histogram
 from mooring.drift.grid import numeric_grid
-from mooring.drift.judge import Judgement, judge
+from mooring.drift.judge import judge
+from mooring.drift.judgement import Judgement
 from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import numeric_profile, profile
 from mooring.monitor.drift_check import findings

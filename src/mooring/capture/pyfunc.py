@@ -46,7 +46,16 @@ TRAVELS = (
     *("capture/__init__", "capture/drainer", "capture/in_process", "capture/monitored_model", "capture/pyfunc"),
     *("capture/recorder", "capture/redact"),
     *("spool/__init__", "spool/account", "spool/inspect", "spool/segments"),
-    *("log/__init__", "log/attempts", "log/csv_files", "log/drain", "log/labels", "log/parquet", "log/reader"),
+    *(
+        "log/__init__",
+        "log/attempts",
+        "log/csv_files",
+        "log/drain",
+        "log/labels",
+        "log/listing",
+        "log/parquet",
+        "log/reader",
+    ),
     *("log/schema", "log/signature", "log/store"),
     # `mooring drain`, and the other commands, since each is imported with it.
     *("cli/__init__", "cli/baseline", "cli/capture", "cli/compare", "cli/flags", "cli/gate", "cli/help"),

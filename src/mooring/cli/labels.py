@@ -35,7 +35,7 @@ def labels_group() -> None:
 def _explained() -> Iterator[None]:
     """Turn what a user can do something about into a message and an exit code."""
     from mooring.log.labels import LabelError
-    from mooring.log.reader import LogError
+    from mooring.log.listing import LogError
     from mooring.log.store import StoreError
 
     try:
@@ -46,11 +46,11 @@ def _explained() -> Iterator[None]:
 
 def _model(settings: LabelSettings) -> str:
     """Return the plain name of the model that is meant. Raises LogError where that is not plain."""
-    from mooring.log import reader
+    from mooring.log import listing
     from mooring.registry.process import split_uri
 
     if settings.model is None:
-        return reader.only_model(reader.open_log(settings.log), settings.log, None)
+        return listing.only_model(listing.open_log(settings.log), settings.log, None)
     return split_uri(settings.model)[0] if settings.model.startswith("models:/") else settings.model
 
 

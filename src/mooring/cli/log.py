@@ -67,7 +67,7 @@ def _of_log(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    from mooring.log.reader import LogError
+    from mooring.log.listing import LogError
     from mooring.log.store import StoreError
 
     try:

@@ -28,7 +28,7 @@ _UNITS = "smhd"
 def explained() -> Iterator[None]:
     """Turn what a user can do something about into a message and an exit code."""
     from mooring.drift.stored import FormatError
-    from mooring.log.reader import LogError
+    from mooring.log.listing import LogError
     from mooring.log.store import StoreError
     from mooring.monitor.metrics import CantServeMetrics
     from mooring.monitor.results import UnknownModel
@@ -142,7 +142,7 @@ def drift(
     """
     import json
 
-    from mooring.log.reader import instant
+    from mooring.log.listing import instant
     from mooring.monitor.results import as_dicts, drifted, history
     from mooring.state.state import State
     from mooring.status import STATUSES
@@ -202,7 +202,7 @@ def report(
     output: Path,
 ) -> None:
     """Write a report of the monitor's verdicts: one HTML file that needs no network."""
-    from mooring.log.reader import instant
+    from mooring.log.listing import instant
     from mooring.monitor.results import model_in
     from mooring.report.from_state import of_state
     from mooring.report.page import html

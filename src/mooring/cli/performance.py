@@ -32,7 +32,7 @@ def performance(
     """
     import json
 
-    from mooring.log.reader import instant
+    from mooring.log.listing import instant
     from mooring.monitor.performance_results import as_dicts, assessments, worse
     from mooring.performance.measures import MEASURES
     from mooring.state.state import State

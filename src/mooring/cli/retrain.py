@@ -91,11 +91,13 @@ def retrain(context: click.Context, settings: RetrainSettings, *, now: bool, dry
 
 def _check_log(settings: RetrainSettings, model: str) -> None:
     """Raise LogError where the log knows no such model: a ticket for it would wait for ever."""
-    from mooring.log import reader
+    from mooring.log import listing
 
-    known = reader.models(reader.open_log(settings.log), settings.log)
+    known = listing.models(listing.open_log(settings.log), settings.log)
     if known and model not in known:
-        raise reader.LogError(f"the log {settings.log} has nothing of {model}; it has: {', '.join(sorted(known))}")
+        raise listing.LogError(
+            f"the log {settings.log} has nothing of {model}; it has: {', '.join(sorted(known))}"
+        )
 
 
 def _windows(settings: RetrainSettings, state: State, model: str) -> Any:
@@ -335,7 +337,7 @@ def history(*, newest: int, as_json: bool, model: str | None, state: str | None)
     from mooring.state.state import State
 
     settings = placed(StatePlace, {"model": model, "state": state})
-    with _explained(), State(settings.state) as opened:
+    with explained(), State(settings.state) as opened:
         entries = entries_of(opened, _model(settings, opened), newest)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=1).decode())

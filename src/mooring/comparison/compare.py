@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from mooring.comparison.evaluation import held_out_in, held_out_of, in_sample
 from mooring.comparison.page import as_html, as_page, as_text
-from mooring.drift.baseline import Baseline, Role, make
-from mooring.drift.grid import Kind
-from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, Judgement, Result, judge
+from mooring.drift.baseline import Baseline, make
+from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, judge
+from mooring.drift.judgement import Judgement, Result
+from mooring.drift.kinds import Kind, Role
 from mooring.drift.profile import Profile, grids_digest
 from mooring.drift.segments import baselines_of
 from mooring.engine import local, sources

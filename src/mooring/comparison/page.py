@@ -8,7 +8,7 @@ from html import escape
 
 from mooring.comparison.figures import STYLE, draw
 from mooring.drift.baseline import Baseline
-from mooring.drift.judge import Judgement, Result
+from mooring.drift.judgement import Judgement, Result
 from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import Profile
 

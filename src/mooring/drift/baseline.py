@@ -26,7 +26,6 @@ from mooring.drift.grid import (
     CategoricalGrid,
     Floats,
     Grid,
-    Kind,
     NumericGrid,
     OtherGrid,
     TextGrid,
@@ -34,14 +33,12 @@ from mooring.drift.grid import (
     category_text,
     numeric_grid,
 )
+from mooring.drift.kinds import Kind, Role
 from mooring.drift.loose import Cells, fitted, is_loose, majority
 from mooring.drift.profile import FeatureProfile, Profile, grids_digest, profile
-from mooring.drift.stored import dump, load, part
+from mooring.drift.stored import FORMAT, SINCE, dump, load, part
 from mooring.drift.tensors import is_tensor, summaries
 
-Role = Literal["input", "output", "label"]
-FORMAT, SINCE = 2, 1
-"""The format that is written, and the earliest one that is read. 1 knew neither signs of infinities nor units."""
 FEW_VALUES = 20
 _ROWS_A_VALUE = 5
 _FEW_TEXTS = 50

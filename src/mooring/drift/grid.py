@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +13,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Numbers = NDArray[Any]
 """Numbers of the type that they are compared in: float64, float32, int64 or uint64."""
-Kind = Literal["numeric", "categorical", "timestamp", "text", "other"]
 
 QUANTILES = 1536
 UNIFORM = 1024

@@ -20,14 +20,14 @@ from itertools import accumulate
 import msgspec
 import numpy as np
 
-from mooring.drift.baseline import Baseline, Feature, PastStatistics, Role
+from mooring.drift.baseline import Baseline, Feature, PastStatistics
 from mooring.drift.common_cells import is_empty
-from mooring.drift.grid import Kind
+from mooring.drift.judgement import Judgement, Result
 from mooring.drift.measure_table import MEASURES, Pair, Test
 from mooring.drift.null import GammaScores, tail_p_value, tail_value
 from mooring.drift.profile import FeatureProfile, Profile
 from mooring.drift.statistics import FeatureNull, Statistic
-from mooring.status import Severity, worst
+from mooring.status import worst
 
 DEFAULT_BUDGET = 0.001
 SCALES = (1, 4, 16)
@@ -35,54 +35,6 @@ _PLAIN = 20
 _SURE = {100: 0.0, 400: 1e-4, 1600: 1e-2, 4000: 1.0}
 """How far below what alarms a p-value must lie to be sure after so many draws."""
 _LEAST_PAST = 30
-
-
-class Result(msgspec.Struct):
-    """A measure of a feature in a window, or in the newest `scale` windows together.
-
-    `p_value` is the probability of such a value when nothing has changed; None where it was not needed, the effect
-    being less than the least that alarms, or the measure does not alarm. `threshold` is the value from which the
-    measure alarms. `reference` is the baseline's own value. `strength` is the effect in units of the least.
-    """
-
-    feature: str
-    role: Role
-    kind: Kind
-    measure: str
-    value: float
-    scale: int = 1
-    reference: float | None = None
-    p_value: float | None = None
-    threshold: float | None = None
-    alarm: bool = False
-    severity: Severity = "ok"
-    strength: float = 0.0
-
-
-class Judgement(msgspec.Struct):
-    """What is to be said of a window: every result, and the features that alarm, the most drifted first.
-
-    `p_value` is the probability that an unchanged window has an alarm as sure as the surest here: the least budget
-    at which anything calibrated alarms. `segments` are the judgements of the rows in which a feature has one
-    value, by FEATURE=VALUE, where that was asked for.
-    """
-
-    results: list[Result]
-    severity: Severity
-    features: list[str]
-    rows: int
-    effective_rows: float
-    budget: float
-    seed: int
-    missing: list[str] = []
-    unknown: list[str] = []
-    p_value: float = msgspec.field(default=1.0, name="chance")
-    segments: dict[str, Judgement] = {}
-
-    @property
-    def alarms(self) -> list[Result]:
-        """The results that alarm."""
-        return [result for result in self.results if result.alarm]
 
 
 class AlarmRules(msgspec.Struct, frozen=True):

@@ -8,6 +8,9 @@ from typing import Any, TypeVar, get_origin
 import msgspec
 import numpy as np
 
+FORMAT, SINCE = 2, 1
+"""The format that is written, and the earliest one that is read. 1 knew neither signs of infinities nor units."""
+
 Stored = TypeVar("Stored")
 
 

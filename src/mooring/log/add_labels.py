@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from mooring.config import load
 from mooring.ids import OWN, made_at
-from mooring.log import label_join, reader
+from mooring.log import label_join, listing, reader
 from mooring.log.label_join import LabelIndex
 from mooring.log.labels import (
     LabelError,
@@ -24,7 +24,7 @@ from mooring.log.labels import (
     together,
     write_labels,
 )
-from mooring.log.parquet import folder_name
+from mooring.log.listing import folder_name
 from mooring.log.schema import INFERENCES
 from mooring.settings import LogPlace
 
@@ -102,7 +102,7 @@ def add_tables(
     Ids that are not Mooring's own are looked for in the days of `lookback`. Raises LogError where there is no log
     and StoreError where it refuses.
     """
-    opened = reader.open_log(uri)
+    opened = listing.open_log(uri)
     for table in together(tables, _ROWS_AT_ONCE):
         counts, new = _compare(table, uri, model, lookback)
         if new.num_rows:
@@ -135,7 +135,7 @@ def _compare(table: pa.Table, uri: str, model: str, lookback: timedelta) -> tupl
 
     since = _earliest(table["request_id"], lookback)
     read = read_labels(uri, model, start=since, ids=pc.unique(table["request_id"]))
-    reader.log_skipped(read.skipped)
+    listing.log_skipped(read.skipped)
     known = read.table.rename_columns(
         [name if name in _KEY else f"old_{name}" for name in read.table.column_names]
     )
@@ -204,13 +204,13 @@ def _unknown(table: pa.Table, opened: ObjectStore, uri: str, model: str, lookbac
     if len(own):
         days = _days(own["request_id"])
         first, last = (min(days), max(days)) if days else (_FIRST.date(), _FIRST.date())
-        begin, end = reader.midnight(first), reader.midnight(last) + timedelta(days=1)
-        listed = [one for one in reader.list_objects(opened, uri, prefix, begin, end) if one.day in days]
+        begin, end = listing.midnight(first), listing.midnight(last) + timedelta(days=1)
+        listed = [one for one in listing.list_objects(opened, uri, prefix, begin, end) if one.day in days]
         left = pa.concat_tables([left, _not_in(own, opened, uri, model, listed)])
     if len(left):
         if pc.all(_own(left["request_id"])).as_py():
-            since = max(since, reader.midnight(min(_days(left["request_id"]), default=since.date())))
-        listed = reader.list_objects(opened, uri, prefix, since)
+            since = max(since, listing.midnight(min(_days(left["request_id"]), default=since.date())))
+        listed = listing.list_objects(opened, uri, prefix, since)
         left = _not_in(left, opened, uri, model, listed[::-1])
     return len(table.select(_KEY).join(left.select(_KEY), _KEY, join_type="left semi")) if len(left) else 0
 
@@ -224,7 +224,7 @@ def _days(ids: pa.ChunkedArray) -> set[date]:
     return {date(1970, 1, 1) + timedelta(days=int(day)) for day in days}
 
 
-def _not_in(labels: pa.Table, opened: ObjectStore, uri: str, model: str, listed: list[reader.Object]) -> pa.Table:
+def _not_in(labels: pa.Table, opened: ObjectStore, uri: str, model: str, listed: list[listing.Object]) -> pa.Table:
     """Return what of labels names a row in none of these objects."""
     index = LabelIndex(labels)
     found = np.zeros(len(index), np.bool_)
@@ -234,7 +234,7 @@ def _not_in(labels: pa.Table, opened: ObjectStore, uri: str, model: str, listed:
         for start in range(0, len(listed), _OBJECTS_AT_ONCE):
             some = reader.found_in(opened, uri, model, listed[start : start + _OBJECTS_AT_ONCE], INFERENCES)
             yield from (part for _, part in reader.tables(some, columns))
-            reader.log_skipped(some.skipped)
+            listing.log_skipped(some.skipped)
 
     for part in together(parts(), rows_a_look(len(index))):
         found |= index.naming(part)

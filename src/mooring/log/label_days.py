@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mooring.log import label_join, reader
+from mooring.log import label_join, listing, reader
 from mooring.log.label_join import LabelIndex
 from mooring.log.labels import read_labels, rows_a_look, together
-from mooring.log.parquet import folder_name
+from mooring.log.listing import folder_name
 from mooring.log.schema import INFERENCES
 
 
@@ -37,11 +37,11 @@ def label_days(uri: str, model: str, since: datetime) -> list[Day]:
 
     Raises LogError where there is no log, StoreError where it refuses.
     """
-    opened = reader.open_log(uri)
+    opened = listing.open_log(uri)
     read = read_labels(uri, model, start=since - timedelta(days=1))
-    reader.log_skipped(read.skipped)
+    listing.log_skipped(read.skipped)
     labels = LabelIndex(read.table)
-    listed = reader.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
+    listed = listing.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
     columns = {name: (name,) for name in (*label_join.COLUMNS, "time")}
     days = []
     for day, objects in groupby(listed, key=lambda one: one.day):
@@ -50,7 +50,7 @@ def label_days(uri: str, model: str, since: datetime) -> list[Day]:
         for table in together((part for _, part in reader.tables(found, columns)), rows_a_look(len(labels))):
             rows += len(table)
             delays.append(_delays(table, labels))
-        reader.log_skipped(found.skipped)
+        listing.log_skipped(found.skipped)
         all_delays = np.concatenate(delays)
         median = float(np.median(all_delays)) / 1e6 if len(all_delays) else None
         days.append(Day(day, rows, len(all_delays), median))

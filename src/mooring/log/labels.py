@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mooring.label import FIRST, LAST, Label, Labels, number_of, time_us
-from mooring.log import reader, store
-from mooring.log.parquet import NO_MODEL, folder_name
+from mooring.log import listing, reader, store
+from mooring.log.listing import folder_name
+from mooring.log.parquet import NO_MODEL
 from mooring.log.schema import TIME
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ReadLabels(NamedTuple):
     """Labels of a log as LABELS, and the objects that can't be read."""
 
     table: pa.Table
-    skipped: reader.Skipped
+    skipped: listing.Skipped
 
 
 class LabelError(ValueError):
@@ -192,8 +193,8 @@ def read_labels(
     With `ids` only of the requests that they name, ours or the client's; then memory is bounded by what they match
     and a few objects. Raises LogError where there is no log, StoreError where it refuses.
     """
-    opened = reader.open_log(uri)
-    listed = reader.list_objects(opened, uri, _prefix(model), start, end)
+    opened = listing.open_log(uri)
+    listed = listing.list_objects(opened, uri, _prefix(model), start, end)
     found = reader.found_in(opened, uri, model, listed, LABELS)
     wanted = None if ids is None else pc.cast(ids, pa.string())
     tables = (_between(part, start, end) for _, part in label_tables(found))
@@ -207,12 +208,12 @@ def read_labels(
 
 def list_label_objects(
     opened: ObjectStore, uri: str, model: str, start: datetime | None = None
-) -> list[reader.Object]:
+) -> list[listing.Object]:
     """Return the objects with labels of a model, day by day; only days that can have labels known from `start` on.
 
     Raises StoreError where the log refuses. A model without labels has none.
     """
-    return reader.list_objects(opened, uri, _prefix(model), start)
+    return listing.list_objects(opened, uri, _prefix(model), start)
 
 
 def label_tables(found: reader.LogObjects) -> Iterator[tuple[str, pa.Table]]:

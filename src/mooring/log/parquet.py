@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -12,7 +10,6 @@ from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -23,6 +20,7 @@ import pyarrow.parquet as pq
 from mooring.casts import Casts
 from mooring.exchange import Exchange
 from mooring.log import store
+from mooring.log.listing import folder_name
 from mooring.log.schema import (
     ARROW,
     INFERENCES,
@@ -622,18 +620,6 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     except UnicodeEncodeError:
         clean = [value if value is None else value.encode("utf-8", "replace").decode() for value in values]
         return pa.array(clean, kind)
-
-
-def folder_name(model: str) -> str:
-    """Return the name of a model as its folders have it: no file system takes more than 255 bytes.
-
-    >>> folder_name("wine/white")
-    'wine%2Fwhite'
-    """
-    name = quote(model, safe="")
-    if len(name) <= 200:
-        return name
-    return f"{re.sub('%.?$', '', name[:160])}-{hashlib.blake2b(model.encode(), digest_size=8).hexdigest()}"
 
 
 def _date(day: int) -> str:

@@ -18,22 +18,18 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from mooring.files import writing
-from mooring.log.parquet import folder_name
-from mooring.log.reader import (
+from mooring.log.listing import (
     LogError,
-    LogObjects,
-    choose,
     days,
-    find,
+    folder_name,
     instant,
     log_skipped,
     midnight,
     models,
     only_model,
     open_log,
-    scan,
-    tables,
 )
+from mooring.log.reader import LogObjects, choose, find, scan, tables
 from mooring.log.schema import ARROW, as_lists
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from obstore.exceptions import BaseError
 
 from mooring.ids import made_at
-from mooring.log import labels, reader, store
-from mooring.log.parquet import folder_name
+from mooring.log import labels, listing, reader, store
+from mooring.log.listing import folder_name
 from mooring.log.schema import PAYLOADS
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ def newest_payloads(
     LogError where there is no log, StoreError where it refuses.
     """
     until = time.monotonic() + seconds
-    opened = reader.open_log(uri)
+    opened = listing.open_log(uri)
     prefix = f"payloads/model={folder_name(model)}"
-    days = reader.days(opened, uri, prefix, start, end)
+    days = listing.days(opened, uri, prefix, start, end)
     if start is None and days:
         # A day is two of the log's at most, but the end of the last is not known yet.
-        last = min(reader.midnight(days[-1]) + _DAY, end or datetime.max.replace(tzinfo=UTC))
-        days = [day for day in days if reader.midnight(day) + _DAY > last - 2 * _DAY]
+        last = min(listing.midnight(days[-1]) + _DAY, end or datetime.max.replace(tzinfo=UTC))
+        days = [day for day in days if listing.midnight(day) + _DAY > last - 2 * _DAY]
     listed = [one for day in reversed(days) for one in _newest_first(opened, uri, prefix, day)]
     parts: list[pa.Table] = []
     count = read = 0
@@ -105,7 +105,7 @@ def newest_payloads(
         for _, table in reader.tables(found, {name: (name,) for name in SUMMARY}):
             parts.append(table)
             count += len(table)
-        reader.log_skipped(found.skipped)
+        listing.log_skipped(found.skipped)
         read += len(some)
         if start is None and count:
             last = end or pc.max(pa.concat_tables(parts)["time"]).as_py() + timedelta(microseconds=1)
@@ -125,13 +125,13 @@ def find_request(uri: str, model: str, request_id: str, *, seconds: float = 4.0)
     where it refuses.
     """
     until = time.monotonic() + seconds
-    opened = reader.open_log(uri)
+    opened = listing.open_log(uri)
     prefix = f"payloads/model={folder_name(model)}"
     moment = time_of(request_id)
     if moment is not None:
-        days = reader.days(opened, uri, prefix, moment - _MARGIN, moment + _MARGIN)
+        days = listing.days(opened, uri, prefix, moment - _MARGIN, moment + _MARGIN)
     else:
-        days = reader.days(opened, uri, prefix)[-LOOKBACK_DAYS:]
+        days = listing.days(opened, uri, prefix)[-LOOKBACK_DAYS:]
     wanted = pc.field("request_id") == request_id
     if moment is None:
         wanted = pc.field("client_request_id") == request_id
@@ -219,10 +219,10 @@ def csv_failure(uri: str, request_id: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _newest_first(opened: ObjectStore, uri: str, prefix: str, day: Any) -> list[reader.Object]:
+def _newest_first(opened: ObjectStore, uri: str, prefix: str, day: Any) -> list[listing.Object]:
     """Return the objects of a day, those that were written last first: a segment is closed after its requests."""
-    begin = reader.midnight(day)
-    listed = reader.list_objects(opened, uri, prefix, begin, begin + _DAY)
+    begin = listing.midnight(day)
+    listed = listing.list_objects(opened, uri, prefix, begin, begin + _DAY)
     return sorted(listed, key=lambda one: one.written, reverse=True)
 
 
@@ -234,7 +234,7 @@ def _search(
     wanted: pc.Expression,
     moment: datetime | None,
     until: float,
-) -> tuple[list[dict[str, Any]], list[reader.Object], bool]:
+) -> tuple[list[dict[str, Any]], list[listing.Object], bool]:
     """Return the rows of payloads that are wanted, the objects that they are in, and whether all were looked at.
 
     With the `moment` that it came the objects are begun with that were written soonest after it.
@@ -245,7 +245,7 @@ def _search(
         since = moment
         listed.sort(key=lambda one: (one.written < since, one.written))
     rows: list[dict[str, Any]] = []
-    places: list[reader.Object] = []
+    places: list[listing.Object] = []
     left: int | None = None
     for number, some in enumerate(_chunks(listed)):
         # A shadow's answer is in the same segment or in one of the next; a client's id may come once more.
@@ -262,13 +262,13 @@ def _search(
             for _, table in reader.tables(those, {name: (name,) for name in PAYLOADS.names}):
                 rows += table.slice(0, MOST_EXCHANGES).to_pylist()
             places += [found.objects[path] for path in holding]
-        reader.log_skipped(found.skipped)
+        listing.log_skipped(found.skipped)
         left = left - 1 if left is not None else 1 if places else None
     return rows, places, True
 
 
 def _rows(
-    opened: ObjectStore, uri: str, model: str, places: Sequence[reader.Object], request_id: str
+    opened: ObjectStore, uri: str, model: str, places: Sequence[listing.Object], request_id: str
 ) -> list[dict[str, Any]]:
     """Return the scored rows of a request: they are in the objects of the same names as its payloads."""
     names = [f"inferences/{one.path.partition('/')[2]}" for one in places]
@@ -286,7 +286,7 @@ def _rows(
     found = reader.found_in(opened, uri, model, there)
     found = found._replace(filter=pc.field("request_id") == request_id, live=False)
     parts = [table for _, table in reader.tables(found, {name: (name,) for name in found.schema.names})]
-    reader.log_skipped(found.skipped)
+    listing.log_skipped(found.skipped)
     if not parts:
         return []
     table = pa.concat_tables(parts).sort_by([("variant", "ascending"), ("row", "ascending")])
@@ -309,7 +309,7 @@ def _labels(
         found = reader.found_in(opened, uri, model, some, labels.LABELS)
         found = found._replace(filter=pc.field("request_id").isin(ids))
         parts += [table for _, table in labels.label_tables(found)]
-        reader.log_skipped(found.skipped)
+        listing.log_skipped(found.skipped)
     table = labels.latest(pa.concat_tables(parts))
     return table.slice(0, 10 * MOST_ROWS).to_pylist(), whole
 
@@ -320,6 +320,6 @@ def _between(table: pa.Table, start: datetime, end: datetime) -> pa.Table:
     return table.filter(pc.and_(after, pc.less(table["time"], pa.scalar(end, kind))))
 
 
-def _chunks(listed: Sequence[reader.Object]) -> Iterator[Sequence[reader.Object]]:
+def _chunks(listed: Sequence[listing.Object]) -> Iterator[Sequence[listing.Object]]:
     for begin in range(0, len(listed), _OBJECTS_AT_ONCE):
         yield listed[begin : begin + _OBJECTS_AT_ONCE]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mooring.comparison.compare import Evaluation
-    from mooring.drift.grid import Kind
+    from mooring.drift.kinds import Kind
     from mooring.state.baselines import StoredBaseline, StoredBaselines
 
 _AGAIN_SECONDS = 60.0

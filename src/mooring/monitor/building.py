@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.drift.baseline import Baseline, Feature, PastStatistics, Role, make
-from mooring.drift.grid import CategoricalGrid, Kind, NumericGrid
+from mooring.drift.baseline import Baseline, Feature, PastStatistics, make
+from mooring.drift.grid import CategoricalGrid, NumericGrid
 from mooring.drift.judge import SCALES, values_of
+from mooring.drift.kinds import Kind, Role
 from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import FeatureProfile, NumericProfile, Profile, empty
-from mooring.log import reader
-from mooring.log.parquet import folder_name
+from mooring.log import listing, reader
+from mooring.log.listing import folder_name
 from mooring.log.signature import integers_of
 from mooring.monitor.ingest import Stream, chunks, of_stream, profile_of
 from mooring.monitor.windows import cut, lengths_of, micros
@@ -149,7 +150,7 @@ def between(span: str) -> tuple[datetime, datetime]:
     datetime.datetime(2026, 3, 2, 12, 0, tzinfo=datetime.timezone.utc)
     """
     first, dots, last = span.partition("..")
-    start, end = (reader.instant(first, "START"), reader.instant(last, "END")) if dots else (None, None)
+    start, end = (listing.instant(first, "START"), listing.instant(last, "END")) if dots else (None, None)
     if start is None or end is None or start >= end:
         raise ValueError(f"{span!r} is no time from START to END: give 2026-03-01..2026-03-08")
     return start, end
@@ -254,9 +255,9 @@ def _past_windows(
     baseline: Baseline, settings: JudgeSettings, stream: Stream, start: datetime, end: datetime
 ) -> Iterator[Profile]:
     """Yield the profiles of the windows between two times, about as the monitor would have cut them."""
-    opened = reader.open_log(settings.log)
-    model = reader.only_model(opened, settings.log, settings.model)
-    objects = reader.list_objects(opened, settings.log, f"inferences/model={folder_name(model)}", start, end)
+    opened = listing.open_log(settings.log)
+    model = listing.only_model(opened, settings.log, settings.model)
+    objects = listing.list_objects(opened, settings.log, f"inferences/model={folder_name(model)}", start, end)
     lengths = lengths_of(settings)
     blank = Window(model=model, version=stream.version, variant=stream.variant, start=start, end=end)
     window, counted = blank, empty(baseline.grids)

@@ -10,15 +10,17 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
-from mooring.drift.baseline import FORMAT, Baseline
+from mooring.drift.baseline import Baseline
 from mooring.drift.common_cells import rows_of
-from mooring.drift.judge import AlarmRules, Judgement, judge
+from mooring.drift.judge import AlarmRules, judge
+from mooring.drift.judgement import Judgement
 from mooring.drift.profile import Profile, empty
 from mooring.drift.segments import segments_of
-from mooring.drift.stored import dump
-from mooring.log.reader import AGAIN_SECONDS
+from mooring.drift.stored import FORMAT, dump
+from mooring.log.listing import AGAIN_SECONDS
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.ingest import Ingest, Stream, between, profile_of
+from mooring.monitor.ingest import Stream, between, done_of, profile_of
+from mooring.monitor.new_objects import NewObjects
 from mooring.monitor.open_windows import OpenWindows
 from mooring.monitor.thresholds import pointless, rules_of, thresholds_of
 from mooring.monitor.windows import name_of
@@ -68,15 +70,15 @@ class DriftCheck:
         The budget, thresholds, segments, and how many rows are enough. Raises ValueError for an invalid threshold.
     baselines
         Where a version's baseline is found.
-    ingest
+    objects
         Where the rows of segments are read again.
     """
 
-    def __init__(self, settings: MonitorSettings, baselines: Baselines, ingest: Ingest) -> None:
+    def __init__(self, settings: MonitorSettings, baselines: Baselines, objects: NewObjects) -> None:
         self._settings = settings
         self._thresholds = thresholds_of(settings.threshold)
         self._baselines = baselines
-        self._ingest = ingest
+        self._objects = objects
         self._suited: set[str] = set()
 
     def check(
@@ -126,7 +128,7 @@ class DriftCheck:
                 )
         if not wanted:
             return {}
-        found = self._ingest.done_of(window, objects)
+        found = done_of(self._objects, window, objects)
         rows = between(found, Stream(window.version, window.variant), window.start, window.end)
         return segment_profiles(rows, baseline, wanted)
 

@@ -13,14 +13,15 @@ import msgspec
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.profile import Profile
-from mooring.log.reader import AGAIN_SECONDS
+from mooring.log.listing import AGAIN_SECONDS
 from mooring.monitor import windows
 from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.alerting.queue import enqueue_drift
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.drift_check import DriftCheck, WindowCheck
-from mooring.monitor.ingest import Chunk, Ingest, Stream, StreamRows, between, chunks, profile_of
+from mooring.monitor.ingest import Chunk, Stream, StreamRows, between, chunks, done_of, profile_of
 from mooring.monitor.metrics import Metrics
+from mooring.monitor.new_objects import NewObjects
 from mooring.monitor.open_windows import OpenWindows
 from mooring.settings import MonitorSettings
 from mooring.state.leases import Lease
@@ -92,8 +93,8 @@ class DriftMonitor:
         self._metrics = metrics
         self._lengths = windows.lengths_of(settings, settings.grace)
         self._spark = _spark_session() if settings.engine == "spark" else None
-        self._ingest = Ingest(settings.log, model, settings.grace, Objects(state))
-        self._check = DriftCheck(settings, baselines, self._ingest)
+        self._objects = NewObjects(settings.log, model, settings.grace, Objects(state))
+        self._check = DriftCheck(settings, baselines, self._objects)
         # The digest of the baseline that all windows of a stream are checked with by now.
         self._caught_up: dict[Stream, str | None] = {}
 
@@ -114,7 +115,7 @@ class DriftMonitor:
         """
         self._baselines.look_again()
         checked = self._catch_up(lease, stopping)
-        new = self._ingest.new(opened)
+        new = self._objects.new(opened)
         if not new and not self._caught_up:
             logger.info(
                 "the log %s has no scored rows of %s yet; why, its payloads say in the column reason",
@@ -149,7 +150,7 @@ class DriftMonitor:
         checked = self._write(
             changes, lease, [DoneObject(path, days[path], count) for path, count in chunk.objects.items()]
         )
-        self._ingest.mark_done(chunk.objects)
+        self._objects.mark_done(chunk.objects)
         return checked
 
     def _add_rows(self, rows: StreamRows) -> Iterator[Change]:
@@ -235,7 +236,7 @@ class DriftMonitor:
                     return checked
                 if found is None or days != (window.start.date(), window.end.date()):
                     days = window.start.date(), window.end.date()
-                    found = self._ingest.done_of(window)
+                    found = done_of(self._objects, window)
                 counted = profile_of(between(found, stream, window.start, window.end), baseline)
                 again = msgspec.structs.replace(window, revision=window.revision + 1)
                 opened = OpenWindows(self._windows, self._model, stream)
@@ -268,7 +269,7 @@ class DriftMonitor:
         new: list[tuple[Window, WindowCheck]] = []
         checked = 0
         with self._state.begin(lease) as tx:
-            Objects(tx).mark_done(self._model, self._ingest.key, done)
+            Objects(tx).mark_done(self._model, self._objects.key, done)
             for change in changes:
                 window = Windows(tx).put(change.window, change.profile)
                 check = change.check

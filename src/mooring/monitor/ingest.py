@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -18,12 +17,11 @@ from mooring.drift.baseline import Baseline
 from mooring.drift.grid import Integers
 from mooring.drift.profile import Profile, empty, profile
 from mooring.engine.local import of_inputs_alone
-from mooring.log import reader
-from mooring.log.parquet import folder_name
+from mooring.log import listing, reader
 from mooring.log.schema import ARROW, TIME
-from mooring.log.store import StoreError, is_local
+from mooring.log.store import StoreError
+from mooring.monitor.new_objects import NewObjects
 from mooring.monitor.windows import micros
-from mooring.state.objects import Objects
 from mooring.state.windows import Window
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 250_000
 CHUNK_VALUES = 6_000_000
-LATEST = timedelta(days=7)
-"""How far behind the newest day objects are looked for, beside the grace."""
 OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits", "\0unanswered")
 """The log's own columns, by names that no feature of a baseline has."""
 _PROFILED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
@@ -48,66 +44,16 @@ class Stream(NamedTuple):
     variant: str
 
 
-def log_key(uri: str) -> str:
-    """Return a log's name in the state: the same one however a directory is written.
-
-    >>> log_key("logs/../mooring-log/") == log_key("./mooring-log") == log_key("file://mooring-log")
-    True
-    """
-    return str(Path(uri.removeprefix("file://")).resolve()) if is_local(uri) else uri.rstrip("/")
-
-
-class Ingest:
-    """Tells which objects of a model's log are new: those that the state does not know as done.
-
-    Parameters
-    ----------
-    log
-        Where the log lies.
-    model
-        The model's name.
-    grace
-        How many seconds after its rows' time an object may come.
-    objects
-        What is done.
-    """
-
-    def __init__(self, log: str, model: str, grace: float, objects: Objects) -> None:
-        self.key = log_key(log)
-        self._log = log
-        self._model = model
-        self._grace = timedelta(seconds=grace)
-        self._objects = objects
-        self._done: set[str] = set()
-
-    def new(self, opened: ObjectStore) -> list[reader.Object]:
-        """Return the objects that are not done, day by day. Raises StoreError where the log can't be read now."""
-        newest = self._objects.newest_day(self._model, self.key)
-        start = None
-        if newest is not None:
-            today = datetime.now(UTC).date()  # rows from the future must not hide today's
-            start = reader.midnight(min(newest, today)) - LATEST - self._grace
-        listed = reader.list_objects(opened, self._log, f"inferences/model={folder_name(self._model)}", start)
-        self._done &= {one.path for one in listed}
-        unknown = [one.path for one in listed if one.path not in self._done]
-        if unknown:
-            self._done |= self._objects.seen(self._model, self.key, unknown)
-        return [one for one in listed if one.path not in self._done]
-
-    def mark_done(self, paths: Iterable[str]) -> None:
-        """Remember that the state knows these objects as done from now on."""
-        self._done.update(paths)
-
-    def done_of(self, window: Window, more: Collection[str] = ()) -> reader.LogObjects:
-        """Return the objects of a window's days that are done, or are among these `more`."""
-        start, end = (reader.midnight(one.date()) for one in (window.start, window.end))
-        found = reader.find(self._log, model=self._model, start=start, end=end + timedelta(days=1))
-        reader.log_skipped(found.skipped)
-        done = self._objects.seen(self._model, self.key, found.objects) | set(more)
-        return part_of(found, [path for path in found.fragments if path in done])
+def done_of(objects: NewObjects, window: Window, more: Collection[str] = ()) -> reader.LogObjects:
+    """Return the objects of a window's days that are done, or are among these `more`."""
+    start, end = (listing.midnight(one.date()) for one in (window.start, window.end))
+    found = reader.find(objects.log, model=objects.model, start=start, end=end + timedelta(days=1))
+    listing.log_skipped(found.skipped)
+    done = objects.done_among(found.objects) | set(more)
+    return part_of(found, [path for path in found.fragments if path in done])
 
 
-def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Object]) -> Iterator[Chunk]:
+def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[listing.Object]) -> Iterator[Chunk]:
     """Yield objects by their rows' time, as many at once as fit into memory; `new` are in the order of their days.
 
     One that can't be read is left out, and logged. A shadow's rows, which are copies of others, are left out, too.
@@ -115,7 +61,7 @@ def chunks(opened: ObjectStore, uri: str, model: str, new: Iterable[reader.Objec
     """
     for _, of_day in groupby(new, key=lambda one: one.day):
         found = reader.found_in(opened, uri, model, list(of_day))
-        reader.log_skipped(found.skipped)
+        listing.log_skipped(found.skipped)
         order = sorted(found.fragments, key=lambda path: (_first_time(found.fragments[path]), path))
         width = _width(found)
         paths: list[str] = []
@@ -157,7 +103,7 @@ class Chunk:
         for path, table in reader.tables(self._found, wanted):
             self.objects[path] = table.num_rows
             parts.append(_usable(path, table))
-        reader.log_skipped(self._found.skipped)
+        listing.log_skipped(self._found.skipped)
         if not parts:
             return
         table = pa.concat_tables(parts)
@@ -289,7 +235,7 @@ def _usable(path: str, table: pa.Table) -> pa.Table:
             "%d rows of %s are left out: they have no time, variant or request_rows",
             rows - table.num_rows,
             path,
-            extra={"every": reader.AGAIN_SECONDS, "about": path},
+            extra={"every": listing.AGAIN_SECONDS, "about": path},
         )
     return table
 

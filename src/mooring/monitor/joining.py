@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mooring.drift.columns import is_text
-from mooring.log import label_join, reader
+from mooring.log import label_join, listing, reader
 from mooring.log import labels as label_log
 from mooring.log.label_join import LabelIndex
 from mooring.monitor import ingest
@@ -108,7 +108,7 @@ class LoggedRows(NamedTuple):
 class LabelSource:
     """The labels of a model; read once where they are few, else again for each batch of rows."""
 
-    def __init__(self, uri: str, model: str, since: datetime, listed: Sequence[reader.Object]) -> None:
+    def __init__(self, uri: str, model: str, since: datetime, listed: Sequence[listing.Object]) -> None:
         self._uri = uri
         self._model = model
         self._since = since
@@ -130,7 +130,7 @@ class LabelSource:
         if not self._few:
             ids = pc.unique(pa.concat_arrays([keys[name].combine_chunks() for name in label_join.COLUMNS[:2]]))
         labels = label_log.read_labels(self._uri, self._model, start=self._since, ids=ids)
-        reader.log_skipped(labels.skipped)
+        listing.log_skipped(labels.skipped)
         index = LabelIndex(labels.table)
         if self._few:
             self._all = index

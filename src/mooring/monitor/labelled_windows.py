@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mooring.ids import OWN
 from mooring.log import labels as label_log
-from mooring.log import reader
-from mooring.log.parquet import folder_name
+from mooring.log import listing, reader
+from mooring.log.listing import folder_name
 from mooring.monitor import ingest
 from mooring.monitor.ingest import Stream
 from mooring.monitor.windows import micros, moment
@@ -44,7 +44,7 @@ class LabelledWindows(NamedTuple):
 
 
 def labelled_windows(
-    stored: Windows, opened: ObjectStore, uri: str, model: str, new: Sequence[reader.Object], since: datetime
+    stored: Windows, opened: ObjectStore, uri: str, model: str, new: Sequence[listing.Object], since: datetime
 ) -> LabelledWindows:
     """Return the windows from `since` on that the labels in `new` objects are of.
 
@@ -59,7 +59,7 @@ def labelled_windows(
     for path, table in label_log.label_tables(found):
         parts.append(pc.unique(table["request_id"]))
         done.append(DoneObject(path, days[path], table.num_rows))
-    reader.log_skipped(found.skipped)
+    listing.log_skipped(found.skipped)
     if not parts:
         return LabelledWindows([], [], 0, 0)
     ids = pc.unique(pa.concat_arrays([pa.array([], pa.string()), *parts]))
@@ -86,7 +86,7 @@ def _located(
     """
     own = pc.match_substring_regex(ids, OWN)
     days = _days_of(ids.filter(own))
-    listed = reader.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
+    listed = listing.list_objects(opened, uri, f"inferences/model={folder_name(model)}", since)
     found = pa.array([], pa.string())
     for some, places in ((ids.filter(own), [one for one in listed if one.day in days]), (ids, listed)):
         wanted = some.filter(pc.invert(pc.is_in(some, value_set=found)))
@@ -111,7 +111,7 @@ def _located(
 
 
 def _rows_of(
-    opened: ObjectStore, uri: str, model: str, objects: Sequence[reader.Object], ids: pa.Array
+    opened: ObjectStore, uri: str, model: str, objects: Sequence[listing.Object], ids: pa.Array
 ) -> pa.Table:
     """Return the rows of the requests that ids name, each with whose it is and when it was received."""
     columns = {name: (name[1:],) for name in (*_IDS, *ingest.OWN[:3])}
@@ -122,7 +122,7 @@ def _rows_of(
         named = pc.or_(*(pc.is_in(table[name], value_set=ids) for name in _IDS))
         there = pc.and_(pc.is_valid(table["\0time"]), pc.is_valid(table["\0variant"]))
         parts.append(table.filter(pc.and_(there, named)))
-    reader.log_skipped(found.skipped)
+    listing.log_skipped(found.skipped)
     return pa.concat_tables(parts) if parts else pa.table({})
 
 

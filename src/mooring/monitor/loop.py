@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mooring.files import replace
-from mooring.log import reader
+from mooring.log import listing
 from mooring.log.store import StoreError, is_local
 from mooring.monitor.alerting.channels import Channel, channels_of
 from mooring.monitor.alerting.queue import deliver
@@ -143,8 +143,8 @@ class ModelMonitor:
         `provisional`: the open windows are checked too, as they are now. Raises LogError where there is no log,
         StoreError where it can't be read now, StateError where the state refuses.
         """
-        opened = reader.open_log(self._settings.log)
-        reader.only_model(opened, self._settings.log, self._model)
+        opened = listing.open_log(self._settings.log)
+        listing.only_model(opened, self._settings.log, self._model)
         checked = self.drift.look(opened, lease, provisional=provisional, stopping=stopping)
         if not stopping():
             checked += self.performance.look(opened, lease, provisional=provisional, stopping=stopping)
@@ -228,7 +228,7 @@ class _Loop:
             except LeaseHeld as error:
                 logger.warning("%s. This one stands by", error, extra=_seldom(error))
                 stop.wait(_STAND_BY_SECONDS)
-            except (reader.LogError, StoreError, StateError) as error:
+            except (listing.LogError, StoreError, StateError) as error:
                 self._metrics.error(
                     self._settings.model or "", "state" if isinstance(error, StateError) else "log"
                 )
@@ -250,8 +250,8 @@ class _Loop:
     def _model(self) -> str:
         if self._settings.model:
             return self._settings.model
-        opened = reader.open_log(self._settings.log)
-        return reader.only_model(opened, self._settings.log, None)
+        opened = listing.open_log(self._settings.log)
+        return listing.only_model(opened, self._settings.log, None)
 
     def _write_report(self, model: str, checked: int) -> None:
         """Write the report anew where something was checked, whole or not at all."""
@@ -328,10 +328,10 @@ def nothing_yet(uri: str) -> str:
     path = Path(uri.removeprefix("file://")) if is_local(uri) else None
     if path is not None and not path.exists():
         return f"no log at {uri} yet"
-    if reader.models(reader.open_log(uri), uri):
+    if listing.models(listing.open_log(uri), uri):
         return ""
     if path is not None and any(path.glob("*.csv")):
-        raise reader.LogError(
+        raise listing.LogError(
             f"the log {uri} is of CSV files, and the monitor reads Parquet. Have it written elsewhere: "
             "by MLFLOW_MONITORING_FORMAT=parquet in the model, or by --format parquet at the proxy"
         )

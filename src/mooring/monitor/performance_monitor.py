@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mooring.log import labels as label_log
-from mooring.log import reader
+from mooring.log import listing, reader
 from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.alerting.queue import enqueue_performance
 from mooring.monitor.alerting.rules import standing_of, transition
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.ingest import Stream, log_key
+from mooring.monitor.ingest import Stream
 from mooring.monitor.joining import LabelSource, LoggedRows
 from mooring.monitor.labelled_windows import LabelledWindows, labelled_windows
 from mooring.monitor.metrics import Metrics
+from mooring.monitor.new_objects import log_key
 from mooring.monitor.performance_check import assess, unlabelled
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
@@ -158,7 +159,7 @@ class PerformanceMonitor:
         first, last = min(one.start for one in batch), max(one.end for one in batch)
         found = reader.find(self._settings.log, model=self._model, start=first, end=last)
         rows = LoggedRows.read(found, self._settings.segment)
-        reader.log_skipped(found.skipped)
+        listing.log_skipped(found.skipped)
         labelled = labels.of(rows)
         for window in batch:
             baseline = self._baselines.of(self._model, window.version).baseline

@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mooring.drift.judge import Result
+from mooring.drift.judgement import Result
 from mooring.settings import DEFAULT_STATE
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State

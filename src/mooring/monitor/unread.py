@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from mooring.log import reader
-from mooring.monitor.ingest import Ingest
+from mooring.log import listing
+from mooring.monitor.new_objects import NewObjects
 from mooring.settings import MonitorSettings, duration_text
 from mooring.state.objects import Objects
 from mooring.state.state import State
@@ -25,18 +25,22 @@ class Unread(NamedTuple):
 
 def unread(state: State, log: str, model: str, grace: float) -> Unread:
     """Return what of a model's log the monitor has not read. Raises LogError and StoreError."""
-    opened = reader.open_log(log)
-    new = sorted(Ingest(log, model, grace, Objects(state)).new(opened), key=lambda one: one.written)
-    found = reader.found_in(opened, log, model, new[:_COUNTED])
+    opened = listing.open_log(log)
+    new = sorted(NewObjects(log, model, grace, Objects(state)).new(opened), key=lambda one: one.written)
+    if not new:
+        return Unread(0, 0, None)
+    from mooring.log.reader import found_in  # half a second, where mostly nothing is left to read
+
+    found = found_in(opened, log, model, new[:_COUNTED])
     rows = sum(fragment.metadata.num_rows for fragment in found.fragments.values())
-    return Unread(len(new), rows, new[0].written if new else None)
+    return Unread(len(new), rows, new[0].written)
 
 
 def unread_in_words(state: State, settings: MonitorSettings, model: str) -> str:
     """Say how much of the log is not read yet, and when it will be; '' where the log can't be asked."""
     try:
         waiting = unread(state, settings.log, model, settings.grace)
-    except (OSError, reader.LogError):
+    except (OSError, listing.LogError):
         return ""
     holder = state.holder(f"monitor/{model}")
     if waiting.oldest is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from mooring.drift.judge import Judgement
+from mooring.drift.judgement import Judgement
 from mooring.status import Status
 
 CHAMPION = "champion"

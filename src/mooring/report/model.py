@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.judge import Judgement
+from mooring.drift.judgement import Judgement
 from mooring.drift.profile import Profile
 from mooring.report.course import WindowSummary
 from mooring.state.assessments import Assessment

@@ -8,7 +8,7 @@ from operator import add
 from typing import NamedTuple
 
 from mooring.drift.baseline import Baseline, Feature
-from mooring.drift.judge import Result
+from mooring.drift.judgement import Result
 from mooring.drift.profile import FeatureProfile, Profile
 from mooring.report.course import CHAMPION, answering
 from mooring.report.model import Report, ReportWindow

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from mooring.drift.distributions import Distribution, distribution
-from mooring.drift.judge import Result
+from mooring.drift.judgement import Result
 from mooring.drift.profile import CategoricalProfile
 from mooring.report import figures, words
 from mooring.report.reading import FeatureReading, Reading

@@ -11,7 +11,7 @@ import numpy as np
 from mooring.drift.baseline import Baseline, BaselineParts, Feature
 from mooring.drift.common_cells import by_identity, numbers_of, rows_of
 from mooring.drift.grid import CategoricalGrid, NumericGrid, TextGrid
-from mooring.drift.judge import Result
+from mooring.drift.judgement import Result
 from mooring.drift.measure_table import MEASURES, min_effect
 from mooring.drift.measures import shares
 from mooring.drift.profile import (

@@ -20,7 +20,7 @@ from mooring import child_environment
 from mooring.drift.baseline import Baseline
 from mooring.drift.stored import FormatError
 from mooring.files import clear
-from mooring.log.reader import LogError
+from mooring.log.listing import LogError
 from mooring.log.store import StoreError
 from mooring.promotion import begun, promote
 from mooring.registry import aliases, versions

@@ -23,7 +23,7 @@ import msgspec
 import yaml
 
 from mooring.files import locked, make_directory, sync
-from mooring.log.parquet import folder_name
+from mooring.log.listing import folder_name
 from mooring.registry import versions
 from mooring.registry.client import PermanentError, TrackingError
 from mooring.serving.environment import EnvironmentFailed, EnvManager, activation

@@ -16,7 +16,7 @@ from mooring.drift.stored import dump, load
 from mooring.status import Severity, rank
 
 if TYPE_CHECKING:  # who only reads cells is spared the statistics
-    from mooring.drift.judge import Judgement, Result
+    from mooring.drift.judgement import Judgement, Result
 
 FORMAT = 1
 
@@ -56,7 +56,7 @@ class Strongest(NamedTuple):
 def ratio(result: Result) -> float | None:
     """Return a result relative to its threshold: from 1 on it is as large as what alarms. None without one.
 
-    >>> from mooring.drift.judge import Result
+    >>> from mooring.drift.judgement import Result
     >>> ratio(Result("x", "input", "numeric", "ks", 0.1, threshold=0.05))
     2.0
     """
@@ -85,7 +85,7 @@ def strongest(results: Iterable[Result]) -> Strongest | None:
 def strongest_alarm(alarms: Sequence[Result]) -> Result:
     """Return the alarm to name of a feature: the worst, of those one of the window alone, then the largest effect.
 
-    >>> from mooring.drift.judge import Result
+    >>> from mooring.drift.judgement import Result
     >>> alarms = [Result("x", "input", "numeric", "ks", 0.3, scale=scale, strength=6.0) for scale in (4, 1)]
     >>> strongest_alarm(alarms).scale
     1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mooring.drift.baseline import FORMAT
-from mooring.drift.judge import Judgement
-from mooring.drift.stored import FormatError, load
+from mooring.drift.judgement import Judgement
+from mooring.drift.stored import FORMAT, FormatError, load
 
 
 def judgement_of(results: bytes | None) -> Judgement | None:

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from mooring.log.parquet import folder_name
+from mooring.log.listing import folder_name
 from mooring.state.promotions import Promotion, Promotions
 from mooring.state.repository import EventJournal, Repository, Transaction, created_within, under_way_within
 from mooring.state.rollouts import Rollouts

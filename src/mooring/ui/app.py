@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mooring.log.reader import LogError
+from mooring.log.listing import LogError
 from mooring.log.store import StoreError
 from mooring.state.database import StateError
 from mooring.ui import access, assets, openapi, responses, routing, templating

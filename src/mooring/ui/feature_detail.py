@@ -14,7 +14,7 @@ from markupsafe import Markup
 from mooring.drift.baseline import ProfileParts
 from mooring.drift.distributions import Bars, ClockShares, Distribution, Histogram, distribution
 from mooring.drift.grid import Floats
-from mooring.drift.judge import Judgement, Result
+from mooring.drift.judgement import Judgement, Result
 from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import FeatureProfile
 from mooring.drift.stored import FormatError

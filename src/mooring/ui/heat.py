@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from mooring.drift.baseline import BaselineParts
-from mooring.drift.judge import Judgement
+from mooring.drift.judgement import Judgement
 from mooring.state.cells import Cell
 from mooring.status import Severity
 from mooring.ui import windows

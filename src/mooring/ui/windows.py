@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from mooring.drift.baseline import BaselineParts, Feature
-from mooring.drift.judge import Judgement
+from mooring.drift.judgement import Judgement
 from mooring.drift.stored import FormatError
 from mooring.report.course import CHAMPION
 from mooring.state.baselines import StoredBaselines

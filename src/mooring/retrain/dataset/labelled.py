@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mooring.drift.columns import is_text
-from mooring.log import label_join, reader
+from mooring.log import label_join, listing, reader
 from mooring.log.label_join import LabelIndex
 from mooring.log.labels import read_labels
 from mooring.log.schema import TIME
@@ -83,7 +83,7 @@ class Labelled:
         self._rows = 0
         self._first = 2**62
         parts = list(self._parts())
-        reader.log_skipped(self.found.skipped | labels.skipped)
+        listing.log_skipped(self.found.skipped | labels.skipped)
         self.first = datetime.fromtimestamp(min(self._first, _micros(end)) / 1e6, UTC)
         self._choose(parts)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mooring.log import reader
+from mooring.log import listing, reader
 from mooring.log.labels import LABELS, label_tables, list_label_objects
-from mooring.log.parquet import folder_name
+from mooring.log.listing import folder_name
 
 _MOST_CLASSES = 10_000
 
@@ -30,23 +30,23 @@ def traffic(log: str, model: str, rows: int) -> pa.Table | None:
             parts.append(part.take(pa.array(np.arange(0, part.num_rows, step))))
             if sum(map(len, parts)) >= rows:
                 break
-    except reader.LogError:
+    except listing.LogError:
         return None
     parts = [part for part in parts if part.num_rows]
     return pa.concat_tables(parts, promote_options="permissive").slice(0, rows) if parts else None
 
 
 def _newest(log: str, model: str) -> Iterator[pa.Table]:
-    opened = reader.open_log(log)
+    opened = listing.open_log(log)
     prefix = f"inferences/model={folder_name(model)}"
-    for day in reversed(reader.days(opened, log, prefix)):
-        begin = reader.midnight(day)
-        for one in reversed(reader.list_objects(opened, log, prefix, begin, begin + timedelta(days=1))):
+    for day in reversed(listing.days(opened, log, prefix)):
+        begin = listing.midnight(day)
+        for one in reversed(listing.list_objects(opened, log, prefix, begin, begin + timedelta(days=1))):
             found = reader.found_in(opened, log, model, [one])
             if "input" in found.schema.names:
                 wanted = {field.name: ("input", field.name) for field in found.schema.field("input").type}
                 yield from (table for _, table in reader.tables(found, wanted))
-            reader.log_skipped(found.skipped)
+            listing.log_skipped(found.skipped)
 
 
 class LabelRange(NamedTuple):
@@ -72,14 +72,14 @@ def label_range(log: str, model: str, own: pa.Array) -> LabelRange:
     else:
         texts |= set(own.cast(pa.string()).to_pylist())
     try:
-        opened = reader.open_log(log) if log else None
+        opened = listing.open_log(log) if log else None
         if opened is not None:
             found = reader.found_in(opened, log, model, list_label_objects(opened, log, model), LABELS)
             for _, table in label_tables(found):
                 numbers.append(pc.unique(table["label"]))
                 texts |= set(pc.unique(table["label_text"]).to_pylist())
-            reader.log_skipped(found.skipped)
-    except reader.LogError:
+            listing.log_skipped(found.skipped)
+    except listing.LogError:
         pass  # no log: there are no others
     values = np.unique(np.concatenate([np.empty(0), *(np.asarray(one.drop_null()) for one in numbers)]))
     values = values[np.isfinite(values)]

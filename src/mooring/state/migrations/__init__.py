@@ -1,21 +1,23 @@
 """Bringing a state's tables to the form that this code knows.
 
-A change to `tables.py` needs a new file in `versions/`: copy the newest, name it after what it does, and set its
-`revision` and `down_revision`. On SQLite an existing table is altered through `op.batch_alter_table`.
+A change to `tables.py` needs a new file in `versions/`: copy the newest, name it rNNNN_ and what it does, where
+NNNN is its `revision`, and set that and its `down_revision`. On SQLite an existing table is altered through
+`op.batch_alter_table`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, column, inspect, select, table, text
 
 from mooring.state.tables import VERSION_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from alembic.script import ScriptDirectory
 
 HERE = Path(__file__).parent
 _ADVISORY_LOCK = 0x6D6F6F72  # PostgreSQL names such locks by a number
@@ -27,14 +29,15 @@ class NewerState(Exception):
 
 def at_head(connection: Connection, scripts: Path = HERE) -> bool:
     """Whether the tables have the form that this code knows. Raises NewerState."""
-    script, current = ScriptDirectory(scripts), _context(connection).get_current_revision()
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return False
+    current = connection.scalar(select(column("version_num")).select_from(table(VERSION_TABLE)))
     if current is None:
         return False
-    try:
-        script.get_revision(current)
-    except CommandError:
-        raise NewerState(current) from None
-    return current == script.get_current_head()
+    known = _revisions(scripts)
+    if current not in known:
+        raise NewerState(current)
+    return bool(current == max(known))
 
 
 def upgrade(connection: Connection, scripts: Path = HERE) -> None:
@@ -45,19 +48,27 @@ def upgrade(connection: Connection, scripts: Path = HERE) -> None:
     if connection.dialect.name == "postgresql":  # on SQLite the transaction itself keeps others out
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
     if not at_head(connection, scripts):
-        _run(connection, lambda current, _: ScriptDirectory(scripts)._upgrade_revs("head", current))
+        _run(connection, scripts, lambda script, current: script._upgrade_revs("head", current))
 
 
 def downgrade(connection: Connection, revision: str, scripts: Path = HERE) -> None:
     """Bring the tables back to an older revision, or to none with `base`, in the caller's transaction."""
-    _run(connection, lambda current, _: ScriptDirectory(scripts)._downgrade_revs(revision, current))
+    _run(connection, scripts, lambda script, current: script._downgrade_revs(revision, current))
 
 
-def _run(connection: Connection, steps: Any) -> None:
-    context = _context(connection, fn=steps)
+def _revisions(scripts: Path) -> set[str]:
+    """Return the revisions that there are files for: in r0001_monitor.py lies 0001."""
+    return {path.name[1:5] for path in (scripts / "versions").glob("r[0-9]*.py")}
+
+
+def _run(connection: Connection, scripts: Path, steps: Callable[[ScriptDirectory, Any], Any]) -> None:
+    # A sixth of a second, which every command that opens a state would pay.
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(scripts)
+    opts = {"version_table": VERSION_TABLE, "fn": lambda current, _: steps(script, current)}
+    context = MigrationContext.configure(connection, opts=opts)
     with Operations.context(context):
         context.run_migrations()
-
-
-def _context(connection: Connection, **opts: Any) -> MigrationContext:
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, **opts})

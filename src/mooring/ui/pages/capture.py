@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from mooring.exchange import BROKEN_OFF, Ledger
 from mooring.label import FIRST, LAST
-from mooring.log import reader, requests
-from mooring.log.reader import LogError
+from mooring.log import listing, requests
+from mooring.log.listing import LogError
 from mooring.log.store import StoreError, is_local
 from mooring.report.words import count
 from mooring.spool import Look, look
@@ -305,8 +305,8 @@ def _counted(counts: dict[str, int]) -> tuple[Counted, ...]:
 def _traffic(sources: Sources, query: CaptureQuery) -> CapturedTraffic:
     start, end = _span(query)
     try:
-        opened = reader.open_log(sources.log)
-        there = tuple(reader.models(opened, sources.log))
+        opened = listing.open_log(sources.log)
+        there = tuple(listing.models(opened, sources.log))
         if not there:
             return _csv_traffic(sources.log, query)
         if not query.model and len(there) > 1:

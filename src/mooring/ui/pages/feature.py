@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from mooring.drift.judge import Judgement
+from mooring.drift.judgement import Judgement
 from mooring.drift.tensors import column_of
 from mooring.monitor.results import was_judged
 from mooring.report.words import measure, name, number, plural

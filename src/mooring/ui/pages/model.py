@@ -11,7 +11,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from mooring.drift.baseline import BaselineParts
-from mooring.drift.judge import Judgement
+from mooring.drift.judgement import Judgement
 from mooring.monitor.results import was_judged
 from mooring.report import figures
 from mooring.report import performance as performing

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from markupsafe import Markup
 
-from mooring.log.reader import LogError, open_log
-from mooring.log.reader import models as models_in
+from mooring.log.listing import LogError, open_log
+from mooring.log.listing import models as models_in
 from mooring.log.store import StoreError
 from mooring.report import figures
 from mooring.state.alerts import Alerts

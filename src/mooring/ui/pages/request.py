@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from mooring.log import reader, requests
-from mooring.log.reader import LogError
+from mooring.log import listing, requests
+from mooring.log.listing import LogError
 from mooring.log.requests import LOOKBACK_DAYS, MOST_ROWS, Story
 from mooring.report.words import listed, name
 from mooring.state.windows import Windows
@@ -161,8 +161,8 @@ def told(sources: Sources, query: RequestQuery, request_id: str) -> Whole:
     """Return what the log has of a request. Raises NotFound where that is nothing."""
     if not request_id.isprintable() or len(request_id) > _LONGEST_ID:
         raise NotFound("No request has such an id.")
-    opened = reader.open_log(sources.log)
-    there = reader.models(opened, sources.log)
+    opened = listing.open_log(sources.log)
+    there = listing.models(opened, sources.log)
     if query.model and query.model not in there and there:
         raise NotFound(f"The log has no model {name(query.model)}; it has: {listed(there, 20)}.")
     if not there and (records := requests.csv_records(sources.log, request_id)):
