@@ -107,7 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its kind, and order them by it; the examples in docstrings of src/ are unit tests too."""
+    """Mark each test with its kind, and order them by it; examples in docstrings of src/ are unit tests too."""
     for item in items:
         item.add_marker(kind_of(item.path) or "unit")
     items.sort(key=lambda item: KINDS.index(kind_of(item.path) or "unit"))
