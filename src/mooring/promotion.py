@@ -87,3 +87,26 @@ def promote(
     done = msgspec.structs.replace(current, status="done", ended=datetime.now(UTC))
     promotions.put(done)
     return done
+
+
+def restore(promotions: Promotions, promotion: Promotion) -> bool:
+    """Move the champion back from `promotion.previous` to `promotion.version`, recorded; return whether it left.
+
+    Where the champion is another by now, nothing is moved, and nothing recorded. Killed anywhere in between, it is
+    to be called again. Raises TrackingError where MLflow does not answer, and StateError.
+    """
+    champion = aliases.champion(promotion.model)
+    begun_before = {one.id: one.status for one in promotions.newest(promotion.model)}.get(promotion.id) == "begun"
+    if promotion.previous is None or champion not in (promotion.previous, promotion.version):
+        return True
+    if champion == promotion.version and not begun_before:
+        return True
+    promotions.put(promotion)
+    try:
+        aliases.put_back(promotion.model, promotion.version, expected=promotion.previous)
+    except PermanentError as error:  # somebody else has seen to it, or nobody can
+        why = f"{error}"
+        promotions.put(msgspec.structs.replace(promotion, status="failed", reason=why, ended=datetime.now(UTC)))
+        return False
+    promotions.put(msgspec.structs.replace(promotion, status="done", ended=datetime.now(UTC)))
+    return True

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -13,9 +15,9 @@ from mlflow import MlflowClient
 from registries import champion_and_challenger
 from waiting import PATIENCE
 
-# In processes of their own: one promotes and is killed right before its n-th change, be it of MLflow or of the
-# record, or is told then that MLflow, or the state, is away; the next says what both have, promotes again, and
-# says what both have then.
+# In processes of their own: one promotes, or takes a promotion back, and is killed right before its n-th change,
+# be it of MLflow or of the record, or is told then that MLflow, or the state, is away; the next says what both
+# have, does it again, and says what both have then.
 INTERRUPTED = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -23,7 +25,7 @@ import mlflow
 import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store
 from datetime import UTC, datetime
 from mlflow.exceptions import MlflowException
-from mooring.promotion import promote
+from mooring.promotion import promote, restore
 from mooring.registry.client import TrackingError
 from mooring.state.database import StateError
 from mooring.state.promotions import Promotion, Promotions
@@ -36,6 +38,11 @@ BEGUN = Promotion(
     id="p", model="wine", ticket_id=None, kind="promotion", version="2", previous="1", status="begun",
     reason="passed", who="mooring", created=datetime(2026, 3, 1, 12, tzinfo=UTC),
 )
+BACK = Promotion(
+    id="r", model="wine", ticket_id=None, kind="restored", version="1", previous="2", status="begun",
+    reason="slower", who="mooring", created=datetime(2026, 3, 1, 13, tzinfo=UTC),
+)
+RESTORES = sys.argv[1:] == ["restore"]
 
 def stop_at(number, how):
     made = 0
@@ -77,7 +84,10 @@ def move(number=0, how=""):
         stop_at(number, how)
     try:
         with State("sqlite:///state.db") as state:
-            promote(Promotions(state), BEGUN, tags={"mooring.ticket": "t"})
+            if RESTORES:
+                restore(Promotions(state), BACK)
+            else:
+                promote(Promotions(state), BEGUN, tags={"mooring.ticket": "t"})
     except (TrackingError, StateError) as error:
         return str(error)
 
@@ -94,8 +104,13 @@ def state():
         "tags": {one.version: one.tags for one in versions},
     }
 
+def begin():
+    with State("sqlite:///state.db") as state:
+        if RESTORES:
+            promote(Promotions(state), BEGUN)
+
+child(begin)
 shutil.copy("mlflow.db", "before.db")
-State("sqlite:///state.db").close()
 shutil.copy("state.db", "state-before.db")
 for how in ("killed", "away"):
     for number in range(1, 50):
@@ -115,11 +130,11 @@ def client(tmp_path, monkeypatch) -> MlflowClient:
     return champion_and_challenger(tmp_path, monkeypatch)
 
 
-def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again_finishes_it(client, tmp_path):
-    client.set_registered_model_alias("wine", "previous", "1")
+def interrupted_runs(directory: Path, *arguments: str) -> tuple[list[list[Any]], dict[str, int]]:
+    """Return what each run said, and how many changes were made before one got through, by how it was stopped."""
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", INTERRUPTED],
-        cwd=tmp_path,
+        [sys.executable, "-W", "ignore", "-c", INTERRUPTED, *arguments],
+        cwd=directory,
         env=os.environ,
         capture_output=True,
         text=True,
@@ -127,7 +142,26 @@ def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again
         check=True,
     )
     runs = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
-    counts = {how: max(number for of, number, *_ in runs if of == how) for how in ("killed", "away")}
+    return runs, {how: max(number for of, number, *_ in runs if of == how) for how in ("killed", "away")}
+
+
+def test_taken_back_and_killed_or_cut_off_at_any_point_it_is_taken_back_at_the_next_call(client, tmp_path):
+    runs, counts = interrupted_runs(tmp_path, "restore")
+    assert min(counts.values()) > 3  # two records, an alias, a stage
+    for how, number, code, _, between, _, after in runs:
+        where = f"{how} at change {number}"
+        assert code == (-9 if number < counts[how] and how == "killed" else 0), where
+        assert between["aliases"]["champion"] in ("1", "2"), where
+        restored = [record for record in between["records"] if record[:2] == ["1", "2"]]
+        assert restored or between["aliases"]["champion"] == "2", where
+        assert after["aliases"]["champion"] == "1", where
+        assert list(map(str, after["production"])) == ["1"], where
+        assert [record for record in after["records"] if record[:2] == ["1", "2"]] == [["1", "2", "done"]], where
+
+
+def test_killed_or_cut_off_at_any_point_there_is_one_champion_and_doing_it_again_finishes_it(client, tmp_path):
+    client.set_registered_model_alias("wine", "previous", "1")
+    runs, counts = interrupted_runs(tmp_path)
     assert min(counts.values()) > 10  # two records, two aliases, a stage, tags of version and run, an alias less
     for how, number, code, said, between, again, after in runs:
         where = f"{how} at change {number}"

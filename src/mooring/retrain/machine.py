@@ -335,7 +335,11 @@ class Retraining:
         if isinstance(found, jobs.Lost) or found.code == records.TEMPORARY:
             return self._gate_again(tickets, ticket, directory, found)
         if found.timed_out or found.code != 0:
-            why = "that took too long" if found.timed_out else _last_line(directory) or f"code {found.code}"
+            why = (
+                "that took too long"
+                if found.timed_out
+                else "".join(jobs.last_lines(directory, 1)) or f"code {found.code}"
+            )
             return self._fail(
                 tickets, ticket, f"the versions could not be compared: {why}; see {directory / jobs.OUTPUT}"
             )
@@ -354,7 +358,7 @@ class Retraining:
         """Compare again what was killed, or where MLflow or the log did not answer: nothing was changed by it."""
         why = "it was killed"
         if isinstance(found, jobs.Ended):
-            why = _last_line(directory) or "MLflow or the log does not answer"
+            why = "".join(jobs.last_lines(directory, 1)) or "MLflow or the log does not answer"
         trained = [step.at for step in tickets.steps(ticket.id) if step.what == "trained"]
         if trained and datetime.now(UTC) - trained[-1] > _GIVE_UP:
             return self._fail(tickets, ticket, f"the versions could not be compared for a day: {why}")
@@ -532,12 +536,6 @@ def label_of(settings: RetrainSettings, state: State, model: str, champion: str 
 def _seldom(ticket: Ticket | None, error: Exception) -> dict[str, object]:
     """Return what has a message shown again only after a while: a step that waits says so at each look."""
     return {"every": _SAY_AGAIN_SECONDS, "about": (ticket and ticket.id, f"{error}")}
-
-
-def _last_line(directory: Path) -> str:
-    """Return the last line of a job's output."""
-    said = (directory / jobs.OUTPUT).read_text(errors="replace").strip().splitlines()
-    return said[-1][:500] if said else ""
 
 
 def attempt_directory(ticket: Ticket) -> Path:

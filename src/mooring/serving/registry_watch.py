@@ -5,15 +5,10 @@ Each function may be called again after a kill, or after MLflow or the state was
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import UTC, datetime
 from typing import NamedTuple
-
-import msgspec
 
 from mooring import promotion
 from mooring.registry import aliases, versions
-from mooring.registry.client import PermanentError
 from mooring.state.database import StateError
 from mooring.state.leases import Lease
 from mooring.state.retrainings import EventName, Status, Ticket, Tickets
@@ -148,8 +143,9 @@ def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
     Raises TrackingError, StateError, and TicketError where this is to be called again.
     """
     tickets = Tickets(state, lease)
-    named = aliases.champion(rollout.model) == rollout.version
-    if named and rollout.previous is not None:
+    if rollout.previous is None:
+        named = aliases.champion(rollout.model) == rollout.version
+    else:
         restored = promotion.begun(
             rollout.model,
             rollout.previous,
@@ -159,10 +155,7 @@ def roll_back(state: State, lease: Lease | None, rollout: Rollout) -> bool:
             kind="restored",
             who=_who(rollout),
         )
-        with suppress(PermanentError):  # somebody else has seen to it, or nobody can
-            aliases.put_back(rollout.model, rollout.previous, expected=rollout.version)
-            named = False
-            tickets.promotions.put(msgspec.structs.replace(restored, status="done", ended=datetime.now(UTC)))
+        named = not promotion.restore(tickets.promotions, restored)
     what: EventName = "aborted" if rollout.status == "aborting" else "rolled back"
     aliases.end_rollout(rollout.model, rollout.version, what, rollout.reason)
     end_ticket(tickets, rollout, "rolled_back", what)

@@ -130,7 +130,7 @@ def look(directory: Path) -> Running | Ended | Lost | None:
 def last_lines(directory: Path, count: int) -> list[str]:
     """Return the last lines that a job printed, each shortened; none where it printed nothing."""
     try:
-        lines = (directory / OUTPUT).read_text(errors="replace").splitlines()[-count:]
+        lines = (directory / OUTPUT).read_text(errors="replace").rstrip().splitlines()[-count:]
     except FileNotFoundError:
         return []
     return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in lines]
