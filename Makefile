@@ -1,6 +1,8 @@
 # The everyday commands; each sets up what it needs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+# One more than there are processors, as tests of servers often wait.
+WORKERS = $(shell expr $$(nproc) + 1)
 # What is about the proxy: its parts, its HTTP, and in COMPILED_PROOFS what takes longer.
 COMPILED_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,compiled recorder spool)) \
 	$(addprefix tests/service/test_,$(addsuffix .py,backend compiled conformance proxy raw_answers raw_requests routes))
@@ -24,7 +26,7 @@ check: static ## lint, types, import directions, unit tests and the examples in 
 	$(BIN)/pytest -n logical -m unit tests/unit src
 
 test: static ## the same, and the tests of real servers: what CI runs
-	$(BIN)/pytest -n logical -m "not proof"
+	$(BIN)/pytest -n $(WORKERS) -m "not proof"
 
 test-compiled: .venv/.compiled ## the proxy's tests with the proxy compiled
 	MOORING_COMPILE=1 .venv/compiled/bin/python -m pytest -n logical -m "not proof" $(COMPILED_TESTS)

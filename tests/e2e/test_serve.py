@@ -94,6 +94,7 @@ def test_killed_in_the_middle_it_comes_back_to_the_same_step_and_leaves_nothing_
     assert load.failures == []
 
 
+@pytest.mark.proof
 def test_more_than_it_can_answer_gets_503_at_once_and_the_rest_is_answered(store, tmp_path):
     with supervised(tmp_path, store, "--queue", "4") as it:
         it.move_champion("9")  # takes 0.2 s for each
@@ -137,6 +138,7 @@ def test_the_port_is_taken(store, tmp_path):
         assert len(it.servers()) == 1
 
 
+@pytest.mark.proof
 def test_a_server_that_crashes_is_replaced_and_the_others_answer(store, tmp_path):
     with supervised(tmp_path, store, "--workers", "2") as it:
         wait_for(lambda: it.stats()["servers"]["1"]["ready"] == 2, "not both are ready")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from disks import small_disk
+from kinds import proofs
 from peers import post, read_head, read_message
 from supervised import (
     BODY,
@@ -45,15 +46,15 @@ def serving_on(store, tmp_path_factory) -> Iterator[Supervised]:
     [
         ("3", "does not load", False),
         ("4", "requests that were put to it as a check", False),
-        ("5", "errors: ", True),
-        ("8", "exit code 7", False),
-        ("11", "it has 0 predictions where the champion's has 2", False),
-        ("12", "prediction is text where the champion's is number", False),
+        *proofs(("5", "errors: ", True)),
+        *proofs(("8", "exit code 7", False)),
+        *proofs(("11", "it has 0 predictions where the champion's has 2", False)),
+        *proofs(("12", "prediction is text where the champion's is number", False)),
         ("13", "it has no prediction", False),
-        ("14", "it has 0 predictions where the ", False),
-        ("15", "prediction is text where the champion's is number", False),
-        ("16", "it has no prediction", False),
-        ("17", "it has 1 predictions where the ", False),
+        *proofs(("14", "it has 0 predictions where the ", False)),
+        *proofs(("15", "prediction is text where the champion's is number", False)),
+        *proofs(("16", "it has no prediction", False)),
+        *proofs(("17", "it has 1 predictions where the ", False)),
     ],
     ids=[
         "does not load",
@@ -109,6 +110,7 @@ def test_the_disk_is_full_and_the_champion_keeps_answering(store, tmp_path):
         assert load.versions() == {"1"}
 
 
+@pytest.mark.proof
 def test_files_of_the_champion_that_are_damaged_while_it_is_served_are_downloaded_again(store, tmp_path):
     with supervised(tmp_path, store) as it:
         [told] = (tmp_path / "serve").glob("*/1/model/**/*.py")
@@ -120,6 +122,7 @@ def test_files_of_the_champion_that_are_damaged_while_it_is_served_are_downloade
         assert it.ask()[:2] == (200, "1")
 
 
+@pytest.mark.proof
 def test_servers_that_leak_are_replaced_and_no_request_fails(store, tmp_path):
     flags = ("--workers", "2", "--worker-memory", str(700 * 2**20))
     with supervised(tmp_path, store, *flags, follows="/20") as it, Load(it.port, pause=0.02) as load:
@@ -198,6 +201,7 @@ def test_clients_that_gave_up_are_in_nobodys_way(obeying):
         wait_for(lambda: obeying.ask()[0] == 200, "whoever comes next gets no answer")
 
 
+@pytest.mark.proof
 def test_clients_that_try_again_get_answers_where_more_comes_than_can_be_answered(store, tmp_path):
     """Each gives up before its turn would come if all waited in the order in which they came."""
     answered = []

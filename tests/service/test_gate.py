@@ -19,13 +19,13 @@ import pyarrow as pa
 import pytest
 from mlflow.models import ModelSignature, infer_signature
 
+from commands import mooring_here
 from mlflow_store import new_store
 from monitoring import START, Traffic
 from mooring.log.labels import labels_table, write_labels
 from mooring.retrain import gate
 from mooring.retrain.evaluation import __main__, records
 from mooring.settings import GateSettings
-from waiting import PATIENCE
 
 Predict = Callable[[pd.DataFrame], np.ndarray]
 INPUTS = pd.DataFrame({"alcohol": [9.5], "sugar": [2.5], "colour": ["red"]})
@@ -360,9 +360,8 @@ def test_classes_are_compared_too(home, settings, tmp_path):
 
 
 def mooring(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mooring", "gate", "--model", "wine", *arguments]
-    env = {name: value for name, value in os.environ.items() if value} | {"MOORING_GATE_LATENCY": "1e6"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env)
+    gate = ("gate", "--model", "wine")
+    return mooring_here(*gate, *arguments, directory=Path(), env={"MOORING_GATE_LATENCY": "1e6"})
 
 
 def test_the_command_passes_refuses_and_says_what_is_missing(home, versions, holdout):
@@ -417,6 +416,7 @@ def test_the_command_takes_the_newest_labelled_rows_of_the_log(home, versions):
     assert found["candidate_value"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.proof
 def test_a_model_that_logs_its_requests_does_not_log_those_of_the_gate(
     home, holdout, settings, tmp_path, monkeypatch
 ):

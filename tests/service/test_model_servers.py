@@ -15,6 +15,7 @@ import mlflow
 import pytest
 import uvloop
 
+from kinds import proofs
 from model_servers import (
     FRAME,
     UnixConnection,
@@ -193,6 +194,7 @@ def test_a_server_that_is_not_up_in_time_is_ended(model):
     asyncio.run(run())
 
 
+@pytest.mark.proof
 def test_a_server_with_far_more_memory_than_it_may_have_is_ended_at_once(model):
     async def run():
         async with servers(model, worker_memory=600 * 2**20) as running:
@@ -207,6 +209,7 @@ def test_a_server_with_far_more_memory_than_it_may_have_is_ended_at_once(model):
     asyncio.run(run())
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(sys.platform != "linux", reason="the model looks at its memory as Linux tells it")
 def test_servers_that_leak_are_replaced_one_after_the_other_and_finish_what_they_have(model, tmp_path):
     limit = 600 * 2**20
@@ -314,6 +317,7 @@ def test_a_model_server_has_no_secrets_but_what_the_settings_name(model, monkeyp
     assert not [name for name in names if name.startswith("MOORING_")]
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
 @pytest.mark.parametrize("how", ["is stopped", "is killed", "crashes", "loses its keeper"])
 def test_what_has_a_session_of_its_own_ends_with_the_server(model, tmp_path, how):
@@ -342,6 +346,7 @@ def test_what_has_a_session_of_its_own_ends_with_the_server(model, tmp_path, how
     asyncio.run(run())
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("how", ["is stopped", "hangs", "is closed"])
 def test_a_server_that_heeds_no_sigterm_is_ended_after_its_grace_with_what_it_started(
     model, tmp_path, monkeypatch, how
@@ -370,7 +375,7 @@ def test_a_server_that_heeds_no_sigterm_is_ended_after_its_grace_with_what_it_st
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("how", ["fork", "spawn", "forkserver", "loky"])
+@pytest.mark.parametrize("how", ["spawn", *proofs("fork", "forkserver", "loky")])
 def test_a_model_may_have_processes_of_its_own_to_predict_with(model, how):
     async def run():
         async with servers(model) as running:

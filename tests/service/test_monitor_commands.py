@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from commands import mooring_here
 from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.demo.processes import running
@@ -25,20 +25,6 @@ from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
 from mooring.state.windows import Windows
 from waiting import PATIENCE, wait_for
-
-
-def mooring(
-    *arguments: str, directory: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mooring", *arguments],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
 
 
 @pytest.fixture
@@ -61,7 +47,7 @@ def judged(traffic, tmp_path) -> Path:
 
 
 def test_once_judges_what_is_there_and_says_what_is_missing(traffic, tmp_path):
-    first = mooring("monitor", "--once", directory=tmp_path)
+    first = mooring_here("monitor", "--once", directory=tmp_path)
     assert first.returncode == 1, first.stderr  # there is no MLflow to tell
     assert "mooring baseline build --model wine" in first.stderr or "MLFLOW_TRACKING_URI" in first.stderr
     assert "Traceback" not in first.stderr
@@ -69,11 +55,11 @@ def test_once_judges_what_is_there_and_says_what_is_missing(traffic, tmp_path):
     columns = traffic.columns(3000)
     lines = ["alcohol,sugar,colour", *(f"{a},{b},{c}" for a, b, c in zip(*columns.values(), strict=True))]
     data.write_text("\n".join(lines))
-    built = mooring("baseline", "build", "--model", "wine", "--data", str(data), directory=tmp_path)
+    built = mooring_here("baseline", "build", "--model", "wine", "--data", str(data), directory=tmp_path)
     assert built.returncode == 0, built.stderr
-    again = mooring("monitor", "--once", directory=tmp_path)
+    again = mooring_here("monitor", "--once", directory=tmp_path)
     assert "wine 2026-03-01 12:00:00" in again.stderr
-    found = mooring("drift", "--json", directory=tmp_path)
+    found = mooring_here("drift", "--json", directory=tmp_path)
     assert found.returncode == 2
     assert [one["status"] for one in json.loads(found.stdout)] == ["ok", "ok", "critical"]
 
@@ -95,7 +81,7 @@ def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
         (["baseline", "build", "--model", "wine", "--from-log", "yesterday"], "from START to END"),
         (["compare", "a.csv", "b.csv"], "a.csv"),
     ):
-        done = mooring(*arguments, directory=tmp_path)
+        done = mooring_here(*arguments, directory=tmp_path)
         assert done.returncode in (1, 2), (arguments, done.stderr)
         assert says in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
@@ -104,7 +90,7 @@ def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
 def test_a_log_before_its_first_traffic_is_said_and_no_failure(tmp_path):
     (tmp_path / "empty").mkdir()
     for log, says in (("nowhere", "no log at nowhere yet"), ("empty", "nothing in the log empty yet")):
-        done = mooring("monitor", "--once", "--log", log, directory=tmp_path)
+        done = mooring_here("monitor", "--once", "--log", log, directory=tmp_path)
         assert (done.returncode, done.stderr) == (0, f"mooring monitor: {says}\n")
 
 
@@ -134,7 +120,7 @@ def test_the_monitor_waits_for_the_first_traffic_and_says_so_once(tmp_path, monk
 def test_a_log_of_csv_files_is_said_with_how_to_have_parquet(tmp_path, arguments):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "01a204f9.csv").write_text("prediction,alcohol\n5.0,7\n")
-    done = mooring("monitor", *arguments, "--log", "out", directory=tmp_path)
+    done = mooring_here("monitor", *arguments, "--log", "out", directory=tmp_path)
     assert done.returncode == 1
     assert "MLFLOW_MONITORING_FORMAT=parquet" in done.stderr
     assert "--format parquet" in done.stderr
@@ -144,10 +130,10 @@ def test_a_window_of_few_seconds_is_said_where_minutes_may_be_meant(tmp_path, mo
     monkeypatch.delenv("MOORING_WINDOW", raising=False)
     note = "Note: --window is 5 seconds; write 5m for minutes"
     for given, noted in (("5", True), ("5s", False), ("5m", False), ("90", False)):
-        done = mooring("monitor", "--once", "--window", given, directory=tmp_path)
+        done = mooring_here("monitor", "--once", "--window", given, directory=tmp_path)
         assert done.returncode == 0
         assert (note in done.stderr) is noted, given
-    assert note in mooring("monitor", "--once", directory=tmp_path, env={"MOORING_WINDOW": "5"}).stderr
+    assert note in mooring_here("monitor", "--once", directory=tmp_path, env={"MOORING_WINDOW": "5"}).stderr
 
 
 def test_a_threshold_of_no_feature_is_said_once_the_baseline_is_known(traffic, tmp_path):
@@ -155,29 +141,30 @@ def test_a_threshold_of_no_feature_is_said_once_the_baseline_is_known(traffic, t
         StoredBaselines(tx).put("wine", None, traffic.baseline().to_bytes(), "test")
     given = ("nosuch.ks=0.3", "colour.ks=0.3", "alcohol.ks=0.3", "psi=0.2")
     flags = [part for one in given for part in ("--threshold", one)]
-    said = mooring("monitor", "--once", *flags, directory=tmp_path).stderr
+    said = mooring_here("monitor", "--once", *flags, directory=tmp_path).stderr
     assert said.count("--threshold nosuch.ks: the baseline has no feature nosuch; it has: alcohol, ") == 1
     assert said.count("--threshold colour.ks: no such measure suits that feature; colour is categorical") == 1
     assert said.count("--threshold") == 2
 
 
+@pytest.mark.proof
 def test_rows_without_a_version_of_a_model_without_a_champion_are_told_how_to_name_one(registry, tmp_path):
     log = Traffic(tmp_path / "mooring-log", model="no # yes")
     log.write(log.exchanges(1000))
     env = {"MLFLOW_TRACKING_URI": registry}
-    done = mooring("monitor", "--once", directory=tmp_path, env=env)
+    done = mooring_here("monitor", "--once", directory=tmp_path, env=env)
     assert "no version of no # yes has the alias champion" in done.stderr
     assert 'set_registered_model_alias("no # yes", "champion", "1")' in done.stderr
     assert "has no registered model" not in done.stderr
-    other = mooring("baseline", "show", "--model", "nobody", directory=tmp_path, env=env)
+    other = mooring_here("baseline", "show", "--model", "nobody", directory=tmp_path, env=env)
     assert "has no registered model of that name" in other.stderr
 
 
 def test_drift_as_a_table_as_json_and_as_a_frame(judged, monkeypatch):
-    table = mooring("drift", directory=judged, env={"COLUMNS": "200"})
+    table = mooring_here("drift", directory=judged, env={"COLUMNS": "200"})
     assert table.returncode == 2
     assert "critical" in table.stdout
-    as_json = json.loads(mooring("drift", "--json", "--values", "-n", "1", directory=judged).stdout)
+    as_json = json.loads(mooring_here("drift", "--json", "--values", "-n", "1", directory=judged).stdout)
     [last] = as_json
     assert (last["model"], last["rows"], last["status"]) == ("wine", 1000, "critical")
     assert {one["measure"] for one in last["results"] if one["feature"] == "alcohol"} >= {
@@ -185,7 +172,7 @@ def test_drift_as_a_table_as_json_and_as_a_frame(judged, monkeypatch):
         "psi",
         "wasserstein",
     }
-    earlier = mooring("drift", "--end", "2026-03-01T12:00:30Z", directory=judged)
+    earlier = mooring_here("drift", "--end", "2026-03-01T12:00:30Z", directory=judged)
     assert earlier.returncode == 0
     import mooring as package
 
@@ -204,7 +191,7 @@ def test_a_report_on_a_newest_window_that_is_open_or_a_canarys(traffic, tmp_path
     monitoring.state.close()
 
     def told(*arguments: str) -> str:
-        done = mooring("report", "-o", "r.html", *arguments, directory=tmp_path)
+        done = mooring_here("report", "-o", "r.html", *arguments, directory=tmp_path)
         assert done.returncode == 0, done.stderr
         return re.sub("<[^>]+>", "", (tmp_path / "r.html").read_text().split("<body>")[1].split("<section")[0])
 
@@ -225,10 +212,10 @@ def test_a_window_with_too_few_rows_has_values_and_no_alarms(traffic, tmp_path, 
     traffic.write(traffic.exchanges(20, datetime.now(UTC), shift=5))
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.begin() as tx:
         StoredBaselines(tx).put("wine", None, traffic.baseline().to_bytes(), "test")
-    mooring("monitor", "--once", directory=tmp_path)
-    [few] = json.loads(mooring("drift", "--json", "-n", "1", directory=tmp_path).stdout)
+    mooring_here("monitor", "--once", directory=tmp_path)
+    [few] = json.loads(mooring_here("drift", "--json", "-n", "1", directory=tmp_path).stdout)
     assert (few["status"], few["features"], few["results"]) == ("too_few", [], [])
-    [few] = json.loads(mooring("drift", "--json", "--values", "-n", "1", directory=tmp_path).stdout)
+    [few] = json.loads(mooring_here("drift", "--json", "--values", "-n", "1", directory=tmp_path).stdout)
     assert max(one["value"] for one in few["results"] if one["measure"] == "ks") > 0.5
     assert not any(one["alarm"] for one in few["results"])
     monkeypatch.chdir(tmp_path)
@@ -238,7 +225,7 @@ def test_a_window_with_too_few_rows_has_values_and_no_alarms(traffic, tmp_path, 
 
 
 def test_the_report_is_one_file(judged):
-    done = mooring("report", "-o", "r.html", directory=judged)
+    done = mooring_here("report", "-o", "r.html", directory=judged)
     assert done.returncode == 0, done.stderr
     text = (judged / "r.html").read_text()
     assert "alcohol" in text
@@ -249,9 +236,9 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
     for hour in range(1, 35):
         traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.3 * (hour % 2)))
     span = "2026-03-01T12:00..2026-03-04"
-    built = mooring("baseline", "build", "--model", "wine", "--from-log", span, directory=tmp_path)
+    built = mooring_here("baseline", "build", "--model", "wine", "--from-log", span, directory=tmp_path)
     assert built.returncode == 0, built.stderr
-    shown = json.loads(mooring("baseline", "show", "--model", "wine", "--json", directory=tmp_path).stdout)
+    shown = json.loads(mooring_here("baseline", "show", "--model", "wine", "--json", directory=tmp_path).stdout)
     kinds = {one["feature"]: (one["role"], one["kind"]) for one in shown["features"]}
     assert kinds == {
         "prediction": ("output", "numeric"),
@@ -259,23 +246,25 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
         "sugar": ("input", "numeric"),
         "colour": ("input", "categorical"),
     }
-    short = mooring(
+    short = mooring_here(
         "calibrate", "--model", "wine", "--from-log", "2026-03-01T12:00..2026-03-01T14:00", directory=tmp_path
     )
     assert short.returncode == 2
     assert "it takes 30 to know what is usual" in short.stderr
     span = "2026-03-01T13:00..2026-03-04"
-    tiny = mooring("calibrate", "--model", "wine", "--window-rows", "50", "--from-log", span, directory=tmp_path)
+    tiny = mooring_here(
+        "calibrate", "--model", "wine", "--window-rows", "50", "--from-log", span, directory=tmp_path
+    )
     assert tiny.returncode == 2
     assert "0 windows that could be judged" in tiny.stderr
     assert "more have fewer than the 30 independent rows of --min-rows" in tiny.stderr
-    usual = mooring(
+    usual = mooring_here(
         "calibrate", "--model", "wine", "--from-log", "2026-03-01T13:00..2026-03-04", directory=tmp_path
     )
     assert usual.returncode == 0, usual.stderr
     assert "what is usual is taken from 34 windows" in usual.stderr
     assert "Note" not in usual.stderr, "the monitor has judged none yet"
-    once = mooring("monitor", "--once", directory=tmp_path)
+    once = mooring_here("monitor", "--once", directory=tmp_path)
     assert "Traceback" not in once.stderr, once.stderr
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:
         statuses = [
@@ -284,7 +273,7 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
             if window.start > START + timedelta(hours=1)
         ]
     assert statuses.count("ok") >= 30, statuses
-    smaller = mooring(
+    smaller = mooring_here(
         *("calibrate", "--model", "wine", "--window-rows", "100", "--from-log", span),
         directory=tmp_path,
         env={"MOORING_MIN_ROWS": "5"},
@@ -323,8 +312,8 @@ def test_compare_two_files(traffic, tmp_path):
 
     for name, shift in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
         pq.write_table(pa.table(traffic.columns(2000, shift)), tmp_path / f"{name}.parquet")
-    assert mooring("compare", "a.parquet", "b.parquet", directory=tmp_path).returncode == 0
-    drifted = mooring("compare", "a.parquet", "c.parquet", "--json", "--html", "c.html", directory=tmp_path)
+    assert mooring_here("compare", "a.parquet", "b.parquet", directory=tmp_path).returncode == 0
+    drifted = mooring_here("compare", "a.parquet", "c.parquet", "--json", "--html", "c.html", directory=tmp_path)
     assert drifted.returncode == 2
     assert json.loads(drifted.stdout)["features"] == ["alcohol"]
     assert "alcohol" in (tmp_path / "c.html").read_text()
@@ -359,7 +348,7 @@ def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/hook"
         for _ in range(2):
-            mooring(
+            mooring_here(
                 *("monitor", "--once", "--window", "30d", "--alert-webhook", url),
                 *("--alert-secret", "secret", "--alert-command", command, "--report", "r.html"),
                 directory=tmp_path,
@@ -379,13 +368,13 @@ def test_the_newest_verdict_is_shown_though_a_window_is_open_and_a_canary_is_wel
     monitoring.keep(traffic.baseline())
     monitoring.watch.look()
     monitoring.state.close()
-    one = mooring("drift", "-n", "1", "--json", directory=tmp_path)
+    one = mooring_here("drift", "-n", "1", "--json", directory=tmp_path)
     assert [(window["variant"], window["status"]) for window in json.loads(one.stdout)] == [("canary", "ok")]
-    all_ = mooring("drift", "--json", directory=tmp_path)
+    all_ = mooring_here("drift", "--json", directory=tmp_path)
     assert len(json.loads(all_.stdout)) == 4
     assert all_.returncode == 2, "the champion's newest drifted"
-    assert mooring("drift", "--start", "0001-01-01T00:00+14:00", directory=tmp_path).returncode == 1
-    assert mooring("drift", "--model", "models:/wine@champion", "-n", "1", directory=tmp_path).returncode == 0
+    assert mooring_here("drift", "--start", "0001-01-01T00:00+14:00", directory=tmp_path).returncode == 1
+    assert mooring_here("drift", "--model", "models:/wine@champion", "-n", "1", directory=tmp_path).returncode == 0
 
 
 def test_what_is_no_number_is_null_in_json(traffic, tmp_path):
@@ -398,7 +387,7 @@ def test_what_is_no_number_is_null_in_json(traffic, tmp_path):
     monitoring.keep(traffic.baseline())
     monitoring.watch.look()
     monitoring.state.close()
-    found = mooring("drift", "--json", "--values", directory=tmp_path)
+    found = mooring_here("drift", "--json", "--values", directory=tmp_path)
 
     def no_constant(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -412,15 +401,15 @@ def test_results_of_another_version_are_left_out_of_what_is_shown(judged):
     with sqlite3.connect(judged / ".mooring/state.db") as database:
         database.execute("UPDATE mooring_verdicts SET results = CAST('mooring-judgement 9' || char(10) AS BLOB)")
         database.execute("UPDATE mooring_windows SET profile = CAST('mooring-profile 9' || char(10) AS BLOB)")
-    shown = mooring("drift", "--json", directory=judged)
+    shown = mooring_here("drift", "--json", directory=judged)
     assert [one["status"] for one in json.loads(shown.stdout)] == ["ok", "ok", "critical"]
-    assert mooring("report", directory=judged).returncode == 0
-    assert "Traceback" not in mooring("monitor", "--once", directory=judged).stderr
+    assert mooring_here("report", directory=judged).returncode == 0
+    assert "Traceback" not in mooring_here("monitor", "--once", directory=judged).stderr
 
 
 def test_once_twice_at_the_same_time_works_once(traffic, tmp_path):
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state, state.lease("monitor/wine"):
-        other = mooring("monitor", "--once", directory=tmp_path)
+        other = mooring_here("monitor", "--once", directory=tmp_path)
         assert other.returncode == 0
         where = rf"process {os.getpid()} on \S+ since \d{{4}}-\S+ \S+ UTC"
         assert re.search(f"a monitor of wine is running already, {where}: it goes on by itself", other.stderr)
@@ -454,13 +443,13 @@ def test_init_writes_settings_that_are_read_and_says_what_to_serve(registry, tmp
         ("models:/wine/2", "wine", "models:/wine/2"),
         ("models:/no # yes", "no # yes", "'models:/no # yes/1'"),
     ):
-        done = mooring("init", "--force", model, directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
+        done = mooring_here("init", "--force", model, directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
         assert done.returncode == 0, done.stderr
         assert f"--model {uri}\n" in done.stdout
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             assert load(MonitorSettings, {}).model == name
-    again = mooring("init", "wine", directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
+    again = mooring_here("init", "wine", directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
     assert again.returncode == 2
     assert "--force writes over it" in again.stderr
 
@@ -474,11 +463,11 @@ def test_init_of_what_is_not_there_says_what_is(registry, tmp_path, monkeypatch)
         ("models:/wine/7", "there is no models:/wine/7"),
         ("models:/", "no versions of a registered model ''"),
     ):
-        done = mooring("init", model, directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
+        done = mooring_here("init", model, directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
         assert done.returncode == 1
         assert says in done.stderr, (model, done.stderr)
         assert "Traceback" not in done.stderr
-    nowhere = mooring("init", "models:/wine", directory=tmp_path)
+    nowhere = mooring_here("init", "models:/wine", directory=tmp_path)
     assert "MLFLOW_TRACKING_URI is not set" in nowhere.stderr
     assert not (tmp_path / "mooring.yaml").exists()
 
@@ -491,10 +480,10 @@ def test_a_baseline_from_a_file_names_predictions_as_the_log_does(traffic, tmp_p
     data = {**columns, "predicted": columns["alcohol"] / 2, "quality": columns["alcohol"].round()}
     pq.write_table(pa.table(data), tmp_path / "train.parquet")
     columns_of_it = ("--prediction", "predicted", "--label", "quality", "--kind", "predicted=numeric")
-    built = mooring(
+    built = mooring_here(
         *("baseline", "build", "--model", "wine", "--data", "train.parquet", *columns_of_it), directory=tmp_path
     )
     assert built.returncode == 0, built.stderr
-    mooring("monitor", "--once", directory=tmp_path)
-    found = json.loads(mooring("drift", "--json", directory=tmp_path).stdout)
+    mooring_here("monitor", "--once", directory=tmp_path)
+    found = json.loads(mooring_here("drift", "--json", directory=tmp_path).stdout)
     assert [(one["status"], one["missing"], one["unknown"]) for one in found[:2]] == [("ok", [], [])] * 2

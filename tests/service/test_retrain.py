@@ -78,6 +78,7 @@ def test_by_hand_with_the_same_record(place):
     assert found[1]["reason"] == "it is slow"
 
 
+@pytest.mark.proof
 def test_a_job_that_fails_is_tried_again_and_then_given_up(place):
     configured(place, [sys.executable, "-c", "print('no memory'); raise SystemExit(9)"])
     text = mooring("retrain", "--now", cwd=place, code=4)
@@ -137,6 +138,7 @@ def test_a_retraining_can_be_cancelled_with_its_job(place, how):
     assert "there is nothing to cancel" in mooring("retrain", "cancel", "1", cwd=place, code=1)
 
 
+@pytest.mark.proof
 def test_one_that_waits_for_labels_can_be_cancelled(place):
     configured(place, min_labels=100_000)
     assert "waits for labels" in mooring("retrain", "--now", cwd=place, code=4)
@@ -176,6 +178,7 @@ def test_one_that_is_compared_can_be_cancelled_and_no_other_follows_unseen(place
     assert [ticket.status for ticket in Tickets(state).newest(MODEL)] == ["cancelled"]
 
 
+@pytest.mark.proof
 def test_one_that_waits_for_a_supervisor_can_be_cancelled_until_that_rolls_it_out(place, state):
     import mlflow
 
@@ -258,7 +261,7 @@ sealed.chmod(0o600)
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("", None),
+        pytest.param("", None, marks=pytest.mark.proof),
         pytest.param(
             "sealed.write_bytes(b'nothing')", "was changed while the model was trained", marks=pytest.mark.proof
         ),
@@ -293,6 +296,7 @@ client.set_registered_model_alias("wine", "champion", version)
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "then",
     ["", pytest.param("raise SystemExit(1)", marks=pytest.mark.proof)],
@@ -319,6 +323,7 @@ client.set_tag(client.get_model_version("wine", version).run_id, "mooring.ticket
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("whose", ["an ended one", "another model's"])
 def test_a_job_that_names_another_retraining_has_taken_back_what_it_says_of_itself(place, state, whose):
     import mlflow
@@ -373,6 +378,7 @@ class Elsewhere(BaseHTTPRequestHandler):
         assert str(made.version) == "2"
 
 
+@pytest.mark.proof
 def test_others_train_when_they_are_told(place):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
     thread = threading.Thread(target=server.serve_forever)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fronting import ANSWER, STATE, fronts, locked
+from kinds import proofs
 from mooring.retrain import manual, trigger
 from mooring.retrain.history import history
 from mooring.serving.protocol import Outcome, Outcomes, Replayed, ReplayedAnswer, Route, Server
@@ -68,6 +69,7 @@ def test_a_version_can_be_served_for_good(front, client):
         assert state.holder("serve/wine") is None
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -84,6 +86,7 @@ def test_what_can_not_be_served_ends_it_with_the_reason(front, client, given, sa
     assert "Traceback" not in one.said
 
 
+@pytest.mark.proof
 def test_a_message_that_can_not_be_read_ends_it_with_a_traceback(front, client):
     one = serving(front)
     one.send_raw(b"\0\0\0\1\xc1")
@@ -135,6 +138,7 @@ def test_it_goes_through_the_plan_as_requests_come(front, client):
     assert one.routed(NEW)
 
 
+@pytest.mark.proof
 def test_a_step_that_may_be_idle_is_skipped_where_no_request_comes(front, client):
     one = stepping(front, client, "shadow 20% 2s 50 unless idle")
     one.until(lambda: one.is_at("promoted"))
@@ -142,6 +146,7 @@ def test_a_step_that_may_be_idle_is_skipped_where_no_request_comes(front, client
     assert aliases(client)["champion"] == "2"
 
 
+@pytest.mark.proof
 def test_a_step_that_may_be_idle_waits_for_its_requests_where_some_come(front, client):
     one = stepping(front, client, "shadow 20% 1s 50 unless idle")
     one.outcomes(Outcome("1", "champion", True, 0.01, ANSWER))
@@ -152,6 +157,7 @@ def test_a_step_that_may_be_idle_waits_for_its_requests_where_some_come(front, c
     assert "skipped" not in one.events()
 
 
+@pytest.mark.proof
 def test_a_shadow_that_loses_its_copies_is_rolled_back(front, client):
     one = stepping(front, client, *LONG)
 
@@ -231,6 +237,7 @@ def test_one_that_does_not_load_is_rolled_back(front, client):
     assert aliases(client) == {"champion": "1"}
 
 
+@pytest.mark.proof
 def test_one_whose_files_are_gone_is_rolled_back(front, client, tmp_path):
     one = serving(front)
     version = client.create_model_version("wine", source=f"file://{tmp_path}/nowhere").version
@@ -257,9 +264,9 @@ ASKED = b'{"inputs": [[1.0]]}', "application/json"
     ("answer", "why"),
     [
         (b"[]", "it has 0 predictions where the champion's has 1"),
-        (b'{"predictions": ["five"]}', "prediction is text where the champion's is number"),
-        (b'{"predictions": [{"a": 1.0, "b": 2.0}]}', "it has no prediction"),
-        (b"{}", "it can't be read as predictions"),
+        *proofs((b'{"predictions": ["five"]}', "prediction is text where the champion's is number")),
+        *proofs((b'{"predictions": [{"a": 1.0, "b": 2.0}]}', "it has no prediction")),
+        *proofs((b"{}", "it can't be read as predictions")),
     ],
 )
 def test_one_whose_answers_in_the_check_are_no_use_gets_no_request_of_a_client(front, client, answer, why):
@@ -298,7 +305,7 @@ def test_a_moved_champion_that_fails_is_moved_back(front, client):
     assert one.version == "1"
 
 
-@pytest.mark.parametrize("at", ["loading", "stepping", "rolled back"])
+@pytest.mark.parametrize("at", ["stepping", *proofs("loading", "rolled back")])
 def test_an_alias_that_is_moved_back_and_again_to_the_same_version_is_followed_each_time(front, client, at):
     one = serving(front, "canary 5% 1h 1")
     if at == "loading":
@@ -316,6 +323,7 @@ def test_an_alias_that_is_moved_back_and_again_to_the_same_version_is_followed_e
         assert one.version == "1"
 
 
+@pytest.mark.proof
 def test_of_two_promoted_by_hand_at_once_the_later_is_rolled_out_and_both_are_recorded(front, client):
     one = serving(front, "canary 5% 0s 40")
     with ThreadPoolExecutor() as threads:
@@ -337,6 +345,7 @@ def promote_by_hand(version: str) -> None:
         manual.promote(state, "wine", version, "by hand")
 
 
+@pytest.mark.proof
 def test_a_challenger_that_was_overtaken_may_overtake(front, client):
     one = stepping(front, client, *LONG)
     for number, version in enumerate(["3", "2", "3"], 2):
@@ -345,6 +354,7 @@ def test_a_challenger_that_was_overtaken_may_overtake(front, client):
         assert one.rollout().version == version
 
 
+@pytest.mark.proof
 def test_an_alias_that_can_not_be_followed_is_told_with_what_to_do(front, client):
     """The version that was rolled back keeps the alias, as there is nothing that it could be moved back to."""
     one = serving(front)
@@ -394,6 +404,7 @@ def test_one_can_pause_look_resume_and_promote(front, client):
     ]  # fmt: skip
 
 
+@pytest.mark.proof
 def test_a_pause_stops_the_clock_but_not_the_guards(front, client):
     one = stepping(front, client, *LONG)
     mooring("rollout", "pause")
@@ -437,6 +448,7 @@ def test_of_two_that_come_at_once_the_newest_wins(front, client, how):
     one.until(lambda: aliases(client).get("challenger") != "2")
 
 
+@pytest.mark.proof
 def test_a_champion_that_is_moved_while_a_rollout_promotes_stays(front, client, tmp_path):
     one = stepping(front, client, "canary 5% 1h 1")
     with locked(tmp_path / "mlflow.db"):
@@ -479,8 +491,8 @@ def test_the_retraining_behind_a_rollout_ends_with_it_and_no_other_begins_before
         assert promotions == ([(ticket.id, "done")] if good else [])
 
 
-@pytest.mark.parametrize("tagged", ["version", "run"])
-@pytest.mark.parametrize("how", ["champion", "challenger"])
+@pytest.mark.parametrize("tagged", ["version", *proofs("run")])
+@pytest.mark.parametrize("how", ["champion", *proofs("challenger")])
 def test_a_version_of_a_retraining_that_is_under_way_is_served_only_by_the_gates_word(front, client, how, tagged):
     with State(STATE) as state:
         tickets = Tickets(state)
@@ -511,8 +523,8 @@ def test_a_version_of_a_retraining_that_is_under_way_is_served_only_by_the_gates
         assert tickets.newest("wine")[0].status == "promoted"
 
 
-@pytest.mark.parametrize("whose", ["an ended one", "another model's"])
-@pytest.mark.parametrize("how", ["champion", "challenger"])
+@pytest.mark.parametrize("whose", ["an ended one", *proofs("another model's")])
+@pytest.mark.parametrize("how", ["champion", *proofs("challenger")])
 def test_a_version_that_names_a_retraining_that_can_not_have_made_it_is_served_only_by_a_persons_word(
     front, client, how, whose
 ):
@@ -547,7 +559,7 @@ def test_what_a_person_promotes_is_served_though_its_retraining_is_under_way(fro
         assert one.rollout().version == "2"
 
 
-@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("step", [0, *proofs(1)])
 def test_killed_in_a_step_it_goes_on_in_that_step_with_what_it_knew(front, client, step):
     one = stepping(front, client, "shadow 20% 0s 40", "canary 5% 1h 50", *["canary 50%"] * step, step=step)
     one.traffic(20)
@@ -582,6 +594,7 @@ def held(path: Path) -> Iterator[None]:
         connection.close()
 
 
+@pytest.mark.proof
 def test_a_state_that_is_held_delays_no_rollback(front, client, tmp_path):
     one = stepping(front, client, *LONG)
     with held(tmp_path / "state.db"):
@@ -591,6 +604,7 @@ def test_a_state_that_is_held_delays_no_rollback(front, client, tmp_path):
     one.until(lambda: one.is_at("rolled_back"))
 
 
+@pytest.mark.proof
 def test_a_registry_that_hangs_delays_no_rollback(front, client, tmp_path):
     one = stepping(front, client, *LONG)
     with locked(tmp_path / "mlflow.db"):
@@ -619,6 +633,7 @@ def test_it_ends_though_the_registry_hangs(front, client, monkeypatch):
         assert state.holder("serve/wine") is None
 
 
+@pytest.mark.proof
 def test_a_download_that_hangs_keeps_it_neither_from_its_work_nor_from_its_end(front, client):
     one = serving(front, *PLAN)
     with silent_server() as (url, listening):

@@ -52,6 +52,7 @@ def test_each_version_has_its_own(registry):
     assert second.casts is not None
 
 
+@pytest.mark.proof
 def test_the_newest_may_have_none_and_others_are_not_there(registry):
     assert ask_mlflow("wine", None) == Signature(None, None)
     assert ask_mlflow("wine", "4") is None

@@ -32,7 +32,12 @@ def chromium():
 
 
 @pytest.mark.parametrize(
-    ("width", "dark"), [(1300, False), pytest.param(1300, True, marks=pytest.mark.proof), (360, False)]
+    ("width", "dark"),
+    [
+        (1300, False),
+        pytest.param(1300, True, marks=pytest.mark.proof),
+        pytest.param(360, False, marks=pytest.mark.proof),
+    ],
 )
 def test_pages_are_usable_and_nothing_goes_wrong(chromium, address, made, tmp_path, width, dark):
     for name, path in (

@@ -109,7 +109,7 @@ def store(directory: Path, alias: str | None) -> tuple[mlflow.MlflowClient, dict
     return client, {"MLFLOW_TRACKING_URI": uri}
 
 
-@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+@pytest.mark.parametrize("flags", [pytest.param((), marks=pytest.mark.proof), ("--workers", "2")])
 def test_where_the_registry_answers_the_first_request_has_its_version(start, tmp_path, flags):
     _, env = store(tmp_path, "champion")
     running = start(*flags, env=env)
@@ -123,7 +123,7 @@ def test_where_the_registry_answers_the_first_request_has_its_version(start, tmp
         assert {found[each] for each in first} == {"1"}
 
 
-@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+@pytest.mark.parametrize("flags", [pytest.param((), marks=pytest.mark.proof), ("--workers", "2")])
 def test_where_it_hangs_requests_are_answered_and_get_their_version_later(start, flags):
     with registry() as it:
         running = start(*flags, env=it.environment)
@@ -150,6 +150,7 @@ def test_where_nobody_listens_it_is_asked_again(start):
     assert versions(running, 2) == {early: None, late: "7"}
 
 
+@pytest.mark.proof
 def test_an_alias_that_comes_later(start, tmp_path):
     client, env = store(tmp_path, None)
     running = start(env=env)
@@ -199,6 +200,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.proof
 def test_clients_connect_at_once_and_wait_for_seconds_at_most(start):
     """They are neither turned away nor held up for as long as the registry hangs."""
     with registry() as it:
@@ -234,6 +236,7 @@ def test_requests_wait_for_an_answer_that_comes():
     assert find(code) == (["7"], True)
 
 
+@pytest.mark.proof
 def test_they_do_not_wait_for_one_that_does_not():
     assert find("import time; time.sleep(600)") == ([], True)
 

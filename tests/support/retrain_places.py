@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from commands import mooring_here
 from mooring.settings import RetrainSettings
 from mooring.state.state import State
 from retraining import MODEL, TRAIN, judged, labelled_log
-from waiting import PATIENCE
 
 TRAINS = (sys.executable, "train.py", "{data}")
 
@@ -45,14 +44,7 @@ def due(directory: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def mooring(*arguments: str, cwd: Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "mooring", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = mooring_here(*arguments, directory=cwd)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
