@@ -163,3 +163,15 @@ def _copied_states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "_open", opened)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_tracking_uri() -> Iterator[None]:
+    """Have MLflow forget, after each file, which store its tests have named: it keeps that in two places."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ.update(before)

@@ -28,6 +28,7 @@ def rows(log: Path) -> list[dict]:
     return ds.dataset(log / "inferences", format="parquet").to_table().to_pylist()
 
 
+@pytest.mark.proof
 def test_a_challenger_comes_into_service_and_goes_again_and_no_request_is_dropped(store, tmp_path):
     """Start, shadow, canary, full, a rollback by hand, and a version that crashes: all under one load."""
     # However slow this machine is, all of it comes into the log.
@@ -119,6 +120,7 @@ def test_more_than_it_can_answer_gets_503_at_once_and_the_rest_is_answered(store
         assert it.stats()["ledger"]["errors"] == {"overloaded": found[503]}
 
 
+@pytest.mark.proof
 def test_the_port_is_taken(store, tmp_path):
     with supervised(tmp_path, store) as it:
         command = [sys.executable, "-m", "mooring", "serve", "models:/wine@champion", "--port", str(it.port)]

@@ -225,6 +225,7 @@ def test_clients_that_try_again_get_answers_where_more_comes_than_can_be_answere
                 thread.join()
 
 
+@pytest.mark.proof
 def test_a_server_that_hangs_is_replaced_and_its_place_filled(obeying):
     was = obeying.servers()
     for _ in range(2):

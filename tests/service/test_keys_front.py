@@ -64,6 +64,13 @@ def get(path: str, *fields: str) -> bytes:
 
 
 def stats(running: Proxy, key: str = "first-key") -> dict:
+    status, counted = answered(running, key)
+    assert status == 200
+    return counted
+
+
+def answered(running: Proxy, key: str) -> tuple[int, dict]:
+    """Return the admin port's status and, where it takes the key, what it counts."""
     from http.client import HTTPConnection
 
     port = int(running.stderr.split("counts on http://127.0.0.1:")[1].split("/")[0])
@@ -71,8 +78,7 @@ def stats(running: Proxy, key: str = "first-key") -> dict:
     try:
         connection.request("GET", "/stats", headers={"Authorization": f"Bearer {key}"})
         answer = connection.getresponse()
-        assert answer.status == 200
-        return json.load(answer)
+        return answer.status, json.load(answer) if answer.status == 200 else {}
     finally:
         connection.close()
 
@@ -146,6 +152,7 @@ def test_all_workers_take_new_keys(start, keys):
         return all(" 401 " in running.exchange(post(b"{}", KEY)).line for _ in range(16))
 
     wait_for(refused, "a worker takes the old key")
+    wait_for(lambda: answered(running, "third-key")[0] == 200, "the admin port does not take the new key")
     assert stats(running, "third-key")["unauthorized"] >= 16
     assert running.stderr.count("changed, and in use from now on") == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mutations import MutatingRecorder, assert_sound, mutate_answers, mutate_requests
 from peers import proxy
 from recording import recording
@@ -9,11 +11,13 @@ from recording import recording
 REQUESTS, ANSWERS = 25_000, 8_000
 
 
+@pytest.mark.proof
 def test_mutants_of_requests(tmp_path):
     with recording() as recorder, proxy(tmp_path, recorder.url, log_format="parquet") as running:
         assert_sound(running, mutate_requests(running.port, recorder, 1, REQUESTS))
 
 
+@pytest.mark.proof
 def test_mutants_of_answers(tmp_path):
     with (
         recording(MutatingRecorder()) as recorder,

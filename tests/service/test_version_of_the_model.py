@@ -123,6 +123,7 @@ def test_where_the_registry_answers_the_first_request_has_its_version(start, tmp
         assert {found[each] for each in first} == {"1"}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("flags", [pytest.param((), marks=pytest.mark.proof), ("--workers", "2")])
 def test_where_it_hangs_requests_are_answered_and_get_their_version_later(start, flags):
     with registry() as it:
