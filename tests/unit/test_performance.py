@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics
 
 from mooring.performance.bootstrap import intervals, paired
-from mooring.performance.judge import effective_rows, held_out, judge
+from mooring.performance.judge import effective_rows, held_out, judge, judge_unknown_classes
 from mooring.performance.measures import LabelledRows, evaluate, losses, primary, scored_of, task_of, weighted
+from mooring.performance.permutation import p_value_of
 from mooring.performance.scored import UnscorableError
+from mooring.performance.selection import selection
 
 
 def _groups(random: np.random.Generator, rows: int) -> np.ndarray:
@@ -164,6 +168,48 @@ def test_a_class_that_training_never_saw_is_wrong() -> None:
     assert losses(scored)[1] > 30
 
 
+def _with_unknown(rows: int, unknown: int) -> LabelledRows:
+    """Return rows of which nine in ten are right, and some of a class that the baseline lacks."""
+    truth = np.arange(rows) % 2
+    says = np.where(np.arange(rows) % 10 == 9, 1 - truth, truth)
+    labels = np.where(np.arange(rows) < unknown, "c", np.array(["a", "b"])[truth])
+    share = np.where(says == 1, 0.8, 0.2)
+    found = scored_of(labels, {"a": 1 - share, "b": share}, classes=("a", "b"))
+    return found._replace(known=2)
+
+
+def test_classes_that_the_baseline_never_had_are_left_out_of_log_loss_and_area_and_counted() -> None:
+    without, some = _with_unknown(400, 0), _with_unknown(400, 20)
+    rest = some.only(~some.unknown)
+    found = evaluate(some)
+    assert evaluate(without)["unknown_class_rate"] == 0
+    assert found["unknown_class_rate"] == 0.05
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(rest.labels, rest.probabilities[:, :2]))
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(rest.labels, rest.probabilities[:, 1]))
+    assert found["accuracy"] == pytest.approx(np.mean(some.labels == some.predictions))
+    assert found["precision"] == pytest.approx(
+        metrics.precision_score(some.labels, some.predictions, labels=[1], average="macro")
+    )
+    low, high = intervals(some, draws=200)["log_loss"]
+    assert low < found["log_loss"] < high < 1
+    assert "unknown_class_rate" not in evaluate(without._replace(known=None))
+
+
+def test_a_class_that_the_baseline_never_had_does_not_make_the_log_loss_alarm() -> None:
+    before = held_out(_with_unknown(3000, 0), "test set")
+    rows = _with_unknown(400, 20)
+    found = judge(before, rows, 0.001)
+    assert (found.measure, found.status) == ("log_loss", "ok")
+    assert found.value == pytest.approx(found.reference, rel=0.1)
+    unknown = judge_unknown_classes(before, rows, 0.001)
+    assert (unknown.status, unknown.rate, unknown.classes) == ("critical", 0.05, ("c",))
+    # Twenty rows of one request may be one event.
+    at_once = rows._replace(groups=np.maximum(np.arange(400) - 19, 0))
+    assert judge_unknown_classes(before, at_once, 0.001).status == "ok"
+    assert judge_unknown_classes(before, _with_unknown(400, 1), 0.001).status == "ok"
+    assert judge_unknown_classes(before, _with_unknown(400, 0), 0.001) is None
+
+
 def test_labels_of_which_none_is_a_class_of_the_baseline_are_refused_not_wrong() -> None:
     with pytest.raises(UnscorableError, match="no class in common: labels are no, yes, the classes"):
         scored_of(["yes", "no"], {"0": [0.9, 0.6], "1": [0.1, 0.4]}, classes=("0", "1"))
@@ -281,6 +327,68 @@ def test_of_classes_without_probabilities_errors_are_judged() -> None:
     found = judge(before, flipped, 0.001)
     assert (found.status, found.measure) == ("critical", "accuracy")
     assert found.change > 0.25
+
+
+def test_few_held_out_rows_and_many_rows_a_request_do_not_alarm_without_a_change() -> None:
+    """Held-out rows that happen to be a little better than usual: request means vary far less than they do."""
+    random = np.random.default_rng(0)
+    old = random.normal(size=100) ** 2
+    old *= 0.75 / old.mean()  # 1.8 standard errors below the mean of 1
+    new, groups = random.normal(size=10_000) ** 2, np.repeat(np.arange(1000), 10)
+    assert 0.005 < p_value_of(old, new, groups) < 0.1
+
+
+def test_requests_of_equal_rows_count_as_one_row_each() -> None:
+    random = np.random.default_rng(0)
+    old, new = random.exponential(size=500), random.exponential(1.6, size=60)
+    one = p_value_of(old, new, enough=0.001)
+    ten = p_value_of(old, np.repeat(new, 10), np.repeat(np.arange(60), 10), enough=0.001)
+    assert ten == pytest.approx(one, rel=0.3)
+    assert p_value_of(old, random.exponential(1.6, size=600), np.repeat(np.arange(60), 10)) < one / 10
+
+
+def test_losses_that_are_all_equal_are_no_worse() -> None:
+    equal = np.full(500, 0.1)
+    assert p_value_of(equal, equal[:90], np.repeat(np.arange(30), 3)) == 1
+    assert p_value_of(np.zeros(100), np.repeat([1.0, 0.0], [30, 0])) < 1e-6
+
+
+@given(sizes=st.lists(st.integers(1, 12), min_size=2, max_size=40), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_requests_of_any_sizes_give_a_p_value_that_their_order_does_not_change(sizes, seed) -> None:
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    old, new = random.exponential(size=50), random.exponential(size=len(groups))
+    found = p_value_of(old, new, groups)
+    assert 0 < found <= 1
+    mixed = np.argsort(random.random(len(groups)))
+    assert p_value_of(old, new[mixed], groups[mixed]) == pytest.approx(found, abs=0.2)
+
+
+def test_labels_that_follow_the_prediction_are_not_random_and_those_dealt_out_are() -> None:
+    random = np.random.default_rng(0)
+    said = np.where(random.random(1000) < 0.1, "poor", "fine")
+    columns = {"prediction": pa.array(said), "colour": pa.array(random.choice(["red", "white"], 1000))}
+    each, ten = np.arange(1000), np.repeat(np.arange(100), 10)
+    dealt = random.random(1000) < 0.1
+    by_request = np.repeat(random.random(100) < 0.3, 10)
+    assert selection(columns, dealt, each).p_value > 0.05
+    assert selection(columns, by_request, ten).p_value > 0.05
+    poor_first = dealt & (random.random(1000) < 0.3) | (said == "poor")
+    assert selection(columns, poor_first, each) == (pytest.approx(0, abs=1e-6), "prediction")
+    # Within each request, too.
+    assert selection(columns, poor_first, ten).p_value < 1e-6
+    assert selection(columns, columns["colour"].to_numpy(zero_copy_only=False) == "red", each).column == "colour"
+
+
+def test_labels_of_all_rows_or_of_what_nothing_is_known_of_can_not_be_other_than_random() -> None:
+    columns = {"prediction": pa.array(np.arange(50.0))}
+    everything = np.ones(50, np.bool_)
+    assert selection(columns, everything, np.arange(50)).p_value == 1
+    assert selection({"prediction": pa.array([[1.0]] * 50)}, np.arange(50) < 9, np.arange(50)).p_value == 1
+    assert selection({"prediction": pa.nulls(50)}, np.arange(50) < 9, np.arange(50)).p_value == 1
+    # A single request of which the first rows have labels, and these are the smallest.
+    assert selection(columns, np.arange(50) < 25, np.zeros(50, np.int64)).p_value < 0.001
 
 
 def test_rows_of_one_request_count_for_less() -> None:

@@ -8,9 +8,8 @@ import numpy as np
 from scipy import special
 
 from mooring.drift.baseline import HeldOut
-from mooring.drift.null import tail_p_value
-from mooring.performance.measures import Floats, LabelledRows, evaluate, losses, primary
-from mooring.performance.scored import Integers
+from mooring.performance.measures import LabelledRows, errors_of, evaluate, losses, primary
+from mooring.performance.permutation import p_value_of
 from mooring.status import Severity
 
 MIN_EFFECT = 0.05
@@ -19,9 +18,6 @@ LARGE = 0.25
 """From which share on an alarm is critical."""
 KEPT = 5000
 LEAST_ROWS = 30
-_DRAWS = (1000, 4000)
-_PLAIN = 20
-_CELLS = 4_000_000
 
 
 class LossTest(NamedTuple):
@@ -76,10 +72,10 @@ def judge(
     floors
         Whether what is worse by less than 5 % is passed over.
 
-    By a one-sided permutation test of the mean loss: losses of held-out rows and of new requests are pooled, and
-    as many as there are new ones drawn from them without replacement, again and again. A request counts once, with
-    the mean loss of its rows: that is exact where they are alike, and cautious where they are not. Where the new
-    rows have no probabilities, or the old ones had none, errors are counted instead.
+    By a one-sided permutation test of the mean loss, as `p_value_of` says; a request counts once, with the mean of
+    its rows. Where the new rows have no probabilities, or the old ones had none, errors are counted instead. Rows
+    of a class that the baseline never had are left out of the log loss: the model could give it no probability.
+    `judge_unknown_classes` is about those. Raises ValueError where no others are left.
 
     >>> random = np.random.default_rng(0)
     >>> labels, rows = random.normal(size=600), np.arange(600)
@@ -92,14 +88,14 @@ def judge(
     if measure != reference.measure:
         wrong = round((1 - reference.measures["accuracy"]) * len(old))
         old = np.repeat([1.0, 0.0], [wrong, len(old) - wrong])
-    new = losses(scored._replace(probabilities=scored.probabilities if measure == "log_loss" else None))
-    found = p_value_of(old, of_requests(new, scored.groups), seed, enough=budget)
+    tested = scored.only(~scored.unknown) if measure == "log_loss" else scored
+    if not tested.rows:
+        raise ValueError("no row is of a class that the baseline has")
+    new = errors_of(tested) if measure == "accuracy" else losses(tested)
+    found = p_value_of(old, new, tested.groups, seed, enough=budget)
     value, was = evaluate(scored)[measure], reference.measures[measure]
     worse = _worse(measure, was, value)
-    status: Severity = "ok"
-    if found <= budget and worse > 0 and (worse >= MIN_EFFECT or not floors):
-        status = "critical" if worse >= LARGE else "warning"
-    return LossTest(status, found, measure, value, was)
+    return LossTest(_severity(found, budget, worse, floors=floors), found, measure, value, was)
 
 
 def effective_rows(scored: LabelledRows) -> float:
@@ -112,83 +108,59 @@ def effective_rows(scored: LabelledRows) -> float:
     return float(scored.rows**2 / np.sum(counts.astype(np.float64) ** 2)) if scored.rows else 0.0
 
 
-def p_value_of(old: Floats, new: Floats, seed: int = 0, *, enough: float = 0.0) -> float:
-    """Return the p-value of the mean loss of `new`: how probable one as large is, if both are of one distribution.
+class UnknownClassTest(NamedTuple):
+    """What was found of labels whose class the baseline never had: the classes, and the share of rows of them.
 
-    Losses that are 0 or 1 are counted, which is exact: the hypergeometric distribution. Else more draws are made
-    where it is not plain yet on which side of `enough` it is.
+    `p_value` is how probable it is that held-out rows had none of them, and so many new ones do, by chance.
     """
-    random = np.random.default_rng(seed)
-    size, pool = len(new), np.concatenate([old, new])
-    if np.isin(pool, (0.0, 1.0)).all():
-        from scipy import stats  # a second to import, which each command that reads a state would take
 
-        wrong = round(float(new.sum()))
-        return float(stats.hypergeom.sf(wrong - 1, len(pool), round(float(old.sum())) + wrong, size))
-    drawn = np.empty(0)
-    observed = new.mean(keepdims=True)
-    found = 1.0
-    for draws in _DRAWS:
-        drawn = np.concatenate([drawn, _means(pool, size, draws - len(drawn), random)])
-        scores = _Scores.fit(drawn)
-        found = tail_p_value(scores.of(drawn), float(scores.of(observed)[0]))
-        if found * draws >= _PLAIN and abs(found - enough) > 5 * np.sqrt(found / draws):
-            break
-    return found
+    status: Severity
+    p_value: float
+    rate: float
+    classes: tuple[str, ...]
 
 
-def of_requests(found: Floats, groups: Integers) -> Floats:
-    """Return the mean loss of each request.
+def judge_unknown_classes(
+    reference: HeldOut, scored: LabelledRows, budget: float, *, floors: bool = True
+) -> UnknownClassTest | None:
+    """Return how labels stand whose class the baseline never had, None where there are none.
 
-    >>> of_requests(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]))
-    array([2., 5.])
+    If nothing changed, held-out and new rows are in any order: the probability that all u rows of a class are
+    among the k new ones, and none among the N held-out ones, is C(k, u) / C(N + k, u). The smallest of all
+    classes counts, times the number of all classes (Bonferroni). Each request counts as one row, which is of a
+    class by the share of its rows. How bad it is goes by the errors that the rows add, as for the share of errors.
+
+    >>> labels, said, groups = np.arange(90) % 2, np.arange(90) % 3 % 2, np.arange(90)
+    >>> before = held_out(LabelledRows(labels, said, groups, None, ("a", "b")), "")
+    >>> rows = LabelledRows(np.arange(90) % 3, labels, groups, None, ("a", "b", "c"), known=2)
+    >>> found = judge_unknown_classes(before, rows, 0.001)
+    >>> found.status, round(found.rate, 2), found.classes
+    ('critical', 0.33, ('c',))
     """
-    return np.asarray(np.bincount(groups, found) / np.bincount(groups), np.float64)
+    unknown = scored.unknown
+    if not unknown.any() or scored.classes is None:
+        return None
+    sizes = np.bincount(scored.groups)
+    shares = 1 / sizes[scored.groups[unknown]]
+    labels, places = np.unique(scored.labels[unknown], return_inverse=True)
+    most = float(np.floor(np.bincount(places, shares).max() + 1e-9))
+    log_p_value = _log_choose(len(sizes), most) - _log_choose(reference.rows + len(sizes), most)
+    p_value = min(1.0, len(scored.classes) * float(np.exp(log_p_value)))
+    added = float(errors_of(scored)[unknown].sum()) / scored.rows
+    was = reference.measures["accuracy"]
+    status = _severity(p_value, budget, _worse("accuracy", was, was - added), floors=floors)
+    names = tuple(scored.classes[at] for at in labels.tolist())
+    return UnknownClassTest(status, p_value, float(unknown.mean()), names)
 
 
-def _means(pool: Floats, size: int, draws: int, random: np.random.Generator) -> Floats:
-    """Return means of `size` of the pool, drawn without replacement; what is drawn is the smaller part."""
-    rest = len(pool) - size
-    few = min(size, rest)
-    sums = np.empty(draws)
-    step = max(1, _CELLS // len(pool))
-    for first in range(0, draws, step):
-        count = min(step, draws - first)
-        keys = random.random((count, len(pool)), np.float32)
-        chosen = (
-            np.argpartition(keys, few, axis=1)[:, :few] if few < len(pool) else np.tile(np.arange(few), (count, 1))
-        )
-        sums[first : first + count] = pool[chosen].sum(axis=1)
-    return (sums if few == size else float(pool.sum()) - sums) / size
+def _log_choose(count: float, chosen: float) -> float:
+    return float(special.gammaln(count + 1) - special.gammaln(chosen + 1) - special.gammaln(count - chosen + 1))
 
 
-class _Scores(NamedTuple):
-    """Scores of means by a gamma distribution of their mean, spread and skewness (Pearson's type III)."""
-
-    mean: float
-    spread: float
-    skew: float
-
-    @classmethod
-    def fit(cls, drawn: Floats) -> _Scores:
-        mean, spread = float(drawn.mean()), float(drawn.std())
-        if spread <= 1e-12 * abs(mean):
-            return cls(mean, 0.0, 0.0)
-        return cls(mean, spread, float(np.mean(((drawn - mean) / spread) ** 3)))
-
-    def of(self, values: Floats) -> Floats:
-        """Return about -ln of the probability of such a mean or a larger one."""
-        if self.spread == 0:
-            return np.where(values > self.mean * (1 + 1e-9), 700.0, 0.0)
-        z = (values - self.mean) / self.spread
-        if self.skew < 0.02:
-            return np.asarray(-special.log_ndtr(-z))
-        shape = 4 / self.skew**2
-        scaled = np.maximum(shape + z * np.sqrt(shape), 0.0)
-        p_value = special.gammaincc(shape, scaled)
-        far = scaled - (shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(shape)
-        near = -np.log(np.maximum(p_value, 1e-300))
-        return np.asarray(np.where(p_value > 1e-290, near, np.maximum(far, 660.0)), np.float64)
+def _severity(p_value: float, budget: float, worse: float, *, floors: bool) -> Severity:
+    if p_value > budget or worse <= 0 or (floors and worse < MIN_EFFECT):
+        return "ok"
+    return "critical" if worse >= LARGE else "warning"
 
 
 def _worse(measure: str, reference: float, now: float) -> float:

@@ -52,16 +52,26 @@ def losses(scored: LabelledRows) -> Floats:
     if scored.classes is None:
         return _errors(scored) ** 2
     if scored.probabilities is None:
-        return np.asarray(scored.predictions != scored.labels, np.float64)
+        return errors_of(scored)
     chosen = scored.probabilities[np.arange(scored.rows), scored.labels.astype(np.int64)]
     return np.asarray(-np.log(np.clip(chosen, _LEAST, 1.0)), np.float64)
+
+
+def errors_of(scored: LabelledRows) -> Floats:
+    """Return of each row of a classification 1 where it is wrong, else 0."""
+    return np.asarray(scored.predictions != scored.labels, np.float64)
 
 
 def areas_of(scored: LabelledRows) -> int:
     """Return of how many classes an area under the ROC curve is computed for each weighting."""
     if scored.probabilities is None or scored.classes is None:
         return 0
-    return 1 if len(scored.classes) == 2 else len(np.unique(scored.labels))
+    return 1 if _count(scored) == 2 else len(np.unique(scored.labels[~scored.unknown]))
+
+
+def _count(scored: LabelledRows) -> int:
+    """Return how many classes have probabilities that mean something: those that the baseline has."""
+    return scored.known if scored.known is not None else len(scored.classes or ())
 
 
 def weighted(scored: LabelledRows, weights: NDArray[Any], *, areas: bool = True) -> dict[str, Floats]:
@@ -116,6 +126,15 @@ class WeightedRows:
         return np.asarray(self.weights @ of_groups, np.float64)
 
     @cached_property
+    def of_known_classes(self) -> LabelledRows:
+        """The rows of classes that the baseline has, of the same groups: others are given no probability."""
+        unknown = self.scored.unknown
+        if not unknown.any():
+            return self.scored
+        groups = self.scored.groups[~unknown]
+        return self.scored.only(~unknown)._replace(groups=groups)
+
+    @cached_property
     def errors(self) -> ErrorSums:
         """What measures of a regression are made of."""
         error = _errors(self.scored)
@@ -146,14 +165,17 @@ class WeightedRows:
 
     def over_classes(self, values: Floats) -> Floats:
         """Return a value of each class as one: of two classes that of the second, of more the plain mean."""
-        if values.shape[1] == 2:
+        if _count(self.scored) == 2:
             return np.asarray(values[:, 1], np.float64)
         there = self.counts.said + self.counts.true > 0
         return np.asarray(np.where(there, values, 0.0).sum(axis=1) / there.sum(axis=1), np.float64)
 
 
 class PerformanceMeasure(NamedTuple):
-    """A measure of performance, and what of it is `better`. Some need `probabilities`, tables have the `brief`."""
+    """A measure of performance, and what of it is `better`.
+
+    Some need `probabilities`, or a `baseline` that says which classes there are; tables have the `brief`.
+    """
 
     definition: str
     task: Task
@@ -161,11 +183,13 @@ class PerformanceMeasure(NamedTuple):
     value: Callable[[WeightedRows], Floats]
     probabilities: bool = False
     brief: bool = True
+    baseline: bool = False
 
     def suits(self, scored: LabelledRows) -> bool:
         """Whether rows have what it needs."""
-        task = "regression" if scored.classes is None else "classification"
-        return self.task == task and (scored.probabilities is not None or not self.probabilities)
+        if self.task != scored.task or (self.baseline and scored.known is None):
+            return False
+        return scored.probabilities is not None or not self.probabilities
 
 
 def _errors(scored: LabelledRows) -> Floats:
@@ -190,12 +214,25 @@ def _f1(rows: WeightedRows) -> Floats:
     return rows.over_classes(np.where(said + true > 0, 2 * both / (said + true), 0.0))
 
 
+def _log_loss(rows: WeightedRows) -> Floats:
+    scored, groups = rows.of_known_classes, rows.weights.shape[1]
+    of_groups = np.bincount(scored.groups, losses(scored), minlength=groups)
+    counts = np.bincount(scored.groups, minlength=groups)
+    return np.asarray((rows.weights @ of_groups) / (rows.weights @ counts), np.float64)
+
+
+def _unknown_class_rate(rows: WeightedRows) -> Floats:
+    return rows.total(rows.scored.unknown) / rows.total()
+
+
 def _roc_auc(rows: WeightedRows) -> Floats:
-    scored, weights = rows.scored, rows.weights
+    scored, weights = rows.of_known_classes, rows.weights
     assert scored.probabilities is not None
     assert scored.classes is not None
+    if not scored.rows:
+        return np.full(len(weights), np.nan)
     # Of a class that no row is of, there is no area.
-    places = [1] if len(scored.classes) == 2 else np.unique(scored.labels).tolist()
+    places = [1] if _count(scored) == 2 else np.unique(scored.labels).tolist()
     areas = np.stack(
         [_area(scored.probabilities[:, at], scored.labels == at, scored.groups, weights) for at in places]
     )
@@ -246,7 +283,7 @@ MEASURES: dict[str, PerformanceMeasure] = {
         "mean of -ln of the true class's probability",
         "classification",
         "lower",
-        lambda rows: rows.total(losses(rows.scored)) / rows.total(),
+        _log_loss,
         probabilities=True,
     ),
     "accuracy": PerformanceMeasure(
@@ -276,6 +313,14 @@ MEASURES: dict[str, PerformanceMeasure] = {
         "higher",
         _roc_auc,
         probabilities=True,
+    ),
+    "unknown_class_rate": PerformanceMeasure(
+        "share of rows of a class that the baseline never had",
+        "classification",
+        "lower",
+        _unknown_class_rate,
+        brief=False,
+        baseline=True,
     ),
 }
 """Every measure by its name, that which says most first. They are defined as scikit-learn's of these names."""

@@ -30,7 +30,8 @@ class LabelledRows(NamedTuple):
     Of a regression `labels` and `predictions` are the values themselves. Of a classification they are places in
     `classes`, the names of all classes in their order; `probabilities` (rows, classes) are there where the model
     gives them. `groups` says of each row which request it came in, counted from 0: rows of one request are not
-    independent, so they are drawn together.
+    independent, so they are drawn together. `known` is how many of the classes, the first, the baseline has; None
+    where no baseline says which it has.
     """
 
     labels: Floats | Integers
@@ -38,6 +39,7 @@ class LabelledRows(NamedTuple):
     groups: Integers
     probabilities: Floats | None = None
     classes: tuple[str, ...] | None = None
+    known: int | None = None
 
     @property
     def task(self) -> Task:
@@ -49,11 +51,20 @@ class LabelledRows(NamedTuple):
         """How many rows there are."""
         return len(self.labels)
 
+    @property
+    def unknown(self) -> NDArray[np.bool_]:
+        """Which rows are of a class that the baseline never had."""
+        if self.known is None:
+            return np.zeros(self.rows, np.bool_)
+        return np.asarray(self.labels >= self.known)
+
     def only(self, chosen: NDArray[np.bool_] | Integers) -> LabelledRows:
         """Return some of the rows; their groups are counted anew."""
         groups = np.unique(self.groups[chosen], return_inverse=True)[1].astype(np.int64)
         some = None if self.probabilities is None else self.probabilities[chosen]
-        return LabelledRows(self.labels[chosen], self.predictions[chosen], groups, some, self.classes)
+        return self._replace(
+            labels=self.labels[chosen], predictions=self.predictions[chosen], groups=groups, probabilities=some
+        )
 
 
 class UnscorableError(ValueError):
@@ -150,6 +161,21 @@ class ModelOutput(NamedTuple):
 
     prediction: pa.Array | None
     probabilities: dict[str, pa.Array]
+
+
+def output_of(output: Any) -> dict[str, pa.Array]:
+    """Return the prediction and the probabilities of a model's output, each a column; lists are taken apart.
+
+    Raises UnscorableError where it is not known which is the prediction.
+
+    >>> sorted(output_of({"label": ["a"], "proba_a": [0.9], "note": ["x"]}))
+    ['prediction', 'probability of a']
+    """
+    said = _said(_columns(output))
+    found = {} if said.prediction is None else {"prediction": said.prediction}
+    return found | {
+        f"probability of {name}" if name else "probability": one for name, one in said.probabilities.items()
+    }
 
 
 def _task(labels: pa.Array, said: ModelOutput) -> Task:
