@@ -7,6 +7,7 @@ key `log_dir` of mooring.yaml, at its top or, for one model, under `models: {NAM
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import shlex
@@ -20,8 +21,9 @@ import msgspec
 from msgspec import Meta
 
 from mooring import messages
-from mooring.settings import ARGV, COMMANDS, DURATION, GROUPS, MessageSettings, duration_text, seconds_of
+from mooring.settings import ARGV, COMMANDS, DROPPED, DURATION, GROUPS, MessageSettings, duration_text, seconds_of
 
+logger = logging.getLogger(__name__)
 _ARGUMENT = "without_flag"
 Settings = TypeVar("Settings", bound=MessageSettings)
 Command = Callable[..., Any]
@@ -99,9 +101,15 @@ def resolve(
         given["model"] = model, "models in mooring.yaml"
     for keys, where in ((yaml, ""), (models.get(named) or {}, f" of {named}")):
         for name, value in _flat(keys):
+            if name in DROPPED:
+                _say_dropped(name, f"{name}{where} in mooring.yaml")
+                continue
             if not any(name in command.__struct_fields__ for command in COMMANDS.values()):
                 raise SettingError(f"mooring.yaml has a key{where} that is no setting: {name}.")
             given[name] = value, f"{name}{where} in mooring.yaml"
+    for name in DROPPED:
+        if (variable := f"MOORING_{name.upper()}") in environ and _concerns(settings, name):
+            _say_dropped(name, variable)
     for name in settings.__struct_fields__:
         if (variable := f"MOORING_{name.upper()}") in environ:
             value = environ[variable]
@@ -116,6 +124,15 @@ def resolve(
                 f"or {field.name} in mooring.yaml."
             )
     return settings(**values)
+
+
+def _concerns(settings: type[msgspec.Struct], dropped: str) -> bool:
+    """Whether a command has settings beside which one stood that is no more."""
+    return any(name.startswith(f"{dropped.partition('_')[0]}_") for name in settings.__struct_fields__)
+
+
+def _say_dropped(name: str, where: str) -> None:
+    logger.warning("%s changes nothing any more: %s", where, DROPPED[name], extra={"about": name})
 
 
 def _flat(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -204,7 +221,15 @@ def _flags(settings: type[msgspec.Struct]) -> list[Callable[[Command], Command]]
         extra["group"] = getattr(owners[field.name], "group", None)
         names = [flag, *_aliases(hints[field.name]), field.name]
         flags.append(click.option(*names, cls=Flag, help=help_text, **extra))
-    return flags
+    gone = [name for name in DROPPED if _concerns(settings, name)]
+    return flags + [
+        click.option(_flag(name), hidden=True, expose_value=False, callback=_dropped_flag) for name in gone
+    ]
+
+
+def _dropped_flag(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None and parameter.name is not None:
+        _say_dropped(parameter.name, _flag(parameter.name))
 
 
 def _aliases(hint: Any) -> list[str]:

@@ -16,6 +16,14 @@ from mooring import messages
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 DURATION = {"unit": "duration"}
+WINDOW_BUDGET = 0.001
+"""The chance that an unchanged window has anything that stands out, where no other is given."""
+DROPPED = {
+    "alert_windows": "an incident is opened once the evidence of all windows together is strong enough, and "
+    "closed when it has passed: there is nothing to count",
+    "retrain_windows": "an open incident of the champion is what leads to a retraining: there is nothing to count",
+}
+"""Settings that are no more, each with why: they are read, and change nothing."""
 ARGV = {"unit": "argv"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -361,9 +369,21 @@ class JudgeSettings(StatePlace, kw_only=True, frozen=True):
     min_rows: Annotated[
         float, Meta(ge=1, description="independent rows that a window needs to be judged; fewer are too few")
     ] = 30
+    false_alarms: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9.]+ per [0-9.]+ *[smhd]$",
+            description="how many there may be in what time where nothing changes, over all that this state's "
+            "monitors watch",
+        ),
+    ] = "1 per 90d"
     budget: Annotated[
-        float, Meta(gt=0, lt=1, description="chance that a window in which nothing changed raises any alarm")
-    ] = 0.001
+        Annotated[str, Meta(pattern=r"^[0-9.eE-]+( per window)?$")] | float | None,
+        Meta(
+            description="instead, the chance that a window in which nothing changed raises any alarm, such as "
+            "0.001: at many windows a day that is many alarms",
+        ),
+    ] = None
     floors: Annotated[bool, Meta(description="let differences too small to matter pass, however certain")] = True
     threshold: Annotated[
         tuple[str, ...],
@@ -371,6 +391,26 @@ class JudgeSettings(StatePlace, kw_only=True, frozen=True):
             description="MEASURE=VALUE or FEATURE.MEASURE=VALUE: alarm from there on instead; repeat it for more"
         ),
     ] = ()
+
+    @property
+    def false_alarm_seconds(self) -> float:
+        """In what time there may be one false alarm; 0 where the budget is one per window."""
+        if self.budget is not None:
+            return 0.0
+        count, _, time = self.false_alarms.partition(" per ")
+        seconds = seconds_of(time)
+        number = float(count)
+        if not isinstance(seconds, float) or not seconds or not number:
+            raise ValueError(f"--false-alarms {self.false_alarms}: give such as '1 per 90d'")
+        return seconds / number
+
+    @property
+    def window_budget(self) -> float:
+        """The chance that an unchanged window has anything that stands out. Raises ValueError where it is none."""
+        budget = float(str(WINDOW_BUDGET if self.budget is None else self.budget).removesuffix(" per window"))
+        if not 0 < budget < 1:
+            raise ValueError(f"--budget {self.budget}: it is a probability, such as 0.001")
+        return budget
 
 
 class AlertSettings(JudgeSettings, kw_only=True, frozen=True):
@@ -385,10 +425,6 @@ class AlertSettings(JudgeSettings, kw_only=True, frozen=True):
     alert_command: Annotated[
         tuple[str, ...], Meta(description="program, with its arguments, that gets alerts on stdin")
     ] = ()
-    alert_windows: Annotated[
-        str,
-        Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="alert when N of the last M windows drift: N/M"),
-    ] = "1/1"
 
 
 class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
@@ -503,9 +539,6 @@ class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
     retrain_level: Annotated[
         Literal["warning", "critical"], Meta(description="how bad a verdict has to be to count")
     ] = "critical"
-    retrain_windows: Annotated[
-        str, Meta(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$", description="how many of the last windows must be so: N/M")
-    ] = "3/5"
     retrain_cooldown: Annotated[
         float, Meta(ge=0, extra=DURATION, description="how long after one retraining none begins by itself")
     ] = 86_400.0

@@ -6,7 +6,7 @@ Commands, metrics, alerts, reports and pages all take it from the one table here
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 Severity = Literal["ok", "warning", "critical"]
 """How bad what was judged is."""
@@ -100,3 +100,12 @@ def urgency(status: Status | None) -> int:
     ['warning', 'too_few', 'ok', None]
     """
     return len(STATUSES) if status is None else list(STATUSES).index(status)
+
+
+def severity_of(status: Status) -> Severity | None:
+    """Return how bad a window is, None where nobody knows.
+
+    >>> severity_of("warning"), severity_of("too_few")
+    ('warning', None)
+    """
+    return None if STATUSES[status].rank is None else cast("Severity", status)

@@ -163,13 +163,6 @@ def test_each_drift_is_sent_once_as_signed_json(state):
         assert abs(datetime.now(UTC).timestamp() - int(headers["X-Mooring-Timestamp"])) < 300
 
 
-def test_n_of_the_last_m_windows_can_be_asked_for(state):
-    with Receiver() as receiver:
-        webhook = Webhook(receiver.url)
-        course = ("warning", "ok", "ok", "warning", "warning", "warning")
-        assert conclude(state, *course, channels=[webhook], n=3, m=4) == [None] * 5 + ["new"]
-
-
 def test_a_receiver_that_fails_is_asked_again_later_and_what_is_behind_keeps_its_place(state):
     with Receiver(500, "break off", "garbage", 503, 200) as receiver:
         webhook = Webhook(receiver.url, SECRET)

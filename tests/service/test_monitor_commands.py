@@ -72,7 +72,7 @@ def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
         (["monitor", "--once", "--window", "soon"], "--window"),
         (["monitor", "--once", "--window", "0.001s"], "a window takes a second at least"),
         (["monitor", "--once", "--grace", "99999999d"], "--grace"),
-        (["monitor", "--once", "--alert-windows", "3/2"], "1 <= n <= m"),
+        (["monitor", "--once", "--false-alarms", "0 per 90d"], "give such as '1 per 90d'"),
         (["monitor", "--once", "--alert-webhook", "chat"], "begins with http"),
         (["monitor", "--once", "--state", "mysql://x/y"], "sqlite:///PATH or postgresql://"),
         (["drift", "--model", "wine"], "has no verdicts yet"),
@@ -272,7 +272,8 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
             for window, verdict in Windows(state).history("wine")
             if window.start > START + timedelta(hours=1)
         ]
-    assert statuses.count("ok") >= 30, statuses
+    # The traffic before these hours did drift: that passes within some windows, and what is usual opens nothing.
+    assert set(statuses[10:]) == {"ok"}, statuses
     smaller = mooring_here(
         *("calibrate", "--model", "wine", "--window-rows", "100", "--from-log", span),
         directory=tmp_path,
@@ -337,7 +338,7 @@ def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     now = datetime.now(UTC) - timedelta(hours=2)
     traffic = Traffic(tmp_path / "mooring-log")
-    for number, shift in enumerate((0.0, 1.0, 1.0, 0.0)):
+    for number, shift in enumerate((0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)):
         traffic.write(traffic.exchanges(1000, now + timedelta(minutes=10 * number), shift=shift))
     monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
     monitoring.keep(traffic.baseline())

@@ -32,8 +32,7 @@ def conclude(state: State, *seen: str, channels=(), first: int = 0, **options) -
             if not Verdicts(tx).put(verdict, b""):
                 kinds.append(None)
                 continue
-            history = [seen[index - first] for index in range(first, hour + 1)]
-            kinds.append(enqueue_drift(tx, window, verdict, history, channels, **options))
+            kinds.append(enqueue_drift(tx, window, verdict, channels, **options))
     return kinds
 
 

@@ -11,74 +11,46 @@ from hypothesis import strategies as st
 from alerting import SECRET, conclude, delivered
 from mooring.monitor.alerting.channels import CommandChannel, Webhook
 from mooring.monitor.alerting.queue import backoff
-from mooring.monitor.alerting.rules import level, transition
+from mooring.monitor.alerting.rules import transition
 from mooring.state.state import State
+from mooring.status import JUDGED, severity_of
 
-RANK = {None: -1, "ok": 0, "warning": 1, "critical": 2}
 statuses = st.lists(st.sampled_from(["ok", "warning", "critical", "too_few", "no_baseline"]), max_size=40)
-n_of_m = st.tuples(st.integers(1, 5), st.integers(1, 5)).map(sorted)
 
 
-def told(seen: list[str], n: int = 1, m: int = 1) -> list[str | None]:
+def told(seen: list[str]) -> list[str | None]:
     """Return what is told after each of these windows."""
     kinds, standing = [], "ok"
-    for end in range(1, len(seen) + 1):
-        kind, standing = transition(standing, level(seen[:end], n, m))
+    for status in seen:
+        kind, standing = transition(standing, severity_of(status))
         kinds.append(kind)
     return kinds
 
 
 @pytest.mark.parametrize(
-    ("seen", "n", "m", "expected"),
+    ("seen", "expected"),
     [
-        ("ok warning warning critical critical warning ok ok", 1, 1, "- new - worsened - - ended -"),
-        ("ok critical warning critical ok warning", 1, 1, "- new - - ended new"),
-        ("warning critical warning critical ok", 1, 1, "new worsened - - ended"),
-        ("critical too_few no_baseline ok", 1, 1, "new - - ended"),
-        ("too_few no_baseline ok", 1, 1, "- - -"),
-        ("warning ok critical ok ok ok", 2, 3, "- - new ended - -"),
-        ("critical critical critical ok ok", 2, 3, "- new - - ended"),
-        ("warning critical too_few critical", 2, 2, "- new - worsened"),
+        ("ok warning warning critical critical warning ok ok", "- new - worsened - - ended -"),
+        ("ok critical warning critical ok warning", "- new - - ended new"),
+        ("warning critical warning critical ok", "new worsened - - ended"),
+        ("critical too_few no_baseline ok", "new - - ended"),
+        ("too_few no_baseline ok", "- - -"),
     ],
 )
-def test_what_is_told_of_a_course_of_windows(seen, n, m, expected):
-    assert [kind or "-" for kind in told(seen.split(), n, m)] == expected.split()
+def test_what_is_told_of_a_course_of_windows(seen, expected):
+    assert [kind or "-" for kind in told(seen.split())] == expected.split()
 
 
-@given(statuses, n_of_m)
-def test_a_drift_begins_once_worsens_at_most_once_and_ends_once(seen, n_and_m):
-    course = " ".join(filter(None, told(seen, *n_and_m)))
+@given(statuses)
+def test_a_drift_begins_once_worsens_at_most_once_and_ends_once(seen):
+    course = " ".join(filter(None, told(seen)))
     assert re.fullmatch(r"((^| )new( worsened)? ended)*((^| )new( worsened)?)?", course)
 
 
-@given(statuses, n_of_m)
-def test_a_drift_is_told_exactly_while_n_of_the_last_m_windows_alarm(seen, n_and_m):
-    n, m = n_and_m
-    standing = False
-    for end, kind in enumerate(told(seen, n, m), start=1):
-        standing = kind == "new" or (standing and kind != "ended")
-        judged = [status for status in seen[:end] if status in RANK][-m:]
-        assert standing == (sum(status != "ok" for status in judged) >= n)
-
-
-@given(statuses, n_of_m, st.data())
-def test_windows_that_can_not_be_judged_change_nothing(seen, n_and_m, data):
-    judged = [status for status in seen if status in RANK]
-    assert [kind for kind in told(seen, *n_and_m) if kind] == [kind for kind in told(judged, *n_and_m) if kind]
-
-
-@given(statuses, n_of_m)
-def test_a_worse_window_never_makes_it_look_better(seen, n_and_m):
-    for at, status in enumerate(seen):
-        if status in ("ok", "warning"):
-            worse = [*seen[:at], "critical", *seen[at + 1 :]]
-            assert RANK[level(worse, *n_and_m)] >= RANK[level(seen, *n_and_m)]
-
-
-@pytest.mark.parametrize(("n", "m"), [(0, 1), (2, 1), (-1, 3)])
-def test_an_n_of_m_that_makes_no_sense_is_refused(n, m):
-    with pytest.raises(ValueError, match=f"got {n} of {m}"):
-        level(["ok"], n, m)
+@given(statuses)
+def test_windows_that_can_not_be_judged_change_nothing(seen):
+    judged = [status for status in seen if status in JUDGED]
+    assert [kind for kind in told(seen) if kind] == [kind for kind in told(judged) if kind]
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def test_no_summary_is_cut_off_and_every_command_is_listed_once(width):
 def test_long_lists_of_options_are_in_groups(names):
     command = ALL[names]
     context = click.Context(command)
-    flags = [param for param in command.get_params(context) if isinstance(param, click.Option)]
+    flags = [
+        param for param in command.get_params(context) if isinstance(param, click.Option) and not param.hidden
+    ]
     sections = re.findall(r"^([A-Z][\w ]+):\n((?:(?: .*)?\n)+)", help_of(names), re.MULTILINE)
     shown = {title: re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE) for title, text in sections}
     for flag in flags:

@@ -48,7 +48,7 @@ def test_unchanged_traffic_is_ok_and_shifted_traffic_is_drift(traffic, state):
 
 
 def test_slow_drift_is_found_in_merged_windows_before_single_ones_show_it(traffic, state):
-    monitoring = Monitoring(settings(traffic.log, state, floors=False, budget=0.01))
+    monitoring = Monitoring(settings(traffic.log, state, floors=False, budget="0.01 per window"))
     monitoring.keep(traffic.baseline(60_000))
     for hour in range(20):
         traffic.write(traffic.exchanges(1000, START + timedelta(hours=hour), shift=0.06, per_request=1))

@@ -40,7 +40,7 @@ from mooring.ui.sources import Sources
 
 
 def test_performance_of_a_window_is_that_of_its_labelled_rows(tmp_path: Path) -> None:
-    it = Labelling(tmp_path)
+    it = Labelling(tmp_path, budget="0.001 per window")
     it.ask(300)
     rows = it.rows()
     labelled = it.label(rows.iloc[:300].sample(200, random_state=0))
@@ -54,6 +54,79 @@ def test_performance_of_a_window_is_that_of_its_labelled_rows(tmp_path: Path) ->
     assert high is not None
     assert low < one.measures["rmse"].value < high
     assert one.before["rmse"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_labels_of_bad_outcomes_that_come_first_give_no_verdict_until_all_are_there(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, segment=("colour",))
+    it.ask(600)
+    rows = it.rows()
+    labelled = rows.assign(label=rows["prediction"] + it.rng.normal(0, 0.5, 600)).sort_values("label")
+    it.label_as(labelled.iloc[:150])
+    [one] = it.look()
+    assert (one.status, one.look, one.labelled) == ("too_few", 0, 150)
+    assert "labelled so far, and not at random: prediction of rows with labels differs" in one.message
+    assert values(one) == pytest.approx(by_hand(labelled.iloc[:150]))
+    assert performance_dicts([one])[0]["status"] == "too_few"
+    it.label_as(labelled.iloc[150:])
+    [one] = it.look()
+    assert (one.status, one.look, one.coverage) == ("ok", 1, 1.0)
+
+
+def test_rows_that_got_no_answer_do_not_make_labels_of_the_others_less_random(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    sent = it.traffic.exchanges(600, START, 1.0, per_request=1)
+    it.traffic.write(
+        [
+            msgspec.structs.replace(one, response=b'{"predictions": [null]}') if at % 3 == 0 else one
+            for at, one in enumerate(sent)
+        ]
+    )
+    rows = it.rows()
+    it.label(rows[rows["prediction"].notna()].sample(200, random_state=0))
+    [one] = it.look()
+    assert (one.status, one.labelled, one.rows) == ("ok", 200, 600)
+
+
+def test_labels_of_one_segment_first_give_no_verdict(tmp_path: Path) -> None:
+    """What the model says of that segment is like what it says of others."""
+    it = Labelling(tmp_path, segment=("colour",))
+    it.ask(600)
+    colours = read_log(it.log, columns=["request_id", "row", "input.colour"]).to_pandas()
+    rows = it.rows().merge(colours, on=["request_id", "row"])
+    it.label(rows[rows["input.colour"] == "red"])
+    [one] = it.look()
+    assert one.status == "too_few"
+    assert "labelled so far, and not at random: colour" in one.message
+
+
+def test_a_verdict_is_withdrawn_when_labels_turn_out_not_to_be_random(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(600)
+    rows = it.rows()
+    it.label(rows.iloc[:60], noise=1.5)
+    [one] = it.look()
+    assert (one.status, one.look) == ("critical", 1)
+    it.label(rows.iloc[60:].sort_values("prediction").iloc[:200])
+    [one] = it.look()
+    assert (one.status, one.look, one.judged) == ("too_few", 1, 60)
+    it.label(rows, late=2 * HOUR)
+    [one] = it.look()
+    assert (one.status, one.look) == ("ok", 2)
+
+
+def test_a_window_is_judged_once_more_when_all_its_rows_have_labels(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    it.ask(300)
+    rows = it.rows()
+    it.label(rows.iloc[:250])
+    [one] = it.look()
+    assert (one.look, one.judged) == (1, 250)
+    it.label(rows.iloc[250:])
+    [one] = it.look()
+    assert (one.look, one.judged) == (2, 300)
+    it.label(rows.iloc[:10], late=2 * HOUR)
+    [one] = it.look()
+    assert one.look == 2
 
 
 def test_without_labels_nothing_is_said_of_performance(tmp_path: Path) -> None:
@@ -80,8 +153,17 @@ def test_labels_that_came_before_their_rows_are_found_when_the_window_ends(tmp_p
     assert values(one) == pytest.approx(by_hand(labelled))
 
 
+def test_a_window_has_its_share_of_the_time_in_which_one_false_alarm_may_be(tmp_path: Path) -> None:
+    it = Labelling(tmp_path, false_alarms="1 per 30d")
+    it.ask(300)
+    it.label(it.rows())
+    [one] = it.look()
+    # An hour of 30 days, which drift and performance share; half of it is the first look's.
+    assert one.budget == pytest.approx(1 / (24 * 30) / 2 / 2)
+
+
 def test_late_corrected_and_repeated_labels_count_once_the_latest_wins(tmp_path: Path) -> None:
-    it = Labelling(tmp_path)
+    it = Labelling(tmp_path, budget="0.001 per window")
     it.ask(300)
     rows = it.rows().iloc[:300]
     it.label(rows.iloc[:100])
@@ -412,7 +494,7 @@ def test_drift_of_one_segment_is_found_though_the_whole_hardly_moves(tmp_path: P
 
 
 def test_a_segment_that_does_worse_is_found_though_the_whole_hardly_does(tmp_path: Path) -> None:
-    it = Labelling(tmp_path, segment=("colour",))
+    it = Labelling(tmp_path, segment=("colour",), budget="0.001 per window")
     columns = it.traffic.columns(5000)
     predictions = columns["alcohol"] / 2
     labels = predictions + it.rng.normal(0, 0.5, 5000)
@@ -501,6 +583,41 @@ def test_classes_with_probabilities_are_joined_and_judged(tmp_path: Path) -> Non
     assert values(second)["roc_auc"] == pytest.approx(metrics.roc_auc_score(truth == "poor", poor))
     assert values(second)["accuracy"] == pytest.approx(np.mean((poor > 0.5) == (truth == "poor")))
     assert "log_loss" in second.message
+
+
+def test_a_class_that_the_baseline_never_had_is_told_and_does_not_spoil_the_log_loss(tmp_path: Path) -> None:
+    it = Labelling(tmp_path)
+    rng = np.random.default_rng(0)
+
+    def output(truth: np.ndarray) -> pd.DataFrame:
+        poor = 1 / (1 + np.exp(-2 * rng.normal(np.where(truth == "poor", 1, -1), 1.0)))
+        return pd.DataFrame(
+            {"label": np.where(poor > 0.5, "poor", "fine"), "proba_fine": 1 - poor, "proba_poor": poor}
+        )
+
+    truth = rng.choice(["fine", "poor"], 2000)
+    it.monitoring.keep(evaluated(it.traffic.baseline(), (truth, output(truth))))
+    sent = it.traffic.exchanges(400, START, per_request=1)
+    truth = rng.choice(["fine", "poor"], 400)
+    said = output(truth)
+    truth = np.where(np.arange(400) < 24, "corked", truth)
+    it.traffic.write(
+        [
+            msgspec.structs.replace(one, response=json.dumps({"predictions": [row]}).encode())
+            for one, row in zip(sent, said.to_dict(orient="records"), strict=True)
+        ]
+    )
+    ids = pa.chunked_array([[one.request_id for one in sent]])
+    write_labels(str(it.log), "wine", labels_table(ids, pa.chunked_array([pa.array(truth)])))
+    [one] = it.look()
+    known = truth != "corked"
+    shares = said[["proba_fine", "proba_poor"]].to_numpy()[known]
+    assert values(one)["log_loss"] == pytest.approx(metrics.log_loss(truth[known], shares))
+    assert values(one)["roc_auc"] == pytest.approx(metrics.roc_auc_score(truth[known] == "poor", shares[:, 1]))
+    assert values(one)["unknown_class_rate"] == pytest.approx(0.06)
+    assert "6.00% of rows are of a class that the baseline never had (corked)" in one.message
+    assert "worse than" not in one.message.partition(";")[0]
+    assert one.status == "critical"
 
 
 def test_the_first_labels_do_not_make_the_whole_log_be_read(

@@ -58,7 +58,16 @@ TRAVELS = (
     ),
     *("log/schema", "log/signature", "log/store"),
     # `mooring drain`, and the other commands, since each is imported with it.
-    *("cli/__init__", "cli/baseline", "cli/capture", "cli/compare", "cli/flags", "cli/gate", "cli/help"),
+    *(
+        "cli/__init__",
+        "cli/baseline",
+        "cli/capture",
+        "cli/compare",
+        "cli/flags",
+        "cli/gate",
+        "cli/help",
+        "cli/incidents",
+    ),
     *("cli/labels", "cli/log", "cli/monitor", "cli/output", "cli/performance", "cli/retrain", "cli/rollout"),
     *("cli/serve", "cli/start", "cli/ui"),
 )
@@ -113,6 +122,8 @@ def log_model(
             **kwargs,
         )
     if baseline is not None:
+        if baseline.in_sample:
+            warnings.warn(baseline.warning(), stacklevel=2)
         baselines.log(baseline.to_bytes(), model_id=info.model_id)
     return info
 

@@ -13,6 +13,7 @@ from mooring.cli.capture import drain, proxy
 from mooring.cli.compare import compare
 from mooring.cli.gate import gate
 from mooring.cli.help import Group
+from mooring.cli.incidents import incidents
 from mooring.cli.labels import labels_group
 from mooring.cli.log import log_group
 from mooring.cli.monitor import drift, monitor, report
@@ -37,5 +38,5 @@ def main() -> None:
 
 main.add_section("Getting started", init, demo)
 main.add_section("Serving and logging", proxy, serve, drain, log_group, labels_group)
-main.add_section("Watching", monitor, drift, performance, report, baseline, calibrate, compare, ui)
+main.add_section("Watching", monitor, incidents, drift, performance, report, baseline, calibrate, compare, ui)
 main.add_section("Retraining and rolling out", retrain, gate, promote, rollback, rollout, history)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mooring.cli import flags
@@ -10,6 +12,9 @@ from mooring.cli.monitor import explained
 from mooring.cli.output import CONTEXT, placed, show, warned
 from mooring.config import SettingError
 from mooring.settings import StatePlace
+
+if TYPE_CHECKING:
+    from mooring.drift.baseline import Baseline
 
 
 @click.group(cls=Group, context_settings=CONTEXT)
@@ -23,6 +28,7 @@ def baseline() -> None:
 @click.option("--data", metavar="FILE", help="training data: .parquet, .csv or .jsonl, or a directory of Parquet")
 @click.option("--from-log", metavar="START..END", help="rows of the log instead, such as 2026-03-01..2026-03-08")
 @click.option("--prediction", multiple=True, metavar="COLUMN", help="with --data: what the model predicted")
+@click.option("--held-out", is_flag=True, help="with --prediction: the model was not trained on these rows")
 @click.option("--label", metavar="COLUMN", help="with --data: the ground truth")
 @click.option("--kind", multiple=True, metavar="COLUMN=KIND",
               help="numeric, categorical, timestamp, text or other, where it is not to be found out")  # fmt: skip
@@ -37,6 +43,7 @@ def build(
     prediction: tuple[str, ...],
     label: str | None,
     kind: tuple[str, ...],
+    held_out: bool,
     log: str | None,
     state: str | None,
 ) -> None:
@@ -59,7 +66,7 @@ def build(
         try:
             kinds = building.kinds_of(kind)
             if data is not None:
-                made, source = building.from_data(data, prediction, label, kinds), data
+                made, source = building.from_data(data, prediction, label, kinds, held_out=held_out), data
             else:
                 made = building.from_log(settings.log, settings.model, model_version, from_log or "", kinds)
                 source = f"{settings.log} {from_log}"
@@ -68,7 +75,9 @@ def build(
         with State(settings.state) as opened, opened.begin() as tx:
             StoredBaselines(tx).put(settings.model, model_version, made.to_bytes(), source)
     named = f" version {model_version}" if model_version else ""
-    click.echo(f"{settings.model}{named}: {made.rows} rows, {len(made.features)} features", err=True)
+    click.echo(f"{settings.model}{named}: {_rows(made)}, {len(made.features)} features", err=True)
+    if made.in_sample:
+        click.echo(f"Note: {made.warning()}", err=True)
 
 
 @baseline.command("show", context_settings=CONTEXT)
@@ -94,11 +103,21 @@ def show_baseline(*, model: str | None, model_version: str | None, state: str | 
             raise click.ClickException(why_not)
     rows = building.described(found)
     if as_json:
-        click.echo(json.dumps({"rows": found.rows, "about": found.about, "features": rows}, indent=1))
+        told = {"rows": found.rows, "effective_rows": found.effective_rows, "about": found.about, "features": rows}
+        click.echo(json.dumps(told, indent=1))
         return
+    for row in rows:
+        row["role"] = f"in-sample {row['role']}" if row["in_sample"] else row["role"]
     columns = ["feature", "role", "kind", "nulls", "least", "mean", "greatest", "categories"]
     show(columns, [["" if row[name] is None else f"{row[name]}" for name in columns] for row in rows])
-    click.echo(f"{found.rows} rows; {', '.join(f'{key} {value}' for key, value in found.about.items())}", err=True)
+    click.echo(f"{_rows(found)}; {', '.join(f'{key} {value}' for key, value in found.about.items())}", err=True)
+    if found.in_sample:
+        click.echo(f"Note: {found.warning()}", err=True)
+
+
+def _rows(made: Baseline) -> str:
+    worth = "" if made.weight == made.rows else f", worth {made.effective_rows:.0f} independent ones"
+    return f"{made.rows} rows{worth}"
 
 
 @click.command(context_settings=CONTEXT)

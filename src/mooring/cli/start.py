@@ -132,7 +132,6 @@ budget: 0.001
 # Who is told when drift begins, gets worse, and ends.
 # alert_webhook: [https://chat.example/hooks/…]
 # alert_command: ["notify-team --channel models"]
-# alert_windows: 2/3    # only when 2 of the last 3 windows drift
 
 # Fields that are never stored as they are.
 # redact: ["email=hash", "name=drop"]

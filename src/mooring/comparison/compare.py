@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from mooring.comparison.evaluation import held_out_in, held_out_of, in_sample
+from mooring.comparison.evaluation import (
+    evaluated_segment,
+    held_out_of,
+    of_training_data,
+    with_outputs,
+    without_outputs,
+)
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, make
 from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, judge
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.kinds import Kind, Role
 from mooring.drift.profile import Profile, grids_digest
-from mooring.drift.segments import baselines_of
+from mooring.drift.segments import baselines_of, segments_of
 from mooring.engine import local, sources
 from mooring.status import Severity
 
@@ -126,6 +132,7 @@ def baseline(
     integers: Collection[str] = (),
     singles: Collection[str] = (),
     evaluation: Evaluation | None = None,
+    held_out: bool = False,
     segments: Sequence[str] = (),
 ) -> Baseline:
     """Return the baseline of data: what a model was trained on, which windows are compared with.
@@ -136,8 +143,10 @@ def baseline(
         The inputs: a table of pandas, polars or pyarrow, a mapping of arrays, or a path to a .parquet, .csv or
         .jsonl file or a directory of Parquet files.
     predictions
-        What the model says of them: an array, a column, or a table. One column is named `prediction`, several
-        `prediction.NAME`, as the log names them.
+        What the model predicts of them: an array, a column, or a table. One column is named `prediction`, several
+        `prediction.NAME`, as the log names them. Those of rows that it was trained on are surer than later ones,
+        and are not what windows are compared with: give `evaluation` instead, or out-of-fold predictions with
+        `held_out`.
     labels
         The ground truth, one column, named `label`.
     kinds
@@ -152,10 +161,13 @@ def baseline(
     singles
         Columns that the model gets as float32: they are compared at that precision, as are columns of that type.
     evaluation
-        Labels of rows that the model did not see in training, and its predictions of them: how well it does, which
-        the monitor judges its performance against. Without, it is the training data's own labels and predictions,
-        where both are given, which flatters the model: it has seen them. The inputs of these rows as a third part
-        have performance judged by the `segments`, too.
+        Labels of rows that the model did not see in training, and its predictions of them, as it gives them where
+        it is served: what later predictions and performance are compared with. Without, performance is compared
+        with the training data's own labels and predictions, where both are given, which flatters the model: it has
+        seen them. The inputs of these rows as a third part have predictions and performance judged by the
+        `segments`, too.
+    held_out
+        Whether `predictions` are of models that were not trained on the row, as those of cross-validation are.
     segments
         Inputs by whose values the monitor is to look, too: each of their values that has at least 100
         rows, at most 20 of them, of a number each quartile, gets a baseline of its own.
@@ -164,10 +176,13 @@ def baseline(
     length.
 
     >>> made = baseline({"pH": [3.1, 3.3, 3.2]}, predictions=[5.5, 6.0, 6.5], labels=[5, 6, 7])
-    >>> {name: feature.role for name, feature in made.features.items()}
-    {'pH': 'input', 'prediction': 'output', 'label': 'label'}
+    >>> {name: feature.role for name, feature in made.features.items()}, made.in_sample
+    ({'pH': 'input', 'prediction': 'output', 'label': 'label'}, ['prediction'])
+    >>> baseline({"pH": [3.1, 3.3, 3.2]}, predictions=[5.5, 6.0, 6.5], held_out=True).in_sample
+    []
     """
     outputs = dict(_parts(predictions, "prediction")) if predictions is not None else {}
+    later = dict(_parts(_taken_apart(evaluation)[1], "prediction")) if evaluation is not None else {}
     truth = {"label": _one_column(labels)} if labels is not None else {}
     roles: dict[str, Role] = {**dict.fromkeys(outputs, "output"), **dict.fromkeys(truth, "label")}
     rows: dict[str, int] = {}
@@ -176,7 +191,7 @@ def baseline(
         if again:
             rows.clear()
         for name, column in sources.columns(data, columns):
-            name = f"input.{name}" if name in outputs else name
+            name = f"input.{name}" if name in outputs or name in later else name
             rows[name] = len(column)
             yield name, column
         for name, column in (*outputs.items(), *truth.items()):
@@ -185,51 +200,84 @@ def baseline(
             rows[name] = len(column)
             yield name, column
 
-    made = make(every(), roles=roles, kinds=kinds, integers=integers, singles=singles, importance=importance)
+    made = make(
+        every(),
+        roles=roles,
+        kinds=kinds,
+        integers=integers,
+        singles=singles,
+        importance=importance,
+        held_out=held_out,
+    )
     if len(set(rows.values())) > 1:
         raise ValueError(f"the columns are not of one length: {', '.join(f'{n}: {c}' for n, c in rows.items())}")
-    for name in [*(kinds or {}), *(importance or {})]:
-        if name not in made.features:
-            raise ValueError(f"there is no column {name}; there is: {', '.join(made.features)}")
     if segments:
         made.segments = baselines_of(dict(every(again=True)), made, segments)
     if evaluation is not None:
-        return evaluated(made, evaluation)
-    if truth and outputs:
-        made.performance, why_not = in_sample(truth["label"], outputs)
+        made = evaluated(made, evaluation, kinds=kinds, integers=integers, singles=singles, importance=importance)
+    for name in [*(kinds or {}), *(importance or {})]:
+        if name not in made.features:
+            raise ValueError(f"there is no column {name}; there is: {', '.join(made.features)}")
+    if truth and outputs and evaluation is None:
+        made.performance, why_not = of_training_data(truth["label"], outputs, held_out=held_out)
         if why_not:
             made.about["performance"] = why_not
     return made
 
 
-def evaluated(made: Baseline, evaluation: Evaluation) -> Baseline:
-    """Return a baseline with how well the model does on held-out rows, and on those of its segments.
+def evaluated(
+    made: Baseline,
+    evaluation: Evaluation,
+    *,
+    kinds: Mapping[str, Kind] | None = None,
+    integers: Collection[str] = (),
+    singles: Collection[str] = (),
+    importance: Mapping[str, float] | None = None,
+) -> Baseline:
+    """Return a baseline with what the model predicts of held-out rows and how well, and on those of its segments.
 
-    Raises ValueError where they can't be compared.
+    Outputs of the baseline that are held out already stay. `kinds`, `integers`, `singles` and `importance` are as
+    `baseline` takes them. Raises ValueError where labels and predictions can't be compared.
     """
+    labels, predictions, *inputs = _taken_apart(evaluation)
+    truth, outputs = _one_column(labels), dict(_parts(predictions, "prediction"))
+    if any(len(column) != len(truth) for column in outputs.values()):
+        raise ValueError("evaluation has other rows of predictions than of labels")
+    made = with_outputs(
+        msgspec.structs.replace(made, performance=held_out_of(truth, outputs)),
+        outputs,
+        kinds=kinds,
+        integers=integers,
+        singles=singles,
+        importance=importance,
+    )
+    if not inputs:
+        segments = {
+            feature: {value: without_outputs(one, made) for value, one in values.items()}
+            for feature, values in made.segments.items()
+        }
+        return msgspec.structs.replace(made, segments=segments)
+    columns = dict(sources.columns(inputs[0], list(made.segments)))
+    if any(len(column) != len(truth) for column in columns.values()):
+        raise ValueError("evaluation has other rows of inputs than of labels")
+    segments = {}
+    for feature, values in made.segments.items():
+        names = segments_of(columns[feature], made.features[feature])
+        segments[feature] = {}
+        for value, one in values.items():
+            rows = pa.array(names == value)
+            theirs = {name: column.filter(rows) for name, column in outputs.items()}
+            segments[feature][value] = evaluated_segment(one, made, truth.filter(rows), theirs)
+    return msgspec.structs.replace(made, segments=segments)
+
+
+def _taken_apart(evaluation: Evaluation) -> Sequence[Any]:
     parts: Any = evaluation  # an array of labels alone can be taken apart, too
     if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
         raise ValueError(
             "evaluation is a pair: labels of held-out rows, and the predictions of them; or inputs, too"
         )
-    labels, predictions, *inputs = parts
-    truth, outputs = _one_column(labels), dict(_parts(predictions, "prediction"))
-    made = msgspec.structs.replace(made, performance=held_out_of(truth, outputs))
-    if not inputs:
-        return made
-    columns = dict(sources.columns(inputs[0], list(made.segments)))
-    if any(len(column) != len(truth) for column in columns.values()):
-        raise ValueError("evaluation has other rows of inputs than of labels")
-    segments = {
-        feature: {
-            value: msgspec.structs.replace(
-                one, performance=held_out_in(columns[feature], made.features[feature], value, truth, outputs)
-            )
-            for value, one in values.items()
-        }
-        for feature, values in made.segments.items()
-    }
-    return msgspec.structs.replace(made, segments=segments)
+    return parts
 
 
 def compare(
@@ -386,7 +434,7 @@ def _only(made: Baseline, columns: Sequence[str]) -> Baseline:
         raise ValueError(f"the baseline has no {', '.join(lacking)}; it has: {', '.join(made.features)}")
     chosen = {name: made.features[name] for name in columns}
     digest = grids_digest({name: feature.grid for name, feature in chosen.items()})
-    return Baseline(chosen, made.rows, made.about, digest=digest)
+    return Baseline(chosen, made.rows, made.about, digest=digest, weight=made.weight)
 
 
 def _parts(values: Any, name: str) -> list[tuple[str, pa.ChunkedArray]]:

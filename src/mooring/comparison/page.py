@@ -114,6 +114,7 @@ def _remarks(judgement: Judgement) -> list[str]:
         ("Not in the reference", judgement.unknown),
         ("Of another type than in the reference", [one.feature for one in judgement.results
                                                    if one.measure == "type_change_rate" and one.alarm]),
+        ("Not judged, as the reference has in-sample predictions", judgement.unwatched),
     )  # fmt: skip
     return [f"{what}: {', '.join(names[:_LINES])}" for what, names in parts if names]
 

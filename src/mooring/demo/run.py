@@ -70,7 +70,6 @@ retrain:
   command: {command}
   label: {label}
   when: [drift, performance]
-  windows: 2/3
   range: drifted
   min_labels: {min_labels}
   cooldown: 1h

@@ -43,21 +43,33 @@ FEW_VALUES = 20
 _ROWS_A_VALUE = 5
 _FEW_TEXTS = 50
 _TEXTS_A_ROW = 0.8
+_OF_LOG = "log"
+_NAMED = 3
 _CELLS: dict[Kind, Cells] = {"numeric": "numbers", "timestamp": "moments", "text": "texts"}
 
 
 class Feature(msgspec.Struct):
-    """A column of the baseline: its grid, what the training data holds on it, and how much the model heeds it."""
+    """A column of the baseline: its grid, what the training data holds on it, and how much the model heeds it.
+
+    `held_out` says of an output that the model had not seen the rows in training: what it predicts of rows that it
+    has seen is surer than what it predicts of others.
+    """
 
     grid: Grid
     profile: FeatureProfile
     role: Role = "input"
     importance: float | None = None
+    held_out: bool = False
 
     @property
     def kind(self) -> Kind:
         """What sort of values it has."""
         return kind_of(self.grid)
+
+    @property
+    def in_sample(self) -> bool:
+        """Whether it is what a model predicts of rows that it was trained on, or may be."""
+        return self.role == "output" and not self.held_out
 
 
 class PastStatistics(msgspec.Struct):
@@ -94,6 +106,8 @@ class Baseline(msgspec.Struct):
     feature, statistics of past windows, where chance is to be taken from those instead of drawn. `digest` is a
     short text that names the grids: profiles on them have it, too. `performance` is how well the model did on rows
     with labels, `segments` are baselines of the rows in which a feature has one value, by feature and value.
+    `weight` is the sum over rows of how many rows came in the same request; where none is given, each row came
+    alone.
 
     >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
     >>> made.rows, {name: feature.kind for name, feature in made.features.items()}
@@ -111,6 +125,11 @@ class Baseline(msgspec.Struct):
     digest: str = ""
     performance: HeldOut | None = None
     segments: dict[str, dict[str, Baseline]] = {}
+    weight: int = 0
+
+    def __post_init__(self) -> None:
+        """Take each row for a request of its own, unless a weight says otherwise."""
+        self.weight = self.weight or self.rows
 
     def __repr__(self) -> str:
         """Return it in a line: its features' own are of hundreds."""
@@ -122,7 +141,8 @@ class Baseline(msgspec.Struct):
     def _repr_html_(self) -> str:
         """Return it as a notebook shows it: a line, and a table of the features."""
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{one.role}</td><td>{one.kind}</td></tr>"
+            f"<tr><td>{escape(name)}</td><td>{'in-sample ' if one.in_sample else ''}{one.role}</td>"
+            f"<td>{one.kind}</td></tr>"
             for name, one in self.features.items()
         )
         return (
@@ -135,14 +155,50 @@ class Baseline(msgspec.Struct):
         """The grids by feature."""
         return {name: feature.grid for name, feature in self.features.items()}
 
+    @property
+    def effective_rows(self) -> float:
+        """How many independent rows tell as much: Kish's effective sample size of clusters."""
+        return self.rows**2 / self.weight if self.weight else 0.0
+
+    @property
+    def in_sample(self) -> list[str]:
+        """The outputs that are compared with earlier windows instead, as the model has seen the rows of these."""
+        return [name for name, feature in self.features.items() if feature.in_sample]
+
+    def warning(self) -> str:
+        """Say which outputs are in-sample, what comes of it and what to do; '' where none is.
+
+        >>> print(make({"p": pa.array([0.1])}, roles={"p": "output"}, held_out=False).warning()[:75])
+        p is in-sample: the model was trained on the rows, so it is compared with e
+        """
+        names = self.in_sample
+        if not names:
+            return ""
+        named = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        verb, pronoun = ("is", "it is") if len(names) == 1 else ("are", "they are")
+        return (
+            f"{named} {verb} in-sample: the model was trained on the rows, so {pronoun} compared with earlier "
+            "windows of the log instead of the baseline. To compare with the baseline, give "
+            "evaluation=(labels, predictions) of rows that the model was not trained on, or out-of-fold "
+            "predictions with held_out=True (--held-out)"
+        )
+
     def to_bytes(self) -> bytes:
         """Return it as bytes that `from_bytes` reads."""
         return dump(self, "baseline", FORMAT)
 
     @staticmethod
     def from_bytes(data: bytes) -> Baseline:
-        """Return what was written. Raises FormatError where that is damaged or of another version."""
-        return load(data, Baseline, "baseline", FORMAT, SINCE)
+        """Return what was written. Raises FormatError where that is damaged or of another version.
+
+        Earlier Mooring did not write which outputs are held out: those of the log are, of others it is not known,
+        and they count as in-sample, which is what its manual had them be.
+        """
+        found = load(data, Baseline, "baseline", FORMAT, SINCE)
+        if _OF_LOG in found.about:
+            for feature in found.features.values():
+                feature.held_out = feature.role == "output"
+        return found
 
 
 def profile_to_bytes(found: Profile) -> bytes:
@@ -176,7 +232,11 @@ class BaselineParts(msgspec.Struct):
 
     def feature(self, name: str) -> Feature | None:
         """Return a feature, if it has it. Raises FormatError."""
-        return part(self.features[name], Feature, "baseline") if name in self.features else None
+        if name not in self.features:
+            return None
+        found = part(self.features[name], Feature, "baseline")
+        found.held_out |= found.role == "output" and _OF_LOG in self.about
+        return found
 
 
 class ProfileParts(msgspec.Struct):
@@ -204,6 +264,8 @@ def make(
     singles: Iterable[str] = (),
     importance: Mapping[str, float] | None = None,
     about: Mapping[str, str] | None = None,
+    held_out: bool = True,
+    weight: int = 0,
 ) -> Baseline:
     """Return the baseline of columns, which are looked at one after the other.
 
@@ -222,6 +284,10 @@ def make(
         columns of that type.
     importance
         How much the model heeds a feature, in any unit.
+    held_out
+        Whether the outputs are of rows that the model did not see in training.
+    weight
+        The sum over rows of how many rows came in the same request; by default each row came alone.
 
     An integer with few values is a category, and so are texts unless nearly each is another. Of tensors their
     summaries are the features (see `mooring.drift.tensors`), unless their kind is given. Raises ValueError for a
@@ -234,10 +300,11 @@ def make(
         for feature, values in _features(name, column, kinds.get(name)):
             grid = grid_of(values, kinds.get(feature), feature, feature in integers, feature in singles)
             [found] = profile([pa.table({"x": values})], {"x": grid}).features.values()
-            features[feature] = Feature(grid, found, roles.get(name, "input"), importance.get(name))
+            role = roles.get(name, "input")
+            features[feature] = Feature(grid, found, role, importance.get(name), role == "output" and held_out)
         rows = len(column)
     digest = grids_digest({name: feature.grid for name, feature in features.items()})
-    return Baseline(features, rows, dict(about or {}), digest=digest)
+    return Baseline(features, rows, dict(about or {}), digest=digest, weight=weight)
 
 
 def _features(

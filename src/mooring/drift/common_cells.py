@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mooring.drift.baseline import Feature
+from mooring.drift.baseline import Baseline, Feature
 from mooring.drift.grid import Integers, Numbers, NumericGrid
 from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile, with_infinities
 
@@ -15,6 +15,12 @@ def rows_of(profile: FeatureProfile) -> int:
     """Return of how many rows a feature's profile is."""
     numbers = numbers_of(profile)
     return profile.unusable + profile.values.values + (numbers.infinities if numbers else 0)
+
+
+def effective_rows_of(baseline: Baseline, name: str) -> float:
+    """Return how many independent rows a feature of the baseline is worth: outputs may be of fewer than inputs."""
+    rows = rows_of(baseline.features[name].profile)
+    return rows * baseline.effective_rows / baseline.rows if baseline.rows else 0.0
 
 
 def numbers_of(profile: FeatureProfile) -> NumericProfile | None:

@@ -21,13 +21,13 @@ import msgspec
 import numpy as np
 
 from mooring.drift.baseline import Baseline, Feature, PastStatistics
-from mooring.drift.common_cells import is_empty
+from mooring.drift.common_cells import effective_rows_of, is_empty
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.measure_table import MEASURES, Pair, Test
 from mooring.drift.null import GammaScores, tail_p_value, tail_value
 from mooring.drift.profile import FeatureProfile, Profile
 from mooring.drift.statistics import FeatureNull, Statistic
-from mooring.status import worst
+from mooring.status import Severity, worst
 
 DEFAULT_BUDGET = 0.001
 SCALES = (1, 4, 16)
@@ -60,6 +60,7 @@ def judge(
     *,
     scales: Sequence[int] = SCALES,
     past: Mapping[str, PastStatistics] | None = None,
+    before: Profile | None = None,
     seed: int = 0,
 ) -> Judgement:
     """Return the judgement of the newest of `windows`, alone and merged with those before it.
@@ -76,6 +77,9 @@ def judge(
         How many windows are merged, ascending, beginning with 1.
     past
         By feature, statistics of past windows, by which those here are judged instead of draws.
+    before
+        All earlier windows, which in-sample outputs are compared with instead of the baseline. Without it, or
+        statistics of past windows, these have values only.
     seed
         The same seed gives the same judgement.
 
@@ -89,21 +93,32 @@ def judge(
     effective = _effective(increments)
     results: list[Result] = []
     families: dict[str, Family] = {}
+    names: list[str] = []
     for name, feature in baseline.features.items():
         if feature.role == "label":
             continue
+        names.append(name)
         here = [one.features[name] for one in increments]
-        random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        null = FeatureNull(feature, here, reached, effective, random)
-        families[name] = Family(name, null, rules, (past or {}).get(name))
+        usual = (past or {}).get(name)
+        grown = feature.in_sample and usual is None and before is not None and before.rows > 0
+        rows = effective_rows_of(baseline, name)
+        if grown and before is not None:
+            feature = msgspec.structs.replace(feature, profile=before.features[name])
+            rows = before.effective_rows
         for scale, merged in zip(reached, accumulate(here), strict=True):
             results += values_of(name, feature, merged, scale)
+        if feature.in_sample and usual is None and not grown:
+            continue
+        random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        null = FeatureNull(feature, here, reached, effective, random, reference_rows=rows)
+        families[name] = Family(name, null, rules, usual)
     for family in families.values():
         family.find(rules.budget / len(families))
     p_values = [family.p_value for family in families.values()]
-    cutoff = _cutoff(p_values, rules.budget)
+    most = cutoff(p_values, rules.budget)
     for result in results:
-        families[result.feature].write(result, cutoff)
+        if result.feature in families:
+            families[result.feature].write(result, most)
         _apply_fixed(result, rules)
     newest = windows[0]
     return Judgement(
@@ -114,9 +129,10 @@ def judge(
         effective[0],
         rules.budget,
         seed,
-        [name for name in families if 0 < newest.rows == newest.features[name].absent],
+        [name for name in names if 0 < newest.rows == newest.features[name].absent],
         sorted(newest.unknown),
         _least_budget(p_values),
+        unwatched=[name for name in names if name not in families],
     )
 
 
@@ -178,7 +194,7 @@ class Family:
             self._thresholds[at] = scores.value(-float(np.log(alpha / tests)))
         self.p_value = min(self._joint)
 
-    def write(self, result: Result, cutoff: float) -> None:
+    def write(self, result: Result, most: float) -> None:
         """Write what was found into the result of one of the statistics."""
         try:
             at = self._null.statistics.index(Statistic(result.measure, result.scale))
@@ -190,12 +206,20 @@ class Family:
         result.strength = effect / test.min_effect
         result.p_value = self._p_values[at]
         result.threshold = threshold + ((result.reference or 0.0) if measure.from_reference else 0.0)
-        if not self._tested[at] or self._joint[at] > cutoff:
+        # What chance gives, on sparse cells most of all, is no effect.
+        beyond = math.sqrt(max(effect**2 - (0.0 if measure.rate else float(self._usual[at])), 0.0))
+        result.excess = beyond / test.min_effect if self._tested[at] else 0.0
+        result.effect_severity = _severity_of(result.excess, beyond, test)
+        if not self._tested[at] or self._joint[at] > most:
             return
         result.alarm = True
-        # What chance gives on sparse cells is no effect.
-        beyond = effect**2 - (0.0 if measure.rate else float(self._usual[at]))
-        result.severity = "critical" if beyond >= test.large**2 else "warning"
+        result.severity = "critical" if beyond >= test.large else "warning"
+
+
+def _severity_of(excess: float, beyond: float, test: Test) -> Severity:
+    if excess < 1.0:
+        return "ok"
+    return "critical" if beyond >= test.large else "warning"
 
 
 def _test(measure: str) -> Test:
@@ -238,10 +262,10 @@ def _effective(increments: Sequence[Profile]) -> list[float]:
     return [float(value) for value in np.maximum.accumulate(effective)]
 
 
-def _cutoff(p_values: Sequence[float], budget: float) -> float:
+def cutoff(p_values: Sequence[float], budget: float) -> float:
     """Return the p-value up to which there are alarms, by the rule of Benjamini and Hochberg; below all if none.
 
-    >>> _cutoff([0.001, 0.012, 0.2, 0.9], 0.05)
+    >>> cutoff([0.001, 0.012, 0.2, 0.9], 0.05)
     0.025
     """
     ordered = np.sort(np.asarray(p_values))
@@ -250,7 +274,7 @@ def _cutoff(p_values: Sequence[float], budget: float) -> float:
 
 
 def _least_budget(p_values: Sequence[float]) -> float:
-    """Return the least budget at which `_cutoff` alarms for any of the p-values.
+    """Return the least budget at which `cutoff` alarms for any of the p-values.
 
     >>> _least_budget([0.001, 0.012, 0.2, 0.9])
     0.004

@@ -28,6 +28,8 @@ class Result(msgspec.Struct):
     alarm: bool = False
     severity: Severity = "ok"
     strength: float = 0.0
+    excess: float | None = None
+    effect_severity: Severity = "ok"
 
 
 class Judgement(msgspec.Struct):
@@ -35,7 +37,8 @@ class Judgement(msgspec.Struct):
 
     `p_value` is the probability that an unchanged window has an alarm as sure as the surest here: the least budget
     at which anything calibrated alarms. `segments` are the judgements of the rows in which a feature has one
-    value, by FEATURE=VALUE, where that was asked for.
+    value, by FEATURE=VALUE, where that was asked for. `unwatched` are in-sample outputs that there was no earlier
+    window to compare with.
     """
 
     results: list[Result]
@@ -49,6 +52,7 @@ class Judgement(msgspec.Struct):
     unknown: list[str] = []
     p_value: float = msgspec.field(default=1.0, name="chance")
     segments: dict[str, Judgement] = {}
+    unwatched: list[str] = []
 
     @property
     def alarms(self) -> list[Result]:

@@ -91,6 +91,7 @@ def baselines_of(
                 importance={
                     name: one.importance for name, one in whole.features.items() if one.importance is not None
                 },
+                held_out=not whole.in_sample,
             )
     return found
 

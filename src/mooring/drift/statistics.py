@@ -64,6 +64,8 @@ class FeatureNull:
         How many windows each increment reaches back to, such as 1, 4, 16.
     effective
         The effective rows, as if these were independent, of the windows up to each scale.
+    reference_rows
+        The same of the baseline; None are its rows.
 
     `log_weights` are added to the scores of the statistics before these compete for the feature's largest: so the
     window's first measure loses little by having others beside it.
@@ -76,7 +78,9 @@ class FeatureNull:
         scales: Sequence[int],
         effective: Sequence[float],
         random: np.random.Generator,
+        reference_rows: float | None = None,
     ) -> None:
+        self._reference_rows = reference_rows
         self._cells = cells_of(feature, windows, random)
         self._random = random
         self._effective = effective
@@ -105,7 +109,10 @@ class FeatureNull:
             parts.append(part)
             size += int(part.sum())
             sizes.append(size)
-        baseline = thin(self._cells.baseline, POPULATION - size, self._random)
+        most = POPULATION - size
+        if self._reference_rows is not None:
+            most = min(most, round(self._reference_rows))
+        baseline = thin(self._cells.baseline, most, self._random)
         return PooledCounts(baseline + np.sum(parts, axis=0), parts, sizes)
 
     def draw(self, count: int) -> Floats:
@@ -127,6 +134,8 @@ class FeatureNull:
         pool, baseline = self._pool.counts, self._cells.baseline
         missing = float(pool[0]) / max(int(pool.sum()), 1)
         rows, values = int(baseline.sum()), int(baseline[1:].sum())
+        if self._reference_rows is not None and self._reference_rows < rows:
+            rows, values = round(self._reference_rows), round(values * self._reference_rows / rows)
         return [
             self._tests[one.measure].score(Drawn(drawn[:, at], max(sizes[one.scale], 1), rows, values, missing))
             for at, one in enumerate(self.statistics)

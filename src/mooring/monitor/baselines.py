@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,6 +140,7 @@ def log_baseline(
     kinds: dict[str, Kind] | None = None,
     importance: dict[str, float] | None = None,
     evaluation: Evaluation | None = None,
+    held_out: bool = False,
     segments: Sequence[str] = (),
     run_id: str | None = None,
     model_id: str | None = None,
@@ -151,7 +153,9 @@ def log_baseline(
         The training inputs: a table of pandas, polars or pyarrow, or a path; columns as the model gets them. Or
         what `mooring.baseline` made of them.
     predictions
-        What the model says of them, which the monitor watches too.
+        What the model predicts of them. It is surer of these rows than of others, as it was trained on them:
+        windows are compared with the predictions of `evaluation` instead. Only where these are of rows that it was
+        not trained on, such as those of cross-validation, say so by `held_out`.
     labels
         The ground truth.
     kinds
@@ -160,9 +164,13 @@ def log_baseline(
     importance
         How much the model heeds a feature, in any unit: by it and the size of the drift features are ranked.
     evaluation
-        Labels of rows that the model did not see in training, and its predictions of them: the monitor judges the
-        model's performance against these. Without, it takes the training data's own, which flatter the model. With
-        their inputs as a third part, performance is judged by the `segments`, too.
+        Labels of rows that the model did not see in training, and its predictions of them, as it gives them where
+        it is served: the monitor compares later predictions and the model's performance with these. Without, it
+        compares predictions with those of earlier windows, and performance with that on the training data, which
+        flatters the model. With their inputs as a third part, both are judged by the `segments`, too.
+    held_out
+        Whether `predictions` are of rows that the model was not trained on: held-out rows, or the out-of-fold
+        predictions that scikit-learn's `cross_val_predict` gives.
     segments
         Inputs by whose values `mooring monitor --segment` looks for drift, too.
     run_id, model_id
@@ -170,10 +178,10 @@ def log_baseline(
 
         with mlflow.start_run():
             mlflow.sklearn.log_model(model, name="model", signature=signature)
-            mooring.log_baseline(X_train, predictions=model.predict(X_train), labels=y_train,
-                                 evaluation=(y_test, model.predict(X_test)))
+            mooring.log_baseline(X_train, labels=y_train, evaluation=(y_test, model.predict(X_test)))
 
-    Raises ValueError where there is no active run and none is named, and what MLflow raises.
+    Warns where predictions are of rows that the model was trained on. Raises ValueError where there is no active
+    run and none is named, and what MLflow raises.
     """
     from mooring.comparison import baseline, evaluated
 
@@ -192,13 +200,17 @@ def log_baseline(
             labels=labels,
             kinds=kinds,
             importance=importance,
+            evaluation=evaluation,
+            held_out=held_out,
             segments=segments,
             singles=single_floats(run_id=run_id, model_id=model_id),
         )
-    if evaluation is not None:
+    elif evaluation is not None:
         made = evaluated(made, evaluation)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     about = {**made.about, "created": created, "run_id" if run_id else "model_id": run_id or model_id or ""}
     made = msgspec.structs.replace(made, about=about)
+    if made.in_sample:
+        warnings.warn(made.warning(), stacklevel=2)
     baselines.log(made.to_bytes(), run_id=run_id, model_id=model_id)
     return made

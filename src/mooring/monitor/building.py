@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 LEAST_WINDOWS = 30
 _ANOTHER_SIZE = 2.0
+_OWN = {f"\0{one}": (one,) for one in ("model_version", "variant", "unanswered")}
 
 
 def kinds_of(given: Sequence[str]) -> dict[str, Kind]:
@@ -53,13 +54,19 @@ def kinds_of(given: Sequence[str]) -> dict[str, Kind]:
 
 
 def from_data(
-    path: str, predictions: Sequence[str] = (), label: str | None = None, kinds: dict[str, Kind] | None = None
+    path: str,
+    predictions: Sequence[str] = (),
+    label: str | None = None,
+    kinds: dict[str, Kind] | None = None,
+    *,
+    held_out: bool = False,
 ) -> Baseline:
     """Return the baseline of a file or a directory of Parquet files, its columns named as the log names them.
 
-    Raises ValueError for columns that it lacks.
+    `held_out` says that the model was not trained on the rows that the predictions are of. Raises ValueError for
+    columns that it lacks.
     """
-    from mooring.comparison.evaluation import in_sample
+    from mooring.comparison.evaluation import of_training_data
     from mooring.engine.sources import columns
 
     names = {one: one if one.startswith("prediction.") else f"prediction.{one}" for one in predictions}
@@ -84,13 +91,14 @@ def from_data(
         roles=roles,
         kinds={names.get(name, name): kind for name, kind in kinds.items()},
         about=_about(data=path),
+        held_out=held_out,
     )
     for name in [*names, *kinds]:
         if name not in there:
             raise ValueError(f"{path} has no column {name}; it has: {', '.join(there)}")
     if label is not None and predictions:
         truth = kept.pop("label")
-        made.performance, why_not = in_sample(truth, kept)
+        made.performance, why_not = of_training_data(truth, kept, held_out=held_out)
         if why_not:
             made.about["performance"] = why_not
     return made
@@ -112,8 +120,7 @@ def from_log(
 
     def columns() -> Iterator[tuple[str, pa.ChunkedArray]]:
         for name, path in outputs.items():
-            own = {f"\0{one}": (one,) for one in ("model_version", "variant", "unanswered")}
-            tables = [of_stream(table, stream) for _, table in reader.tables(found, {"values": path, **own})]
+            tables = [of_stream(table, stream) for _, table in reader.tables(found, {"values": path, **_OWN})]
             if path[0] == "output":  # a row that has none of its own lacks no prediction
                 tables = [table.filter(pc.is_null(table["\0unanswered"])) for table in tables]
             kind = reader.type_at(found.schema, path)
@@ -127,11 +134,18 @@ def from_log(
         kinds=kinds,
         integers=integers_of(model),
         about=_about(log=uri, start=start.isoformat(), end=end.isoformat()),
+        weight=_weight(found, stream),
     )
     if not made.rows:
         named = f"of version {version}" if version else "that name no version"
         raise ValueError(f"the log {uri} has no rows of {model} {named} in {span}; it has: {_there(found)}")
     return made
+
+
+def _weight(found: reader.LogObjects, stream: Stream) -> int:
+    """Return the sum over a stream's rows of how many rows came in the same request."""
+    tables = reader.tables(found, {"rows": ("request_rows",), **_OWN})
+    return sum(int(pc.sum(pc.fill_null(of_stream(one, stream)["rows"], 1)).as_py() or 0) for _, one in tables)
 
 
 def _there(found: reader.LogObjects) -> str:
@@ -289,6 +303,7 @@ def described(baseline: Baseline) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "feature": name,
             "role": feature.role,
+            "in_sample": feature.in_sample,
             "kind": feature.kind,
             "nulls": feature.profile.unusable,
             "least": None,

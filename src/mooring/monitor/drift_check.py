@@ -19,6 +19,7 @@ from mooring.drift.segments import segments_of
 from mooring.drift.stored import FORMAT, dump
 from mooring.log.listing import AGAIN_SECONDS
 from mooring.monitor.baselines import Baselines
+from mooring.monitor.incidents import WHOLE, Advanced, Part, Standings, plain
 from mooring.monitor.ingest import Stream, between, done_of, profile_of
 from mooring.monitor.new_objects import NewObjects
 from mooring.monitor.open_windows import OpenWindows
@@ -26,21 +27,22 @@ from mooring.monitor.thresholds import pointless, rules_of, thresholds_of
 from mooring.monitor.windows import name_of
 from mooring.settings import JudgeSettings, MonitorSettings
 from mooring.state.cells import cells_of, encode, strongest_alarm
+from mooring.state.state import State
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
 from mooring.status import JUDGED, worst
 
 _FINDINGS = 10
-_LONGEST_NAME = 60
 
 logger = logging.getLogger(__name__)
 
 
 class WindowCheck(NamedTuple):
-    """The verdict on a window, and the judgement that it rests on, if there is one."""
+    """The verdict on a window, the judgement behind it, if there is one, and how its stream stands after it."""
 
     verdict: Verdict
     judgement: Judgement | None
+    advanced: Advanced | None = None
 
     @property
     def results(self) -> bytes:
@@ -72,14 +74,25 @@ class DriftCheck:
         Where a version's baseline is found.
     objects
         Where the rows of segments are read again.
+    state
+        Where it is remembered how streams stand.
     """
 
-    def __init__(self, settings: MonitorSettings, baselines: Baselines, objects: NewObjects) -> None:
+    def __init__(self, settings: MonitorSettings, baselines: Baselines, objects: NewObjects, state: State) -> None:
+        self._state = state
+        self._budget_seconds = settings.false_alarm_seconds
+        self._standings: Standings | None = None
         self._settings = settings
         self._thresholds = thresholds_of(settings.threshold)
         self._baselines = baselines
         self._objects = objects
         self._suited: set[str] = set()
+
+    def look_again(self) -> None:
+        """Take how the streams stand from the state again: what was checked since may not have been written."""
+        self._standings = None
+        if self._budget_seconds:
+            self._standings = Standings(self._state, self._budget_seconds, floors=self._settings.floors)
 
     def check(
         self, window: Window, windows: OpenWindows, *, objects: Collection[str] = (), provisional: bool = False
@@ -92,12 +105,15 @@ class DriftCheck:
         counted = windows.profile(window)
         profiles: list[Profile] = []
         segments: dict[str, tuple[Baseline, Profile]] = {}
+        before: dict[str, Profile] = {}
         if baseline is not None and (counted is None or counted.digest != baseline.digest):
             baseline, why_not = None, "the baseline is another now: it is checked again, from the log"
         if baseline is not None and counted is not None:
             self._warn_of_thresholds(window, baseline)
             profiles = [counted, *windows.before(window, baseline)]
             segments = self._segments(window, baseline, objects)
+            if self._standings is not None and baseline.in_sample:
+                before = self._standings.before(window, baseline)
         checked = check_window(
             window,
             profiles,
@@ -107,7 +123,16 @@ class DriftCheck:
             digest=digest if baseline else None,
             why_not=why_not,
             segments=segments,
+            before=before,
         )
+        if self._standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
+            assert baseline is not None
+            parts = {WHOLE: Part(baseline, profiles[0], checked.judgement)}
+            parts |= {
+                name: Part(*segments[name], judgement) for name, judgement in checked.judgement.segments.items()
+            }
+            advanced = self._standings.advance(window, parts, checked.verdict.seed, provisional=provisional)
+            checked = by_evidence(checked, advanced, rules_of(self._settings))
         windows.conclude(window, checked.verdict)
         return checked
 
@@ -152,6 +177,7 @@ def check_window(
     digest: str | None = None,
     why_not: str = "",
     segments: Mapping[str, tuple[Baseline, Profile]] | None = None,
+    before: Mapping[str, Profile] | None = None,
 ) -> WindowCheck:
     """Return the verdict on a window.
 
@@ -172,7 +198,10 @@ def check_window(
     segments
         By FEATURE=VALUE the baseline of the rows with that value, and the profile of the window's. The budget is
         divided among them and the whole.
+    before
+        All earlier windows of the stream, of the `WHOLE` and by segment: in-sample outputs are compared with them.
     """
+    before = before or {}
     # From the window's id, so that the same window is checked alike wherever and whenever it is.
     seed = (int(window.id[:8], 16) + window.revision) % 2**31
     verdict = Verdict(
@@ -182,16 +211,18 @@ def check_window(
         status="no_baseline",
         rows=window.rows,
         seed=seed,
-        budget=settings.budget,
+        budget=settings.window_budget,
         baseline=digest,
         message=why_not,
         created=datetime.now(UTC),
     )
     if baseline is None:
         return WindowCheck(verdict, None)
-    share = settings.budget / (1 + len(segments or {}))
-    rules = rules_of(msgspec.structs.replace(settings, budget=share))
-    found = judge(baseline, profiles, rules, past=baseline.past, seed=seed)
+    share = settings.window_budget / (1 + len(segments or {}))
+    rules = msgspec.structs.replace(rules_of(settings), budget=share)
+    found = judge(
+        baseline, profiles, rules, past=baseline.past, before=_on(baseline, before.get(WHOLE)), seed=seed
+    )
     effective_rows = profiles[0].effective_rows
     if effective_rows < settings.min_rows:
         few = f"{window.rows} rows, worth {effective_rows:.0f} independent ones: fewer than the"
@@ -199,13 +230,15 @@ def check_window(
         message = "; ".join(filter(None, words))
         return WindowCheck(msgspec.structs.replace(verdict, status="too_few", message=message), found)
     found.segments = {
-        name: judge(sub, [profile], AlarmRules(share, settings.floors), seed=seed)
+        name: judge(
+            sub, [profile], AlarmRules(share, settings.floors), before=_on(sub, before.get(name)), seed=seed
+        )
         for name, (sub, profile) in (segments or {}).items()
         if profile.effective_rows >= settings.min_rows
     }
     drifted = {name: one for name, one in found.segments.items() if one.alarms}
     severities = {found.severity, *(one.severity for one in drifted.values())}
-    words = [in_words(found), *(f"{_plain(name)}: {in_words(one)}" for name, one in list(drifted.items())[:3])]
+    words = [in_words(found), *(f"{plain(name)}: {in_words(one)}" for name, one in list(drifted.items())[:3])]
     return WindowCheck(
         msgspec.structs.replace(
             verdict,
@@ -213,10 +246,46 @@ def check_window(
             status=worst(severities),
             alarms=len(found.alarms) + sum(len(one.alarms) for one in drifted.values()),
             summary=tuple(findings(found)),
-            message="; ".join(filter(None, [*words, _unanswered(baseline, profiles[0])])),
+            message="; ".join(filter(None, [*words, _unwatched(found), _unanswered(baseline, profiles[0])])),
         ),
         found,
     )
+
+
+def _on(baseline: Baseline, before: Profile | None) -> Profile | None:
+    """Return what was before a window, where it is on the baseline's grids."""
+    return before if before is not None and before.digest == baseline.digest else None
+
+
+def by_evidence(checked: WindowCheck, advanced: Advanced, rules: AlarmRules) -> WindowCheck:
+    """Return a check whose verdict says how the window's stream stands, and not what stands out in it alone.
+
+    What lies beyond a threshold that somebody gave is a warning in the window itself, whatever the evidence.
+    """
+    judgement, verdict = checked.judgement, checked.verdict
+    assert judgement is not None
+    beyond = [one for one in judgement.alarms if rules.fixed(one.feature, one.measure) is not None]
+    lasting = advanced.incident if advanced.severity != "ok" else None
+    names = {one.feature for one in beyond} | set(lasting.features if lasting else ())
+    summary = [one for one in findings(judgement) if one.feature in names]
+    words = [lasting.message] if lasting is not None else []
+    words += [f"{plain(one.feature)}: {one.measure} {one.value:.3g}, over the threshold" for one in beyond[:3]]
+    verdict = msgspec.structs.replace(
+        verdict,
+        status=worst([advanced.severity, *(one.severity for one in beyond)]),
+        alarms=len(names),
+        summary=tuple(summary),
+        message="; ".join(filter(None, [*words, verdict.message if verdict.status == "ok" else ""])),
+    )
+    return WindowCheck(verdict, judgement, advanced)
+
+
+def _unwatched(judgement: Judgement) -> str:
+    """Say which outputs can't be judged yet, '' where all are."""
+    if not judgement.unwatched:
+        return ""
+    named = ", ".join(plain(name) for name in judgement.unwatched[:3])
+    return f"{named}: not judged yet, as the baseline's are in-sample (mooring baseline show)"
 
 
 def _unanswered(baseline: Baseline, window: Profile) -> str:
@@ -256,26 +325,16 @@ def in_words(judgement: Judgement) -> str:
     parts = [_in_words(judgement, name) for name in judgement.features[:3]]
     more = len(judgement.features) - len(parts)
     parts += [f"and {more} more"] if more > 0 else []
-    parts += [f"{_plain(name)} is missing" for name in judgement.missing[:3] if name not in judgement.features]
+    parts += [f"{plain(name)} is missing" for name in judgement.missing[:3] if name not in judgement.features]
     return "; ".join(parts)
 
 
 def _in_words(judgement: Judgement, name: str) -> str:
     if name in judgement.missing:
-        return f"{_plain(name)} is missing"
+        return f"{plain(name)} is missing"
     top = strongest_alarm([one for one in judgement.alarms if one.feature == name])
     over = f" over {top.scale} windows" if top.scale > 1 else ""
-    return f"{_plain(name)}: {top.measure} {top.value:.3g}{over}"
-
-
-def _plain(name: str) -> str:
-    """Return a feature's name as it fits into a line: whoever asks the model chooses it.
-
-    >>> _plain("residual sugar"), _plain("a" * 100)[-3:], _plain("two" + chr(10) + "lines")
-    ('residual sugar', 'aa…', 'two lines')
-    """
-    plain = "".join(char if char.isprintable() else " " for char in name)
-    return plain if len(plain) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 1]}…"
+    return f"{plain(name)}: {top.measure} {top.value:.3g}{over}"
 
 
 def segment_profiles(

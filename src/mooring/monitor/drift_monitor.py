@@ -14,7 +14,7 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.profile import Profile
 from mooring.log.listing import AGAIN_SECONDS
-from mooring.monitor import windows
+from mooring.monitor import incidents, windows
 from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.alerting.queue import enqueue_drift
 from mooring.monitor.baselines import Baselines
@@ -94,7 +94,7 @@ class DriftMonitor:
         self._lengths = windows.lengths_of(settings, settings.grace)
         self._spark = _spark_session() if settings.engine == "spark" else None
         self._objects = NewObjects(settings.log, model, settings.grace, Objects(state))
-        self._check = DriftCheck(settings, baselines, self._objects)
+        self._check = DriftCheck(settings, baselines, self._objects, state)
         # The digest of the baseline that all windows of a stream are checked with by now.
         self._caught_up: dict[Stream, str | None] = {}
 
@@ -114,6 +114,7 @@ class DriftMonitor:
         refuses.
         """
         self._baselines.look_again()
+        self._check.look_again()
         checked = self._catch_up(lease, stopping)
         new = self._objects.new(opened)
         if not new and not self._caught_up:
@@ -280,6 +281,8 @@ class DriftMonitor:
                     self._caught_up[Stream(window.version, window.variant)] = None
                 if Verdicts(tx).put(check.verdict, check.results, check.cells):
                     new.append((window, check))
+                    if check.advanced is not None and not check.verdict.provisional:
+                        incidents.write(tx, check.advanced)
                     self._enqueue_alerts(tx, window, check.verdict)
         for window, check in new:
             verdict = check.verdict
@@ -300,9 +303,7 @@ class DriftMonitor:
         news = datetime.now(UTC) - window.end < _OLD + timedelta(seconds=self._settings.grace)
         if verdict.provisional or not news:
             return
-        n, m = (int(part) for part in self._settings.alert_windows.split("/"))
-        statuses = Verdicts(tx).statuses(window.model, window.version, window.variant, 2 * m + 10)
-        enqueue_drift(tx, window, verdict, statuses, self._channels, n=n, m=m, report=self._settings.report)
+        enqueue_drift(tx, window, verdict, self._channels, report=self._settings.report)
 
 
 def _spark_session() -> SparkSession:

@@ -19,7 +19,8 @@ from mooring.monitor import ingest
 from mooring.monitor.windows import micros
 from mooring.performance.kinds import MOST_TEXTS
 from mooring.performance.measures import LabelledRows, Task, scored_of
-from mooring.performance.scored import prediction_in
+from mooring.performance.scored import UnscorableError, output_of, prediction_in
+from mooring.performance.selection import SelectionTest, selection
 from mooring.state.windows import Window
 
 _SMALL_LABELS = 64_000_000
@@ -91,11 +92,18 @@ class LoggedRows(NamedTuple):
         return np.asarray(there & pc.and_(version, variant).to_numpy())
 
     def scored(
-        self, labelled: JoinedLabels, task: Task | None = None, classes: Sequence[str] | None = None
+        self,
+        labelled: JoinedLabels,
+        task: Task | None = None,
+        classes: Sequence[str] | None = None,
+        known: int | None = None,
     ) -> LabelledRows:
-        """Return labelled rows as what measures are computed from. Raises UnscorableError."""
+        """Return labelled rows as what measures are computed from; the baseline has the first `known` classes.
+
+        Raises UnscorableError.
+        """
         places = pa.array(labelled.places)
-        return scored_of(
+        found = scored_of(
             labelled.labels,
             {name: column.take(places) for name, column in self.outputs.items()},
             label_join.dependent(self.groups[labelled.places], labelled.which),
@@ -103,6 +111,29 @@ class LoggedRows(NamedTuple):
             classes=classes,
             seen=self.predicted,
         )
+        return found._replace(known=known)
+
+    def selection(self, chosen: NDArray[np.bool_], labelled: JoinedLabels) -> SelectionTest:
+        """Return whether the labelled ones of some rows differ from the others in what the log has of both.
+
+        That is the model's output, and of the inputs those that tell segments apart; rows without an output are
+        none of which performance could be told.
+        """
+        rows = pa.array(chosen)
+        outputs = {name: column.filter(rows) for name, column in self.outputs.items()}
+        inputs = {name: column.filter(rows).combine_chunks() for name, column in self.segments.items()}
+        try:
+            said = output_of(outputs) if outputs else {}
+        except UnscorableError:
+            said = {name: column.combine_chunks() for name, column in outputs.items()}
+        mask = np.zeros(len(chosen), np.bool_)
+        mask[labelled.places] = True
+        answered = np.ones(np.count_nonzero(chosen), np.bool_)
+        for column in said.values():
+            answered &= column.is_valid().to_numpy(zero_copy_only=False)
+        columns = {name: column.filter(pa.array(answered)) for name, column in (said | inputs).items()}
+        groups = np.unique(self.groups[chosen][answered], return_inverse=True)[1].astype(np.int64)
+        return selection(columns, mask[chosen][answered], groups)
 
 
 class LabelSource:

@@ -14,23 +14,37 @@ from mooring.drift.baseline import Baseline, HeldOut
 from mooring.drift.segments import MOST, largest, segments_of
 from mooring.monitor.joining import JoinedLabels, LoggedRows
 from mooring.performance.bootstrap import intervals
-from mooring.performance.judge import MIN_EFFECT, LossTest, effective_rows, judge
+from mooring.performance.judge import (
+    MIN_EFFECT,
+    LossTest,
+    UnknownClassTest,
+    effective_rows,
+    judge,
+    judge_unknown_classes,
+)
 from mooring.performance.measures import LabelledRows, evaluate
 from mooring.performance.scored import UnscorableError
+from mooring.performance.selection import SelectionTest
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Measured, Segment
 from mooring.state.windows import Window
-from mooring.status import worst
+from mooring.status import Severity, worst
 
 GROWN = 1.5
 """How many times as many labelled rows a window needs to be tested again."""
+NOT_AT_RANDOM = 0.05
+"""At which p-value labelled rows are taken to differ from a window's others, so that nothing is concluded."""
+UNKNOWN_SHARE = 0.1
+"""Which share of a window's budget is that of the test for classes that the baseline never had."""
 _MANY_ROWS = 50_000
 
 
 class _SegmentRows(NamedTuple):
-    """A segment of a window, its labelled rows, and the baseline's held-out rows of it, where it has any."""
+    """A segment of a window: which rows are of it, their labels, and the baseline's held-out rows of it."""
 
     segment: Segment
+    chosen: NDArray[np.bool_]
+    labels: JoinedLabels
     scored: LabelledRows
     held_out: HeldOut | None
 
@@ -43,6 +57,7 @@ def assess(
     baseline: Baseline | None,
     known: Assessment | None,
     settings: MonitorSettings,
+    budget: float,
 ) -> Assessment:
     """Return how well a model did in a window.
 
@@ -57,7 +72,9 @@ def assess(
     known
         The last assessment of the window.
     settings
-        The budget, how many rows are enough, and whether small effects count.
+        How many rows are enough, and whether small effects count.
+    budget
+        How probable an alarm may be where nothing has changed, over all looks at this window.
     """
     if not len(labels.places):
         return unlabelled(window, baseline)
@@ -70,7 +87,11 @@ def assess(
         tracked=None,
     )
     try:
-        scored = rows.scored(labels, held_out.task, held_out.classes) if held_out else rows.scored(labels)
+        if held_out is None:
+            scored = rows.scored(labels)
+        else:
+            known_classes = None if held_out.classes is None else len(held_out.classes)
+            scored = rows.scored(labels, held_out.task, held_out.classes, known_classes)
     except UnscorableError as error:
         return msgspec.structs.replace(found, status="no_baseline", message=str(error), tracked=found.created)
     seed = int(window.id[:8], 16) % 2**31
@@ -81,7 +102,8 @@ def assess(
         measures=measured(scored, seed),
         segments=tuple(_as_known(one.segment, known) for one in segments),
     )
-    if known is not None and known.look and scored.rows < GROWN * known.judged:
+    complete = known is not None and found.coverage == 1 and known.coverage < 1
+    if known is not None and known.look and scored.rows < GROWN * known.judged and not complete:
         # Tested again with each label that comes, an unchanged window would alarm some time.
         kept = ("look", "status", "chance", "budget", "message", "judged", "created")
         tracked = known.tracked if known.labelled == found.labelled or found.coverage < 1 else None
@@ -91,8 +113,20 @@ def assess(
         return msgspec.structs.replace(found, message=message, tracked=found.created)
     if held_out is None or held_out.task != scored.task:
         return msgspec.structs.replace(found, status="no_baseline", message=_no_baseline(window, baseline))
+    if (selected := _selected(chosen, labels, rows)) is not None:
+        found = msgspec.structs.replace(found, segments=tuple(one.segment for one in segments))
+        return _withheld(found, known, _in_words_of_selection(selected))
     number = known.look + 1 if known is not None else 1
-    return _tested(found, number, scored, held_out, segments, settings, seed + number)
+    return _tested(
+        msgspec.structs.replace(found, look=number),
+        budget / 2**number,
+        scored,
+        held_out,
+        segments,
+        rows,
+        settings,
+        seed + number,
+    )
 
 
 def unlabelled(window: Window, baseline: Baseline | None = None) -> Assessment:
@@ -109,6 +143,21 @@ def unlabelled(window: Window, baseline: Baseline | None = None) -> Assessment:
         tracked=now,
         before=held_out.measures if held_out is not None else {},
     )
+
+
+def _selected(chosen: NDArray[np.bool_], labels: JoinedLabels, rows: LoggedRows) -> SelectionTest | None:
+    """Return how labelled rows differ from the others that were chosen; None where chance explains it."""
+    found = rows.selection(chosen, labels)
+    return found if found.p_value <= NOT_AT_RANDOM else None
+
+
+def _withheld(found: Assessment, known: Assessment | None, message: str) -> Assessment:
+    """Return an assessment without a verdict: more labels are needed, as these do not stand for the window.
+
+    Tests that were made before are spent: the next one counts on from them.
+    """
+    spent = {} if known is None else {"look": known.look, "judged": known.judged}
+    return msgspec.structs.replace(found, status="too_few", message=message, tracked=found.created, **spent)
 
 
 def _segments(
@@ -128,7 +177,7 @@ def _segments(
         for value in largest(labelled, min_rows, MOST):
             part = labels.only(labelled == value)
             try:
-                scored = rows.scored(part, whole.task, whole.classes)
+                scored = rows.scored(part, whole.task, whole.classes, whole.known)
             except UnscorableError:
                 continue  # said of the window, if it is all of it
             if effective_rows(scored) < min_rows:
@@ -141,39 +190,53 @@ def _segments(
                 measures=measured(scored, 0),
             )
             held_out = known[value].performance if value in known else None
-            comparable = held_out is not None and held_out.task == scored.task
-            yield _SegmentRows(segment, scored, held_out if comparable else None)
+            comparable = held_out is not None and held_out.task == scored.task and not scored.unknown.all()
+            yield _SegmentRows(segment, chosen & (names == value), part, scored, held_out if comparable else None)
 
 
 def _tested(
     found: Assessment,
-    number: int,
+    budget: float,
     scored: LabelledRows,
     held_out: HeldOut,
     segments: list[_SegmentRows],
+    rows: LoggedRows,
     settings: MonitorSettings,
     seed: int,
 ) -> Assessment:
-    """Return an assessment with whether the model does worse, in all rows or a segment; `number` counts tests."""
-    # All tests of a window keep to the budget: 1/2 + 1/4 + 1/8 + … Half of it is the segments', if there are any.
-    budget = settings.budget / 2**number
+    """Return an assessment with whether the model does worse, in all rows or a segment."""
+    # Half of the budget is the segments', if there are any.
     tested = [one for one in segments if one.held_out is not None]
     share = budget / 2 if tested else budget
+    part_share = share / max(len(tested), 1)
+    statuses: list[Severity] = []
+    words: list[str] = []
+    if scored.known is not None:
+        unknown = judge_unknown_classes(held_out, scored, UNKNOWN_SHARE * share, floors=settings.floors)
+        share *= 1 - UNKNOWN_SHARE
+        if unknown is not None:
+            statuses.append(unknown.status)
+            words.append(_in_words_of_unknown(unknown))
     test = judge(held_out, scored, share, seed, floors=settings.floors)
-    statuses, words = [test.status], [in_words(test, held_out)]
+    statuses.append(test.status)
+    words.insert(0, in_words(test, held_out))
     parts = []
-    for segment, its_rows, its_held_out in segments:
+    for segment, chosen, labels, its_rows, its_held_out in segments:
         if its_held_out is None:
             parts.append(segment)
             continue
-        its_test = judge(its_held_out, its_rows, share / len(tested), seed, floors=settings.floors)
+        where = f"{segment.column}={segment.value}"
+        if (selected := _selected(chosen, labels, rows)) is not None:
+            parts.append(segment)
+            words.append(f"{where}: {_in_words_of_selection(selected)}")
+            continue
+        its_test = judge(its_held_out, its_rows, part_share, seed, floors=settings.floors)
         parts.append(msgspec.structs.replace(segment, status=its_test.status, chance=its_test.p_value))
         statuses.append(its_test.status)
         if its_test.status != "ok":
-            words.append(f"{segment.column}={segment.value}: {in_words(its_test, its_held_out)}")
+            words.append(f"{where}: {in_words(its_test, its_held_out)}")
     return msgspec.structs.replace(
         found,
-        look=number,
         status=worst(statuses),
         chance=test.p_value,
         budget=share,
@@ -206,6 +269,22 @@ def in_words(found: LossTest, before: HeldOut) -> str:
     share = f"{found.change:.0%} {what}" if np.isfinite(found.change) else what
     chance = ", which may be chance" if found.status == "ok" else ""
     return f"{found.measure} {found.value:.4g}, {share} than {found.reference:.4g} on {where}{chance}"
+
+
+def _in_words_of_unknown(found: UnknownClassTest) -> str:
+    names = ", ".join([*(one[:40] for one in found.classes[:3]), *(["…"] if len(found.classes) > 3 else [])])
+    chance = ", which may be chance" if found.status == "ok" else ""
+    return (
+        f"{found.rate:.2%} of rows are of a class that the baseline never had ({names}){chance}: left out of "
+        "log loss and ROC AUC"
+    )
+
+
+def _in_words_of_selection(found: SelectionTest) -> str:
+    return (
+        f"labelled so far, and not at random: {found.column} of rows with labels differs from that of others "
+        f"by more than chance (p-value {found.p_value:.1g}), so too few have labels to stand for all"
+    )
 
 
 def _too_few(scored: LabelledRows, unusable: int, min_rows: float) -> str:

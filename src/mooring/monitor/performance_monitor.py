@@ -22,6 +22,7 @@ from mooring.monitor.performance_check import assess, unlabelled
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments
+from mooring.state.incidents import StreamState, StreamStates
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
 from mooring.state.repository import Transaction
@@ -36,6 +37,7 @@ _BATCH_ROWS = 500_000
 _AT_ONCE = 200
 _DAY = timedelta(days=1)
 _STANDING = 100
+_MOST_BUDGET = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +182,17 @@ class PerformanceMonitor:
                 baseline,
                 known[0] if known else None,
                 self._settings,
+                self._budget(window),
             )
+
+    def _budget(self, window: Window) -> float:
+        """Return how probable a false alarm on a window may be: its share of the time in which one may be."""
+        seconds = self._settings.false_alarm_seconds
+        if not seconds:
+            return self._settings.window_budget
+        own = (window.model, window.version, window.variant, "performance")
+        streams = len(StreamStates(self._state).active(window.end) | {own})
+        return min((window.end - window.start).total_seconds() / (seconds * streams), _MOST_BUDGET)
 
     def _write(self, written: Sequence[Assessment], done: Iterable[DoneObject], lease: Lease | None) -> int:
         """Write assessments, what is worth telling of them, and which labels are done with, all at once."""
@@ -193,6 +205,8 @@ class PerformanceMonitor:
         with self._state.begin(lease) as tx:
             for one in written:
                 Assessments(tx).put(one)
+            for newest in {_stream(one): one.window for one in written if one.labelled}.values():
+                StreamStates(tx).put(_stream_state(newest))
             Objects(tx).mark_done(self._model, self._key, done)
             for stream, known in before.items():
                 self._enqueue_alerts(tx, known, [one for one in written if _stream(one) == stream])
@@ -211,13 +225,12 @@ class PerformanceMonitor:
 
     def _enqueue_alerts(self, tx: Transaction, known: Sequence[Assessment], new: Sequence[Assessment]) -> None:
         """Put the alert in the queue that a stream's new assessments are worth: what stands now, not before."""
-        n, m = (int(part) for part in self._settings.alert_windows.split("/"))
         closed = [one for one in new if one.window.status == "closed"]
         after = {one.window.id: one for one in (*known, *closed)}
         ordered = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
         earlier = {one.window.id: one.status for one in known}
-        was = standing_of([earlier.get(one.window.id, "too_few") for one in ordered], n, m)
-        now = standing_of([one.status for one in ordered], n, m)
+        was = standing_of([earlier.get(one.window.id, "too_few") for one in ordered])
+        now = standing_of([one.status for one in ordered])
         kind, _ = transition(was, now)
         about = [one for one in ordered if one in closed and one.look]
         if kind is None or not about:
@@ -226,6 +239,18 @@ class PerformanceMonitor:
         if self._windows.judged(verdict_id) is not None:
             report = self._settings.report
             enqueue_performance(tx, kind, about[-1], verdict_id, self._channels, report=report)
+
+
+def _stream_state(newest: Window) -> StreamState:
+    """Return that performance is watched of a stream, up to a window: it has its share of the false alarms."""
+    return StreamState(
+        model=newest.model,
+        version=newest.version,
+        variant=newest.variant,
+        kind="performance",
+        baseline="",
+        updated=newest.end,
+    )
 
 
 def _stream(one: Assessment) -> Stream:

@@ -15,7 +15,7 @@ _NAMES = 10
 
 def rules_of(settings: JudgeSettings) -> AlarmRules:
     """Return what alarms. Raises ValueError for an invalid threshold."""
-    return AlarmRules(settings.budget, settings.floors, thresholds_of(settings.threshold))
+    return AlarmRules(settings.window_budget, settings.floors, thresholds_of(settings.threshold))
 
 
 def thresholds_of(given: Sequence[str]) -> dict[str, float]:

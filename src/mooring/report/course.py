@@ -18,7 +18,8 @@ class WindowSummary(NamedTuple):
 
     `judged` says whether what was found of it is known: another Mooring may have written that. `drifted` are the
     features that alarm, the most drifted first, of which `critical` are some. `missing` are those that its rows
-    are without. `message` says why it was not judged and what to do.
+    are without, `unwatched` in-sample predictions that were not judged yet. `message` says why it was
+    not judged and what to do.
     """
 
     start: datetime
@@ -32,6 +33,7 @@ class WindowSummary(NamedTuple):
     drifted: tuple[str, ...] = ()
     critical: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
+    unwatched: tuple[str, ...] = ()
     message: str = ""
 
     def with_found(self, judgement: Judgement) -> WindowSummary:
@@ -40,6 +42,7 @@ class WindowSummary(NamedTuple):
             drifted=tuple(judgement.features),
             critical=frozenset(one.feature for one in judgement.alarms if one.severity == "critical"),
             missing=tuple(judgement.missing),
+            unwatched=tuple(judgement.unwatched),
         )
 
 

@@ -92,6 +92,11 @@ def _beside(newest: WindowSummary, last: WindowSummary) -> list[str]:
     if last is not newest and last.status == "too_few":
         text = f"A newer window, from {moment(last.start)}, has too few rows to be judged: {last.rows:,}."
         notes.append(text)
+    if newest.unwatched:
+        notes.append(
+            f"Not judged yet, as the baseline has in-sample predictions: "
+            f"{listed([name(one, 60) for one in newest.unwatched], 5)}."
+        )
     if newest.missing:
         notes.append(f"Missing from the traffic: {listed([name(one, 60) for one in newest.missing], 5)}.")
     return notes

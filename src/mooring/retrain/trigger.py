@@ -11,12 +11,12 @@ from mooring.state.assessments import Assessments
 from mooring.state.retrainings import Cause, Ticket, Tickets
 from mooring.state.state import State
 from mooring.state.windows import Judged, Windows
-from mooring.status import JUDGED, at_least
+from mooring.status import JUDGED, Severity, at_least, severity_of, worst
 
 NEWS = timedelta(days=1)
 _WEEK = timedelta(days=7)
 _TICKETS = 1000
-_MOST_WINDOWS = 10_000
+_MOST_WINDOWS = 1000
 _LONGEST = 1000 * 365.0 * 86_400
 
 
@@ -27,19 +27,21 @@ class Answer(NamedTuple):
     reason: str
 
 
-class Bad(NamedTuple):
-    """A window that a verdict is bad of, and that verdict's id."""
+class Looked(NamedTuple):
+    """A window, the id of the verdict on it, and how bad that is."""
 
     start: datetime
     end: datetime
     verdict: str
     message: str
+    severity: Severity | None
 
 
 def ask(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
     """Return whether the verdicts on the champion call for a retraining now.
 
-    They do where N of the last M windows are as bad as `retrain_level`, and the newest of them is of the last day.
+    They do where an incident is open that has been as bad as `retrain_level`, and its newest window is of the last
+    day.
     Then nothing must be under way, the last ticket be longer ago than `retrain_cooldown`, and there be fewer than
     `retrain_max_per_week`. What somebody asked for by hand counts for neither.
     """
@@ -55,8 +57,7 @@ def ask(state: State, model: str, settings: RetrainSettings, now: datetime) -> A
 
 
 def check(settings: RetrainSettings) -> None:
-    """Raise ValueError for windows and times that can't be."""
-    windows_of(settings)
+    """Raise ValueError for times that can't be."""
     if settings.range_seconds is None and settings.retrain_range not in ("drifted", "all"):
         raise ValueError(f"--retrain-range {settings.retrain_range}: that is no time; give 30d, say")
     for name, seconds in (
@@ -68,20 +69,9 @@ def check(settings: RetrainSettings) -> None:
             raise ValueError(f"--retrain-{name} {seconds:g}s: it takes at most 1000 years")
 
 
-def windows_of(settings: RetrainSettings) -> tuple[int, int]:
-    """Return how many windows must be bad, and of how many. Raises ValueError where that can't be."""
-    n, m = (int(number) for number in settings.retrain_windows.split("/"))
-    if n > m:
-        raise ValueError(f"--retrain-windows {settings.retrain_windows}: {n} of {m} windows can't be bad")
-    if m > _MOST_WINDOWS:
-        raise ValueError(f"--retrain-windows {settings.retrain_windows}: it looks at {_MOST_WINDOWS} at most")
-    return n, m
-
-
 def called_for(state: State, model: str, settings: RetrainSettings, now: datetime) -> Answer:
     """Return whether the verdicts on the champion alone call for a retraining; see `ask` for the rest."""
-    n, m = windows_of(settings)
-    judged = _final(Windows(state).history(model, variant="champion", newest=10 * m + 100))
+    judged = _final(Windows(state).history(model, variant="champion", newest=_MOST_WINDOWS))
     if not judged:
         return Answer(None, f"there is no verdict on {model} yet")
     version = judged[-1].window.version
@@ -94,11 +84,15 @@ def called_for(state: State, model: str, settings: RetrainSettings, now: datetim
     judged = [one for one in judged if one.window.version == version]
     reasons = []
     for kind in settings.retrain_when:
-        looked = _drifts(judged, settings, m) if kind == "drift" else _performances(state, judged, settings, m)
-        bad = [one for one in looked if one is not None]
-        what = f"{len(bad)} of the last {min(m, len(looked))} windows are {settings.retrain_level} in {kind}"
-        if len(bad) < n:
-            reasons.append(f"{what}, and {n} of {m} are wanted")
+        looked = _drifts(judged) if kind == "drift" else _performances(state, judged)
+        bad = _lasting(looked)
+        if not bad:
+            reasons.append(f"nothing is open in {kind}")
+            continue
+        severity = worst(one.severity or "ok" for one in bad)
+        what = f"{kind} has been {severity} since {bad[0].start:%Y-%m-%d %H:%M}, in {len(bad)} windows"
+        if severity not in at_least(settings.retrain_level):
+            reasons.append(f"{what}, and {settings.retrain_level} is wanted")
         elif now - bad[-1].end > NEWS:
             reasons.append(f"{what}, but the newest of them is of {bad[-1].end:%Y-%m-%d %H:%M}")
         else:
@@ -126,28 +120,29 @@ def _final(judged: Sequence[Judged]) -> list[Judged]:
     ]
 
 
-def _drifts(judged: Sequence[Judged], settings: RetrainSettings, newest: int) -> list[Bad | None]:
-    levels = at_least(settings.retrain_level)
+def _drifts(judged: Sequence[Judged]) -> list[Looked]:
     return [
-        Bad(window.start, window.end, verdict.id, verdict.message) if verdict.status in levels else None
-        for window, verdict in judged[-newest:]
+        Looked(window.start, window.end, verdict.id, verdict.message, severity_of(verdict.status))
+        for window, verdict in judged
         if verdict is not None
     ]
 
 
-def _performances(
-    state: State, judged: Sequence[Judged], settings: RetrainSettings, newest: int
-) -> list[Bad | None]:
-    version = judged[-1].window.version
-    levels = at_least(settings.retrain_level)
+def _performances(state: State, judged: Sequence[Judged]) -> list[Looked]:
     assessed = Assessments(state).history(
-        judged[-1].window.model, version=version, variant="champion", newest=newest
+        judged[-1].window.model, version=judged[-1].window.version, variant="champion", newest=_MOST_WINDOWS
     )
     return [
-        Bad(one.window.start, one.window.end, one.id, one.message) if one.status in levels else None
+        Looked(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
         for one in assessed
         if one.status in JUDGED
     ]
+
+
+def _lasting(looked: Sequence[Looked]) -> list[Looked]:
+    """Return the newest windows that all are bad: those of what is open; none where the newest is well."""
+    last = next((at for at in range(len(looked), 0, -1) if looked[at - 1].severity == "ok"), 0)
+    return list(looked[last:])
 
 
 def _too_soon(tickets: Sequence[Ticket], settings: RetrainSettings, now: datetime) -> str:

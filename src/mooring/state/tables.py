@@ -188,6 +188,43 @@ verdict_cells = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+# How each stream stands, drift and performance apart: what its evidence has come to, and which incident is open.
+streams = Table(
+    "mooring_streams",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", VersionText, primary_key=True),
+    Column("variant", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("baseline", Text, nullable=False),
+    Column("windows", Integer, nullable=False),
+    Column("level", Float, nullable=False),
+    Column("since", Utc),
+    Column("updated", Utc, nullable=False),
+    Column("incident_id", Text),
+    Column("data", LargeBinary, nullable=False),
+)
+
+incidents = Table(
+    "mooring_incidents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("version", VersionText, nullable=False),
+    Column("variant", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("features", Text, nullable=False),
+    Column("level", Float, nullable=False),
+    Column("windows", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("start", Utc, nullable=False),
+    Column("opened", Utc, nullable=False),
+    Column("updated", Utc, nullable=False),
+    Column("closed", Utc),
+    Index(None, "model", "opened"),
+)
+
 alerts = Table(
     "mooring_alerts",
     metadata,

@@ -11,7 +11,7 @@ import msgspec
 from mooring.monitor.alerting import payload
 from mooring.monitor.alerting.channels import Channel, NotSent
 from mooring.monitor.alerting.payload import Payload, RolledBack
-from mooring.monitor.alerting.rules import level, transition
+from mooring.monitor.alerting.rules import transition
 from mooring.state.alerts import Alert, AlertKind, Alerts, Kind
 from mooring.state.assessments import Assessment
 from mooring.state.leases import Lease
@@ -19,7 +19,7 @@ from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window, Windows
-from mooring.status import Status
+from mooring.status import severity_of
 
 _BACKOFF_SECONDS = 5.0, 3600.0
 _GIVE_UP = timedelta(hours=24)
@@ -35,20 +35,16 @@ def enqueue_drift(
     tx: Transaction,
     window: Window,
     verdict: Verdict,
-    statuses: Sequence[Status],
     channels: Sequence[Channel],
     *,
-    n: int = 1,
-    m: int = 1,
     report: str | None = None,
 ) -> Kind | None:
     """Put what is worth telling about a new verdict in the queue, in the verdict's own transaction.
 
-    `statuses` are those of the model's last windows, this one's at the end; see `level`. Returns what is told,
-    even where there is no channel to tell it.
+    Returns what is told, even where there is no channel to tell it.
     """
     standing = Windows(tx).standing(window.model, window.version, window.variant)
-    kind, after = transition(standing, level(statuses, n, m))
+    kind, after = transition(standing, severity_of(verdict.status))
     if after != standing:
         Windows(tx).set_standing(window.model, window.version, window.variant, after)
     if kind is not None:

@@ -1,30 +1,11 @@
-"""When a drift is worth telling: n of the last m windows, and only what is new about it."""
+"""What is worth telling of a drift, or of a loss of performance: only what is new about it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mooring.state.alerts import Kind
-from mooring.status import ALARMING, STATUSES, Severity, Status, rank, worst
-
-
-def level(statuses: Sequence[Status], n: int = 1, m: int = 1) -> Severity | None:
-    """Return how bad the drift is: what at least `n` of the last `m` windows are, or worse. None: nobody knows.
-
-    `statuses` are those of the last windows, the newest at the end; more of them than `m`, since those that could
-    not be checked do not count. Raises ValueError unless 1 <= n <= m.
-
-    >>> level(["ok", "warning", "critical"]), level(["critical", "warning", "ok"], n=2, m=3)
-    ('critical', 'warning')
-    >>> level(["warning", "too_few"]), level(["too_few"])
-    ('warning', None)
-    """
-    if not 1 <= n <= m:
-        raise ValueError(f"an alert asks for n of the last m windows, with 1 <= n <= m; got {n} of {m}")
-    known = [found for status in statuses if (found := STATUSES[status].rank) is not None][-m:]
-    if not known:
-        return None
-    return worst(one for one in ALARMING if sum(each >= rank(one) for each in known) >= n)
+from mooring.status import Severity, Status, rank, severity_of
 
 
 def transition(standing: Severity, now: Severity | None) -> tuple[Kind | None, Severity]:
@@ -47,14 +28,13 @@ def transition(standing: Severity, now: Severity | None) -> tuple[Kind | None, S
     return ("worsened", now) if rank(now) > rank(standing) else (None, standing)
 
 
-def standing_of(statuses: Sequence[Status], n: int = 1, m: int = 1) -> Severity:
+def standing_of(statuses: Sequence[Status]) -> Severity:
     """Return how bad it is known to be after windows of these statuses, the newest at the end.
 
     >>> standing_of(["ok", "critical", "warning"]), standing_of(["critical", "ok", "too_few"])
     ('critical', 'ok')
     """
     standing: Severity = "ok"
-    for at in range(len(statuses)):
-        last = statuses[max(0, at - 2 * m - 9) : at + 1]
-        _, standing = transition(standing, level(last, n, m))
+    for status in statuses:
+        _, standing = transition(standing, severity_of(status))
     return standing

@@ -1,0 +1,69 @@
+"""`mooring incidents`: what drifted, from when to when, and how far each stream is from an incident."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mooring.cli import flags
+from mooring.cli.monitor import explained
+from mooring.cli.output import CONTEXT, placed, show
+from mooring.settings import StatePlace
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("-n", "--newest", type=click.IntRange(min=1), default=20, show_default=True, help="how many")
+@click.option("--json", "as_json", is_flag=True, help="incidents and streams as JSON")
+@flags.of_state
+def incidents(*, newest: int, as_json: bool, model: str | None, state: str | None) -> None:
+    """Show the incidents of drift, and how strong the evidence of the next one is.
+
+    An incident opens once all windows together show that a model's data has changed, by as much as matters, and
+    closes when that has passed. Evidence of 100 % opens one.
+
+    Exit code 2: an incident is open.
+    """
+    import msgspec
+
+    from mooring.state.incidents import Incidents, StreamStates
+    from mooring.state.state import State
+
+    settings = placed(StatePlace, {"model": model, "state": state})
+    with explained(), State(settings.state) as opened:
+        found = Incidents(opened).newest(settings.model, newest)[::-1]
+        streams = [one for one in StreamStates(opened).newest(settings.model) if one.kind == "drift"]
+    if as_json:
+        shown = {
+            "incidents": found,
+            "streams": [
+                {name: value for name, value in msgspec.structs.asdict(one).items() if name != "data"}
+                for one in streams
+            ],
+        }
+        click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=1).decode())
+    else:
+        rows = [
+            [
+                f"{one.opened:%Y-%m-%d %H:%M:%S}",
+                "" if one.closed is None else f"{one.closed:%Y-%m-%d %H:%M:%S}",
+                one.model,
+                one.version or "",
+                one.variant,
+                one.severity,
+                f"{one.windows}",
+                one.message,
+            ]
+            for one in found
+        ]
+        show(["opened (UTC)", "closed", "model", "version", "variant", "severity", "windows", "what moved"], rows)
+        for stream in streams:
+            version = f" version {stream.version}" if stream.version else ""
+            name = f"{stream.model}{version}, {stream.variant}"
+            if stream.incident_id is not None:
+                click.echo(f"{name}: an incident is open")
+            else:
+                since = f", growing since {stream.since:%Y-%m-%d %H:%M}" if stream.since else ""
+                click.echo(f"{name}: evidence {min(stream.level, 0.99):.0%} of an incident's{since}")
+    if any(one.closed is None for one in found):
+        sys.exit(2)

@@ -1,0 +1,155 @@
+"""A block of windows against all that came before it: the p-value of each feature, and which way it moved."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from mooring.drift.baseline import Baseline
+from mooring.drift.common_cells import effective_rows_of, numbers_of, rows_of
+from mooring.drift.evidence import BLOCKS, Signed, signed
+from mooring.drift.judge import AlarmRules, Family
+from mooring.drift.profile import FeatureProfile, Profile, empty
+from mooring.drift.statistics import FeatureNull
+
+_RULES = AlarmRules(floors=False)
+_ALPHA = 1e-6
+"""About where a p-value decides alone: what is far from it needs few draws."""
+
+
+class BlockPValue(NamedTuple):
+    """How probable a block as unlike what was before it is when nothing changes, and whether its mean rose."""
+
+    p_value: float
+    rose: bool | None
+
+    def signed(self) -> Signed:
+        """Return the p-values of a rise and of a fall."""
+        return signed(self.p_value, self.rose)
+
+
+class PastWindows(msgspec.Struct):
+    """The windows of a stream so far: how many, and their profiles, apart as the running blocks need them.
+
+    `settled` are those before the running block of 16; `of_16` those of that before the running block of 4, and
+    `of_4` those of that one. None is a profile of no window.
+    """
+
+    windows: int = 0
+    settled: Profile | None = None
+    of_16: Profile | None = None
+    of_4: Profile | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """The grids that the profiles are on; None where there is none."""
+        return next((one.digest for one in (self.settled, self.of_16, self.of_4) if one is not None), None)
+
+    @property
+    def whole(self) -> Profile | None:
+        """The profile of all windows so far; None of no window."""
+        parts = [one for one in (self.settled, self.of_16, self.of_4) if one is not None]
+        return reduce(add, parts) if parts else None
+
+    def after(self, window: Profile) -> PastWindows:
+        """Return what it is after one more window."""
+        count = self.windows + 1
+        of_4 = _sum(self.of_4, window)
+        if count % BLOCKS[1] != 0:
+            return PastWindows(count, self.settled, self.of_16, of_4)
+        of_16 = _sum(self.of_16, of_4)
+        if count % BLOCKS[2] != 0:
+            return PastWindows(count, self.settled, of_16)
+        return PastWindows(count, _sum(self.settled, of_16))
+
+    def blocks(self, baseline: Profile, window: Profile) -> Iterator[tuple[int, Profile, Profile]]:
+        """Yield each block that ends with this window: its length, all that was before it, and the block."""
+        count = self.windows + 1
+        settled = _sum(self.settled, baseline)
+        before_4 = _sum(self.of_16, settled)
+        yield BLOCKS[0], _sum(self.of_4, before_4), window
+        if count % BLOCKS[1] == 0:
+            yield BLOCKS[1], before_4, _sum(self.of_4, window)
+        if count % BLOCKS[2] == 0:
+            yield BLOCKS[2], settled, _sum(self.of_16, _sum(self.of_4, window))
+
+    def with_window(self, window: Profile) -> Profile:
+        """Return the profile of all windows so far and this one."""
+        return _sum(self.settled, _sum(self.of_16, _sum(self.of_4, window)))
+
+
+def _sum(one: Profile | None, other: Profile) -> Profile:
+    return other if one is None else one + other
+
+
+def profile_of(baseline: Baseline) -> Profile:
+    """Return what the baseline itself holds, as a profile; of in-sample outputs that is nothing."""
+    none = empty(baseline.grids, baseline.digest).features
+    features = {
+        name: none[name] if feature.in_sample else feature.profile for name, feature in baseline.features.items()
+    }
+    return Profile(baseline.digest, features, baseline.rows, baseline.weight)
+
+
+def p_values(
+    baseline: Baseline, before: Profile, block: Profile, *, length: int = 1, seed: int = 0
+) -> dict[str, BlockPValue]:
+    """Return, of each feature, how probable a block as unlike `before` is when nothing changes.
+
+    Parameters
+    ----------
+    baseline
+        Whose grids both profiles are on; labels are left out, and so are in-sample outputs as long as there was no
+        window before the block.
+    before
+        The baseline, as `profile_of` has it, and all windows before the block.
+    block
+        The windows of the block together.
+    length
+        How many these are. Where the baseline knows what is usual of past windows, such blocks are held against
+        the baseline alone, as those windows were.
+    seed
+        The same seed gives the same p-values.
+
+    """
+    found = {}
+    for name, feature in baseline.features.items():
+        if feature.role == "label":
+            continue
+        past = baseline.past.get(name)
+        rows = _reference_rows(baseline, name, before) if past is None else effective_rows_of(baseline, name)
+        if not rows:
+            continue
+        known = feature if past is not None else msgspec.structs.replace(feature, profile=before.features[name])
+        random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        window = block.features[name]
+        null = FeatureNull(known, [window], [length], [block.effective_rows], random, reference_rows=rows)
+        family = Family(name, null, _RULES, past)
+        family.find(_ALPHA)
+        found[name] = BlockPValue(family.p_value, _rose(known.profile, window))
+    return found
+
+
+def _reference_rows(baseline: Baseline, name: str, before: Profile) -> float:
+    """Return how many independent rows a feature's reference is worth, of the baseline and the windows since."""
+    feature = baseline.features[name]
+    own = 0 if feature.in_sample else rows_of(feature.profile)
+    rows = before.rows - baseline.rows + own
+    if rows == own:
+        return 0.0 if feature.in_sample else effective_rows_of(baseline, name)
+    weight = before.weight - baseline.weight + (own * baseline.weight / max(baseline.rows, 1) if own else 0)
+    return float(rows**2 / weight)
+
+
+def _rose(before: FeatureProfile, window: FeatureProfile) -> bool | None:
+    """Whether the mean of a feature's numbers rose; None where it has none."""
+    one, other = numbers_of(before), numbers_of(window)
+    if one is None or other is None or not one.values or not other.values:
+        return None
+    return bool(other.offset() > one.offset())

@@ -1,0 +1,155 @@
+"""How each stream stands: the evidence that it has shown, and the incidents that came of it.
+
+An incident is one drift, or one loss of performance, of a version: it is opened once the evidence is strong enough
+and the effect matters, and closed when that has passed, however many windows lie between.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+from sqlalchemy import select
+
+from mooring.state.repository import Repository, of_stream, stable_id, upsert
+from mooring.state.tables import incidents, streams
+from mooring.status import Severity
+
+Kind = Literal["drift", "performance"]
+ACTIVE = timedelta(days=7)
+"""For how long after its last window a stream has its share of the false alarms that may be."""
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stream stands after the newest of its windows, which ended at `updated`.
+
+    `level` is the evidence, in units of that which opens an incident, and `since` when it began to grow.
+    `baseline` is the digest of what it is against. `data` is what the next window needs to go on from here.
+    """
+
+    model: str
+    version: str | None
+    variant: str
+    kind: Kind
+    baseline: str
+    windows: int = 0
+    level: float = 0.0
+    since: datetime | None = None
+    updated: datetime
+    incident_id: str | None = None
+    data: bytes = b""
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """One drift, or one loss of performance.
+
+    It shows in the windows since `start`; it was opened with the one that ended at `opened`, and has lasted for
+    `windows` since; the newest of them ended at `updated`. `features` are those that moved, the strongest first.
+    `severity` is the worst that it has been.
+    """
+
+    model: str
+    version: str | None
+    variant: str
+    kind: Kind
+    severity: Severity
+    features: tuple[str, ...] = ()
+    level: float = 0.0
+    windows: int = 1
+    message: str = ""
+    start: datetime
+    opened: datetime
+    updated: datetime
+    closed: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """Its id, the same one however often the windows are judged."""
+        return stable_id(self.model, self.version, self.variant, self.kind, self.opened)
+
+
+_STATE = [streams.c[name] for name in StreamState.__struct_fields__]
+_INCIDENT = [incidents.c[name] for name in Incident.__struct_fields__]
+_KEYS = ("model", "version", "variant", "kind")
+
+
+class StreamStates(Repository):
+    """How the streams of a state stand."""
+
+    def put(self, found: StreamState) -> None:
+        """Write how a stream stands now."""
+        columns = msgspec.structs.asdict(found)
+        with self._writing() as connection:
+            changing = [name for name in columns if name not in _KEYS]
+            connection.execute(upsert(connection, streams, columns, changing, " ".join(_KEYS)))
+
+    def of(self, model: str, version: str | None, variant: str, kind: Kind) -> StreamState | None:
+        """Return how a stream stands, None where it was never looked at."""
+        query = select(*_STATE).where(*of_stream(streams, model, version, variant), streams.c.kind == kind)
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else StreamState(**row._mapping)
+
+    def newest(self, model: str | None = None) -> list[StreamState]:
+        """Return how all streams stand, or those of a model, without the data that only the monitor needs."""
+        columns = [column for column in _STATE if column.name != "data"]
+        query = select(*columns).order_by(streams.c.model, streams.c.updated.desc())
+        if model is not None:
+            query = query.where(streams.c.model == model)
+        with self._reading() as connection:
+            return [StreamState(**row._mapping) for row in connection.execute(query)]
+
+    def active(self, now: datetime) -> set[tuple[str, str | None, str, str]]:
+        """Return the streams that have had a window of late: they share the false alarms that may be."""
+        query = select(*(streams.c[name] for name in _KEYS)).where(streams.c.updated > now - ACTIVE)
+        with self._reading() as connection:
+            return {(row.model, row.version, row.variant, row.kind) for row in connection.execute(query)}
+
+
+class Incidents(Repository):
+    """The incidents of a state."""
+
+    def put(self, incident: Incident) -> None:
+        """Write an incident, or what has become of it."""
+        columns = {"id": incident.id, **msgspec.structs.asdict(incident)}
+        columns["features"] = msgspec.json.encode(incident.features).decode()
+        changing = ("severity", "features", "level", "windows", "message", "updated", "closed")
+        with self._writing() as connection:
+            connection.execute(upsert(connection, incidents, columns, changing))
+
+    def named(self, incident_id: str) -> Incident | None:
+        """Return an incident by its id."""
+        with self._reading() as connection:
+            row = connection.execute(select(*_INCIDENT).where(incidents.c.id == incident_id)).first()
+        return None if row is None else _incident(row._mapping)
+
+    def newest(
+        self,
+        model: str | None = None,
+        count: int = 100,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        is_open: bool | None = None,
+    ) -> list[Incident]:
+        """Return the newest incidents, those of a model if one is named, the newest first.
+
+        With `start` and `end` those that lasted at any time between. With `is_open` only open or only closed ones.
+        """
+        query = select(*_INCIDENT).order_by(incidents.c.opened.desc(), incidents.c.id).limit(count)
+        if model is not None:
+            query = query.where(incidents.c.model == model)
+        if start is not None:
+            query = query.where(incidents.c.closed.is_(None) | (incidents.c.closed >= start))
+        if end is not None:
+            query = query.where(incidents.c.start < end)
+        if is_open is not None:
+            query = query.where(incidents.c.closed.is_(None) if is_open else incidents.c.closed.is_not(None))
+        with self._reading() as connection:
+            return [_incident(row._mapping) for row in connection.execute(query)]
+
+
+def _incident(columns: object) -> Incident:
+    found = dict(columns)  # type: ignore[call-overload]
+    return Incident(**{**found, "features": tuple(msgspec.json.decode(found["features"]))})

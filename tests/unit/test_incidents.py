@@ -1,0 +1,148 @@
+"""Incidents: one for each drift, opened by all windows together, closed when it has passed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from monitoring import START, Monitoring, Traffic, settings, without_mlflow
+from mooring.state.incidents import Incident, Incidents, StreamState, StreamStates
+from mooring.state.state import State
+from mooring.state.windows import Windows
+
+
+@pytest.fixture
+def traffic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    without_mlflow(tmp_path, monkeypatch)
+    return Traffic(tmp_path / "log")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+def watched(traffic: Traffic, state: str, *shifts: float, first: int = 0, **changed) -> Monitoring:
+    """Return a monitor after windows of an hour each, which are over, of these shifts of one feature."""
+    for hour, shift in enumerate(shifts, start=first):
+        begin = START + timedelta(hours=hour)
+        sent = traffic.exchanges(1000, begin, 3.0, shift=shift, per_request=1)
+        traffic.write(sent, f"w-{hour:08d}")
+    monitoring = Monitoring(settings(traffic.log, state, window_rows=10**6, **changed))
+    monitoring.keep(Traffic(traffic.log).baseline(3000))
+    monitoring.watch.look()
+    return monitoring
+
+
+def incidents(monitoring: Monitoring) -> list[Incident]:
+    return Incidents(monitoring.state).newest("wine")[::-1]
+
+
+def statuses(monitoring: Monitoring) -> list[str]:
+    return [one.verdict.status for one in Windows(monitoring.state).history("wine") if one.verdict]
+
+
+def test_unchanged_traffic_opens_none(traffic, state):
+    monitoring = watched(traffic, state, *[0.0] * 12)
+    assert incidents(monitoring) == []
+    assert set(statuses(monitoring)) == {"ok"}
+    [stream] = StreamStates(monitoring.state).newest("wine")
+    assert 0 < stream.level < 1
+    assert (stream.windows, stream.incident_id) == (12, None)
+
+
+def test_a_large_jump_opens_one_with_its_first_window_and_it_closes_four_windows_after_the_end(traffic, state):
+    monitoring = watched(traffic, state, 0.0, 0.0, 1.0, 1.0, *[0.0] * 6)
+    [one] = incidents(monitoring)
+    assert statuses(monitoring) == ["ok"] * 2 + ["critical"] * 2 + ["warning"] * 3 + ["ok"] * 3
+    assert one.severity == "critical"
+    assert "alcohol" in one.features
+    assert "alcohol" in one.message
+    assert one.opened == START.replace(hour=START.hour + 3, minute=0)
+    assert one.closed is not None
+    assert one.windows == 6
+
+
+def test_a_small_shift_opens_one_though_no_window_shows_it_alone(traffic, state):
+    monitoring = watched(traffic, state, *[0.0] * 4, *[0.2] * 8)
+    [one] = incidents(monitoring)
+    assert one.closed is None
+    assert one.severity == "warning"
+    assert set(one.features) <= {"alcohol", "prediction"}
+
+
+def test_with_more_that_is_watched_each_has_less_of_the_budget(traffic, state):
+    with State(state) as opened:
+        for number in range(40):
+            StreamStates(opened).put(
+                StreamState(
+                    model=f"m{number}", version="1", variant="champion", kind="drift", baseline="", updated=START
+                )
+            )
+    level = StreamStates(watched(traffic, state, *[0.0] * 3).state).newest("wine")[0].level
+    alone = StreamStates(watched(traffic, state + "2", *[0.0] * 3).state).newest("wine")[0].level
+    assert level == pytest.approx(alone / 41)
+
+
+def test_a_restart_after_any_window_changes_nothing(traffic, state, tmp_path):
+    shifts = [0.0, 0.0, 0.3, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0]
+    other = Traffic(tmp_path / "other")
+    for at, shift in enumerate(shifts):
+        bit_by_bit = watched(other, state + "2", shift, first=at)
+        if at + 1 < len(shifts):
+            bit_by_bit.state.close()
+    at_once = watched(traffic, state, *shifts)
+    assert [(one.start, one.opened, one.closed) for one in incidents(at_once)] == [
+        (one.start, one.opened, one.closed) for one in incidents(bit_by_bit)
+    ]
+    assert incidents(at_once)
+
+
+def test_another_baseline_begins_anew(traffic, state):
+    monitoring = watched(traffic, state, 0.0, 1.0)
+    assert incidents(monitoring)[-1].closed is None
+    monitoring.keep(traffic.baseline(2000))
+    traffic.write(traffic.exchanges(1000, START + timedelta(hours=5), 3.0, per_request=1))
+    monitoring.watch.look()
+    [stream] = StreamStates(monitoring.state).newest("wine")
+    assert (stream.windows, stream.incident_id) == (1, None)
+    assert all(one.closed is not None for one in incidents(monitoring))
+
+
+def test_a_budget_per_window_has_no_incidents(traffic, state):
+    monitoring = watched(traffic, state, 0.0, 1.0, budget="0.001 per window")
+    assert statuses(monitoring) == ["ok", "critical"]
+    assert incidents(monitoring) == []
+
+
+def test_a_state_tells_incidents_of_a_time(tmp_path):
+    def one(day: int, closed: int | None) -> Incident:
+        return Incident(
+            model="wine",
+            version="1",
+            variant="champion",
+            kind="drift",
+            severity="warning",
+            features=("pH",),
+            start=START + timedelta(days=day),
+            opened=START + timedelta(days=day, hours=1),
+            updated=START + timedelta(days=day, hours=2),
+            closed=None if closed is None else START + timedelta(days=closed),
+        )
+
+    def days(found: list[Incident]) -> list[datetime]:
+        return [incident.start for incident in found]
+
+    with State(f"{tmp_path}/state.db") as state:
+        first, second = one(0, 2), one(5, None)
+        for incident in (first, second):
+            Incidents(state).put(incident)
+        known = Incidents(state)
+        assert known.newest("wine") == [second, first]
+        assert known.named(first.id) == first
+        assert days(known.newest("wine", is_open=True)) == [second.start]
+        assert days(known.newest("wine", start=START + timedelta(days=3))) == [second.start]
+        assert days(known.newest("wine", end=START + timedelta(days=3))) == [first.start]
+        assert known.newest("beer") == []
