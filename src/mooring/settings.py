@@ -5,6 +5,7 @@ A setting has one name everywhere: config.py says how the others are made of it,
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -394,20 +395,19 @@ class JudgeSettings(StatePlace, kw_only=True, frozen=True):
 
     @property
     def false_alarm_seconds(self) -> float:
-        """In what time there may be one false alarm; 0 where the budget is one per window."""
+        """In what time there may be one false alarm; 0 where the budget is one per window. Raises ValueError."""
         if self.budget is not None:
             return 0.0
         count, _, time = self.false_alarms.partition(" per ")
-        seconds = seconds_of(time)
-        number = float(count)
-        if not isinstance(seconds, float) or not seconds or not number:
-            raise ValueError(f"--false-alarms {self.false_alarms}: give such as '1 per 90d'")
+        number, seconds = _number(count), seconds_of(time)
+        if isinstance(seconds, str) or not number > 0 or not seconds > 0:
+            raise ValueError(f"--false-alarms {self.false_alarms}: give a number and a time, such as '1 per 90d'")
         return seconds / number
 
     @property
     def window_budget(self) -> float:
         """The chance that an unchanged window has anything that stands out. Raises ValueError where it is none."""
-        budget = float(str(WINDOW_BUDGET if self.budget is None else self.budget).removesuffix(" per window"))
+        budget = _number(str(WINDOW_BUDGET if self.budget is None else self.budget).removesuffix(" per window"))
         if not 0 < budget < 1:
             raise ValueError(f"--budget {self.budget}: it is a probability, such as 0.001")
         return budget
@@ -608,6 +608,14 @@ COMMANDS: dict[str, type[MessageSettings]] = {
 """The settings of each command that has any."""
 GROUPS = ("retrain", "gate", "rollout", "serve", "ui")
 """How names of settings begin that may stand together in mooring.yaml."""
+
+
+def _number(text: str) -> float:
+    """Return a number, NaN where a text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def seconds_of(text: str) -> float | str:

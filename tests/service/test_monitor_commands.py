@@ -72,7 +72,7 @@ def test_a_wrong_setting_or_log_is_a_sentence(tmp_path):
         (["monitor", "--once", "--window", "soon"], "--window"),
         (["monitor", "--once", "--window", "0.001s"], "a window takes a second at least"),
         (["monitor", "--once", "--grace", "99999999d"], "--grace"),
-        (["monitor", "--once", "--false-alarms", "0 per 90d"], "give such as '1 per 90d'"),
+        (["monitor", "--once", "--false-alarms", "0 per 90d"], "such as '1 per 90d'"),
         (["monitor", "--once", "--alert-webhook", "chat"], "begins with http"),
         (["monitor", "--once", "--state", "mysql://x/y"], "sqlite:///PATH or postgresql://"),
         (["drift", "--model", "wine"], "has no verdicts yet"),
@@ -362,6 +362,23 @@ def test_drift_that_begins_and_ends_is_told_once_each(tmp_path, monkeypatch):
     assert [json.loads(line)["kind"] for line in said.read_text().splitlines()] == ["new", "ended"]
 
 
+def test_incidents_are_shown_with_the_evidence_of_the_next(traffic, tmp_path):
+    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/.mooring/state.db"))
+    monitoring.keep(traffic.baseline())
+    nothing = mooring_here("incidents", directory=tmp_path)
+    assert nothing.returncode == 0, nothing.stderr
+    monitoring.watch.look()
+    monitoring.state.close()
+    shown = mooring_here("incidents", directory=tmp_path)
+    assert shown.returncode == 2, "one is open"
+    assert "wine, champion: an incident is open" in shown.stdout
+    found = json.loads(mooring_here("incidents", "--json", directory=tmp_path).stdout)
+    assert [(one["severity"], one["closed"]) for one in found["incidents"]] == [("critical", None)]
+    assert "alcohol" in found["incidents"][0]["features"]
+    assert [one["kind"] for one in found["streams"]] == ["drift"]
+    assert "data" not in found["streams"][0]
+
+
 def test_the_newest_verdict_is_shown_though_a_window_is_open_and_a_canary_is_well(traffic, tmp_path):
     traffic.write(traffic.exchanges(1000, START + timedelta(minutes=61), variant="canary"))
     traffic.write(traffic.exchanges(10, datetime.now(UTC)))
@@ -450,6 +467,7 @@ def test_init_writes_settings_that_are_read_and_says_what_to_serve(registry, tmp
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             assert load(MonitorSettings, {}).model == name
+            assert load(MonitorSettings, {}).false_alarm_seconds == 90 * 86_400
     again = mooring_here("init", "wine", directory=tmp_path, env={"MLFLOW_TRACKING_URI": registry})
     assert again.returncode == 2
     assert "--force writes over it" in again.stderr

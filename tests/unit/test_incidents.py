@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -111,6 +112,15 @@ def test_another_baseline_begins_anew(traffic, state):
     assert all(one.closed is not None for one in incidents(monitoring))
 
 
+def test_a_measure_with_a_threshold_of_its_own_opens_none_by_chance(traffic, state):
+    own = tuple(f"{measure}=0.99" for measure in ("ks", "js", "out_of_range_rate", "null_rate"))
+    monitoring = watched(traffic, state, 0.0, 0.0, 0.6, 0.6, threshold=own)
+    assert incidents(monitoring) == []
+    assert set(statuses(monitoring)) == {"ok"}
+    [stream] = StreamStates(monitoring.state).newest("wine")
+    assert stream.level < 1
+
+
 def test_a_budget_per_window_has_no_incidents(traffic, state):
     monitoring = watched(traffic, state, 0.0, 1.0, budget="0.001 per window")
     assert statuses(monitoring) == ["ok", "critical"]
@@ -146,3 +156,22 @@ def test_a_state_tells_incidents_of_a_time(tmp_path):
         assert days(known.newest("wine", start=START + timedelta(days=3))) == [second.start]
         assert days(known.newest("wine", end=START + timedelta(days=3))) == [first.start]
         assert known.newest("beer") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"false_alarms": "1.2.3 per 90d"}, "--false-alarms 1.2.3 per 90d"),
+        ({"false_alarms": "1 per 9.0.0d"}, "--false-alarms 1 per 9.0.0d"),
+        ({"false_alarms": "0 per 90d"}, "such as '1 per 90d'"),
+    ],
+)
+def test_a_time_that_is_none_is_a_sentence(tmp_path, given, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        assert settings(tmp_path, "state.db", **given).false_alarm_seconds
+
+
+@pytest.mark.parametrize("budget", ["e", "1.5", "0", "1e"])
+def test_a_budget_that_is_no_probability_is_a_sentence(tmp_path, budget):
+    with pytest.raises(ValueError, match="it is a probability"):
+        assert settings(tmp_path, "state.db", budget=budget).window_budget

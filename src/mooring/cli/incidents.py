@@ -32,6 +32,7 @@ def incidents(*, newest: int, as_json: bool, model: str | None, state: str | Non
     settings = placed(StatePlace, {"model": model, "state": state})
     with explained(), State(settings.state) as opened:
         found = Incidents(opened).newest(settings.model, newest)[::-1]
+        is_open = bool(Incidents(opened).newest(settings.model, 1, is_open=True))
         streams = [one for one in StreamStates(opened).newest(settings.model) if one.kind == "drift"]
     if as_json:
         shown = {
@@ -62,8 +63,10 @@ def incidents(*, newest: int, as_json: bool, model: str | None, state: str | Non
             name = f"{stream.model}{version}, {stream.variant}"
             if stream.incident_id is not None:
                 click.echo(f"{name}: an incident is open")
+            elif stream.level >= 1:
+                click.echo(f"{name}: something has changed for certain, by too little to matter")
             else:
                 since = f", growing since {stream.since:%Y-%m-%d %H:%M}" if stream.since else ""
-                click.echo(f"{name}: evidence {min(stream.level, 0.99):.0%} of an incident's{since}")
-    if any(one.closed is None for one in found):
+                click.echo(f"{name}: {stream.level:.0%} of the evidence that opens an incident{since}")
+    if is_open:
         sys.exit(2)

@@ -126,8 +126,8 @@ state: {state}
 window_rows: 1000
 window: 1h
 
-# The chance that a window in which nothing has changed raises any alarm.
-budget: 0.001
+# How many false alarms there may be in what time, over all that this state's monitors watch.
+false_alarms: 1 per 90d
 
 # Who is told when drift begins, gets worse, and ends.
 # alert_webhook: [https://chat.example/hooks/…]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -18,7 +18,6 @@ from mooring.drift.judge import AlarmRules, Family
 from mooring.drift.profile import FeatureProfile, Profile, empty
 from mooring.drift.statistics import FeatureNull
 
-_RULES = AlarmRules(floors=False)
 _ALPHA = 1e-6
 """About where a p-value decides alone: what is far from it needs few draws."""
 
@@ -81,7 +80,7 @@ class PastWindows(msgspec.Struct):
 
     def with_window(self, window: Profile) -> Profile:
         """Return the profile of all windows so far and this one."""
-        return _sum(self.settled, _sum(self.of_16, _sum(self.of_4, window)))
+        return _sum(self.whole, window)
 
 
 def _sum(one: Profile | None, other: Profile) -> Profile:
@@ -98,7 +97,13 @@ def profile_of(baseline: Baseline) -> Profile:
 
 
 def p_values(
-    baseline: Baseline, before: Profile, block: Profile, *, length: int = 1, seed: int = 0
+    baseline: Baseline,
+    before: Profile,
+    block: Profile,
+    *,
+    length: int = 1,
+    thresholds: Mapping[str, float] | None = None,
+    seed: int = 0,
 ) -> dict[str, BlockPValue]:
     """Return, of each feature, how probable a block as unlike `before` is when nothing changes.
 
@@ -114,11 +119,13 @@ def p_values(
     length
         How many these are. Where the baseline knows what is usual of past windows, such blocks are held against
         the baseline alone, as those windows were.
+    thresholds
+        Fixed ones, by `measure` or `feature.measure`, which stand in the place of chance.
     seed
         The same seed gives the same p-values.
 
     """
-    found = {}
+    rules, found = AlarmRules(floors=False, thresholds=thresholds or {}), {}
     for name, feature in baseline.features.items():
         if feature.role == "label":
             continue
@@ -130,7 +137,7 @@ def p_values(
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         window = block.features[name]
         null = FeatureNull(known, [window], [length], [block.effective_rows], random, reference_rows=rows)
-        family = Family(name, null, _RULES, past)
+        family = Family(name, null, rules, past)
         family.find(_ALPHA)
         found[name] = BlockPValue(family.p_value, _rose(known.profile, window))
     return found

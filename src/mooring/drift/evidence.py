@@ -128,10 +128,3 @@ class Evidence(msgspec.Struct):
         levels = sorted(((self.of(one), one) for one in self.sums), reverse=True)
         least = levels[0][0] / 10 if levels else 0.0
         return [name for level, name in levels if level > 0 and level >= least]
-
-    def longest(self, feature: str) -> int:
-        """Return the length of the blocks that show the most of a feature, in windows."""
-        sums = self.sums.get(feature)
-        if not sums:
-            return BLOCKS[0]
-        return BLOCKS[max(range(len(sums)), key=sums.__getitem__) // _DIRECTIONS]

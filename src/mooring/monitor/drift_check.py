@@ -127,7 +127,7 @@ class DriftCheck:
         )
         if self._standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
             assert baseline is not None
-            parts = {WHOLE: Part(baseline, profiles[0], checked.judgement)}
+            parts = {WHOLE: Part(baseline, profiles[0], checked.judgement, self._thresholds)}
             parts |= {
                 name: Part(*segments[name], judgement) for name, judgement in checked.judgement.segments.items()
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,7 @@ _CALM_WINDOWS = 4
 _BY_CHANCE = 0.05
 _BEGINS = 0.1
 _PARTS = 3
+_LONGEST_NAME = 60
 
 
 class Part(NamedTuple):
@@ -39,6 +41,11 @@ class Part(NamedTuple):
     baseline: Baseline
     profile: Profile
     judgement: Judgement
+    thresholds: Mapping[str, float] = MappingProxyType({})
+
+    def p_values(self, before: Profile, block: Profile, length: int, seed: int) -> dict[str, BlockPValue]:
+        """Return the p-values of a block of its windows; what has a threshold of its own is none of chance."""
+        return p_values(self.baseline, before, block, length=length, thresholds=self.thresholds, seed=seed)
 
 
 class PartEvidence(msgspec.Struct):
@@ -104,7 +111,7 @@ def advance(
         updated=window.end if before is None else max(window.end, before.updated),
     )
     if incident is not None and known is not None:
-        return _go_on(state, known, incident, window, parts)
+        return _go_on(state, known, incident, window, parts, floors=floors)
     ended = None
     if incident is not None:
         ended = msgspec.structs.replace(incident, closed=max(window.start, incident.updated))
@@ -151,7 +158,13 @@ def advance(
 
 
 def _go_on(
-    state: StreamState, known: StreamState, incident: Incident, window: Window, parts: Mapping[str, Part]
+    state: StreamState,
+    known: StreamState,
+    incident: Incident,
+    window: Window,
+    parts: Mapping[str, Part],
+    *,
+    floors: bool,
 ) -> Advanced:
     """Return what becomes of an open incident; what its windows hold does not become what is usual."""
     held = _held(known)
@@ -166,7 +179,7 @@ def _go_on(
             incident, windows=incident.windows + 1, updated=window.end, closed=window.end
         )
         return Advanced(after, closed, "ok")
-    effects = _effects(parts, floors=True)
+    effects = _effects(parts, floors)
     moved = {name: effects.get(name, 0.0) for name in incident.features}
     moved |= {name: excess for name, excess in effects.items() if _stands_out(parts, name)}
     severity = worst([*_severities(parts, moved), "warning"])
@@ -214,20 +227,20 @@ def _add(
     if one.history.windows and one.history.digest != part.baseline.digest:
         one.history, one.evidence = PastWindows(), Evidence()
     if again:
-        found_again = p_values(part.baseline, one.history.with_window(reference), part.profile, seed=seed)
+        found_again = part.p_values(one.history.with_window(reference), part.profile, 1, seed)
         one.evidence.add(1, {feature: each.signed() for feature, each in found_again.items()})
         return set()
     one.evidence.pass_time(share)
     found: dict[int, dict[str, BlockPValue]] = {}
     for length, before, block in one.history.blocks(reference, part.profile):
-        found[length] = p_values(part.baseline, before, block, length=length, seed=seed)
+        found[length] = part.p_values(before, block, length, seed)
         one.evidence.add(length, {feature: each.signed() for feature, each in found[length].items()})
     count = one.history.windows + 1
     commissioned = set()
     if count & (count - 1) == 0:
         look = count.bit_length()
         whole = one.history.with_window(part.profile)
-        against = found[1] if count == 1 else p_values(part.baseline, reference, whole, length=count, seed=seed)
+        against = found[1] if count == 1 else part.p_values(reference, whole, count, seed)
         most = cutoff([each.p_value for each in against.values()], alone * 6 / (math.pi * look) ** 2)
         commissioned = {_full(name, feature) for feature, each in against.items() if each.p_value <= most}
     one.history = one.history.after(part.profile)
@@ -304,9 +317,6 @@ def _in_words(name: str, results: list[Result]) -> str:
     top = max(results, key=lambda one: one.excess or 0.0)
     over = f" over {top.scale} windows" if top.scale > 1 else ""
     return f"{plain(name)}: {top.measure} {top.value:.3g}{over}"
-
-
-_LONGEST_NAME = 60
 
 
 def plain(name: str) -> str:

@@ -90,10 +90,11 @@ def _stop(stop: threading.Event, number: int) -> None:
 def _check(settings: MonitorSettings) -> None:
     rules_of(settings)
     lengths_of(settings, settings.grace)
-    for name, seconds in (("grace", settings.grace), ("keep", settings.keep), ("settle", settings.settle)):
+    times = {"grace": settings.grace, "keep": settings.keep, "settle": settings.settle}
+    times["false-alarms"] = settings.false_alarm_seconds
+    for name, seconds in times.items():
         if seconds > LONGEST:
             raise ValueError(f"--{name} {seconds:g}s: it takes at most 1000 years")
-    settings.false_alarm_seconds  # noqa: B018 - raises ValueError for what is no time
 
 
 class ModelMonitor:

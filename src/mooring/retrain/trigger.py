@@ -16,7 +16,7 @@ from mooring.status import JUDGED, Severity, at_least, severity_of, worst
 NEWS = timedelta(days=1)
 _WEEK = timedelta(days=7)
 _TICKETS = 1000
-_MOST_WINDOWS = 1000
+_MOST_WINDOWS = 200
 _LONGEST = 1000 * 365.0 * 86_400
 
 

@@ -7,10 +7,10 @@ and the effect matters, and closed when that has passed, however many windows li
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from mooring.state.repository import Repository, of_stream, stable_id, upsert
 from mooring.state.tables import incidents, streams
@@ -122,7 +122,7 @@ class Incidents(Repository):
         """Return an incident by its id."""
         with self._reading() as connection:
             row = connection.execute(select(*_INCIDENT).where(incidents.c.id == incident_id)).first()
-        return None if row is None else _incident(row._mapping)
+        return None if row is None else _incident(row)
 
     def newest(
         self,
@@ -147,9 +147,8 @@ class Incidents(Repository):
         if is_open is not None:
             query = query.where(incidents.c.closed.is_(None) if is_open else incidents.c.closed.is_not(None))
         with self._reading() as connection:
-            return [_incident(row._mapping) for row in connection.execute(query)]
+            return [_incident(row) for row in connection.execute(query)]
 
 
-def _incident(columns: object) -> Incident:
-    found = dict(columns)  # type: ignore[call-overload]
-    return Incident(**{**found, "features": tuple(msgspec.json.decode(found["features"]))})
+def _incident(row: Row[Any]) -> Incident:
+    return Incident(**{**row._mapping, "features": tuple(msgspec.json.decode(row.features))})

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, delete, or_, select, update
 from mooring.drift.stored import FormatError
 from mooring.state.cells import Cell, cells_of, decode
 from mooring.state.database import insert
-from mooring.state.repository import Repository, chunks, of_stream, stable_id
-from mooring.state.tables import verdict_cells, verdicts, windows
+from mooring.state.repository import Repository, chunks, stable_id
+from mooring.state.tables import verdict_cells, verdicts
 from mooring.status import JUDGED, Status
 
 _WORKED_OUT = 100
@@ -96,21 +96,6 @@ class Verdicts(Repository):
                 query = select(verdicts.c.id, verdicts.c.window_id).where(verdicts.c.id.in_(some))
                 found |= {row.id: row.window_id for row in connection.execute(query)}
         return found
-
-    def statuses(self, model: str, version: str | None, variant: str, newest: int) -> list[Status]:
-        """Return what the final verdicts on the newest windows say, the newest window at the end."""
-        query = (
-            select(windows.c.id, verdicts.c.status)
-            .join_from(windows, verdicts)
-            .where(*of_stream(windows, model, version, variant), verdicts.c.provisional.is_(False))
-            .order_by(windows.c.start.desc(), verdicts.c.revision.desc())
-            .limit(2 * newest)
-        )
-        found: dict[str, Status] = {}
-        with self._reading() as connection:
-            for row in connection.execute(query):
-                found.setdefault(row.id, row.status)  # of a window that was judged again the last one
-        return list(found.values())[:newest][::-1]
 
     def put(self, verdict: Verdict, results: bytes, cells: bytes = b"") -> bool:
         """Write a verdict, all its results and its cells, if any, and return whether that changed anything.
