@@ -105,6 +105,18 @@ class Scores(Protocol):
         """Return the value that has a score."""
 
 
+def gamma_scores(shape: float, scaled: Floats) -> Floats:
+    """Return -ln of the probability that a gamma variable of this shape, and of scale 1, is as large or larger.
+
+    >>> gamma_scores(1.0, np.array([0.0, 2.0, 800.0])).round(3).tolist()
+    [-0.0, 2.0, 800.0]
+    """
+    p_value = special.gammaincc(shape, scaled)
+    # Beyond the smallest float the upper tail goes as this asymptotically.
+    far = scaled - (shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(shape)
+    return np.where(p_value > 1e-290, -np.log(np.maximum(p_value, 1e-300)), np.maximum(far, 660.0))
+
+
 class GammaScores(NamedTuple):
     """Scores of a distance between shares, by a gamma distribution of a power of it.
 
@@ -130,11 +142,7 @@ class GammaScores(NamedTuple):
         powers = np.asarray(values, np.float64) ** POWER
         if self.shape == 0:
             return np.where(powers > self.scale * (1 + 1e-9) + 1e-300, MOST, 0.0)
-        scaled = powers / self.scale
-        p_value = special.gammaincc(self.shape, scaled)
-        # Beyond the smallest float the upper tail goes as this asymptotically.
-        far = scaled - (self.shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(self.shape)
-        return np.where(p_value > 1e-290, -np.log(np.maximum(p_value, 1e-300)), np.maximum(far, 660.0))
+        return gamma_scores(self.shape, powers / self.scale)
 
     def value(self, score: float) -> float:
         """Return the value that has a score."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from mooring.drift.null import tail_p_value
+from mooring.drift.null import gamma_scores, tail_p_value
 from mooring.performance.scored import Floats, Integers
 
 _DRAWS = (100, 1000, 4000, 20_000)
@@ -190,7 +190,4 @@ class _Scores(NamedTuple):
             return np.asarray(-special.log_ndtr(-z))
         shape = 4 / self.skew**2
         scaled = np.maximum(shape + z * np.sqrt(shape), 0.0)
-        p_value = special.gammaincc(shape, scaled)
-        far = scaled - (shape - 1) * np.log(np.maximum(scaled, 1e-300)) + special.gammaln(shape)
-        near = -np.log(np.maximum(p_value, 1e-300))
-        return np.asarray(np.where(p_value > 1e-290, near, np.maximum(far, 660.0)), np.float64)
+        return gamma_scores(shape, scaled)
