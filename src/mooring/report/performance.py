@@ -65,7 +65,7 @@ def unmeasured(found: Sequence[Assessment]) -> str:
 
 def with_performance(said: Headline, found: Section | None, model: str) -> Headline:
     """Return what is said first, with what labels say where the model does worse in its newest judged window."""
-    judged = [one for one in found.shown if one.look] if found is not None else []
+    judged = [one for one in found.shown if one.status in JUDGED] if found is not None else []
     if not judged or judged[0].status not in ALARMING:
         return said
     worse = f"{name(model)} does worse on labelled rows: {name(judged[0].message, 200)}."

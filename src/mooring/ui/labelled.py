@@ -9,7 +9,7 @@ import msgspec
 from mooring.performance.measures import first_of
 from mooring.report.words import number, percent, plural
 from mooring.state.assessments import Assessment, Measured
-from mooring.status import STATUSES, Severity, Status
+from mooring.status import JUDGED, STATUSES, Severity, Status
 from mooring.ui import charts, paths
 from mooring.ui.routing import address
 from mooring.ui.windows import Choice, Here, finite
@@ -118,7 +118,7 @@ def _sentence(newest: Assessment, measure: str) -> str:
         sentence += f" (95 %: {number(measured.low)} to {number(measured.high)})"
     if reference is not None:
         sentence += f"; it was {number(reference)} on the baseline's held-out rows"
-    if newest.message and not newest.look:
+    if newest.message and newest.status not in JUDGED:
         sentence += f". Not judged: {newest.message}"
     return f"{sentence}."
 
@@ -135,7 +135,7 @@ def _assessed(one: Assessment, here: Here) -> Assessed:
         labelled=one.labelled,
         coverage=one.coverage,
         delay=finite(one.delay),
-        judged=one.look > 0,
+        judged=one.status in JUDGED,
         measures={name: _interval(value) for name, value in one.measures.items()},
         reference={name: value for name, value in one.before.items() if finite(value) is not None},
         see=address(paths.MODEL, here | {"window": one.window.id}),
