@@ -66,7 +66,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 WINDOWS, WINDOW_ROWS, TRAINING_ROWS = 15, 200, 1398
 
 
-@pytest.mark.skipif(not WINES.exists(), reason="needs the wines of UCI")
+@pytest.mark.skipif(not WINES.exists(), reason=f"no wines beside the repository, in ../shared/data/{WINES.name}")
 @pytest.mark.parametrize("name", MODELS)
 def test_predictions_of_unchanged_windows_do_not_alarm(name: str) -> None:
     """Against predictions of the training data those of forests alarmed in 13 to 15 of 15 windows."""

@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     reason: str
 
 
-class Looked(NamedTuple):
+class RatedWindow(NamedTuple):
     """A window, the id of the verdict on it, and how bad that is."""
 
     start: datetime
@@ -84,8 +84,8 @@ def called_for(state: State, model: str, settings: RetrainSettings, now: datetim
     judged = [one for one in judged if one.window.version == version]
     reasons = []
     for kind in settings.retrain_when:
-        looked = _drifts(judged) if kind == "drift" else _performances(state, judged)
-        bad = _lasting(looked)
+        rated = _drifts(judged) if kind == "drift" else _performances(state, judged)
+        bad = _lasting(rated)
         if not bad:
             reasons.append(f"nothing is open in {kind}")
             continue
@@ -120,29 +120,29 @@ def _final(judged: Sequence[Judged]) -> list[Judged]:
     ]
 
 
-def _drifts(judged: Sequence[Judged]) -> list[Looked]:
+def _drifts(judged: Sequence[Judged]) -> list[RatedWindow]:
     return [
-        Looked(window.start, window.end, verdict.id, verdict.message, severity_of(verdict.status))
+        RatedWindow(window.start, window.end, verdict.id, verdict.message, severity_of(verdict.status))
         for window, verdict in judged
         if verdict is not None
     ]
 
 
-def _performances(state: State, judged: Sequence[Judged]) -> list[Looked]:
+def _performances(state: State, judged: Sequence[Judged]) -> list[RatedWindow]:
     assessed = Assessments(state).history(
         judged[-1].window.model, version=judged[-1].window.version, variant="champion", newest=_MOST_WINDOWS
     )
     return [
-        Looked(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
+        RatedWindow(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
         for one in assessed
         if one.status in JUDGED
     ]
 
 
-def _lasting(looked: Sequence[Looked]) -> list[Looked]:
+def _lasting(rated: Sequence[RatedWindow]) -> list[RatedWindow]:
     """Return the newest windows that all are bad: those of what is open; none where the newest is well."""
-    last = next((at for at in range(len(looked), 0, -1) if looked[at - 1].severity == "ok"), 0)
-    return list(looked[last:])
+    last = next((at for at in range(len(rated), 0, -1) if rated[at - 1].severity == "ok"), 0)
+    return list(rated[last:])
 
 
 def _too_soon(tickets: Sequence[Ticket], settings: RetrainSettings, now: datetime) -> str:
