@@ -74,6 +74,11 @@ def test_a_small_shift_opens_one_though_no_window_shows_it_alone(traffic, state)
     assert set(one.features) <= {"alcohol", "prediction"}
 
 
+def test_without_floors_a_difference_too_small_to_matter_opens_a_warning(traffic, state):
+    monitoring = watched(traffic, state, 0.0, *[0.12] * 11, floors=False)
+    assert [one.severity for one in incidents(monitoring)] == ["warning"]
+
+
 def test_with_more_that_is_watched_each_has_less_of_the_budget(traffic, state):
     with State(state) as opened:
         for number in range(40):

@@ -213,7 +213,7 @@ class Family:
         if not self._tested[at] or self._joint[at] > most:
             return
         result.alarm = True
-        result.severity = "critical" if beyond >= test.large else "warning"
+        result.severity = worst(["warning", result.effect_severity])
 
 
 def _severity_of(excess: float, beyond: float, test: Test) -> Severity:

@@ -38,10 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 class WindowCheck(NamedTuple):
-    """The verdict on a window, the judgement behind it, if there is one, and how its stream stands after it."""
+    """The verdict on a window, the judgement behind it, if there is one, and how its stream stands after it.
+
+    `notes` say what could not be judged of it; they are in the verdict's message, too.
+    """
 
     verdict: Verdict
     judgement: Judgement | None
+    notes: str = ""
     advanced: Advanced | None = None
 
     @property
@@ -238,6 +242,7 @@ def check_window(
     }
     drifted = {name: one for name, one in found.segments.items() if one.alarms}
     severities = {found.severity, *(one.severity for one in drifted.values())}
+    notes = "; ".join(filter(None, [_unwatched(found), _unanswered(baseline, profiles[0])]))
     words = [in_words(found), *(f"{plain(name)}: {in_words(one)}" for name, one in list(drifted.items())[:3])]
     return WindowCheck(
         msgspec.structs.replace(
@@ -246,9 +251,10 @@ def check_window(
             status=worst(severities),
             alarms=len(found.alarms) + sum(len(one.alarms) for one in drifted.values()),
             summary=tuple(findings(found)),
-            message="; ".join(filter(None, [*words, _unwatched(found), _unanswered(baseline, profiles[0])])),
+            message="; ".join(filter(None, [*words, notes])),
         ),
         found,
+        notes,
     )
 
 
@@ -275,9 +281,9 @@ def by_evidence(checked: WindowCheck, advanced: Advanced, rules: AlarmRules) -> 
         status=worst([advanced.severity, *(one.severity for one in beyond)]),
         alarms=len(names),
         summary=tuple(summary),
-        message="; ".join(filter(None, [*words, verdict.message if verdict.status == "ok" else ""])),
+        message="; ".join(filter(None, [*words, checked.notes])),
     )
-    return WindowCheck(verdict, judgement, advanced)
+    return WindowCheck(verdict, judgement, checked.notes, advanced)
 
 
 def _unwatched(judgement: Judgement) -> str:

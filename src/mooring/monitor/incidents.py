@@ -16,7 +16,7 @@ from mooring.drift.judge import cutoff
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.profile import Profile
 from mooring.drift.stored import FormatError, dump, load
-from mooring.state.incidents import Incident, Incidents, StreamState, StreamStates
+from mooring.state.incidents import Incident, Incidents, StreamKey, StreamState, StreamStates
 from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.windows import Window
@@ -130,7 +130,7 @@ def advance(
     opened = None
     severity: Severity = "ok"
     if found:
-        severity = worst(_severities(parts, found))
+        severity = worst(["warning", *_severities(parts, found)])
         opened = Incident(
             model=window.model,
             version=window.version,
@@ -362,14 +362,13 @@ class Standings:
         """Return how a window's stream stands after it, and, unless that is `provisional`, have it stand so."""
         key = window.version, window.variant
         before, incident = self._held.get(key) or self._stored(window)
-        own = {(window.model, *one, "drift") for one in {*self._held, key}}
-        streams = len(self._states.active(window.end) | own)
+        own = [StreamKey(window.model, *one, "drift") for one in {*self._held, key}]
         advanced = advance(
             before,
             incident,
             window,
             parts,
-            budget_seconds=self._budget * streams,
+            budget_seconds=self._budget * self._states.sharing(window.end, own),
             seed=seed,
             floors=self._floors,
         )

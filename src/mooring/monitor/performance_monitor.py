@@ -22,7 +22,7 @@ from mooring.monitor.performance_check import assess, unlabelled
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments
-from mooring.state.incidents import StreamState, StreamStates
+from mooring.state.incidents import StreamKey, StreamState, StreamStates
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
 from mooring.state.repository import Transaction
@@ -190,8 +190,8 @@ class PerformanceMonitor:
         seconds = self._settings.false_alarm_seconds
         if not seconds:
             return self._settings.window_budget
-        own = (window.model, window.version, window.variant, "performance")
-        streams = len(StreamStates(self._state).active(window.end) | {own})
+        own = StreamKey(window.model, window.version, window.variant, "performance")
+        streams = StreamStates(self._state).sharing(window.end, [own])
         return min((window.end - window.start).total_seconds() / (seconds * streams), _MOST_BUDGET)
 
     def _write(self, written: Sequence[Assessment], done: Iterable[DoneObject], lease: Lease | None) -> int:

@@ -1,13 +1,15 @@
 """How each stream stands: the evidence that it has shown, and the incidents that came of it.
 
-An incident is one drift, or one loss of performance, of a version: it is opened once the evidence is strong enough
-and the effect matters, and closed when that has passed, however many windows lie between.
+An incident is one drift of a version: it is opened once the evidence is strong enough and the effect matters, and
+closed when that has passed, however many windows lie between. Of performance there are no incidents yet; that it
+is watched is noted, as it has its share of the false alarms that may be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, select
@@ -19,6 +21,15 @@ from mooring.status import Severity
 Kind = Literal["drift", "performance"]
 ACTIVE = timedelta(days=7)
 """For how long after its last window a stream has its share of the false alarms that may be."""
+
+
+class StreamKey(NamedTuple):
+    """Which stream is meant, and what is watched of it."""
+
+    model: str
+    version: str | None
+    variant: str
+    kind: Kind
 
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +53,7 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """One drift, or one loss of performance.
+    """One drift.
 
     It shows in the windows since `start`; it was opened with the one that ended at `opened`, and has lasted for
     `windows` since; the newest of them ended at `updated`. `features` are those that moved, the strongest first.
@@ -71,7 +82,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
 _STATE = [streams.c[name] for name in StreamState.__struct_fields__]
 _INCIDENT = [incidents.c[name] for name in Incident.__struct_fields__]
-_KEYS = ("model", "version", "variant", "kind")
+_KEYS = StreamKey._fields
 
 
 class StreamStates(Repository):
@@ -100,11 +111,11 @@ class StreamStates(Repository):
         with self._reading() as connection:
             return [StreamState(**row._mapping) for row in connection.execute(query)]
 
-    def active(self, now: datetime) -> set[tuple[str, str | None, str, str]]:
-        """Return the streams that have had a window of late: they share the false alarms that may be."""
-        query = select(*(streams.c[name] for name in _KEYS)).where(streams.c.updated > now - ACTIVE)
+    def sharing(self, at: datetime, also: Iterable[StreamKey]) -> int:
+        """Return how many streams share the false alarms that may be: those with a window of late, and these."""
+        query = select(*(streams.c[name] for name in _KEYS)).where(streams.c.updated > at - ACTIVE)
         with self._reading() as connection:
-            return {(row.model, row.version, row.variant, row.kind) for row in connection.execute(query)}
+            return len({StreamKey(*row) for row in connection.execute(query)} | set(also))
 
 
 class Incidents(Repository):
