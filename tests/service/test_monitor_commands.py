@@ -18,7 +18,7 @@ import pytest
 
 from commands import mooring_here
 from mlflow_store import new_store
-from monitoring import START, Monitoring, Traffic, settings
+from monitoring import START, Monitoring, Traffic, settings, without_mlflow
 from mooring.demo.processes import running
 from mooring.monitor.alerting.channels import sign
 from mooring.state.baselines import StoredBaselines
@@ -29,7 +29,7 @@ from waiting import PATIENCE, wait_for
 
 @pytest.fixture
 def traffic(tmp_path, monkeypatch) -> Traffic:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_mlflow(tmp_path, monkeypatch)
     made = Traffic(tmp_path / "mooring-log")
     made.write(made.exchanges(2000))
     made.write(made.exchanges(1000, START + timedelta(minutes=10), shift=1))
