@@ -441,7 +441,10 @@ def registry(tmp_path_factory) -> str:
 
     directory = tmp_path_factory.mktemp("registry")
     uri = new_store(directory)
-    client = mlflow.MlflowClient(uri, uri)
+    with pytest.MonkeyPatch.context() as patch:
+        # The store, which MLflow keeps for the process, has its artifacts beside where it was first opened.
+        patch.chdir(directory)
+        client = mlflow.MlflowClient(uri, uri)
     for name, versions in (("wine", 2), ("empty", 0), ("no # yes", 1)):
         client.create_registered_model(name)
         for _ in range(versions):
