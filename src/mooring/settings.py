@@ -441,6 +441,15 @@ class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(description="feature by whose values performance and drift are told apart too; repeat it for more"),
     ] = ()
+    weight: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1000,
+            description="the model's share of --false-alarms beside that of others: with 2 it has twice as many "
+            "as with 1, and what changes is found sooner",
+        ),
+    ] = 1.0
     grace: Annotated[
         float, Meta(ge=0, extra=DURATION, description="how late a row may come to be judged with its window")
     ] = 3600.0

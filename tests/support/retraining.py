@@ -15,7 +15,9 @@ import pyarrow as pa
 from mlflow_store import new_store
 from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
+from mooring.monitor.performance_incidents import incidents_after
 from mooring.state.assessments import Assessment, Assessments
+from mooring.state.incidents import Incidents
 from mooring.state.state import State
 from mooring.state.verdicts import Verdict, Verdicts
 from mooring.state.windows import Window, Windows
@@ -94,7 +96,8 @@ def labelled_log(log: Path, rows: int = 600, version: str = "1") -> datetime:
 
 
 def assessed(state: State, statuses: Sequence[Status]) -> None:
-    """Say of the newest windows that are judged how the model did in them."""
+    """Say of the newest windows that are judged how the model did in them, and what that amounts to."""
+    made = []
     for (window, _), status in zip(Windows(state).history(MODEL, newest=len(statuses)), statuses, strict=True):
         assessment = Assessment(
             window=window, look=1, status=status, rows=100, labelled=100, message=f"{status} on labels",
@@ -102,6 +105,10 @@ def assessed(state: State, statuses: Sequence[Status]) -> None:
         )  # fmt: skip
         with state.begin() as tx:
             Assessments(tx).put(assessment)
+        made.append(assessment)
+    with state.begin() as tx:
+        for incident in incidents_after(made, []):
+            Incidents(tx).put(incident)
 
 
 def judged(state: State, statuses: Sequence[Status], *, end: datetime | None = None, version: str = "1") -> None:

@@ -33,6 +33,7 @@ from mooring.monitor.results import as_dicts
 from mooring.report.from_state import small_report, whole_report
 from mooring.state.alerts import Alerts
 from mooring.state.assessments import Assessments
+from mooring.state.incidents import Incidents
 from mooring.state.windows import Windows
 from mooring.ui.pages.model import ModelQuery
 from mooring.ui.pages.model import told as page_of_model
@@ -233,13 +234,19 @@ def test_only_new_labels_are_read_and_only_their_windows_are_assessed(tmp_path: 
 def test_a_model_that_does_worse_alarms_and_is_told_of_once(tmp_path: Path) -> None:
     it = Labelling(tmp_path)
     it.monitoring = Monitoring(it.monitoring.settings, channels=[CommandChannel(["true"])])
-    for hour in range(4):
+    errors = (0.5, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5)
+    for hour in range(len(errors)):
         it.ask(200, hour=hour)
     rows = it.rows()
-    for hour, noise in enumerate((0.5, 1.0, 1.0, 0.5)):
+    for hour, noise in enumerate(errors):
         it.label(rows.iloc[200 * hour : 200 * (hour + 1)], noise=noise)
         it.look()
-    assert [one.status for one in it.found()] == ["ok", "critical", "critical", "ok"]
+        [*open_ones] = [one for one in Incidents(it.monitoring.state).newest("wine") if one.closed is None]
+        assert len(open_ones) == (1 <= hour < len(errors) - 1)
+    assert [one.status for one in it.found()] == ["ok", "critical", "critical", *["ok"] * 4]
+    [incident] = Incidents(it.monitoring.state).newest("wine")
+    assert (incident.kind, incident.severity, incident.features) == ("performance", "critical", ("rmse",))
+    assert (incident.start, incident.closed) == (it.found()[1].window.start, it.found()[-1].window.end)
     assert "worse than" in it.found()[1].message
     told = [
         msgspec.json.decode(one.payload)

@@ -1,4 +1,4 @@
-"""`mooring incidents`: what drifted, from when to when, and how far each stream is from an incident."""
+"""`mooring incidents`: what went wrong, from when to when, and how far each stream is from an incident."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mooring.settings import StatePlace
 @click.option("--json", "as_json", is_flag=True, help="incidents and streams as JSON")
 @flags.of_state
 def incidents(*, newest: int, as_json: bool, model: str | None, state: str | None) -> None:
-    """Show the incidents of drift, and how strong the evidence of the next one is.
+    """Show the incidents of drift and performance, and how strong the evidence of the next drift is.
 
-    An incident opens once all windows together show that a model's data has changed, by as much as matters, and
-    closes when that has passed. Evidence of 100 % opens one.
+    An incident opens once all windows together show that a model's data has changed, by as much as matters, or
+    labels that it does worse than in training, and closes when that has passed. Evidence of 100 % opens one.
 
     Exit code 2: an incident is open.
     """
@@ -51,13 +51,17 @@ def incidents(*, newest: int, as_json: bool, model: str | None, state: str | Non
                 one.model,
                 one.version or "",
                 one.variant,
+                one.kind,
                 one.severity,
                 f"{one.windows}",
                 one.message,
             ]
             for one in found
         ]
-        show(["opened (UTC)", "closed", "model", "version", "variant", "severity", "windows", "what moved"], rows)
+        show(
+            ["opened (UTC)", "closed", "model", "version", "variant", "kind", "severity", "windows", "what moved"],
+            rows,
+        )
         for stream in streams:
             version = f" version {stream.version}" if stream.version else ""
             name = f"{stream.model}{version}, {stream.variant}"

@@ -96,7 +96,9 @@ class DriftCheck:
         """Take how the streams stand from the state again: what was checked since may not have been written."""
         self._standings = None
         if self._budget_seconds:
-            self._standings = Standings(self._state, self._budget_seconds, floors=self._settings.floors)
+            self._standings = Standings(
+                self._state, self._budget_seconds, floors=self._settings.floors, weight=self._settings.weight
+            )
 
     def check(
         self, window: Window, windows: OpenWindows, *, objects: Collection[str] = (), provisional: bool = False

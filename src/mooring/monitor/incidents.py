@@ -340,14 +340,17 @@ class Standings:
         In what time there may be one false alarm, over all streams.
     floors
         Whether an effect too small to matter opens no incident.
+    weight
+        Of the model, by which its streams share the false alarms with others.
 
     """
 
-    def __init__(self, source: State, budget_seconds: float, *, floors: bool) -> None:
+    def __init__(self, source: State, budget_seconds: float, *, floors: bool, weight: float = 1.0) -> None:
         self._states = StreamStates(source)
         self._incidents = Incidents(source)
         self._budget = budget_seconds
         self._floors = floors
+        self._weight = weight
         self._held: dict[tuple[str | None, str], tuple[StreamState | None, Incident | None]] = {}
 
     def before(self, window: Window, baseline: Baseline) -> dict[str, Profile]:
@@ -368,10 +371,11 @@ class Standings:
             incident,
             window,
             parts,
-            budget_seconds=self._budget * self._states.sharing(window.end, own),
+            budget_seconds=self._budget * self._states.sharing(window.end, own, self._weight),
             seed=seed,
             floors=self._floors,
         )
+        advanced = advanced._replace(state=msgspec.structs.replace(advanced.state, weight=self._weight))
         if not provisional:
             still = advanced.incident if advanced.state.incident_id is not None else None
             self._held[key] = advanced.state, still
@@ -389,3 +393,4 @@ def write(tx: Transaction, advanced: Advanced) -> None:
     StreamStates(tx).put(advanced.state)
     for incident in filter(None, (advanced.ended, advanced.incident)):
         Incidents(tx).put(incident)
+    Incidents(tx).end_stale(advanced.state.model, "drift", advanced.state.updated)

@@ -11,7 +11,7 @@ from mooring.log import labels as label_log
 from mooring.log import listing, reader
 from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.alerting.queue import enqueue_performance
-from mooring.monitor.alerting.rules import standing_of, transition
+from mooring.monitor.alerting.rules import transition
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.ingest import Stream
 from mooring.monitor.joining import LabelSource, LoggedRows
@@ -19,16 +19,17 @@ from mooring.monitor.labelled_windows import LabelledWindows, labelled_windows
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.new_objects import log_key
 from mooring.monitor.performance_check import assess, unlabelled
+from mooring.monitor.performance_incidents import incidents_after
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments
-from mooring.state.incidents import StreamKey, StreamState, StreamStates
+from mooring.state.incidents import Incident, Incidents, StreamKey, StreamState, StreamStates
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
 from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.windows import Window, Windows, final_verdict_id
-from mooring.status import STATUSES
+from mooring.status import STATUSES, Severity, worst
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -191,25 +192,27 @@ class PerformanceMonitor:
         if not seconds:
             return self._settings.window_budget
         own = StreamKey(window.model, window.version, window.variant, "performance")
-        streams = StreamStates(self._state).sharing(window.end, [own])
+        streams = StreamStates(self._state).sharing(window.end, [own], self._settings.weight)
         return min((window.end - window.start).total_seconds() / (seconds * streams), _MOST_BUDGET)
 
     def _write(self, written: Sequence[Assessment], done: Iterable[DoneObject], lease: Lease | None) -> int:
-        """Write assessments, what is worth telling of them, and which labels are done with, all at once."""
-        before = {
+        """Write assessments, what they amount to, what is worth telling of it, and which labels are done with.
+
+        All at once.
+        """
+        streams = dict.fromkeys(map(_stream, written))
+        known = {
             stream: self._assessments.history(
                 self._model, version=stream.version, variant=stream.variant, status="closed", newest=_STANDING
             )
-            for stream in {_stream(one): None for one in written}
+            for stream in streams
         }
         with self._state.begin(lease) as tx:
             for one in written:
                 Assessments(tx).put(one)
-            for newest in {_stream(one): one.window for one in written if one.labelled}.values():
-                StreamStates(tx).put(_stream_state(newest))
+            for stream in streams:
+                self._conclude(tx, known[stream], [one for one in written if _stream(one) == stream])
             Objects(tx).mark_done(self._model, self._key, done)
-            for stream, known in before.items():
-                self._enqueue_alerts(tx, known, [one for one in written if _stream(one) == stream])
         for one in written:
             self._metrics.assessment(one)
             if one.labelled:
@@ -223,16 +226,41 @@ class PerformanceMonitor:
                 )
         return len(written)
 
-    def _enqueue_alerts(self, tx: Transaction, known: Sequence[Assessment], new: Sequence[Assessment]) -> None:
-        """Put the alert in the queue that a stream's new assessments are worth: what stands now, not before."""
+    def _conclude(self, tx: Transaction, known: Sequence[Assessment], new: Sequence[Assessment]) -> None:
+        """Write the incidents that a stream's new assessments lead to, and put the alert in the queue.
+
+        The alert tells what stands now, not what has stood in between.
+        """
         closed = [one for one in new if one.window.status == "closed"]
         after = {one.window.id: one for one in (*known, *closed)}
-        ordered = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
-        earlier = {one.window.id: one.status for one in known}
-        was = standing_of([earlier.get(one.window.id, "too_few") for one in ordered])
-        now = standing_of([one.status for one in ordered])
-        kind, _ = transition(was, now)
-        about = [one for one in ordered if one in closed and one.look]
+        assessed = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
+        labelled = [one for one in assessed if one.labelled]
+        if not labelled or not any(one.labelled for one in new):
+            return
+        stream, newest = _stream(new[-1]), labelled[-1].window
+        found = Incidents(tx)
+        before = found.of(self._model, *stream, "performance", since=labelled[0].window.start)
+        changed = incidents_after(labelled, before)
+        for incident in changed:
+            found.put(incident)
+        found.end_stale(self._model, "performance", newest.end)
+        now = {one.id: one for one in (*before, *changed)}.values()
+        still = next((one for one in now if one.closed is None), None)
+        StreamStates(tx).put(
+            StreamState(
+                model=self._model,
+                version=stream.version,
+                variant=stream.variant,
+                kind="performance",
+                baseline="",
+                windows=len(labelled),
+                updated=newest.end,
+                weight=self._settings.weight,
+                incident_id=None if still is None else still.id,
+            )
+        )
+        kind, _ = transition(_standing(before), _standing(now))
+        about = [one for one in labelled if one in closed and one.look]
         if kind is None or not about:
             return
         verdict_id = final_verdict_id(about[-1].window)
@@ -241,16 +269,9 @@ class PerformanceMonitor:
             enqueue_performance(tx, kind, about[-1], verdict_id, self._channels, report=report)
 
 
-def _stream_state(newest: Window) -> StreamState:
-    """Return that performance is watched of a stream, up to a window: it has its share of the false alarms."""
-    return StreamState(
-        model=newest.model,
-        version=newest.version,
-        variant=newest.variant,
-        kind="performance",
-        baseline="",
-        updated=newest.end,
-    )
+def _standing(incidents: Iterable[Incident]) -> Severity:
+    """Return how bad it is known to be: as bad as what is open has been."""
+    return worst(one.severity for one in incidents if one.closed is None)
 
 
 def _stream(one: Assessment) -> Stream:

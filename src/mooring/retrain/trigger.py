@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from mooring.settings import RetrainSettings
 from mooring.state.assessments import Assessments
+from mooring.state.incidents import Incidents
 from mooring.state.retrainings import Cause, Ticket, Tickets
 from mooring.state.state import State
-from mooring.state.windows import Judged, Windows
+from mooring.state.windows import Judged, Window, Windows
 from mooring.status import JUDGED, Severity, at_least, severity_of, worst
 
 NEWS = timedelta(days=1)
@@ -84,8 +85,7 @@ def called_for(state: State, model: str, settings: RetrainSettings, now: datetim
     judged = [one for one in judged if one.window.version == version]
     reasons = []
     for kind in settings.retrain_when:
-        rated = _drifts(judged) if kind == "drift" else _performances(state, judged)
-        bad = _lasting(rated)
+        bad = _lasting(_drifts(judged)) if kind == "drift" else _open_loss(state, judged[-1].window)
         if not bad:
             reasons.append(f"nothing is open in {kind}")
             continue
@@ -128,15 +128,23 @@ def _drifts(judged: Sequence[Judged]) -> list[RatedWindow]:
     ]
 
 
-def _performances(state: State, judged: Sequence[Judged]) -> list[RatedWindow]:
+def _open_loss(state: State, newest: Window) -> list[RatedWindow]:
+    """Return the windows of an open loss of performance, up to the newest that is worse; none where none is."""
+    model, version = newest.model, newest.version
+    known = Incidents(state).of(model, version, "champion", "performance")
+    start = next((one.start for one in known if one.closed is None), None)
+    if start is None:
+        return []
     assessed = Assessments(state).history(
-        judged[-1].window.model, version=judged[-1].window.version, variant="champion", newest=_MOST_WINDOWS
+        model, version=version, variant="champion", start=start, newest=_MOST_WINDOWS
     )
-    return [
+    rated = [
         RatedWindow(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
         for one in assessed
         if one.status in JUDGED
     ]
+    last = next((at for at in range(len(rated), 0, -1) if rated[at - 1].severity != "ok"), 0)
+    return rated[:last]
 
 
 def _lasting(rated: Sequence[RatedWindow]) -> list[RatedWindow]:

@@ -1,8 +1,8 @@
 """How each stream stands: the evidence that it has shown, and the incidents that came of it.
 
-An incident is one drift of a version: it is opened once the evidence is strong enough and the effect matters, and
-closed when that has passed, however many windows lie between. Of performance there are no incidents yet; that it
-is watched is noted, as it has its share of the false alarms that may be.
+An incident is one drift, or one loss of performance, of a version: it is opened once the evidence is strong enough
+and the effect matters, and closed when that has passed, however many windows lie between. Labels come late and in
+any order, so of performance there is no evidence that grows: each window has its share of the false alarms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from mooring.state.repository import Repository, of_stream, stable_id, upsert
 from mooring.state.tables import incidents, streams
@@ -36,7 +36,8 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream stands after the newest of its windows, which ended at `updated`.
 
     `level` is the evidence, in units of that which opens an incident, and `since` when it began to grow.
-    `baseline` is the digest of what it is against. `data` is what the next window needs to go on from here.
+    `baseline` is the digest of what it is against. Of the false alarms that may be it has a share by its `weight`
+    among those of all streams. `data` is what the next window needs to go on from here.
     """
 
     model: str
@@ -48,16 +49,18 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     level: float = 0.0
     since: datetime | None = None
     updated: datetime
+    weight: float = 1.0
     incident_id: str | None = None
     data: bytes = b""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """One drift.
+    """One drift, or one loss of performance.
 
     It shows in the windows since `start`; it was opened with the one that ended at `opened`, and has lasted for
-    `windows` since; the newest of them ended at `updated`. `features` are those that moved, the strongest first.
-    `severity` is the worst that it has been.
+    `windows` since; the newest of them ended at `updated`. `features` are those that moved, the strongest first;
+    of performance the measure that was judged, and the segments in which it is worse. `severity` is the worst that
+    it has been.
     """
 
     model: str
@@ -111,11 +114,16 @@ class StreamStates(Repository):
         with self._reading() as connection:
             return [StreamState(**row._mapping) for row in connection.execute(query)]
 
-    def sharing(self, at: datetime, also: Iterable[StreamKey]) -> int:
-        """Return how many streams share the false alarms that may be: those with a window of late, and these."""
-        query = select(*(streams.c[name] for name in _KEYS)).where(streams.c.updated > at - ACTIVE)
+    def sharing(self, at: datetime, own: Iterable[StreamKey], weight: float = 1.0) -> float:
+        """Return how many streams of a weight the false alarms that may be are shared among.
+
+        These are those that had a window of late, by their weights, and one's `own`, which are of this weight.
+        """
+        columns = [streams.c[name] for name in (*_KEYS, "weight")]
         with self._reading() as connection:
-            return len({StreamKey(*row) for row in connection.execute(query)} | set(also))
+            rows = connection.execute(select(*columns).where(streams.c.updated > at - ACTIVE)).all()
+        weights = {StreamKey(*row[:-1]): row.weight for row in rows} | dict.fromkeys(own, weight)
+        return float(sum(weights.values()) / weight)
 
 
 class Incidents(Repository):
@@ -125,15 +133,40 @@ class Incidents(Repository):
         """Write an incident, or what has become of it."""
         columns = {"id": incident.id, **msgspec.structs.asdict(incident)}
         columns["features"] = msgspec.json.encode(incident.features).decode()
-        changing = ("severity", "features", "level", "windows", "message", "updated", "closed")
+        changing = ("severity", "features", "level", "windows", "message", "start", "updated", "closed")
         with self._writing() as connection:
             connection.execute(upsert(connection, incidents, columns, changing))
+
+    def end_stale(self, model: str, kind: Kind, at: datetime) -> None:
+        """Close what is open of a model's streams that have had no window for long, as another has one `at`.
+
+        Their version no longer answers, so nothing more will come of them.
+        """
+        of_kind = (incidents.c.model == model, incidents.c.kind == kind, incidents.c.updated < at - ACTIVE)
+        theirs = (streams.c.model == model, streams.c.kind == kind, streams.c.updated < at - ACTIVE)
+        with self._writing() as connection:
+            connection.execute(
+                update(incidents).where(*of_kind, incidents.c.closed.is_(None)).values(closed=incidents.c.updated)
+            )
+            connection.execute(
+                update(streams).where(*theirs, streams.c.incident_id.is_not(None)).values(incident_id=None)
+            )
 
     def named(self, incident_id: str) -> Incident | None:
         """Return an incident by its id."""
         with self._reading() as connection:
             row = connection.execute(select(*_INCIDENT).where(incidents.c.id == incident_id)).first()
         return None if row is None else _incident(row)
+
+    def of(
+        self, model: str, version: str | None, variant: str, kind: Kind, *, since: datetime | None = None
+    ) -> list[Incident]:
+        """Return the incidents of a stream that are open, or lasted at any time since, the oldest first."""
+        query = select(*_INCIDENT).where(*of_stream(incidents, model, version, variant), incidents.c.kind == kind)
+        lasting = incidents.c.closed.is_(None)
+        query = query.where(lasting if since is None else lasting | (incidents.c.closed >= since))
+        with self._reading() as connection:
+            return [_incident(row) for row in connection.execute(query.order_by(incidents.c.opened))]
 
     def newest(
         self,

@@ -201,6 +201,7 @@ streams = Table(
     Column("level", Float, nullable=False),
     Column("since", Utc),
     Column("updated", Utc, nullable=False),
+    Column("weight", Float, nullable=False, server_default="1"),
     Column("incident_id", Text),
     Column("data", LargeBinary, nullable=False),
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mooring.state.alerts import Kind
-from mooring.status import Severity, Status, rank, severity_of
+from mooring.status import Severity, rank
 
 
 def transition(standing: Severity, now: Severity | None) -> tuple[Kind | None, Severity]:
@@ -26,15 +24,3 @@ def transition(standing: Severity, now: Severity | None) -> tuple[Kind | None, S
     if standing == "ok":
         return "new", now
     return ("worsened", now) if rank(now) > rank(standing) else (None, standing)
-
-
-def standing_of(statuses: Sequence[Status]) -> Severity:
-    """Return how bad it is known to be after windows of these statuses, the newest at the end.
-
-    >>> standing_of(["ok", "critical", "warning"]), standing_of(["critical", "ok", "too_few"])
-    ('critical', 'ok')
-    """
-    standing: Severity = "ok"
-    for status in statuses:
-        _, standing = transition(standing, severity_of(status))
-    return standing
