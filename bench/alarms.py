@@ -1,6 +1,7 @@
 """How often an unchanged window alarms, what drift is found how soon, and whether the tail of chance is right.
 
-    python bench/alarms.py [--windows 4000] [--largest 200] [--peers 200] [--power 400] [--draws 10000000]
+    python bench/alarms.py [--streams 4] [--stream-windows 128] [--shifted 40] [--windows 4000] [--largest 200]
+                           [--peers 200] [--power 400] [--draws 10000000]
 
 Windows are drawn afresh, with replacement, from the real wine file beside the repository, or else from the
 project's own sample. Evidently and NannyML run from environments of their own, .venv/peers-evidently and
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 
+from calendar_time import calendar_time
 from false_alarms import PEERS, SIZES, false_alarms, false_row, peers_table, version_of
 from power import power
 from report import machine, save
@@ -22,6 +24,9 @@ from wine import BUDGETS, CONSECUTIVE, REAL, REFERENCE, SAMPLE
 def main() -> None:
     """Run all, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--streams", type=int, default=4, help="unchanged streams of each kind and size")
+    parser.add_argument("--stream-windows", type=int, default=128, help="windows of each")
+    parser.add_argument("--shifted", type=int, default=40, help="streams with each shift")
     parser.add_argument("--windows", type=int, default=4000, help="unchanged windows a size, but for the largest")
     parser.add_argument("--largest", type=int, default=200, help="unchanged windows of the largest size")
     parser.add_argument("--peers", type=int, default=200, help="unchanged windows a size for the peers")
@@ -31,6 +36,9 @@ def main() -> None:
     arguments = parser.parse_args()
     source = "the real wine file" if REAL.exists() else f"{SAMPLE.name}, a stand-in for the real wine file"
     with ProcessPoolExecutor(arguments.processes) as pool:
+        if arguments.streams or arguments.shifted:
+            text = calendar_time(pool, arguments.stream_windows, arguments.streams, arguments.shifted)
+            save("calendar-time", "Alarms by the calendar", text + f"\n{machine()}\n")
         if arguments.windows:
             lines = []
             for size in SIZES:
