@@ -15,7 +15,7 @@ def told_metrics() -> Metrics:
     at = datetime(2026, 3, 1, tzinfo=UTC)
     window = Window(model="m", version="3", start=at, end=at)
     told = Metrics()
-    told.verdict(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)])
+    told.verdict(window, Verdict(window_id=window.id, status="ok", created=at), [("x", "ks", 0.1)], 0.2)
     told.read("m", at)
     told.error("m", "log")
     told.alert("m", "new", "sent")

@@ -295,7 +295,8 @@ class DriftMonitor:
                 f": {verdict.message}" if verdict.message else "",
             )
             if not verdict.provisional:
-                self._metrics.verdict(window, verdict, check.values)
+                level = None if check.advanced is None else check.advanced.state.level
+                self._metrics.verdict(window, verdict, check.values, level)
         return checked
 
     def _enqueue_alerts(self, tx: Transaction, window: Window, verdict: Verdict) -> None:

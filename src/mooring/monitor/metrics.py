@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mooring.state.assessments import Assessment
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
-from mooring.status import STATUSES
+from mooring.status import STATUSES, Severity
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -32,6 +32,14 @@ class NewestVerdict(NamedTuple):
     window: Window
     verdict: Verdict
     values: list[tuple[str, str, float]]
+    evidence: float | None
+
+
+class NewestAssessment(NamedTuple):
+    """How well a model, version and variant did of late, and how bad an open incident has been, ok without one."""
+
+    assessment: Assessment
+    incident: Severity
 
 
 class Metrics:
@@ -47,15 +55,22 @@ class Metrics:
         self._read_until: dict[str, datetime] = {}
         self._errors: Counter[tuple[str, str]] = Counter()
         self._alerts: Counter[tuple[str, str, str]] = Counter()
-        self._assessed: dict[tuple[str, str | None, str], Assessment] = {}
+        self._assessed: dict[tuple[str, str | None, str], NewestAssessment] = {}
         self._labels: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
 
-    def verdict(self, window: Window, verdict: Verdict, values: Iterable[tuple[str, str, float | None]]) -> None:
+    def verdict(
+        self,
+        window: Window,
+        verdict: Verdict,
+        values: Iterable[tuple[str, str, float | None]],
+        evidence: float | None = None,
+    ) -> None:
         """Tell of a verdict from now on, with feature, measure and value of each result.
 
-        One on an older window than is told of already is left out. Of a model the versions and variants that were
-        checked last are told of; others are dropped.
+        `evidence` is that of the next incident, which 1 opens; None where there is none. One on an older window
+        than is told of already is left out. Of a model the versions and variants that were checked last are told
+        of; others are dropped.
         """
         numbers = [(feature, measure, value) for feature, measure, value in values if value is not None]
         key = window.model, window.version, window.variant
@@ -63,23 +78,26 @@ class Metrics:
             known = self._newest.get(key)
             if known is not None and known.window.start > window.start:
                 return
-            self._newest[key] = NewestVerdict(window, verdict, numbers)
+            self._newest[key] = NewestVerdict(window, verdict, numbers, evidence)
             of_model = [each for each in self._newest if each[0] == window.model]
             of_model.sort(key=lambda each: self._newest[each].window.end, reverse=True)
             for each in of_model[KEPT:]:
                 del self._newest[each]
 
-    def assessment(self, assessment: Assessment) -> None:
-        """Tell of how well a model did from now on, unless a newer window is told of already."""
+    def assessment(self, assessment: Assessment, incident: Severity = "ok") -> None:
+        """Tell of how well a model did from now on, unless a newer window is told of already.
+
+        `incident` is how bad the loss of performance that lasts has been, ok where none does.
+        """
         window = assessment.window
         key = window.model, window.version, window.variant
         with self._lock:
             known = self._assessed.get(key)
-            if not assessment.measures or (known is not None and known.window.start > window.start):
+            if not assessment.measures or (known is not None and known.assessment.window.start > window.start):
                 return
-            self._assessed[key] = assessment
+            self._assessed[key] = NewestAssessment(assessment, incident)
             of_model = [each for each in self._assessed if each[0] == window.model]
-            of_model.sort(key=lambda each: self._assessed[each].window.end, reverse=True)
+            of_model.sort(key=lambda each: self._assessed[each].assessment.window.end, reverse=True)
             for each in of_model[KEPT:]:
                 del self._assessed[each]
 
@@ -119,6 +137,7 @@ class Metrics:
         rows = GaugeMetricFamily("mooring_window_rows", "Rows of the newest window", labels=_STREAM)
         alarms = GaugeMetricFamily("mooring_window_alarms", "Alarms of the newest window", labels=_STREAM)
         end = GaugeMetricFamily("mooring_window_end_seconds", "When the newest window ends", labels=_STREAM)
+        evidence = GaugeMetricFamily("mooring_evidence", "Evidence of drift; 1 opens an incident", labels=_STREAM)
         for one in newest:
             stream = [one.window.model, one.window.version or "", one.window.variant]
             for feature, measure, value in one.values:
@@ -128,7 +147,9 @@ class Metrics:
             rows.add_metric(stream, one.verdict.rows)
             alarms.add_metric(stream, one.verdict.alarms)
             end.add_metric(stream, one.window.end.timestamp())
-        yield from (drift, verdict, rows, alarms, end)
+            if one.evidence is not None:
+                evidence.add_metric(stream, one.evidence)
+        yield from (drift, verdict, evidence, rows, alarms, end)
         lag = GaugeMetricFamily(
             "mooring_monitor_lag_seconds", "How long ago the newest row that was read came", labels=["model"]
         )
@@ -156,7 +177,7 @@ class Metrics:
             yield counted
 
 
-def _of_assessments(assessed: Iterable[Assessment]) -> Iterator[Metric]:
+def _of_assessments(assessed: Iterable[NewestAssessment]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
     value = GaugeMetricFamily(
@@ -167,11 +188,12 @@ def _of_assessments(assessed: Iterable[Assessment]) -> Iterator[Metric]:
     delay = GaugeMetricFamily(
         "mooring_label_delay_seconds", "How long after its row a label came, in the middle", labels=_STREAM
     )
-    for one in assessed:
+    for one, incident in assessed:
         stream = [one.window.model, one.window.version or "", one.window.variant]
         for measure, found in one.measures.items():
             value.add_metric([*stream, measure], found.value)
-        if (rank := STATUSES[one.status].rank) is not None:
+        standing = incident if incident != "ok" else one.status
+        if (rank := STATUSES[standing].rank) is not None:
             status.add_metric(stream, rank)
         coverage.add_metric(stream, one.coverage)
         if one.delay is not None:

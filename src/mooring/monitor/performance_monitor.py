@@ -210,11 +210,13 @@ class PerformanceMonitor:
         with self._state.begin(lease) as tx:
             for one in written:
                 Assessments(tx).put(one)
-            for stream in streams:
-                self._conclude(tx, known[stream], [one for one in written if _stream(one) == stream])
+            standing = {
+                stream: self._conclude(tx, known[stream], [one for one in written if _stream(one) == stream])
+                for stream in streams
+            }
             Objects(tx).mark_done(self._model, self._key, done)
         for one in written:
-            self._metrics.assessment(one)
+            self._metrics.assessment(one, standing[_stream(one)])
             if one.labelled:
                 logger.info(
                     "%s, %d of %d rows labelled: performance %s: %s",
@@ -226,17 +228,18 @@ class PerformanceMonitor:
                 )
         return len(written)
 
-    def _conclude(self, tx: Transaction, known: Sequence[Assessment], new: Sequence[Assessment]) -> None:
+    def _conclude(self, tx: Transaction, known: Sequence[Assessment], new: Sequence[Assessment]) -> Severity:
         """Write the incidents that a stream's new assessments lead to, and put the alert in the queue.
 
-        The alert tells what stands now, not what has stood in between.
+        Returns how bad what is open has been, ok where nothing is. The alert tells what stands now, not what has
+        stood in between.
         """
         closed = [one for one in new if one.window.status == "closed"]
         after = {one.window.id: one for one in (*known, *closed)}
         assessed = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
         labelled = [one for one in assessed if one.labelled]
         if not labelled or not any(one.labelled for one in new):
-            return
+            return "ok"
         stream, newest = _stream(new[-1]), labelled[-1].window
         found = Incidents(tx)
         before = found.of(self._model, *stream, "performance", since=labelled[0].window.start)
@@ -261,12 +264,12 @@ class PerformanceMonitor:
         )
         kind, _ = transition(_standing(before), _standing(now))
         about = [one for one in labelled if one in closed and one.look]
-        if kind is None or not about:
-            return
-        verdict_id = final_verdict_id(about[-1].window)
-        if self._windows.judged(verdict_id) is not None:
-            report = self._settings.report
-            enqueue_performance(tx, kind, about[-1], verdict_id, self._channels, report=report)
+        if kind is not None and about:
+            verdict_id = final_verdict_id(about[-1].window)
+            if self._windows.judged(verdict_id) is not None:
+                report = self._settings.report
+                enqueue_performance(tx, kind, about[-1], verdict_id, self._channels, report=report)
+        return _standing(now)
 
 
 def _standing(incidents: Iterable[Incident]) -> Severity:
