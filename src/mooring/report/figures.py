@@ -190,6 +190,21 @@ def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
     return _hidden(kind, 2 * max(len(levels), 1), 10, drawn)
 
 
+def gauge(share: float, standing: str) -> Markup:
+    """Return how far evidence is on its scale, as a bar with marks at powers of ten; in an incident it is striped.
+
+    >>> "stripes" in gauge(0.5, "growing"), "stripes" in gauge(1.0, "open")
+    (False, True)
+    """
+    stripes = "".join(f"M{at} 0l-6 10" for at in range(5, 97, 8)) if standing == "open" else ""
+    parts = [
+        f'<path class="full" d="M0 0h{90 * min(max(share, 0.0), 1.0):.1f}v10H0z"/>',
+        *([f'<path class="stripes" d="{stripes}"/>'] if stripes else []),
+        '<path class="tick" d="M30 0v10M60 0v10"/>',
+    ]
+    return _hidden(f"gauge {standing}", 90, 10, parts)
+
+
 def traffic(rows: Sequence[int], judged: Sequence[bool], versions: Sequence[int]) -> Markup:
     """Return bars of the rows of each window, hollow where that was not judged; at `versions` a new one begins."""
     top = max([*rows, 1])
