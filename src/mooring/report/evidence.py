@@ -6,11 +6,18 @@ import math
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from markupsafe import Markup
+
+from mooring.report import figures
 from mooring.report.words import moment, percent
 from mooring.state.incidents import ACTIVE, StreamState
 
-LEAST = 0.001
-"""The level at which the scale begins. Each third of it is ten times as much; at its end an incident opens."""
+LEAST = 0.05
+"""The level at which the scale begins; at its end, at 1, an incident opens."""
+MARKS = (0.1, 0.25, 0.5)
+"""The levels that have a mark on the scale."""
+_GROWING = 0.25
+"""From which level on it is said since when it grows: below, evidence comes and goes where nothing changes."""
 Standing = Literal["none", "quiet", "growing", "small", "open"]
 """Without evidence, far from an incident, nearer to one, past it by too small an effect, or in one."""
 
@@ -21,6 +28,11 @@ class EvidenceReading(NamedTuple):
     standing: Standing
     share: float
     text: str
+
+    @property
+    def bar(self) -> Markup:
+        """The same as a small figure, which tells nothing that does not stand beside it."""
+        return bar(self.share, self.standing)
 
 
 def read(stream: StreamState | None, now: datetime, *, per_window: bool = False) -> EvidenceReading:
@@ -39,20 +51,26 @@ def read(stream: StreamState | None, now: datetime, *, per_window: bool = False)
         text = f"enough: something has changed for certain, by too little to matter{_since(stream)}"
         return EvidenceReading("small", 1.0, f"{text}{_asleep(stream, now)}")
     text = f"{percent(stream.level)} of what opens an incident{_since(stream)}{_asleep(stream, now)}"
-    return EvidenceReading("growing" if stream.since else "quiet", share_of(stream.level), text)
+    return EvidenceReading("growing" if stream.level >= _GROWING else "quiet", share_of(stream.level), text)
+
+
+def bar(share: float, standing: Standing) -> Markup:
+    """Return a place on the scale as a bar, which is striped in an incident."""
+    marks = [share_of(level) for level in MARKS]
+    return figures.gauge(share, marks, f"gauge {standing}", striped=standing == "open")
 
 
 def share_of(level: float) -> float:
     """Return the place of a level of evidence on the scale.
 
-    While something drifts evidence is multiplied from window to window, so the scale is one of powers of ten.
+    While something drifts evidence is multiplied from window to window, so the scale is logarithmic.
 
-    >>> [round(share_of(level), 2) for level in (0.0, 0.001, 0.01, 0.1, 1.0, 50.0)]
-    [0.0, 0.0, 0.33, 0.67, 1.0, 1.0]
+    >>> [round(share_of(level), 2) for level in (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 50.0)]
+    [0.0, 0.0, 0.23, 0.54, 0.77, 1.0, 1.0]
     """
     if not level > LEAST:
         return 0.0
-    return min(1 - math.log10(level) / math.log10(LEAST), 1.0)
+    return min(1 - math.log(level) / math.log(LEAST), 1.0)
 
 
 def is_asleep(updated: datetime, now: datetime) -> bool:
@@ -61,7 +79,7 @@ def is_asleep(updated: datetime, now: datetime) -> bool:
 
 
 def _since(stream: StreamState) -> str:
-    return f", growing since {moment(stream.since)}" if stream.since else ""
+    return f", growing since {moment(stream.since)}" if stream.since and stream.level >= _GROWING else ""
 
 
 def _asleep(stream: StreamState, now: datetime) -> str:

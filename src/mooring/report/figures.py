@@ -190,19 +190,19 @@ def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
     return _hidden(kind, 2 * max(len(levels), 1), 10, drawn)
 
 
-def gauge(share: float, standing: str) -> Markup:
-    """Return how far evidence is on its scale, as a bar with marks at powers of ten; in an incident it is striped.
+def gauge(share: float, marks: Sequence[float], kind: str, *, striped: bool) -> Markup:
+    """Return how much there is of a whole, as a bar with marks, striped or plain.
 
-    >>> "stripes" in gauge(0.5, "growing"), "stripes" in gauge(1.0, "open")
+    >>> "stripes" in gauge(0.5, [0.2], "x", striped=False), "stripes" in gauge(1.0, [], "x", striped=True)
     (False, True)
     """
-    stripes = "".join(f"M{at} 0l-6 10" for at in range(5, 97, 8)) if standing == "open" else ""
-    parts = [
-        f'<path class="full" d="M0 0h{90 * min(max(share, 0.0), 1.0):.1f}v10H0z"/>',
-        *([f'<path class="stripes" d="{stripes}"/>'] if stripes else []),
-        '<path class="tick" d="M30 0v10M60 0v10"/>',
-    ]
-    return _hidden(f"gauge {standing}", 90, 10, parts)
+    width = 90
+    parts = [f'<path class="full" d="M0 0h{width * min(max(share, 0.0), 1.0):.1f}v10H0z"/>']
+    if striped:
+        stripes = "".join(f"M{at} 0l-6 10" for at in range(5, width + 7, 8))
+        parts.append(f'<path class="stripes" d="{stripes}"/>')
+    parts.append(f'<path class="tick" d="{"".join(f"M{width * mark:.1f} 0v10" for mark in marks)}"/>')
+    return _hidden(kind, width, 10, parts)
 
 
 def traffic(rows: Sequence[int], judged: Sequence[bool], versions: Sequence[int]) -> Markup:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 from markupsafe import Markup
 
-from mooring.report import evidence, figures
+from mooring.report import evidence
 from mooring.report.evidence import Standing
 from mooring.report.words import number, plural
 from mooring.state.incidents import Kind, StreamState
@@ -26,7 +26,7 @@ class StreamMeter(msgspec.Struct, frozen=True, kw_only=True):
     """How far a stream is from an incident.
 
     `level` is the evidence, in units of that which opens one, None where there is none; `share` its place on a
-    scale of powers of ten from 0.001 on, 0 to 1. `since` is when it began to grow, `incident` where the one that
+    logarithmic scale that begins at 0.05, 0 to 1. `since` is when it began to grow, `incident` where the one that
     is open is shown.
     """
 
@@ -45,7 +45,7 @@ class StreamMeter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bar(self) -> Markup:
         """The same as a small figure, which tells nothing that does not stand beside it."""
-        return figures.gauge(self.share, self.standing)
+        return evidence.bar(self.share, self.standing)
 
 
 class ExpectedFalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
