@@ -143,7 +143,9 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
         """What happened, on one axis of time."""
         return charts.timeline(
             [charts.Mark(one.end, one.status or "none", _of_window(one), one.see) for one in self.windows],
-            incidents.spans(self.incidents),
+            incidents.spans(
+                [one for one in self.incidents if self.windows and one.updated > self.windows[0].start]
+            ),
             _versions(self.windows),
             [charts.Mark(one.created, one.status, _of_alert(one), one.see) for one in self.alerts],
             [_of_retraining(one) for one in self.retrainings],
