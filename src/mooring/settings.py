@@ -26,6 +26,21 @@ DROPPED = {
 }
 """Settings that are no more, each with why: they are read, and change nothing."""
 ARGV = {"unit": "argv"}
+FalseAlarms = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9.]+ per [0-9.]+ *[smhd]$",
+        description="how many there may be in what time where nothing changes, over all that this state's "
+        "monitors watch",
+    ),
+]
+Budget = Annotated[
+    Annotated[str, Meta(pattern=r"^[0-9.eE-]+( per window)?$")] | float | None,
+    Meta(
+        description="instead, the chance that a window in which nothing changed raises any alarm, such as "
+        "0.001: at many windows a day that is many alarms",
+    ),
+]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl")
@@ -370,21 +385,8 @@ class JudgeSettings(StatePlace, kw_only=True, frozen=True):
     min_rows: Annotated[
         float, Meta(ge=1, description="independent rows that a window needs to be judged; fewer are too few")
     ] = 30
-    false_alarms: Annotated[
-        str,
-        Meta(
-            pattern=r"^[0-9.]+ per [0-9.]+ *[smhd]$",
-            description="how many there may be in what time where nothing changes, over all that this state's "
-            "monitors watch",
-        ),
-    ] = "1 per 90d"
-    budget: Annotated[
-        Annotated[str, Meta(pattern=r"^[0-9.eE-]+( per window)?$")] | float | None,
-        Meta(
-            description="instead, the chance that a window in which nothing changed raises any alarm, such as "
-            "0.001: at many windows a day that is many alarms",
-        ),
-    ] = None
+    false_alarms: FalseAlarms = "1 per 90d"
+    budget: Budget = None
     floors: Annotated[bool, Meta(description="let differences too small to matter pass, however certain")] = True
     threshold: Annotated[
         tuple[str, ...],
@@ -396,21 +398,12 @@ class JudgeSettings(StatePlace, kw_only=True, frozen=True):
     @property
     def false_alarm_seconds(self) -> float:
         """In what time there may be one false alarm; 0 where the budget is one per window. Raises ValueError."""
-        if self.budget is not None:
-            return 0.0
-        count, _, time = self.false_alarms.partition(" per ")
-        number, seconds = _number(count), seconds_of(time)
-        if isinstance(seconds, str) or not number > 0 or not seconds > 0:
-            raise ValueError(f"--false-alarms {self.false_alarms}: give a number and a time, such as '1 per 90d'")
-        return seconds / number
+        return false_alarm_seconds(self.false_alarms, self.budget)
 
     @property
     def window_budget(self) -> float:
         """The chance that an unchanged window has anything that stands out. Raises ValueError where it is none."""
-        budget = _number(str(WINDOW_BUDGET if self.budget is None else self.budget).removesuffix(" per window"))
-        if not 0 < budget < 1:
-            raise ValueError(f"--budget {self.budget}: it is a probability, such as 0.001")
-        return budget
+        return window_budget(self.budget)
 
 
 class AlertSettings(JudgeSettings, kw_only=True, frozen=True):
@@ -603,6 +596,8 @@ class UiSettings(SpoolPlace, kw_only=True, frozen=True):
         str | None,
         Meta(description="address of MLflow's own UI, for links [the tracking URI, where that is http]"),
     ] = None
+    false_alarms: FalseAlarms = "1 per 90d"
+    budget: Budget = None
 
 
 COMMANDS: dict[str, type[MessageSettings]] = {
@@ -617,6 +612,33 @@ COMMANDS: dict[str, type[MessageSettings]] = {
 """The settings of each command that has any."""
 GROUPS = ("retrain", "gate", "rollout", "serve", "ui")
 """How names of settings begin that may stand together in mooring.yaml."""
+
+
+def false_alarm_seconds(false_alarms: str, budget: str | float | None) -> float:
+    """Return in what time there may be one false alarm; 0 where the budget is one per window. Raises ValueError.
+
+    >>> false_alarm_seconds("2 per 1d", None), false_alarm_seconds("2 per 1d", 0.001)
+    (43200.0, 0.0)
+    """
+    if budget is not None:
+        return 0.0
+    count, _, time = false_alarms.partition(" per ")
+    number, seconds = _number(count), seconds_of(time)
+    if isinstance(seconds, str) or not number > 0 or not seconds > 0:
+        raise ValueError(f"--false-alarms {false_alarms}: give a number and a time, such as '1 per 90d'")
+    return seconds / number
+
+
+def window_budget(budget: str | float | None) -> float:
+    """Return the chance that an unchanged window has anything that stands out. Raises ValueError where it is none.
+
+    >>> window_budget("0.01 per window"), window_budget(None)
+    (0.01, 0.001)
+    """
+    found = _number(str(WINDOW_BUDGET if budget is None else budget).removesuffix(" per window"))
+    if not 0 < found < 1:
+        raise ValueError(f"--budget {budget}: it is a probability, such as 0.001")
+    return found
 
 
 def _number(text: str) -> float:

@@ -17,7 +17,9 @@ from schemathesis import GenerationMode
 from schemathesis.schemas import APIOperation
 
 from dashboard import TOKEN, ask, dashboard
+from incidents_shown import incident, stream
 from judged import Made, assess, baseline_of, columns
+from mooring.state.incidents import Incidents, StreamStates
 from mooring.state.retrainings import Cause, Tickets
 from mooring.state.rollouts import Rollouts, new
 from mooring.state.state import State
@@ -25,7 +27,13 @@ from mooring.ui import openapi
 from mooring.ui.pages import ACTIONS, PAGES
 
 DOCUMENT = openapi.document(PAGES, ACTIONS)
-REAL = {"model": ["wine"], "feature": ["alcohol", "prediction"], "number": ["1"]}
+INCIDENT = incident(2, 2)
+REAL = {
+    "model": ["wine"],
+    "feature": ["alcohol", "prediction"],
+    "number": ["1"],
+    "incident": [INCIDENT.id],
+}
 ANSWERED: Counter[tuple[str, int]] = Counter()
 
 
@@ -55,6 +63,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for at, shift in enumerate([0, 0, 3]):
             wine.put(at, shift=shift)
         assess(state, "wine")
+        Incidents(state).put(INCIDENT)
+        StreamStates(state).put(stream(incident_id=INCIDENT.id, level=2.0))
         Tickets(state).open(
             "wine", Cause(kind="manual"), "asked for", champion="1", directory=str(place), status="approval"
         )
@@ -78,7 +88,10 @@ def validated(case: schemathesis.Case, site: str) -> int:
 def test_what_is_there_is_answered_as_the_document_says(operation: APIOperation, site: str) -> None:
     @given(either(operation))
     def check(case: schemathesis.Case) -> None:
-        if case.path_parameters.get("feature", "alcohol") not in REAL["feature"]:
+        names = [
+            (name, case.path_parameters[name]) for name in ("feature", "incident") if name in case.path_parameters
+        ]
+        if any(given not in REAL[name] for name, given in names):
             # Whatever stands in a path is text: a list in the place of a name is only another name.
             assert case.call(base_url=site).status_code in (200, 400, 404)
             return

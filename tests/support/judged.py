@@ -50,7 +50,7 @@ class Made:
     def put(self, at: int, rows: int = 1000, shift: float = 0.0, version: str | None = "1", **more) -> str:
         """Put the window of the hour `at`."""
         rename = more.pop("rename", None)
-        data = columns(rows, shift, seed=at + 2)
+        data = columns(rows, shift, seed=abs(at + 2))
         table = pa.table({rename: data["alcohol"]} if rename else data)
         start = START + at * HOUR
         given = {"variant": "champion", "status": "closed", **more}

@@ -49,7 +49,7 @@ def test_unchanged_traffic_opens_none(traffic, state):
     monitoring = watched(traffic, state, *[0.0] * 12)
     assert incidents(monitoring) == []
     assert set(statuses(monitoring)) == {"ok"}
-    [stream] = StreamStates(monitoring.state).newest("wine")
+    [stream] = StreamStates(monitoring.state).latest("wine")["wine"]
     assert 0 < stream.level < 1
     assert (stream.windows, stream.incident_id) == (12, None)
 
@@ -87,8 +87,8 @@ def test_with_more_that_is_watched_each_has_less_of_the_budget(traffic, state):
                     model=f"m{number}", version="1", variant="champion", kind="drift", baseline="", updated=START
                 )
             )
-    level = StreamStates(watched(traffic, state, *[0.0] * 3).state).newest("wine")[0].level
-    alone = StreamStates(watched(traffic, state + "2", *[0.0] * 3).state).newest("wine")[0].level
+    level = StreamStates(watched(traffic, state, *[0.0] * 3).state).latest("wine")["wine"][0].level
+    alone = StreamStates(watched(traffic, state + "2", *[0.0] * 3).state).latest("wine")["wine"][0].level
     assert level == pytest.approx(alone / 41)
 
 
@@ -112,7 +112,7 @@ def test_another_baseline_begins_anew(traffic, state):
     monitoring.keep(traffic.baseline(2000))
     traffic.write(traffic.exchanges(1000, START + timedelta(hours=5), 3.0, per_request=1))
     monitoring.watch.look()
-    [stream] = StreamStates(monitoring.state).newest("wine")
+    [stream] = StreamStates(monitoring.state).latest("wine")["wine"]
     assert (stream.windows, stream.incident_id) == (1, None)
     assert all(one.closed is not None for one in incidents(monitoring))
 
@@ -122,7 +122,7 @@ def test_a_measure_with_a_threshold_of_its_own_opens_none_by_chance(traffic, sta
     monitoring = watched(traffic, state, 0.0, 0.0, 0.6, 0.6, threshold=own)
     assert incidents(monitoring) == []
     assert set(statuses(monitoring)) == {"ok"}
-    [stream] = StreamStates(monitoring.state).newest("wine")
+    [stream] = StreamStates(monitoring.state).latest("wine")["wine"]
     assert stream.level < 1
 
 

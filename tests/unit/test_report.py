@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from markupsafe import escape
 from plotly.offline import get_plotlyjs
 
 from mooring.drift import distributions
@@ -23,7 +24,8 @@ from mooring.monitor.drift_check import findings
 from mooring.report import page, words
 from mooring.report.model import Report, ReportWindow
 from mooring.report.reading import read
-from reports import EVIL, START, Sample, drifted_report, judged_sample, profile_of, report, window, wines
+from mooring.state.incidents import Incident, StreamState
+from reports import EVIL, HOUR, START, Sample, drifted_report, judged_sample, profile_of, report, window, wines
 
 
 def sentence(text: str) -> str:
@@ -336,3 +338,53 @@ def test_of_many_categories_the_largest_and_the_new_are_shown() -> None:
     assert shown.new[shown.names.index("new one")]
     assert shown.rest == 101 - len(shown.names)
     assert shown.reference.sum() + shown.rest_shares[0] == pytest.approx(1)
+
+
+def incident(**changed) -> Incident:
+    given = {"model": "wine", "version": "3", "variant": "champion", "kind": "drift", "severity": "critical"}
+    times = {"start": START, "opened": START + HOUR, "updated": START + 2 * HOUR}
+    return Incident(**{**given, **times, **changed})
+
+
+def test_incidents_stand_in_both_reports_each_once_and_their_names_are_text(sample: Sample) -> None:
+    found = report(sample.baseline, sample.window(0, 0), sample.window(1, 1))
+    found.incidents = [
+        incident(features=("alcohol", EVIL, *"abcdef")),
+        incident(kind="performance", severity="warning", features=("rmse",), closed=START + 3 * HOUR),
+    ]
+    for text in (page.html(found), page.svg(found)):
+        section = text[text.index('<section id="incidents">') :].partition("</section>")[0]
+        assert section.count("<tr>") == 3
+        assert "open, newest window to" in section
+        assert "loss of performance" in section
+        assert "and 3 more" in section
+        assert EVIL not in section
+        assert escape(EVIL) in section
+    assert '<section id="incidents">' not in page.html(report(sample.baseline, sample.window(0, 0)))
+
+
+def test_the_evidence_says_how_far_the_next_incident_is(sample: Sample) -> None:
+    found = report(sample.baseline, sample.window(0, 0))
+    assert "Evidence of drift" not in page.svg(found), "of what no monitor has looked at nothing is known"
+    for given, said in (
+        ({"level": 0.08, "since": START}, "8.0 % of what opens an incident<"),
+        ({"level": 0.4, "since": START}, "40 % of what opens an incident, growing since"),
+        ({"level": 9.0}, "by too little to matter"),
+        ({"level": 9.0, "incident_id": "x"}, "an incident is open"),
+    ):
+        found.stream = StreamState(
+            model="wine", version="3", variant="champion", kind="drift", baseline="", updated=START, **given
+        )
+        for text in (page.html(found), page.svg(found)):
+            assert said in text.replace("\u00a0", " ")
+
+
+def test_predictions_that_are_in_sample_are_said_to_be(sample: Sample) -> None:
+    assert "In-sample: prediction" not in page.html(report(sample.baseline, sample.window(0, 0)))
+    features = {
+        name: msgspec.structs.replace(one, held_out=False) for name, one in sample.baseline.features.items()
+    }
+    trained = msgspec.structs.replace(sample.baseline, features=features)
+    text = page.html(report(trained, sample.window(0, 0)))
+    assert "In-sample: prediction." in text
+    assert "evaluation=(labels, predictions)" in text

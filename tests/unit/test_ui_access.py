@@ -20,6 +20,7 @@ PARTS = {
     "model": "wine",
     "feature": "alcohol",
     "number": "1",
+    "incident": "00000000-0000-5000-8000-000000000000",
     "request_id": "00000000-0000-7000-8000-000000000000",
 }
 LOOKS = [path.format(**PARTS) for page in PAGES for path in (page.path, page.api_path)] + [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
@@ -26,6 +27,7 @@ def incidents(*, newest: int, as_json: bool, model: str | None, state: str | Non
     """
     import msgspec
 
+    from mooring.report import evidence
     from mooring.state.incidents import Incidents, StreamStates
     from mooring.state.state import State
 
@@ -33,7 +35,8 @@ def incidents(*, newest: int, as_json: bool, model: str | None, state: str | Non
     with explained(), State(settings.state) as opened:
         found = Incidents(opened).newest(settings.model, newest)[::-1]
         is_open = bool(Incidents(opened).newest(settings.model, 1, is_open=True))
-        streams = [one for one in StreamStates(opened).newest(settings.model) if one.kind == "drift"]
+        latest = StreamStates(opened).latest(settings.model).values()
+        streams = [one for of_model in latest for one in of_model if one.kind == "drift"]
     if as_json:
         shown = {
             "incidents": found,
@@ -64,13 +67,7 @@ def incidents(*, newest: int, as_json: bool, model: str | None, state: str | Non
         )
         for stream in streams:
             version = f" version {stream.version}" if stream.version else ""
-            name = f"{stream.model}{version}, {stream.variant}"
-            if stream.incident_id is not None:
-                click.echo(f"{name}: an incident is open")
-            elif stream.level >= 1:
-                click.echo(f"{name}: something has changed for certain, by too little to matter")
-            else:
-                since = f", growing since {stream.since:%Y-%m-%d %H:%M}" if stream.since else ""
-                click.echo(f"{name}: {stream.level:.0%} of the evidence that opens an incident{since}")
+            stands = evidence.read(stream, datetime.now(UTC)).text
+            click.echo(f"{stream.model}{version}, {stream.variant}: {stands}")
     if is_open:
         sys.exit(2)

@@ -190,6 +190,21 @@ def _strip(levels: Sequence[str], kind: str, versions: Sequence[int]) -> Markup:
     return _hidden(kind, 2 * max(len(levels), 1), 10, drawn)
 
 
+def gauge(share: float, marks: Sequence[float], kind: str, *, striped: bool) -> Markup:
+    """Return how much there is of a whole, as a bar with marks, striped or plain.
+
+    >>> "stripes" in gauge(0.5, [0.2], "x", striped=False), "stripes" in gauge(1.0, [], "x", striped=True)
+    (False, True)
+    """
+    width = 90
+    parts = [f'<path class="full" d="M0 0h{width * min(max(share, 0.0), 1.0):.1f}v10H0z"/>']
+    if striped:
+        stripes = "".join(f"M{at} 0l-6 10" for at in range(5, width + 7, 8))
+        parts.append(f'<path class="stripes" d="{stripes}"/>')
+    parts.append(f'<path class="tick" d="{"".join(f"M{width * mark:.1f} 0v10" for mark in marks)}"/>')
+    return _hidden(kind, width, 10, parts)
+
+
 def traffic(rows: Sequence[int], judged: Sequence[bool], versions: Sequence[int]) -> Markup:
     """Return bars of the rows of each window, hollow where that was not judged; at `versions` a new one begins."""
     top = max([*rows, 1])

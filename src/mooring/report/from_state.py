@@ -13,6 +13,7 @@ from mooring.report.model import Report, ReportWindow
 from mooring.report.page import html, svg
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
+from mooring.state.incidents import Incidents, StreamStates
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State
 from mooring.state.verdicts import Verdicts
@@ -20,6 +21,7 @@ from mooring.state.windows import Judged, Windows
 
 _PROFILES = 20
 _SMALL = 48
+_INCIDENTS = 20
 
 
 def of_state(
@@ -36,13 +38,15 @@ def of_state(
     judged = history(state, model, version=version, start=start, end=end, newest=newest)
     variant = answering((one.window.variant, one.window.rows) for one in judged)
     answered = [one.window.version for one in judged if one.window.variant == variant]
-    baseline = _baseline(state, model, answered[-1] if answered else version)
+    answered_by = answered[-1] if answered else version
+    baseline = _baseline(state, model, answered_by)
     profiles = Windows(state).profiles(one.window.id for one in judged[-_PROFILES:])
     windows = [_window(state, one, profiles.get(one.window.id), baseline) for one in judged]
     of_windows = {one.window.id for one in judged if one.window.variant == variant}
     assessed = Assessments(state).history(
         model, version=version or ..., variant=variant, start=start, end=end, newest=newest
     )
+    streams = StreamStates(state).of_version(model, answered_by, variant)
     return Report(
         model=model,
         log=log,
@@ -50,6 +54,15 @@ def of_state(
         baseline=baseline,
         windows=windows,
         performance=[one for one in assessed if one.window.id in of_windows],
+        incidents=Incidents(state).newest(
+            model,
+            _INCIDENTS,
+            start=judged[0].window.start if judged else start,
+            end=end,
+            version=version or ...,
+            variant=variant,
+        ),
+        stream=next((one for one in streams if one.kind == "drift"), None),
     )
 
 

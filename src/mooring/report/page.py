@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from mooring import __version__
 from mooring.drift.judge import SCALES
 from mooring.drift.measure_table import MEASURES
-from mooring.report import explorer, figures, performance, view, words
+from mooring.report import evidence, explorer, figures, performance, view, words
 from mooring.report.course import course
 from mooring.report.model import Report
 from mooring.report.reading import Reading, read
@@ -56,6 +56,7 @@ def _page(report: Report, reading: Reading, lines: Sequence[view.FeatureLine], s
         "report.html",
         **_common(report, reading, lines, MOST_WINDOWS),
         quality=view.quality(lines),
+        in_sample=[words.name(one, 60) for one in report.baseline.in_sample] if report.baseline else [],
         series=reading.series[:_MOST_SERIES],
         traffic=view.traffic(reading),
         measures=[one for name, one in MEASURES.items() if name in measured],
@@ -97,6 +98,7 @@ def _common(
         "judgement": reading.newest.judgement if reading.newest else None,
         "timeline": figures.timeline([window.severity for window in reading.windows], reading.versions),
         "lines": lines,
+        "evidence": evidence.read(report.stream, report.created) if report.stream is not None else None,
         "drifted": drifted,
         "steady": [line for line in lines if not line.drifted],
         "left_out": len(reading.features) - len(lines),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from types import EllipsisType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, and_, func, select, update
 
 from mooring.state.repository import Repository, of_stream, stable_id, upsert
 from mooring.state.tables import incidents, streams
@@ -105,14 +106,33 @@ class StreamStates(Repository):
             row = connection.execute(query).first()
         return None if row is None else StreamState(**row._mapping)
 
-    def newest(self, model: str | None = None) -> list[StreamState]:
-        """Return how all streams stand, or those of a model, without the data that only the monitor needs."""
+    def of_version(self, model: str, version: str | None, variant: str) -> list[StreamState]:
+        """Return how the streams of a version and variant stand, one for each kind, without data."""
         columns = [column for column in _STATE if column.name != "data"]
-        query = select(*columns).order_by(streams.c.model, streams.c.updated.desc())
-        if model is not None:
-            query = query.where(streams.c.model == model)
+        query = select(*columns).where(*of_stream(streams, model, version, variant)).order_by(streams.c.kind)
         with self._reading() as connection:
             return [StreamState(**row._mapping) for row in connection.execute(query)]
+
+    def latest(self, model: str | None = None, each: int = 20) -> dict[str, list[StreamState]]:
+        """Return how streams stand by model, without data: of each model, or of one, the newest `each`."""
+        newest_first = func.row_number().over(partition_by=streams.c.model, order_by=streams.c.updated.desc())
+        columns = [column for column in _STATE if column.name != "data"]
+        numbered = select(*columns, newest_first.label("place"))
+        if model is not None:
+            numbered = numbered.where(streams.c.model == model)
+        of_all = numbered.subquery()
+        query = select(*(of_all.c[column.name] for column in columns)).where(of_all.c.place <= each)
+        found: dict[str, list[StreamState]] = {}
+        with self._reading() as connection:
+            for row in connection.execute(query.order_by(of_all.c.model, of_all.c.updated.desc(), of_all.c.kind)):
+                found.setdefault(row.model, []).append(StreamState(**row._mapping))
+        return found
+
+    def awake(self, at: datetime) -> int:
+        """Return how many streams had a window of late."""
+        query = select(func.count()).select_from(streams).where(streams.c.updated > at - ACTIVE)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def sharing(self, at: datetime, own: Iterable[StreamKey], weight: float = 1.0) -> float:
         """Return how many streams of a weight the false alarms that may be are shared among.
@@ -176,10 +196,15 @@ class Incidents(Repository):
         start: datetime | None = None,
         end: datetime | None = None,
         is_open: bool | None = None,
+        version: str | EllipsisType | None = ...,
+        variant: str | None = None,
+        before: Incident | None = None,
     ) -> list[Incident]:
         """Return the newest incidents, those of a model if one is named, the newest first.
 
         With `start` and `end` those that lasted at any time between. With `is_open` only open or only closed ones.
+        Of all versions (None is what has none) and variants unless one is given. With `before` those that come
+        after that one in this order.
         """
         query = select(*_INCIDENT).order_by(incidents.c.opened.desc(), incidents.c.id).limit(count)
         if model is not None:
@@ -190,8 +215,23 @@ class Incidents(Repository):
             query = query.where(incidents.c.start < end)
         if is_open is not None:
             query = query.where(incidents.c.closed.is_(None) if is_open else incidents.c.closed.is_not(None))
+        if version is not ...:
+            query = query.where(incidents.c.version == version)
+        if variant is not None:
+            query = query.where(incidents.c.variant == variant)
+        if before is not None:
+            same_time = and_(incidents.c.opened == before.opened, incidents.c.id > before.id)
+            query = query.where((incidents.c.opened < before.opened) | same_time)
         with self._reading() as connection:
             return [_incident(row) for row in connection.execute(query)]
+
+    def open_counts(self, model: str | None = None) -> dict[str, int]:
+        """Return how many incidents of each model are open, or of one; models that have none are left out."""
+        query = select(incidents.c.model, func.count()).where(incidents.c.closed.is_(None))
+        if model is not None:
+            query = query.where(incidents.c.model == model)
+        with self._reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(incidents.c.model))}
 
 
 def _incident(row: Row[Any]) -> Incident:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mooring.report.words import measure, name, number, plural, short
 from mooring.state.cells import Cell
-from mooring.status import ALARMING, JUDGED, OUTCOMES, STATUSES, Status, rank
+from mooring.status import ALARMING, JUDGED, OUTCOMES, STATUSES, Severity, Status, rank
 
 Figure = dict[str, Any]
 
@@ -47,6 +47,18 @@ class ChartSpan(NamedTuple):
     under_way: bool = False
 
 
+class Bracket(NamedTuple):
+    """From which window of a heat map to which an incident shows; `below` puts it into the second lane."""
+
+    first: int
+    last: int
+    status: Severity
+    below: bool
+    is_open: bool
+    text: str
+    see: str
+
+
 class Point(NamedTuple):
     """A window of a figure in which windows follow each other evenly."""
 
@@ -79,6 +91,7 @@ def utc(time: datetime) -> str:
 
 def timeline(
     windows: Sequence[Mark],
+    incidents: Sequence[ChartSpan],
     versions: Sequence[ChartSpan],
     alerts: Sequence[Mark],
     retrainings: Sequence[ChartSpan],
@@ -87,6 +100,7 @@ def timeline(
     """Return what happened to a model on one axis of time, with a lane for each sort of thing."""
     lanes: list[tuple[str, list[Figure]]] = [
         ("windows", _marks(windows, _look)),
+        ("incidents", _lasting(incidents)),
         ("versions", _bars(versions)),
         ("alerts", _marks(alerts, lambda status: _ALERTS.get(status, _NOTHING))),
         ("retrainings", _spans(retrainings)),
@@ -122,6 +136,7 @@ def heat_map(
     to: str,
     windows: Sequence[str],
     breaks: Sequence[int] = (),
+    brackets: Sequence[Bracket] = (),
 ) -> Figure:
     """Return how far each feature was from its threshold in each window.
 
@@ -137,6 +152,8 @@ def heat_map(
         The ids.
     breaks
         The places of windows with which another version of the model begins.
+    brackets
+        Incidents, which stand in lanes of their own above the features.
     """
     features = list(rows)
     across = _apart([utc(end) for end in ends])
@@ -156,10 +173,17 @@ def heat_map(
         "hoverongaps": False,
         "hovertemplate": "%{y}<br>window until %{x}<br>%{text}<extra></extra>",
     }
+    lanes = 1 + any(one.below for one in brackets) if brackets else 0
+    of_rows = _ROW * max(len(features), 2)
+    top = of_rows / (of_rows + _ROW * lanes)
     return {
-        "data": [cells, *_dots(across, dict(zip(down, rows.values(), strict=True)))],
+        "data": [
+            cells,
+            *_dots(across, dict(zip(down, rows.values(), strict=True))),
+            *(_bracket(one, across) for one in brackets),
+        ],
         "layout": {
-            "height": 60 + _ROW * max(len(features), 2),
+            "height": 60 + of_rows + _ROW * lanes,
             "dragmode": False,
             "xaxis": {"type": "category", "fixedrange": True, "showgrid": False, **_ticks(across, across)},
             "yaxis": {
@@ -170,10 +194,48 @@ def heat_map(
                 "tickvals": down,
                 "ticktext": [plain(short(one, _LONGEST_LABEL), 200) for one in features],
                 "tickfont": {"size": 12},
+                **({"domain": [0, top]} if lanes else {}),
             },
+            **({"yaxis2": _incident_lanes(top, lanes)} if lanes else {}),
             "shapes": [_upright(at - 0.5) for at in breaks],
         },
         "to": {"address": to, "x": list(windows), "y": features},
+    }
+
+
+def _bracket(one: Bracket, across: Sequence[str]) -> Figure:
+    """Return an incident over its windows: how bad it is at the beginning, a bar at the end or a way on."""
+    symbol, colour = _look(one.status)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [across[one.first], across[one.last]],
+        "y": [int(one.below)] * 2,
+        "yaxis": "y2",
+        "text": [one.text] * 2,
+        "customdata": [one.see] * 2,
+        "hovertemplate": "%{text}<extra></extra>",
+        "line": {"color": colour, "width": 3},
+        "marker": {
+            "symbol": [symbol, "triangle-right-open" if one.is_open else "line-ns-open"],
+            "size": 11,
+            "color": colour,
+            "line": {"width": 2, "color": colour},
+        },
+    }
+
+
+def _incident_lanes(top: float, lanes: int) -> Figure:
+    names = ["incidents", "performance"][:lanes]
+    return {
+        "domain": [top, 1],
+        "range": [lanes - 0.5, -0.5],
+        "fixedrange": True,
+        "showgrid": False,
+        "zeroline": False,
+        "tickvals": list(range(lanes)),
+        "ticktext": names,
+        "tickfont": {"size": 12},
     }
 
 
@@ -356,6 +418,31 @@ def _bars(spans: Sequence[ChartSpan]) -> list[Figure]:
                 "customdata": [one.see],
                 "hoverinfo": "skip",
                 "textfont": {"color": "--ink", "size": 12},
+            }
+        )
+    return found
+
+
+def _lasting(spans: Sequence[ChartSpan]) -> list[Figure]:
+    """Return incidents: a line from beginning to end, where it begins a mark of how bad it is; dotted if open."""
+    found = []
+    for one in spans:
+        symbol, colour = _look(one.status)
+        found.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": [utc(one.start), utc(one.end)],
+                "text": [one.text] * 2,
+                "customdata": [one.see] * 2,
+                "hovertemplate": "%{text}<extra></extra>",
+                "line": {"color": colour, "width": 4, "dash": "dot" if one.under_way else "solid"},
+                "marker": {
+                    "symbol": [symbol, "triangle-right-open" if one.under_way else "line-ns-open"],
+                    "size": 11,
+                    "color": colour,
+                    "line": {"width": 2, "color": colour},
+                },
             }
         )
     return found

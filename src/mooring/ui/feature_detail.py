@@ -127,7 +127,8 @@ class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
 
     `changes` says in words how it differs from the baseline. `strongest` is its strongest measure. Of the newest
     `span` windows together, as many as the strongest alarm is about, `shares` are told; `without` says why there
-    are none.
+    are none. `in_sample` says of an output that the baseline's values may be of rows that the model was trained
+    on, `watched` whether it is compared with anything in this window.
     """
 
     feature: str
@@ -142,6 +143,8 @@ class FeatureInWindow(msgspec.Struct, frozen=True, kw_only=True):
     span: int
     shares: Shares | None
     without: str
+    in_sample: bool = False
+    watched: bool = True
 
 
 def feature_in(
@@ -177,6 +180,8 @@ def feature_in(
         span=reading.span,
         shares=_shares(shown),
         without=without,
+        in_sample=feature is not None and feature.in_sample,
+        watched=judgement is None or name not in judgement.unwatched,
     )
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from mooring.ui.responses import Asked, NotFound
 
 _LONGEST_NUMBER = 7
+_LONGEST_ID = 64
 
 
 def model_of(part: str) -> str:
@@ -29,6 +30,17 @@ def number_of(part: str, what: str) -> int:
     if not (part.isascii() and part.isdecimal() and len(part) <= _LONGEST_NUMBER):
         raise NotFound(f"There is no such {what}: it has a number.")
     return int(part)
+
+
+def id_of(part: str, what: str) -> str:
+    """Return the id of something. Raises NotFound for a text that no database takes.
+
+    >>> id_of("6f0e7c52-3d1b-5a0c-9a8e-0c7d0b1f6a11", "incident")
+    '6f0e7c52-3d1b-5a0c-9a8e-0c7d0b1f6a11'
+    """
+    if not (part.isascii() and part.isprintable() and len(part) <= _LONGEST_ID):
+        raise NotFound(f"There is no such {what}: it has an id.")
+    return part
 
 
 def time_of(time: datetime | None) -> datetime | None:

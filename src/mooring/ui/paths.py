@@ -3,6 +3,8 @@
 MODELS = "/"
 MODEL = "/models/{model}"
 FEATURE = "/models/{model}/features/{feature}"
+INCIDENTS = "/models/{model}/incidents"
+INCIDENT = "/models/{model}/incidents/{incident}"
 ROLLOUT = "/models/{model}/rollouts/{number}"
 RETRAINING = "/models/{model}/retrainings/{number}"
 CAPTURE = "/capture"

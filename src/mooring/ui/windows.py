@@ -39,7 +39,10 @@ class Chosen(WindowRange, frozen=True, kw_only=True):
 
 
 class WindowPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A window and what was said of it. `status` is None where nothing was; `see` shows it."""
+    """A window and what was said of it. `status` is None where nothing was; `see` shows it.
+
+    `incidents` are the ids of those that it is part of, where the page is about these, too.
+    """
 
     id: str
     start: datetime
@@ -55,6 +58,7 @@ class WindowPoint(msgspec.Struct, frozen=True, kw_only=True):
     alarms: int
     message: str
     see: str
+    incidents: tuple[str, ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -201,6 +205,14 @@ def feature_of(baseline: BaselineParts | None, name: str) -> Feature | None:
         return baseline.feature(name) if baseline is not None else None
     except FormatError:
         return None
+
+
+def in_sample(baseline: BaselineParts | None, judgement: Judgement | None) -> tuple[str, ...]:
+    """Return the outputs of a judgement whose baseline is of rows that the model was trained on, or may be."""
+    results = judgement.results if judgement is not None else []
+    outputs = dict.fromkeys(one.feature for one in results if one.role == "output")
+    found = ((name, feature_of(baseline, name)) for name in outputs)
+    return tuple(name for name, feature in found if feature is not None and feature.in_sample)
 
 
 def order_of(judgement: Judgement | None) -> list[str]:

@@ -58,7 +58,10 @@ class FeatureSegment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeaturePage(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature over windows. `before` and `after` are its neighbours, in the order of the model's heat map."""
+    """A feature over windows. `before` and `after` are its neighbours, in the order of the model's heat map.
+
+    `per_window` says that the budget of false alarms is for each window.
+    """
 
     model: str
     feature: str
@@ -79,6 +82,7 @@ class FeaturePage(msgspec.Struct, frozen=True, kw_only=True):
     cell: FeatureInWindow | None
     segments: tuple[FeatureSegment, ...]
     rows_command: str
+    per_window: bool
 
     @property
     def figure(self) -> charts.Figure:
@@ -130,6 +134,7 @@ def told(sources: Sources, query: FeatureQuery, model: str, feature: str) -> Fea
         cell=cell,
         segments=_segments(judgement, feature) if judgement and is_judged else (),
         rows_command=_command(sources, model, feature, picked),
+        per_window=sources.budget.per_window is not None,
     )
 
 

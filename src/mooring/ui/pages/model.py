@@ -17,27 +17,31 @@ from mooring.report import figures
 from mooring.report import performance as performing
 from mooring.report.course import WindowSummary, course
 from mooring.report.verdict import Headline, verdict
-from mooring.report.words import from_log, name, plural
+from mooring.report.words import from_log, moment, name, plural
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.cells import Cell, cells_of
+from mooring.state.incidents import StreamStates
 from mooring.state.judgements import judgement_of
 from mooring.state.rollouts import in_words
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged
 from mooring.status import STATUSES, Severity, Status, urgency
-from mooring.ui import charts, heat, paths, timeline, windows
+from mooring.ui import charts, heat, incidents, paths, streams, timeline, windows
 from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
 from mooring.ui.heat import HeatRow, Order
+from mooring.ui.incidents import IncidentLine
 from mooring.ui.labelled import ModelPerformance, labelled
 from mooring.ui.pages.models import ModelLine, lines
 from mooring.ui.responses import NotFound
 from mooring.ui.routing import Page, address
 from mooring.ui.sources import Sources
+from mooring.ui.streams import StreamMeter
 from mooring.ui.timeline import PutIntoService, Retrained, Sent
 from mooring.ui.windows import Choice, Chosen, ChosenWindows, Here, WindowPoint, finite
 
 _MAPPED = 200
 _SEGMENTS = 50
+_OPEN, _ENDED = 10, 5
 
 
 class ModelQuery(Chosen, frozen=True, kw_only=True):
@@ -93,7 +97,12 @@ class LookedAt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A model. `line` is how it is now; `sentence` and `notes` are about the windows in the range."""
+    """A model. `line` is how it is now; `sentence` and `notes` are about the windows in the range.
+
+    `evidence` is how far the streams of the version that is shown are from an incident. `incidents` are those of
+    the variant, in the range if one is given: open ones first, then what has ended, each the newest first; all of
+    them are found at `all_incidents`. `in_sample` are the outputs whose baseline is in-sample.
+    """
 
     model: str
     line: ModelLine
@@ -110,6 +119,10 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[Choice, ...]
     versions: tuple[Choice, ...]
     windows: tuple[WindowPoint, ...]
+    evidence: tuple[StreamMeter, ...]
+    incidents: tuple[IncidentLine, ...]
+    all_incidents: str
+    in_sample: tuple[str, ...]
     alerts: tuple[Sent, ...]
     retrainings: tuple[Retrained, ...]
     rollouts: tuple[PutIntoService, ...]
@@ -130,6 +143,9 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
         """What happened, on one axis of time."""
         return charts.timeline(
             [charts.Mark(one.end, one.status or "none", _of_window(one), one.see) for one in self.windows],
+            incidents.spans(
+                [one for one in self.incidents if self.windows and one.updated > self.windows[0].start]
+            ),
             _versions(self.windows),
             [charts.Mark(one.created, one.status, _of_alert(one), one.see) for one in self.alerts],
             [_of_retraining(one) for one in self.retrainings],
@@ -145,7 +161,24 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
             self.cell_address,
             [one.id for one in self.mapped],
             [at for at in range(1, len(self.mapped)) if self.mapped[at].version != self.mapped[at - 1].version],
+            incidents.brackets(self.incidents, self.mapped),
         )
+
+    @property
+    def first_incidents(self) -> tuple[IncidentLine, ...]:
+        """Those that are open, or the newest of them, and a few that have ended."""
+        ended = [one for one in self.incidents if not one.is_open]
+        return (*[one for one in self.incidents if one.is_open][:_OPEN], *ended[:_ENDED])
+
+    @property
+    def has_brackets(self) -> bool:
+        """Whether an incident stands above the heat map."""
+        return any(one.incidents for one in self.mapped)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What incidents are called in a table of windows, by their ids."""
+        return {one.id: f"{one.what} since {moment(one.start)}" for one in self.incidents}
 
     @property
     def mapped(self) -> tuple[WindowPoint, ...]:
@@ -211,7 +244,9 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
     weighing = baseline if query.sort == "importance" else None
     features = heat.histories(mapped, cells, judgements.values(), judgement, weighing)
     rows, more = heat.rows(features, query.sort, query.features, query, model)
-    shown = tuple(windows.point(one, paths.MODEL, here) for one in found.windows)
+    of_it = incidents.found(state, model, variant=found.variant, version=query.version, span=query.span)
+    points = [windows.point(one, paths.MODEL, here) for one in found.windows]
+    shown = incidents.marked(points, of_it, found.variant)
     span = _reach(query, shown)
     feature = query.feature or next(iter(judgement.features if judgement else ()), "")
     return ModelPage(
@@ -230,6 +265,10 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         variants=windows.choices(found.variants, found.variant, "variant", paths.MODEL, here),
         versions=windows.choices(["", *found.versions], query.version, "version", paths.MODEL, here),
         windows=shown,
+        evidence=_evidence(sources, model, found, query),
+        incidents=of_it,
+        all_incidents=address(paths.INCIDENTS, {"model": model}),
+        in_sample=windows.in_sample(latest, judgements.get(newest.window.id) if newest is not None else None),
         alerts=timeline.sent(state, model, *span),
         retrainings=timeline.retrained(state, model, *span),
         rollouts=timeline.put_into_service(state, model, *span),
@@ -245,6 +284,16 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         cell_address=_cell_address(here),
         log=sources.log,
     )
+
+
+def _evidence(sources: Sources, model: str, found: ChosenWindows, query: ModelQuery) -> tuple[StreamMeter, ...]:
+    """Return the meters of the version that is chosen, else of that of the newest window."""
+    newest = max((one.window for one in found.windows), key=lambda one: (one.start, one.number), default=None)
+    if newest is None and not query.version:
+        return ()
+    version = query.version or (newest.version if newest is not None else None)
+    known = StreamStates(sources.state).of_version(model, version, found.variant)
+    return tuple(streams.of_stream(known, version, found.variant, sources.budget))
 
 
 def _monitored_by(sources: Sources, model: str) -> str | None:

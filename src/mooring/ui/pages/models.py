@@ -14,6 +14,7 @@ from mooring.log.store import StoreError
 from mooring.report import figures
 from mooring.state.alerts import Alerts
 from mooring.state.assessments import Assessments
+from mooring.state.incidents import ACTIVE, Incidents, StreamState, StreamStates
 from mooring.state.leases import Holder
 from mooring.state.retrainings import Ticket, Tickets
 from mooring.state.rollouts import Rollout, Rollouts, Served, in_words
@@ -21,7 +22,8 @@ from mooring.state.windows import Recent, Watched, Windows
 from mooring.status import JUDGED, Status, urgency
 from mooring.ui import paths
 from mooring.ui.routing import Page, Query, address
-from mooring.ui.sources import Sources
+from mooring.ui.sources import FalseAlarmBudget, Sources
+from mooring.ui.streams import ExpectedFalseAlarms, StreamMeter, expected, nearest
 
 WINDOWS = 60
 _LABELLED = 20
@@ -57,7 +59,12 @@ class Latest(msgspec.Struct, frozen=True):
 
 
 class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A model. `status` is of its newest judged window, of the version that answers; None where there is none."""
+    """A model. `status` is of its newest judged window, of the version that answers; None where there is none.
+
+    `evidence` are its streams that are nearest to an incident, of which `more_streams` are left out. `incidents`
+    is where its incidents are shown. `judged_per_year` is how many times a year a window of it is judged, for
+    drift and where it has labels for performance, at the rate of the last week.
+    """
 
     model: str
     see: str
@@ -73,6 +80,11 @@ class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
     retraining: Latest | None = None
     rollout: Latest | None = None
     attention: tuple[Attention, ...] = ()
+    evidence: tuple[StreamMeter, ...] = ()
+    more_streams: int = 0
+    open_incidents: int = 0
+    incidents: str = ""
+    judged_per_year: float = 0.0
 
     @property
     def traffic(self) -> Markup:
@@ -89,6 +101,7 @@ class Models(msgspec.Struct, frozen=True):
     """All models, those that need somebody first; `logged` are those that the log has and nobody watches."""
 
     models: tuple[ModelLine, ...]
+    false_alarms: ExpectedFalseAlarms
     logged: tuple[str, ...] = ()
     state: str = ""
     log: str = ""
@@ -111,7 +124,14 @@ def told(sources: Sources, _: Query) -> Models:
     """Return every model that the state knows of."""
     found = lines(sources)
     found.sort(key=lambda line: (not any(one.urgent for one in line.attention), urgency(line.status), line.model))
-    return Models(tuple(found), () if found else _logged(sources), sources.state.name, sources.log)
+    streams = StreamStates(sources.state).awake(datetime.now(UTC))
+    return Models(
+        tuple(found),
+        expected(sources.budget, streams, sum(line.judged_per_year for line in found)),
+        () if found else _logged(sources),
+        sources.state.name,
+        sources.log,
+    )
 
 
 def lines(sources: Sources, only: str | None = None) -> list[ModelLine]:
@@ -132,6 +152,7 @@ def lines(sources: Sources, only: str | None = None) -> list[ModelLine]:
     assessed = Assessments(state).statuses(one.window_id for some in recent.values() for one in some[-_LABELLED:])
     failed = Alerts(state).failed(datetime.now(UTC) - _RECENT)
     holders = state.holders()
+    streams, open_incidents = StreamStates(state).latest(only), Incidents(state).open_counts(only)
     names = sorted({*watched, *retrained, *rolled, *served})
     return [
         _line(
@@ -144,6 +165,9 @@ def lines(sources: Sources, only: str | None = None) -> list[ModelLine]:
             served.get(name, []),
             failed.get(name, 0),
             holders,
+            streams.get(name, []),
+            open_incidents.get(name, 0),
+            sources.budget,
         )
         for name in names
         if only in (None, name)
@@ -160,6 +184,9 @@ def _line(
     served: Sequence[Served],
     failed: int,
     holders: dict[str, Holder],
+    streams: Sequence[StreamState],
+    open_incidents: int,
+    budget: FalseAlarmBudget,
 ) -> ModelLine:
     answering = [one for one in recent if one.variant == "champion"] or list(recent)
     judged = next((one for one in reversed(answering) if one.status in JUDGED), None)
@@ -169,6 +196,7 @@ def _line(
     found = next(
         (one.newest for one in watched if one.newest and shown and one.newest.window.id == shown.window_id), None
     )
+    meters, more_streams = nearest(streams, budget)
     line = ModelLine(
         model=model,
         see=see,
@@ -183,6 +211,11 @@ def _line(
         performance_message=performance[1],
         retraining=_retraining(ticket) if ticket else None,
         rollout=_rollout(rollout) if rollout else None,
+        evidence=tuple(meters),
+        more_streams=more_streams,
+        open_incidents=open_incidents,
+        incidents=address(paths.INCIDENTS, {"model": model}),
+        judged_per_year=_judged_per_year(recent, streams),
     )
     needs = tuple(_attention(line, bool(watched), ticket, rollout, served, failed, holders))
     return msgspec.structs.replace(line, attention=needs)
@@ -192,6 +225,17 @@ def _newest_assessment(assessed: Sequence[tuple[Status, str]]) -> tuple[Status |
     """Return the newest assessment that was judged, else the newest of all; they come oldest first."""
     judged = [one for one in assessed if one[0] in JUDGED]
     return (judged or assessed)[-1] if assessed else (None, "")
+
+
+def _judged_per_year(recent: Sequence[Recent], streams: Sequence[StreamState]) -> float:
+    """Return how many times a year a window is judged, by those of the last week."""
+    now = datetime.now(UTC)
+    judged = [one for one in recent if one.status in JUDGED and not one.provisional and one.end > now - ACTIVE]
+    if not judged:
+        return 0.0
+    began = max(min(one.start for one in judged), now - ACTIVE)
+    kinds = {one.kind for one in streams if one.updated > now - ACTIVE} | {"drift"}
+    return len(kinds) * len(judged) * (timedelta(days=365) / (now - began))
 
 
 def _since(windows: Sequence[Recent], shown: Recent | None) -> datetime | None:

@@ -108,7 +108,8 @@ function draw(root) {
     // What is clicked leads to its own address, where the figure gives one: in customdata.
     plot.on("plotly_click", (event) => {
       if (!event.points[0]) return;
-      const to = told.to ? addressOf(told.to, data[0], event.points[0]) : [event.points[0].customdata].flat()[0];
+      const own = [event.points[0].customdata].flat()[0];
+      const to = own || !told.to ? own : addressOf(told.to, data[0], event.points[0]);
       if (typeof to === "string" && to.startsWith("/")) go(to);
     });
     // What is chosen of a time axis becomes the range of the page, so that it can be shared.
