@@ -57,6 +57,7 @@ bench: .venv/.dev .venv/.compiled .venv/.peers .venv/.mlflow ## measure, beside 
 	$(BIN)/python bench/drain.py --big 10000000
 	$(BIN)/python bench/drift.py
 	$(BIN)/python bench/alarms.py
+	$(BIN)/python bench/power.py
 	$(BIN)/python bench/gate.py
 	$(BIN)/python bench/guards.py
 	$(BIN)/python bench/tls.py --save

@@ -15,8 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 from calendar_time import calendar_time
 from false_alarms import PEERS, SIZES, false_alarms, false_row, peers_table, version_of
-from power import power
 from report import machine, save
+from shifts import shifts
 from tail import tail
 from wine import BUDGETS, CONSECUTIVE, REAL, REFERENCE, SAMPLE
 
@@ -53,7 +53,7 @@ def main() -> None:
             save("alarms-peers", "Alarms of others when nothing has changed",
                  text + peers_table(pool, arguments.peers) + f"\n{machine()}\n")  # fmt: skip
         if arguments.power:
-            save("power", "Drift that is found", power(pool, arguments.power) + f"\n{machine()}\n")
+            save("shifts", "How small a shift is found", shifts(pool, arguments.power) + f"\n{machine()}\n")
         if arguments.draws:
             save("tail", "The fitted tail", tail(pool, arguments.draws) + f"\n{machine()}\n")
 

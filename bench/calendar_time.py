@@ -17,8 +17,8 @@ from scipy import stats
 from streams import Sample, normal, streams
 from wine import interval, made, percent, profiled, progress
 
-from mooring.drift.blocks import PastWindows, p_values, profile_of
-from mooring.drift.evidence import Evidence, Signed, e_value, limit
+from mooring.drift.blocks import BlockPValue, PastWindows, p_values, profile_of
+from mooring.drift.evidence import Evidence, e_value, limit
 from mooring.drift.judge import SCALES, AlarmRules, cutoff, judge
 from mooring.monitor.incidents import COMMISSIONING
 
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
     moved.
     """
 
-    blocks: dict[int, dict[str, Signed]]
+    blocks: dict[int, dict[str, BlockPValue]]
     since_first: dict[str, float]
     chance: float
     effects: dict[str, float]
@@ -61,10 +61,7 @@ def watch(
             drawn[moved] = drawn[moved] + far
         window = profiled(drawn, baseline)
         blocks = {
-            length: {
-                name: one.signed()
-                for name, one in p_values(baseline, before, block, length=length, seed=number).items()
-            }
+            length: p_values(baseline, before, block, length=length, seed=number)
             for length, before, block in history.blocks(own, window)
         }
         count = number + 1
@@ -89,8 +86,8 @@ def alarms_by_evidence(seen: Sequence[Seen], time: float, *, floors: bool) -> li
     evidence, found = Evidence(), []
     for number, one in enumerate(seen):
         evidence.pass_time(1 / time)
-        for length, both in one.blocks.items():
-            evidence.add(length, both)
+        for length, found_in in one.blocks.items():
+            evidence.add(length, {name: each.signed for name, each in found_in.items()})
         suspects = set()
         if evidence.level(one.blocks[1]) >= limit(1 / time):
             suspects = set(evidence.features())
@@ -125,10 +122,10 @@ def unchanged(name: str, reference: int, size: int, windows: int, seed: int) -> 
     """Watch a stream in which nothing changes."""
     seen = watch(streams()[name], reference, size, windows, seed)
     plain = [one._replace(since_first={}) for one in seen]
-    both = [signed for one in seen for signed in one.blocks[1].values()]
+    singles = [each for one in seen for each in one.blocks[1].values()]
     return Unchanged(
-        [2 * min(one) if one.up != one.down else one.up for one in both],
-        [(e_value(one.up) + e_value(one.down)) / 2 for one in both],
+        [one.p_value for one in singles],
+        [e_value(p_value) for one in singles for question in one.signed for p_value in question],
         {
             (time, floors): len(alarms_by_evidence(plain, time, floors=floors))
             for time in SHORT

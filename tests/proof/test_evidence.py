@@ -48,7 +48,7 @@ def test_the_simulation_adds_up_as_evidence_does():
         for at, block in enumerate(BLOCKS):
             if number % block == 0:
                 both = signed(float(random.random()), rose=bool(random.random() < 0.5))
-                evidence.add(block, {"x": both})
+                evidence.add(block, {"x": [both]})
                 sums[:, at] = (sums[:, at] + waited[at]) * e_values(np.array(both))
                 waited[at] = 0.0
     assert evidence.level(["x"]) == pytest.approx(sums.mean(), rel=1e-6)

@@ -262,8 +262,13 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
         "calibrate", "--model", "wine", "--from-log", "2026-03-01T13:00..2026-03-04", directory=tmp_path
     )
     assert usual.returncode == 0, usual.stderr
-    assert "what is usual is taken from 34 windows" in usual.stderr
-    assert "Note" not in usual.stderr, "the monitor has judged none yet"
+    assert "what is usual is taken from 34 windows: the least chance that they can show is 0.029" in usual.stderr
+    assert "Note" not in usual.stderr, "the monitor has judged none yet, and alarms go by the calendar"
+    by_window = mooring_here(
+        "calibrate", "--model", "wine", "--from-log", "2026-03-01T13:00..2026-03-04",
+        directory=tmp_path, env={"MOORING_BUDGET": "0.001 per window"},
+    )  # fmt: skip
+    assert "with a budget of 0.001 nothing alarms by its chance. That takes 999 windows" in by_window.stderr
     once = mooring_here("monitor", "--once", directory=tmp_path)
     assert "Traceback" not in once.stderr, once.stderr
     with State(f"sqlite:///{tmp_path}/.mooring/state.db") as state:

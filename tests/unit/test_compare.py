@@ -69,7 +69,8 @@ def test_the_table_has_a_row_for_each_feature_and_measure(moved):
 
 def test_what_does_not_alarm_by_default_alarms_from_a_threshold_of_its_own():
     frames = sample(3000, 0), sample(500, 1, moved=1.0)
-    quiet = compare(*frames, thresholds={"ks": 2.0, "js": 2.0, "out_of_range_rate": 2.0, "alcohol.psi": 0.2})
+    others = {"ks": 2.0, "js": 2.0, "mean_shift": 9.0, "out_of_range_rate": 2.0}
+    quiet = compare(*frames, thresholds=others | {"alcohol.psi": 0.2})
     alarmed = quiet.to_pandas().query("alarm")
     assert alarmed[["feature", "measure", "threshold"]].to_numpy().tolist() == [["alcohol", "psi", 0.2]]
 

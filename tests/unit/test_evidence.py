@@ -52,7 +52,7 @@ def test_sums_grow_as_fast_as_time_where_nothing_changes():
             evidence.pass_time(0.001)
             for length in BLOCKS:
                 if count % length == 0:
-                    evidence.add(length, {"x": signed(random.random(), rose=bool(random.random() < 0.5))})
+                    evidence.add(length, {"x": [signed(random.random(), rose=bool(random.random() < 0.5))]})
         ended.append(evidence.level(["x"]))
     # A martingale's mean is the time that has passed; few paths hold most of it, so the median lies far below.
     assert np.median(ended) < 0.064
@@ -63,7 +63,7 @@ def test_a_level_is_a_mean_over_features_and_one_that_drifts_stands_out():
     evidence = Evidence()
     for _ in range(4):
         evidence.pass_time(0.001)
-        evidence.add(1, {"x": Signed(1e-4, 1.0), "y": Signed(0.4, 0.6)})
+        evidence.add(1, {"x": [Signed(1e-4, 1.0)], "y": [Signed(0.4, 0.6)]})
     assert evidence.level(["x", "y"]) == pytest.approx((evidence.of("x") + evidence.of("y")) / 2)
     assert evidence.features() == ["x"]
     assert load(dump(evidence, "evidence", 1), Evidence, "evidence", 1) == evidence
@@ -94,11 +94,34 @@ def test_p_values_of_what_is_unchanged_are_spread_and_of_what_moved_small():
     assert 0.3 < np.mean([one.p_value for one in usual]) < 0.75
     moved = p_values(baseline, before, window(baseline, 500, 99, shift=0.5))
     assert moved["x"].p_value < 1e-6
-    assert moved["x"].rose
+    [both] = moved["x"].signed
+    assert both.up < 1e-6
+    assert both.down > 0.99
     assert moved["c"].p_value > 0.001
-    assert moved["c"].rose is None
+    [neither] = moved["c"].signed
+    assert neither.up == neither.down
 
 
 def test_a_label_is_not_watched():
     baseline = make(normal(300, 1), roles={"c": "label"})
     assert set(p_values(baseline, profile_of(baseline), window(baseline, 100, 2))) == {"x"}
+
+
+def test_more_values_missing_are_evidence_of_a_rise_of_their_own():
+    random = np.random.default_rng(4)
+
+    def lacking(rows: int, share: float) -> dict[str, pa.Array]:
+        return {"x": pa.array(np.where(random.random(rows) < share, np.nan, random.normal(size=rows)))}
+
+    baseline = make(lacking(3000, 0.05))
+    sample = profile([pa.table(lacking(1000, 0.15))], baseline.grids)
+    values, missing = p_values(baseline, profile_of(baseline), sample)["x"].signed
+    assert min(values) > 0.001
+    assert missing.up < 1e-6
+    evidence = Evidence()
+    evidence.pass_time(0.001)
+    evidence.add(1, {"x": [values]})
+    without = evidence.of("x")
+    evidence.pass_time(0.001)
+    evidence.add(1, {"x": [values, missing]})
+    assert evidence.of("x") > 100 * without

@@ -118,7 +118,7 @@ def test_another_baseline_begins_anew(traffic, state):
 
 
 def test_a_measure_with_a_threshold_of_its_own_opens_none_by_chance(traffic, state):
-    own = tuple(f"{measure}=0.99" for measure in ("ks", "js", "out_of_range_rate", "null_rate"))
+    own = ("mean_shift=9", *(f"{measure}=0.99" for measure in ("ks", "js", "out_of_range_rate", "null_rate")))
     monitoring = watched(traffic, state, 0.0, 0.0, 0.6, 0.6, threshold=own)
     assert incidents(monitoring) == []
     assert set(statuses(monitoring)) == {"ok"}

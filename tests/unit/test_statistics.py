@@ -9,8 +9,9 @@ import pytest
 from mooring.drift import measures
 from mooring.drift.baseline import Baseline, make
 from mooring.drift.judge import values_of
+from mooring.drift.measure_table import MEASURES
 from mooring.drift.profile import Profile, profile
-from mooring.drift.statistics import FeatureNull
+from mooring.drift.statistics import MERGED, FeatureNull
 
 
 def window(baseline: Baseline, values: object) -> Profile:
@@ -37,6 +38,7 @@ def test_what_is_seen_are_the_measures_of_the_window_alone_and_merged() -> None:
         }
         assert seen["js", scale] == pytest.approx(values["js"], abs=1e-6)
         assert seen["ks", scale] == pytest.approx(values["ks"], abs=0.02)  # on fewer cells
+        assert seen["mean_shift", scale] == pytest.approx(abs(values["mean_shift"]), abs=0.01)  # by cells' means
         assert seen["out_of_range_rate", scale] == pytest.approx(values["out_of_range_rate"])
 
 
@@ -110,3 +112,61 @@ def test_the_drawn_distance_is_that_of_the_measure() -> None:
     assert exact.keys() >= {"js", "new_category_rate", "null_rate"}
     drawn = null.draw(500)[:, 0]
     assert drawn.min() < seen < drawn.max()
+
+
+def test_the_mean_of_values_out_of_range_is_known_in_either_direction() -> None:
+    random = np.random.default_rng(5)
+    for far in (1e6, -1e6):
+        baseline = make({"x": pa.array(random.normal(size=2000))})
+        one = window(baseline, [*random.normal(size=398), far, far / 2])
+        seen = dict(zip(null_of(baseline, one).statistics, null_of(baseline, one).observed, strict=True))
+        feature = baseline.features["x"]
+        [value] = [one.value for one in values_of("x", feature, one.features["x"]) if one.measure == "mean_shift"]
+        assert seen["mean_shift", 1] == pytest.approx(abs(value), rel=1e-4)
+
+
+def test_a_measure_weighs_what_the_table_says_and_merged_windows_less() -> None:
+    baseline = make({"x": pa.array(np.arange(500.0))})
+    null = null_of(baseline, window(baseline, [1.0]), window(baseline, [1.0]))
+    weights = dict(zip(null.statistics, np.exp(null.log_weights), strict=True))
+    for (measure, scale), weight in weights.items():
+        test = MEASURES[measure].test
+        assert test is not None
+        assert weight == pytest.approx(test.weight * (1.0 if scale == 1 else MERGED))
+
+
+def test_what_is_missing_is_a_question_of_its_own_where_anything_ever_is() -> None:
+    random = np.random.default_rng(6)
+    values = random.normal(size=1000)
+    complete = make({"x": pa.array(values)})
+    assert len(null_of(complete, window(complete, values[:200])).questions) == 1
+    assert len(null_of(complete, window(complete, [*values[:200], np.nan])).questions) == 2
+    some = make({"x": pa.array([*values, np.nan])})
+    null = null_of(some, window(some, values[:200]), window(some, values[200:400]))
+    of_values, of_rows = ([null.statistics[at].measure for at in one] for one in null.questions)
+    assert set(of_rows) == {"null_rate"}
+    assert "null_rate" not in of_values
+
+
+def test_the_score_of_a_shift_is_about_its_chance_in_merged_windows_too() -> None:
+    random = np.random.default_rng(7)
+    baseline = make({"x": pa.array(random.normal(size=1000))})
+    merged = pa.array(random.normal(size=1500))
+    null = null_of(baseline, window(baseline, random.normal(size=500)), window(baseline, merged))
+    drawn = null.draw(4000)
+    for at, (statistic, score) in enumerate(zip(null.statistics, null.scores(drawn), strict=True)):
+        if statistic.measure == "mean_shift":
+            assert abs(np.log(np.mean(score.of(drawn[:, at]) >= 4.0)) + 4.0) < 0.7
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 5.0])
+def test_the_score_of_ks_is_about_its_chance_where_values_are_few(rate: float) -> None:
+    random = np.random.default_rng(8)
+    baseline = make({"x": pa.array(random.poisson(rate, 3000).astype(float))})
+    null = null_of(baseline, window(baseline, random.poisson(rate, 1000).astype(float)))
+    drawn = null.draw(8000)
+    scores = null.scores(drawn)[0].of(drawn[:, 0])
+    chance = np.mean(scores[:, None] <= scores[None, :8000:8], axis=0)
+    for score, share in zip(scores[::8], 1 - chance, strict=True):
+        if 0.002 < share < 0.05:
+            assert abs(score + np.log(share)) < 1.5

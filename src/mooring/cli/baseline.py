@@ -144,8 +144,10 @@ def calibrate(
 
     The baseline stays; from then on a window alarms where it lies further from the baseline than past ones did. It
     takes 30 windows of at least --min-rows, cut as the monitor cuts them: give both the same --window and
-    --window-rows.
+    --window-rows. Of W windows no chance is less than 1 in W + 1: alarms by the calendar come later the fewer they
+    are, and a budget of 0.001 per window takes 999.
     """
+    from mooring.drift.past import least_p_value, windows_needed
     from mooring.monitor import building
     from mooring.monitor.baselines import Baselines
     from mooring.settings import JudgeSettings
@@ -170,6 +172,18 @@ def calibrate(
             )
         unlike = building.unlike_the_monitors(opened, settings, model_version, variant, made.rows)
     few = f"; {made.too_few} more had too few rows" if made.too_few else ""
-    click.echo(f"what is usual is taken from {len(made.rows)} windows{few}", err=True)
+    least = least_p_value(made.windows)
+    click.echo(
+        f"what is usual is taken from {len(made.rows)} windows{few}: the least chance that they can show is "
+        f"{least:.2g}",
+        err=True,
+    )
+    if settings.budget is not None and least > settings.window_budget:
+        click.echo(
+            f"Note: with a budget of {settings.window_budget:g} nothing alarms by its chance. That takes "
+            f"{windows_needed(settings.window_budget)} windows, or a budget of {least:.2g} or more: take a longer "
+            "time, or smaller windows",
+            err=True,
+        )
     if unlike:
         click.echo(f"Note: {unlike}", err=True)

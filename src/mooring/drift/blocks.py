@@ -1,4 +1,4 @@
-"""A block of windows against all that came before it: the p-value of each feature, and which way it moved."""
+"""A block of windows against all that came before it: the p-values of each feature, and of which way it moved."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.common_cells import effective_rows_of, numbers_of, rows_of
-from mooring.drift.evidence import BLOCKS, Signed, signed
+from mooring.drift.common_cells import effective_rows_of, rows_of
+from mooring.drift.evidence import BLOCKS, Signed
 from mooring.drift.judge import AlarmRules, Family
-from mooring.drift.profile import FeatureProfile, Profile, empty
+from mooring.drift.past import find_in_past
+from mooring.drift.profile import Profile, empty
 from mooring.drift.statistics import FeatureNull
 
 _ALPHA = 1e-6
@@ -23,14 +24,13 @@ _ALPHA = 1e-6
 
 
 class BlockPValue(NamedTuple):
-    """How probable a block as unlike what was before it is when nothing changes, and whether its mean rose."""
+    """How probable a block as unlike what was before it is when nothing changes.
+
+    `signed` are the p-values of a rise and of a fall, of the values and, where any are missing, of how many are.
+    """
 
     p_value: float
-    rose: bool | None
-
-    def signed(self) -> Signed:
-        """Return the p-values of a rise and of a fall."""
-        return signed(self.p_value, self.rose)
+    signed: list[Signed]
 
 
 class PastWindows(msgspec.Struct):
@@ -137,9 +137,12 @@ def p_values(
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         window = block.features[name]
         null = FeatureNull(known, [window], [length], [block.effective_rows], random, reference_rows=rows)
-        family = Family(name, null, rules, past)
-        family.find(_ALPHA)
-        found[name] = BlockPValue(family.p_value, _rose(known.profile, window))
+        family = Family(name, null, rules)
+        if past is None:
+            family.find(_ALPHA)
+        else:
+            family.take(find_in_past({name: null}, {name: past}, _ALPHA)[name])
+        found[name] = BlockPValue(family.p_value, family.signed)
     return found
 
 
@@ -152,11 +155,3 @@ def _reference_rows(baseline: Baseline, name: str, before: Profile) -> float:
         return 0.0 if feature.in_sample else effective_rows_of(baseline, name)
     weight = before.weight - baseline.weight + (own * baseline.weight / max(baseline.rows, 1) if own else 0)
     return float(rows**2 / weight)
-
-
-def _rose(before: FeatureProfile, window: FeatureProfile) -> bool | None:
-    """Whether the mean of a feature's numbers rose; None where it has none."""
-    one, other = numbers_of(before), numbers_of(window)
-    if one is None or other is None or not one.values or not other.values:
-        return None
-    return bool(other.offset() > one.offset())

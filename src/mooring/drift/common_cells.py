@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from mooring.drift.baseline import Baseline, Feature
-from mooring.drift.grid import Integers, Numbers, NumericGrid
+from mooring.drift.grid import Floats, Integers, Numbers, NumericGrid
 from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile, with_infinities
+
+_FARTHEST = 1e30
+"""Beyond so many standard deviations means are no farther: their squares are floats, too."""
 
 
 def rows_of(profile: FeatureProfile) -> int:
@@ -55,6 +59,32 @@ def numeric_cells(profiles: Sequence[NumericProfile], grid: NumericGrid, edges: 
         np.concatenate([one[:1], coarser(one[1:-1], grid.edges, edges), one[-1:]])
         for one in with_infinities(profiles)
     ]
+
+
+def cell_means(profiles: Sequence[NumericProfile], grid: NumericGrid, edges: Numbers) -> Floats:
+    """Return the mean value of profiles together in the cells between `edges`, some of the grid's.
+
+    From the grid's center on, in its standard deviations, or in that of the profiles where it has none. Within a
+    cell of the grid values are taken for its middle; of those beyond the grid's ends the sums are known.
+    """
+    counts = np.sum([one.counts for one in profiles], axis=0).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lasts = grid.edges[1:] if grid.edges.dtype.kind == "f" else grid.edges[1:] - grid.edges.dtype.type(1)
+        first, last = (grid.positions(one) / grid.unit for one in (grid.edges[:-1], lasts))
+        ends = (grid.positions(grid.edges[[0, -1]]) / grid.unit).tolist()
+        low, high = (sum(one.low for one in profiles), sum(one.high for one in profiles))
+        below = min(low / counts[0], ends[0]) if counts[0] else ends[0]
+        above = max(high / counts[-1], ends[1]) if counts[-1] else ends[1]
+        center = grid.center / grid.unit if not grid.origin else 0.0
+        middles = np.concatenate(([below], first + (last - first) / 2, [above])) - center
+        starts = np.concatenate(([0], np.searchsorted(grid.edges, edges) + 1))
+        sums = np.add.reduceat(counts, starts)
+        means = np.add.reduceat(counts * middles, starts) / np.maximum(sums, 1)
+        scale = grid.scale / grid.unit
+        if not 0 < scale < math.inf:
+            scale = float(np.abs(means[sums > 0] - means[sums > 0].mean()).max(initial=0.0)) or 1.0
+        scaled = np.nan_to_num(means / scale, posinf=_FARTHEST, neginf=-_FARTHEST)
+    return np.asarray(np.clip(scaled, -_FARTHEST, _FARTHEST), np.float64)
 
 
 def by_identity(profiles: Sequence[CategoricalProfile]) -> list[Integers]:

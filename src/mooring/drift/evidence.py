@@ -22,7 +22,7 @@ detection. New England Journal of Statistics in Data Science 2(2).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -33,6 +33,7 @@ _LIMIT, _FEW, _GROWS = 0.22, 600.0, 0.35
 LEAST_P_VALUE = 1e-16
 _MOST = 1e9
 _DIRECTIONS = 2
+_SUMS = len(BLOCKS) * _DIRECTIONS
 
 
 class Signed(NamedTuple):
@@ -40,6 +41,9 @@ class Signed(NamedTuple):
 
     up: float
     down: float
+
+
+_NOTHING = Signed(1.0, 1.0)
 
 
 def e_value(p_value: float) -> float:
@@ -86,8 +90,9 @@ def limit(share: float) -> float:
 class Evidence(msgspec.Struct):
     """What a stream has shown so far.
 
-    `sums` are the Shiryaev-Roberts sums by feature, of a rise and of a fall for each of `BLOCKS`; `waited` is how
-    long each length of block has had none, in units of the time in which the stream may have one false alarm.
+    `sums` are the Shiryaev-Roberts sums by feature, of a rise and of a fall for each of `BLOCKS`: of the values,
+    and then of how many are missing, where any ever were. `waited` is how long each length of block has had none,
+    in units of the time in which the stream may have one false alarm.
     """
 
     sums: dict[str, list[float]] = {}
@@ -97,22 +102,25 @@ class Evidence(msgspec.Struct):
         """Let time pass, in units of that in which the stream may have one false alarm."""
         self.waited = [one + share for one in self.waited]
 
-    def add(self, block: int, p_values: Mapping[str, Signed]) -> None:
-        """Take up the p-values of a block of windows that has ended, of each feature.
+    def add(self, block: int, p_values: Mapping[str, Sequence[Signed]]) -> None:
+        """Take up the p-values of a block of windows that has ended, of each feature: of each question about it.
 
         >>> evidence = Evidence()
         >>> evidence.pass_time(0.001)
-        >>> evidence.add(1, {"pH": Signed(1e-9, 1.0), "alcohol": Signed(0.5, 0.5)})
+        >>> evidence.add(1, {"pH": [Signed(1e-9, 1.0)], "alcohol": [Signed(0.5, 0.5), Signed(0.9, 0.1)]})
         >>> evidence.features(), round(evidence.level(["pH", "alcohol"]), 1)
         (['pH'], 194.0)
         """
         at = BLOCKS.index(block)
         time, self.waited[at] = self.waited[at], 0.0
-        for feature, both in p_values.items():
-            sums = self.sums.setdefault(feature, [0.0] * len(BLOCKS) * _DIRECTIONS)
-            for direction, p_value in enumerate(both):
-                place = at * _DIRECTIONS + direction
-                sums[place] = min((sums[place] + time) * e_value(p_value), _MOST)
+        for feature, questions in p_values.items():
+            sums = self.sums.setdefault(feature, [])
+            sums += [0.0] * (len(questions) * _SUMS - len(sums))
+            for question in range(len(sums) // _SUMS):
+                both = questions[question] if question < len(questions) else _NOTHING
+                for direction, p_value in enumerate(both):
+                    place = question * _SUMS + at * _DIRECTIONS + direction
+                    sums[place] = min((sums[place] + time) * e_value(p_value), _MOST)
 
     def level(self, features: Iterable[str]) -> float:
         """Return how strong the evidence is that any of these features drifts; it alarms from `limit` on."""
@@ -121,7 +129,8 @@ class Evidence(msgspec.Struct):
 
     def of(self, feature: str) -> float:
         """Return the evidence of one feature, as if there were no other."""
-        return sum(self.sums.get(feature, ())) / (len(BLOCKS) * _DIRECTIONS)
+        sums = self.sums.get(feature)
+        return sum(sums) / len(sums) if sums else 0.0
 
     def features(self) -> list[str]:
         """Return the features that most of the evidence is of, the strongest first."""

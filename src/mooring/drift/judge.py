@@ -3,11 +3,12 @@
 An alarm means that the value is more than chance gives when nothing has changed, and large enough to matter. The
 user sets a budget, the probability that an unchanged window raises any alarm at all.
 
-Within a feature the statistics that alarm, of the window alone and merged with those before it, are drawn jointly,
-and the feature's p-value is that of its most surprising statistic (Westfall and Young 1993), the window's first
-measure weighing most (Genovese, Roeder and Wasserman 2006). Over features the budget is kept by the rule of
-Benjamini and Hochberg (1995), which, when nothing has changed, gives any alarm with at most that probability.
-Draws are few while the answer is plain (Besag and Clifford 1991).
+Of a feature it is asked whether its values are others, and, where any ever are missing, whether more or fewer are.
+The statistics of a question, of the window alone and merged with those before it, are drawn jointly, and its
+p-value is that of the most surprising one (Westfall and Young 1993), each measure weighing what the table of
+measures says, the window alone most (Genovese, Roeder and Wasserman 2006). Over all questions the budget is kept
+by the rule of Benjamini and Hochberg (1995), which, when nothing has changed, gives any alarm with at most that
+probability. Draws are few while the answer is plain (Besag and Clifford 1991).
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ import numpy as np
 
 from mooring.drift.baseline import Baseline, Feature, PastStatistics
 from mooring.drift.common_cells import effective_rows_of, is_empty
+from mooring.drift.evidence import Signed, signed
+from mooring.drift.grid import Floats
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.measure_table import MEASURES, Pair, Test
-from mooring.drift.null import GammaScores, tail_p_value, tail_value
+from mooring.drift.null import tail_p_value, tail_value
+from mooring.drift.past import PastRank, find_in_past
 from mooring.drift.profile import FeatureProfile, Profile
 from mooring.drift.statistics import FeatureNull, Statistic
 from mooring.status import Severity, worst
@@ -32,9 +36,9 @@ from mooring.status import Severity, worst
 DEFAULT_BUDGET = 0.001
 SCALES = (1, 4, 16)
 _PLAIN = 20
-_SURE = {100: 0.0, 400: 1e-4, 1600: 1e-2, 4000: 1.0}
+_NEAREST = 20
+_SURE = {100: 0.0, 400: 1e-4, 1600: 1e-2, 4000: 0.1, 16_000: 1.0}
 """How far below what alarms a p-value must lie to be sure after so many draws."""
-_LEAST_PAST = 30
 
 
 class AlarmRules(msgspec.Struct, frozen=True):
@@ -92,6 +96,7 @@ def judge(
     increments = _increments(windows, reached)
     effective = _effective(increments)
     results: list[Result] = []
+    nulls: dict[str, FeatureNull] = {}
     families: dict[str, Family] = {}
     names: list[str] = []
     for name, feature in baseline.features.items():
@@ -110,11 +115,18 @@ def judge(
         if feature.in_sample and usual is None and not grown:
             continue
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        null = FeatureNull(feature, here, reached, effective, random, reference_rows=rows)
-        families[name] = Family(name, null, rules, usual)
-    for family in families.values():
-        family.find(rules.budget / len(families))
-    p_values = [family.p_value for family in families.values()]
+        nulls[name] = FeatureNull(feature, here, reached, effective, random, reference_rows=rows)
+        families[name] = Family(name, nulls[name], rules)
+    questions = sum(len(family.p_values) for family in families.values())
+    found = find_in_past(nulls, past, rules.budget) if past else {}
+    for name, family in families.items():
+        if past:
+            family.take(found[name])
+        else:
+            family.find(rules.budget / questions)
+    p_values = [one for family in families.values() for one in family.p_values]
+    if past:  # these are of all features together already
+        p_values = [min(p_values, default=1.0)]
     most = cutoff(p_values, rules.budget)
     for result in results:
         if result.feature in families:
@@ -137,62 +149,97 @@ def judge(
 
 
 class Family:
-    """The statistics of a feature, whose largest score is what the feature is judged by."""
+    """The statistics of a feature: of each question about it the largest score is what it is judged by.
 
-    def __init__(self, name: str, null: FeatureNull, rules: AlarmRules, past: PastStatistics | None) -> None:
+    `p_values` are those of the questions: whether the values are others, and, where any ever are missing, whether
+    more or fewer are. `signed` are those of a rise and of a fall of each.
+    """
+
+    def __init__(self, name: str, null: FeatureNull, rules: AlarmRules) -> None:
         self._null = null
-        self._past = past
         self._tests = [_test(statistic.measure) for statistic in null.statistics]
         self._min_effects = [test.min_effect if rules.floors else 0.0 for test in self._tests]
         self._tested = np.array([rules.fixed(name, one.measure) is None for one in null.statistics])
         self._tested &= null.observed >= self._min_effects
-        self.p_value = 1.0
+        self.p_values = [1.0] * len(null.questions)
+        self.signed = [Signed(1.0, 1.0)] * len(null.questions)
         self._p_values: list[float | None] = [None] * len(null.statistics)
         self._joint: list[float] = [1.0] * len(null.statistics)
         self._thresholds: list[float | None] = [None] * len(null.statistics)
         self._usual = np.zeros(len(null.statistics))
 
-    def find(self, alpha: float) -> None:
-        """Find the p-value of the feature's most surprising statistic, to be compared with about `alpha`."""
-        if not self._tested.any():
-            return
-        if self._past is not None:
-            self._find_in_past(self._past, alpha)
-            return
-        drawn = np.empty((0, len(self._null.statistics)))
-        log_weights, least = self._null.log_weights, self._null.least_p_value()
-        for count in _SURE:
-            drawn = np.concatenate([drawn, self._null.draw(count - len(drawn))])
-            scores = self._null.scores(drawn)
-            by_chance = np.stack([score.of(drawn[:, at]) for at, score in enumerate(scores)], axis=1)
-            seen = np.array([score.of(value) for score, value in zip(scores, self._null.observed, strict=True)])
-            largest = (by_chance + log_weights).max(axis=1)
-            observed = seen + log_weights
-            top = float(observed[self._tested].max())
-            self.p_value = max(tail_p_value(largest, top), least)
-            if self.p_value < alpha * _SURE[count] or np.count_nonzero(largest >= top) >= _PLAIN:
-                break
-        critical = tail_value(largest, alpha)
-        self._usual = np.mean(drawn**2, axis=0)
-        for at in np.flatnonzero(self._tested):
-            self._joint[at] = max(tail_p_value(largest, float(observed[at])), least)
-            alone = max(tail_p_value(by_chance[:, at], float(seen[at])), least)
-            self._p_values[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
-            self._thresholds[at] = scores[at].value(critical - float(log_weights[at]))
+    @property
+    def p_value(self) -> float:
+        """The feature's p-value: that of its most surprising question, times how many there are (Bonferroni)."""
+        return min(1.0, len(self.p_values) * min(self.p_values, default=1.0))
 
-    def _find_in_past(self, past: PastStatistics, alpha: float) -> None:
-        places = {Statistic(*statistic): place for place, statistic in enumerate(past.statistics)}
-        tests = max(1, len(self._null.statistics))
+    def find(self, alpha: float) -> None:
+        """Find the p-value of each question's most surprising statistic, to be compared with about `alpha`."""
+        asked = [at for at, question in enumerate(self._null.questions) if self._tested[question].any()]
+        drawn = np.empty((0, len(self._null.statistics)))
+        for count in _SURE:
+            if not asked:
+                return
+            drawn = np.concatenate([drawn, self._null.draw(count - len(drawn))])
+            scored = _Scored(self._null, drawn)
+            self._usual = np.mean(drawn**2, axis=0)
+            asked = [at for at in asked if not self._answer(at, scored, alpha)]
+
+    def _answer(self, question: int, scored: _Scored, alpha: float) -> bool:
+        """Answer a question by what was drawn so far, if it is plain or surely alarms, or no more is drawn."""
+        places, least = self._null.questions[question], scored.least
+        tested = places[self._tested[places]]
+        largest = scored.weighted[:, places].max(axis=1)
+        top = float(scored.observed_weighted[tested].max())
+        p_value = max(tail_p_value(largest, top), least)
+        count = len(largest)
+        plain = np.count_nonzero(largest >= top) >= _PLAIN
+        if not plain and p_value >= alpha * _SURE[count] and count < max(_SURE):
+            return False
+        self.p_values[question] = p_value
+        self.signed[question] = self._signed(question, scored.drawn, largest, top)
+        critical = tail_value(largest, alpha)
+        for at in tested:
+            self._joint[at] = max(tail_p_value(largest, float(scored.observed_weighted[at])), least)
+            alone = max(tail_p_value(scored.by_chance[:, at], float(scored.observed[at])), least)
+            self._p_values[at] = min(alone, self._joint[at])  # where it never varies, few draws say little
+            self._thresholds[at] = scored.scores[at].value(critical - float(self._null.log_weights[at]))
+        return True
+
+    def _signed(self, question: int, drawn: Floats, largest: Floats, top: float) -> Signed:
+        """Return the p-values of a rise and of a fall, by how many of the draws as surprising go the same way.
+
+        Of skewed values nearly all surprising draws do: half of the p-value would be too little for that way.
+        """
+        p_value, at = self.p_values[question], self._null.direction(question)
+        if at is None:
+            return Signed(p_value, p_value)
+        sign = self._null.signs[at]
+        if sign == 0:
+            return Signed(1.0, 1.0)
+        same = np.sign(drawn[:, at]) == sign
+        beyond = np.count_nonzero(same & (largest > top)) / (len(largest) + 1)
+        alike = largest >= min(top, float(np.partition(largest, -_NEAREST)[-_NEAREST]))
+        part = (np.count_nonzero(same & alike) + 1) / (np.count_nonzero(alike) + 1)
+        towards, away = p_value * part, 1 - beyond
+        return Signed(towards, away) if sign > 0 else Signed(away, towards)
+
+    def take(self, found: Mapping[Statistic, PastRank]) -> None:
+        """Take what past windows say of the feature's statistics for what draws would."""
         for at in np.flatnonzero(self._tested):
-            place = places.get(self._null.statistics[at])
-            if place is None or len(past.values) < _LEAST_PAST:
-                continue
-            scores = GammaScores.fit(past.values[:, place])
-            p_value = float(np.exp(-scores.of(self._null.observed[at])))
-            self._p_values[at] = p_value
-            self._joint[at] = min(1.0, p_value * tests)
-            self._thresholds[at] = scores.value(-float(np.log(alpha / tests)))
-        self.p_value = min(self._joint)
+            of_it = found.get(self._null.statistics[at])
+            if of_it is not None:
+                self._p_values[at], self._joint[at], self._thresholds[at] = of_it
+        self.p_values = [min(self._joint)]
+        self.signed = [signed(self.p_values[0], self._rose())]
+
+    def _rose(self) -> bool | None:
+        most = int(np.argmin(self._joint))
+        for question, places in enumerate(self._null.questions):
+            at = self._null.direction(question)
+            if most in places and at is not None:
+                return bool(self._null.signs[at] > 0)
+        return None
 
     def write(self, result: Result, most: float) -> None:
         """Write what was found into the result of one of the statistics."""
@@ -214,6 +261,19 @@ class Family:
             return
         result.alarm = True
         result.severity = worst(["warning", result.effect_severity])
+
+
+class _Scored:
+    """Draws of a feature's statistics and what is observed, brought to one scale."""
+
+    def __init__(self, null: FeatureNull, drawn: Floats) -> None:
+        self.drawn = drawn
+        self.least = null.least_p_value()
+        self.scores = null.scores(drawn)
+        self.by_chance = np.stack([score.of(drawn[:, at]) for at, score in enumerate(self.scores)], axis=1)
+        self.observed = np.array([score.of(one) for score, one in zip(self.scores, null.observed, strict=True)])
+        self.weighted = self.by_chance + null.log_weights
+        self.observed_weighted = self.observed + null.log_weights
 
 
 def _severity_of(excess: float, beyond: float, test: Test) -> Severity:

@@ -42,6 +42,10 @@ from mooring.drift.profile import (
     TimestampProfile,
     with_infinities,
 )
+from mooring.drift.shift import ShiftScores
+
+_KOLMOGOROV = 1.6
+"""The largest ratio of the fourth moment to the squared second for Kolmogorov's law, of which it is 1.4."""
 
 CountMeasure = Callable[[Integers, Integers], Floats]
 """A measure of many pairs of counts at once: reference and current, whose last axis are the cells."""
@@ -86,7 +90,8 @@ class Layout(NamedTuple):
     """How the counts are laid out that are drawn of a feature: in `starts` begin the cells of `Pair.counts`.
 
     `edges` are those of numbers' cells, of which `ends` bound what is out of range; with `infinite` there is a
-    cell of infinities at either end.
+    cell of infinities at either end. `means` are the mean values in the finite cells, of baseline and windows
+    together, in standard deviations of the baseline.
     """
 
     random: np.random.Generator
@@ -94,6 +99,12 @@ class Layout(NamedTuple):
     edges: Numbers | None = None
     ends: Numbers | None = None
     infinite: bool = False
+    means: Floats | None = None
+
+    @property
+    def finite(self) -> slice:
+        """Where the counts of finite numbers are."""
+        return slice(2, -1) if self.infinite else slice(1, None)
 
 
 class Drawn(NamedTuple):
@@ -104,19 +115,27 @@ class Drawn(NamedTuple):
     rows: int
     values_in_baseline: int
     missing: float
+    pool: Integers
+    layout: Layout
 
 
 class Test(NamedTuple):
     """What makes a measure alarm by default: more than chance gives, and an effect of `min_effect` at least.
 
     From an effect of `large` on an alarm is critical. `draw` takes the measure of counts, and `score` brings its
-    values to one scale with those of other measures.
+    values to one scale with those of other measures; with `fitted` it goes by the values drawn, else only by what
+    these are drawn from. What is `directed` has a sign, and large is what is far from 0. `weight` is how much of
+    the feature's chance it gets beside the other measures of its values: the more, the more it finds, and the less
+    the others do.
     """
 
     min_effect: float
     large: float
     draw: Callable[[Layout], CountMeasure]
     score: Callable[[Drawn], Scores] = lambda drawn: GammaScores.fit(drawn.values)
+    weight: float = 1.0
+    fitted: bool = True
+    directed: bool = False
 
 
 class Measure(NamedTuple):
@@ -138,6 +157,11 @@ class Measure(NamedTuple):
     def suits(self, feature: Feature) -> bool:
         """Whether it can be taken of a feature."""
         return not self.grids or isinstance(feature.grid, self.grids)
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it is of rows, whatever their values are."""
+        return not self.grids
 
     @property
     def of_shares(self) -> bool:
@@ -261,7 +285,7 @@ def _outside(layout: Layout) -> CountMeasure:
     that is a tie, and ends it; in another those before the first of the reference are still outside. So are
     infinities where the reference has none of their sign.
     """
-    random, _, edges, ends, infinite = layout
+    random, edges, ends, infinite = layout.random, layout.edges, layout.ends, layout.infinite
     assert edges is not None
     assert ends is not None
     alone = np.append(single(edges), False)
@@ -286,8 +310,7 @@ def _outside(layout: Layout) -> CountMeasure:
         return found
 
     def take(reference: Integers, current: Integers) -> Floats:
-        finite = slice(2, -1) if infinite else slice(1, None)
-        a, b = reference[:, finite], current[:, finite]
+        a, b = reference[:, layout.finite], current[:, layout.finite]
         outside = np.minimum(walk(a, b, up) + walk(a, b, down), b.sum(axis=1))
         for end in (1, -1) if infinite else ():
             outside = outside + current[:, end] * (reference[:, end] == 0)
@@ -298,7 +321,43 @@ def _outside(layout: Layout) -> CountMeasure:
 
 def _null_difference(reference: Integers, current: Integers) -> Floats:
     a, b = (counts[..., 0] / np.maximum(counts.sum(axis=-1), 1) for counts in (reference, current))
-    return np.asarray(np.abs(a - b), np.float64)
+    return np.asarray(b - a, np.float64)
+
+
+def _mean_difference(layout: Layout) -> CountMeasure:
+    """Return the measure of the difference of the means, each value taken for the mean of its cell.
+
+    The means of cells are of baseline and windows together, so they are the same whichever rows are drawn as the
+    window: what is seen and what is drawn are the same function of counts.
+    """
+    means = layout.means
+    assert means is not None
+
+    def take(reference: Integers, current: Integers) -> Floats:
+        a, b = (np.asarray(one[..., layout.finite], np.float64) for one in (reference, current))
+        of_a, of_b = a.sum(axis=-1), b.sum(axis=-1)
+        difference = b @ means / np.maximum(of_b, 1) - a @ means / np.maximum(of_a, 1)
+        # Equal counts are to have equal differences, in whatever order they were added up.
+        found = np.asarray(difference, np.float32).astype(np.float64)
+        return np.where((of_a > 0) & (of_b > 0), found, 0.0)
+
+    return take
+
+
+def _score_ks(drawn: Drawn) -> Scores:
+    """Return the scores of Kolmogorov's law, or, where values are so few that it is another, of a gamma's."""
+    squares = drawn.values**2
+    law = np.mean(squares**2) <= _KOLMOGOROV * np.mean(squares) ** 2
+    return KolmogorovScores.fit(drawn.values) if law else GammaScores.fit(drawn.values)
+
+
+def _score_shift(drawn: Drawn) -> Scores:
+    means = drawn.layout.means
+    assert means is not None
+    # The means of window and baseline are compared, whatever other windows are in the pool.
+    rows = drawn.size + drawn.rows
+    counts = drawn.pool[drawn.layout.finite] * np.float64(rows / max(int(drawn.pool.sum()), 1))
+    return ShiftScores.of_pool(counts, means, drawn.size / rows)
 
 
 def _score_range(drawn: Drawn) -> Scores:
@@ -320,7 +379,7 @@ MEASURES: dict[str, Measure] = {
             0.05,
             0.2,
             lambda layout: _of_values(measures.ks),
-            lambda drawn: KolmogorovScores.fit(drawn.values),
+            _score_ks,
         ),
     ),
     "js": Measure(
@@ -329,7 +388,7 @@ MEASURES: dict[str, Measure] = {
         "value with three of them has a cell of its own, 0 to 1",
         _COUNTS,
         _of_counts(measures.js),
-        test=Test(0.05, 0.2, lambda layout: _of_values(_fast_js, layout.starts)),
+        test=Test(0.05, 0.2, lambda layout: _of_values(_fast_js, layout.starts), weight=0.3),
     ),
     "psi": Measure(
         "PSI", "population stability index of the same shares, 0 and up", _COUNTS, _of_counts(measures.psi)
@@ -359,7 +418,11 @@ MEASURES: dict[str, Measure] = {
         "Wasserstein", "Wasserstein-1 distance, in standard deviations of the baseline", _NUMBERS, _wasserstein
     ),
     "mean_shift": Measure(
-        "mean shift", "difference of the means, in standard deviations of the baseline", _NUMBERS, _mean_shift
+        "mean shift",
+        "difference of the means, in standard deviations of the baseline",
+        _NUMBERS,
+        _mean_shift,
+        test=Test(0.1, 0.5, _mean_difference, _score_shift, weight=0.5, fitted=False, directed=True),
     ),
     "out_of_range_rate": Measure(
         "out of range",
@@ -368,7 +431,7 @@ MEASURES: dict[str, Measure] = {
         _NUMBERS,
         _out_of_range_rate,
         rate=True,
-        test=Test(0.01, 0.1, _outside, _score_range),
+        test=Test(0.01, 0.1, _outside, _score_range, weight=0.1),
     ),
     "new_category_rate": Measure(
         "new categories",
@@ -381,6 +444,7 @@ MEASURES: dict[str, Measure] = {
             0.1,
             lambda layout: _of_values(_new_rate),
             lambda drawn: RateScores.fit(drawn.values, drawn.size),
+            weight=0.3,
         ),
     ),
     "hour_js": Measure(
@@ -409,6 +473,7 @@ MEASURES: dict[str, Measure] = {
             0.1,
             lambda layout: _null_difference,
             lambda drawn: RateScores(drawn.missing, drawn.size, drawn.rows),
+            directed=True,
         ),
     ),
     "type_change_rate": Measure(
@@ -419,7 +484,7 @@ MEASURES: dict[str, Measure] = {
         rate=True,
     ),
 }
-"""Every measure by its name, in the order of a verdict's results. Of those of a feature the first counts most."""
+"""Every measure by its name, in the order of a verdict's results."""
 
 
 def tests_of(feature: Feature) -> dict[str, Test]:

@@ -13,10 +13,11 @@ from mooring.drift.grid import Floats, Integers
 
 POPULATION = 900_000_000
 """numpy draws without replacement from fewer than a billion."""
-TAIL_SHARE = 0.1
+_TAIL_SHARE, _MOST_TAIL = 0.1, 400
 POWER = 1.75
 MOST = 700.0
 """The score of what never happened."""
+_COUNTED = 10
 _LEAST_TAIL = 20
 _FEWEST = 5
 _PRIOR = 50
@@ -105,7 +106,7 @@ class Scores(Protocol):
         """Return the value that has a score."""
 
 
-def gamma_scores(shape: float, scaled: Floats) -> Floats:
+def gamma_scores(shape: float | Floats, scaled: Floats) -> Floats:
     """Return -ln of the probability that a gamma variable of this shape, and of scale 1, is as large or larger.
 
     >>> gamma_scores(1.0, np.array([0.0, 2.0, 800.0])).round(3).tolist()
@@ -193,7 +194,7 @@ class RateScores(NamedTuple):
     size
         Of how many rows the share is.
     others
-        With how many further rows' share it is compared: then values are its excess over that.
+        With how many further rows' share it is compared: then values are the difference from that, either way.
     spread
         How many times the variance is that of the binomial distribution.
     """
@@ -212,7 +213,7 @@ class RateScores(NamedTuple):
 
     def of(self, values: ArrayLike) -> Floats:
         """Return the scores of shares, 0 of those that are no more than usual."""
-        values = np.asarray(values, np.float64)
+        values = np.abs(np.asarray(values, np.float64))
         part = self.size / (self.size + self.others)
         share = self.usual + values * (1 - part) if self.others else np.maximum(values, self.usual)
         share = np.minimum(share, 1.0)
@@ -269,8 +270,8 @@ def _divergence(share: Floats, usual: float) -> Floats:
 def tail_p_value(drawn: Floats, observed: float) -> float:
     """Return the p-value of the score `observed`: how probable one as large is, of which `drawn` are draws.
 
-    Within the drawn ones that is their share, the observed one counted with them. Beyond, where few are as large,
-    probability falls off exponentially, as scores do: by how fast the largest tenth does.
+    Within the drawn ones that is their share, the observed one counted with them. Beyond, where fewer than ten are
+    as large, probability falls off exponentially, as scores do: by how fast the largest do.
 
     >>> values = np.random.default_rng(0).exponential(size=4000)
     >>> round(tail_p_value(values, 1.0), 2), 3e-7 < tail_p_value(values, 13.8) < 3e-6
@@ -285,37 +286,51 @@ def tail_p_value(drawn: Floats, observed: float) -> float:
     """
     as_large = int(np.count_nonzero(drawn >= observed))
     tail = _tail(drawn)
-    if as_large >= _LEAST_TAIL or observed <= tail.start:
+    if as_large >= _COUNTED or observed <= tail.start:
         return (as_large + 1) / (len(drawn) + 1)
-    return tail.p_value(observed)
+    return min(tail.p_value(observed), (_COUNTED + 1) / (len(drawn) + 1))
 
 
 def tail_value(drawn: Floats, p_value: float) -> float:
     """Return the score that has a p-value, the inverse of `tail_p_value`."""
-    if p_value * len(drawn) >= _LEAST_TAIL:
+    if p_value * len(drawn) >= _COUNTED:
         return float(np.quantile(drawn, 1 - p_value))
     return _tail(drawn).value(p_value)
 
 
 class _Tail(NamedTuple):
+    """An exponential tail, of which `scale` was estimated from as much as `worth` values.
+
+    The probability is that of the next value, given those (the predictive one): as the scale is not known for
+    sure, the tail is a little longer than that of an exponential distribution.
+    """
+
     start: float
     share: float
     scale: float
+    worth: float = math.inf
 
     def p_value(self, value: float) -> float:
-        return self.share * math.exp(-(value - self.start) / self.scale)
+        excess = (value - self.start) / self.scale
+        if not math.isinf(self.worth):
+            excess = self.worth * math.log1p(excess / self.worth)
+        return self.share * math.exp(-excess)
 
     def value(self, p_value: float) -> float:
-        return self.start - self.scale * math.log(min(p_value / self.share, 1.0))
+        excess = -math.log(min(p_value / self.share, 1.0))
+        if not math.isinf(self.worth):
+            excess = self.worth * math.expm1(excess / self.worth)
+        return self.start + self.scale * excess
 
 
 def _tail(drawn: Floats) -> _Tail:
     """Fit an exponential tail by its mean excess, drawn towards 1, which it would be of perfect scores.
 
-    Where too few values differ to be fitted, 1 it is.
+    Where too few values differ to be fitted, 1 it is. The more are drawn, the farther out the tail begins: near
+    its beginning it is not exponential yet.
     """
     ordered = np.sort(drawn)
-    start = float(ordered[-int(len(ordered) * TAIL_SHARE) - 1])
+    start = float(ordered[-min(int(len(ordered) * _TAIL_SHARE), _MOST_TAIL) - 1])
     largest = ordered[ordered > start]
     if len(largest) < _FEWEST:
         # Nearly all are alike, often zero: the score itself says it.
@@ -323,5 +338,6 @@ def _tail(drawn: Floats) -> _Tail:
     start = float(largest[0])
     if len(np.unique(largest)) < _LEAST_TAIL:
         return _Tail(start, len(largest) / len(ordered), 1.0)
-    scale = (float(np.sum(largest - start)) + _PRIOR) / (len(largest) + _PRIOR)
-    return _Tail(start, len(largest) / len(ordered), scale)
+    worth = len(largest) + _PRIOR
+    scale = (float(np.sum(largest - start)) + _PRIOR) / worth
+    return _Tail(start, len(largest) / len(ordered), scale, worth)

@@ -16,16 +16,24 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from mooring.drift.baseline import Feature
-from mooring.drift.common_cells import by_identity, is_empty, lacking, numbers_of, numeric_cells, rows_of
+from mooring.drift.common_cells import (
+    by_identity,
+    cell_means,
+    is_empty,
+    lacking,
+    numbers_of,
+    numeric_cells,
+    rows_of,
+)
 from mooring.drift.grid import CategoricalGrid, Floats, Integers, NumericGrid, TextGrid, following
-from mooring.drift.measure_table import CountMeasure, Drawn, Layout, Test, tests_of
+from mooring.drift.measure_table import MEASURES, CountMeasure, Drawn, Layout, Test, tests_of
 from mooring.drift.null import POPULATION, Scores, nested, thin
 from mooring.drift.profile import CategoricalProfile, FeatureProfile
 
 _DRAWN_AT_ONCE = 131_072  # counts, so that they stay in the processor's cache
 
-SECOND = 0.1
-"""The weight of a feature's further measures beside its first, and of windows merged beside the window alone."""
+MERGED = 0.1
+"""The weight of windows merged beside the window alone."""
 
 
 class Statistic(NamedTuple):
@@ -67,8 +75,9 @@ class FeatureNull:
     reference_rows
         The same of the baseline; None are its rows.
 
-    `log_weights` are added to the scores of the statistics before these compete for the feature's largest: so the
-    window's first measure loses little by having others beside it.
+    `questions` are what is asked of the feature, each by the places of its statistics. `log_weights` are added to
+    the scores of these before they compete for the question's largest: what weighs most loses little by having
+    others beside it. `signs` tell a rise from a fall where a statistic is directed, as draws of it do.
     """
 
     def __init__(
@@ -86,15 +95,32 @@ class FeatureNull:
         self._effective = effective
         self._tests: dict[str, Test] = tests_of(feature)
         self._measures: list[CountMeasure] = [test.draw(self._cells.layout) for test in self._tests.values()]
+        self._scores: dict[int, Scores] = {}
         merged = np.cumsum(self._cells.windows, axis=0)
         self.statistics = [Statistic(name, scale) for scale in scales for name in self._tests]
-        first = next(iter(self._tests))
-        weights = [(1 if one.measure == first else SECOND) * (1 if one.scale == 1 else SECOND)
-                   for one in self.statistics]  # fmt: skip
+        weights = [
+            self._tests[one.measure].weight * (1.0 if one.scale == 1 else MERGED) for one in self.statistics
+        ]
         self.log_weights: Floats = np.log(np.array(weights))
-        self.observed: Floats = np.concatenate(
-            [measure(self._cells.baseline[None], one[None]) for one in merged for measure in self._measures]
-        )
+        self.questions = self._questions()
+        seen = [measure(self._cells.baseline[None], one[None]) for one in merged for measure in self._measures]
+        self.signs: Floats = np.sign(np.concatenate(seen))
+        self.observed: Floats = np.abs(np.concatenate(seen))
+
+    def _questions(self) -> list[Integers]:
+        """Return which statistics are about the values, and which about how many are missing, if any ever are.
+
+        How many are missing tells nothing of the values that are there: drawn jointly, the one would only cost the
+        other. As rows are drawn from baseline and windows together, it is not chance whether any of these are.
+        """
+        of_rows = np.array([MEASURES[one.measure].of_rows for one in self.statistics])
+        missing = any(counts[0] > 0 for counts in (self._cells.baseline, *self._cells.windows))
+        return [np.flatnonzero(one) for one in (~of_rows, of_rows & missing) if one.any()]
+
+    def direction(self, question: int) -> int | None:
+        """Return which statistic says whether what a question is about rose or fell; None where none does."""
+        directed = (at for at in self.questions[question] if self._tests[self.statistics[at].measure].directed)
+        return next(directed, None)
 
     @cached_property
     def _pool(self) -> PooledCounts:
@@ -136,10 +162,14 @@ class FeatureNull:
         rows, values = int(baseline.sum()), int(baseline[1:].sum())
         if self._reference_rows is not None and self._reference_rows < rows:
             rows, values = round(self._reference_rows), round(values * self._reference_rows / rows)
-        return [
-            self._tests[one.measure].score(Drawn(drawn[:, at], max(sizes[one.scale], 1), rows, values, missing))
-            for at, one in enumerate(self.statistics)
-        ]
+        for at, one in enumerate(self.statistics):
+            test = self._tests[one.measure]
+            if test.fitted or at not in self._scores:
+                size = max(sizes[one.scale], 1)
+                self._scores[at] = test.score(
+                    Drawn(drawn[:, at], size, rows, values, missing, pool, self._cells.layout)
+                )
+        return [self._scores[at] for at in range(len(self.statistics))]
 
     def least_p_value(self) -> float:
         """Return the probability of drawing just these windows: no statistic of theirs can be less likely.
@@ -175,7 +205,7 @@ def cells_of(feature: Feature, windows: Sequence[FeatureProfile], random: np.ran
             infinite = any(one.infinities for one in numbers)
             if not infinite:  # draws go on as they always did: verdicts can be computed again
                 counts, starts = [one[1:-1] for one in counts], starts[1:-1] - 1
-            layout = Layout(random, starts, edges, grid.ends, infinite)
+            layout = Layout(random, starts, edges, grid.ends, infinite, cell_means(numbers, grid, edges))
         case CategoricalGrid():
             counts = by_identity([one.values for one in profiles if isinstance(one.values, CategoricalProfile)])
         case _:

@@ -173,12 +173,14 @@ def between(span: str) -> tuple[datetime, datetime]:
 class Calibrated(NamedTuple):
     """A baseline that takes what is usual from past windows, and what those windows were.
 
-    `rows` are those of each window that was used, `too_few` is how many more had fewer than `--min-rows`.
+    `rows` are those of each window that was used, `too_few` is how many more had fewer than `--min-rows`. Chances
+    are by `windows`: those of them before which there are as many as are merged with them.
     """
 
     baseline: Baseline
     rows: list[int]
     too_few: int
+    windows: int
 
 
 def calibrated(
@@ -206,7 +208,8 @@ def calibrated(
                 values = _statistics(name, feature, merged.features[name], scale)
                 measures[name] = list(values)
                 rows.setdefault((name, scale), []).append(list(values.values()))
-    scales = [scale for scale in SCALES if len(sizes) - scale + 1 >= LEAST_WINDOWS]
+    # Merged windows that overlap are not independent: of four together there are a fourth as many.
+    scales = [scale for scale in SCALES if len(sizes) >= LEAST_WINDOWS * scale]
     if not scales:
         dropped = ""
         if too_few:
@@ -226,7 +229,9 @@ def calibrated(
             names, np.hstack([np.array(rows[name, one][scales[-1] - one :]) for one in scales])
         )
     about = {**baseline.about, "usual": f"{settings.log} {span}"}
-    return Calibrated(msgspec.structs.replace(baseline, past=past, about=about), sizes, too_few)
+    return Calibrated(
+        msgspec.structs.replace(baseline, past=past, about=about), sizes, too_few, len(sizes) - scales[-1] + 1
+    )
 
 
 def unlike_the_monitors(
@@ -257,9 +262,7 @@ def _statistics(name: str, feature: Feature, window: FeatureProfile, scale: int)
     return {
         one.measure: 0.0
         if math.isnan(one.value)
-        else abs(one.value - (one.reference or 0.0))
-        if MEASURES[one.measure].from_reference
-        else one.value
+        else abs(one.value - ((one.reference or 0.0) if MEASURES[one.measure].from_reference else 0.0))
         for one in values_of(name, feature, window, scale)
         if MEASURES[one.measure].test is not None
     }

@@ -228,13 +228,13 @@ def _add(
         one.history, one.evidence = PastWindows(), Evidence()
     if again:
         found_again = part.p_values(one.history.with_window(reference), part.profile, 1, seed)
-        one.evidence.add(1, {feature: each.signed() for feature, each in found_again.items()})
+        one.evidence.add(1, {feature: each.signed for feature, each in found_again.items()})
         return set()
     one.evidence.pass_time(share)
     found: dict[int, dict[str, BlockPValue]] = {}
     for length, before, block in one.history.blocks(reference, part.profile):
         found[length] = part.p_values(before, block, length, seed)
-        one.evidence.add(length, {feature: each.signed() for feature, each in found[length].items()})
+        one.evidence.add(length, {feature: each.signed for feature, each in found[length].items()})
     count = one.history.windows + 1
     commissioned = set()
     if count & (count - 1) == 0:
