@@ -254,6 +254,7 @@ class _Comparison:
             calendar.slots,
             key,
             windows=one.history.windows,
+            end=window.end,
             results=part.judgement.results,
         )
         usual = cls(planned, key, calendar.slots)
@@ -298,7 +299,7 @@ class _Comparison:
             return one.season
         windows = one.history.windows
         season, self.slot = taken_up(
-            planned, part.profile, self.slots, self.key, windows=windows, start=window.start
+            planned, part.profile, self.slots, self.key, windows=windows, start=window.start, end=window.end
         )
         return msgspec.structs.replace(season, of_4=one.season.of_4, of_16=one.season.of_16)
 
@@ -481,7 +482,7 @@ def _add(
                     commissioned.add(feature)
             planned = planned._replace(season=msgspec.structs.replace(planned.season, looks=look))
         one.season, usual.slot = taken_up(
-            planned, part.profile, usual.slots, usual.key, windows=count - 1, start=window.start
+            planned, part.profile, usual.slots, usual.key, windows=count - 1, start=window.start, end=window.end
         )
     one.history = one.history.after(part.profile)
     return {_full(name, feature) for feature in commissioned}

@@ -41,8 +41,9 @@ _JUMP = 1.85
 """How many times as large as a critical effect a jump has to be; one of 1 standard deviation is."""
 _SWINGS = 1.5
 _NOISE = 2.0
-_TOO_FEW = 3
-"""Of fewer windows nobody knows how much they swing."""
+_TOO_FEW = 4
+_PER_HOUR = 0.4
+"""How many standard deviations a strong rhythm may move in an hour, while too few windows show how it swings."""
 _LOOKS = (1, 7, 14)
 _OWN_VISITS = 2
 _BLOCK = 16
@@ -56,10 +57,11 @@ class Season(msgspec.Struct):
     and weekend, and by hour of the week, as `decided` after so many days. `low` and `high` are the least and
     greatest scores of its `windows`. `of_4` and `of_16` are the references of the running blocks. `streak` are the
     calm windows of an open incident, and `streak_likes` their references. `looks` counts comparisons of whole days
-    since `begun`.
+    since `begun`; the `last` window ended then.
     """
 
     begun: datetime | None = None
+    last: datetime | None = None
     looks: int = 0
     days: int = 0
     day: int = 0
@@ -164,11 +166,13 @@ def plan(
     key: SlotKey,
     *,
     windows: int,
+    end: datetime,
     results: Iterable[Result],
 ) -> Plan:
     """Return what the features of a window are compared with.
 
-    `windows` are how many the stream had before, and `results` those of the window against the baseline.
+    `windows` are how many the stream had before, `end` is that of this one, and `results` are its own against the
+    baseline.
     """
     scores = scores_of(baseline, window)
     season = decided(season, place, scores.features, slots, key).on(place)
@@ -202,7 +206,7 @@ def plan(
             frozen[name] = like
         elif (before := mixed(references.shares(group, block), name, window.rows)) is not None:
             frozen[name] = before
-    passed = _passed(season, scores, window, held, results)
+    passed = _passed(season, scores, window, held, end, results)
     of_4 = season.of_4.after(frozen, place.slot, window.rows)
     of_16 = season.of_16.after(frozen, place.slot, window.rows)
     return Plan(
@@ -275,19 +279,26 @@ class _References:
 
 
 def _passed(
-    season: Season, scores: WindowScores, window: Profile, held: set[str], results: Iterable[Result]
+    season: Season,
+    scores: WindowScores,
+    window: Profile,
+    held: set[str],
+    end: datetime,
+    results: Iterable[Result],
 ) -> set[str]:
     """Return which features leave what was seen so far by more than that swings; at first, those that jumped."""
     if not held:
         return set()
-    jumped = held & {one.feature for one in results if is_jump(one)}
-    if season.windows < _TOO_FEW - 1 or len(season.low) != len(scores.means):
-        return jumped
+    if season.last is None or len(season.low) != len(scores.means):
+        return held & {one.feature for one in results if is_jump(one)}
     noise = _NOISE * scores.deviations / max(window.effective_rows, 1.0) ** 0.5
-    swing = np.maximum(season.high - season.low, noise)
+    least = np.maximum(_SWINGS * (season.high - season.low), _SWINGS * noise)
+    if season.windows < _TOO_FEW:
+        hours = max((end - season.last).total_seconds() / 3600, 0.0)
+        least = np.maximum(least, _PER_HOUR * hours * scores.deviations)
     beyond = np.maximum(scores.means - season.high, season.low - scores.means)
-    left = {name for name, far in zip(scores.features, beyond > _SWINGS * swing, strict=True) if far}
-    return (jumped if season.windows < _TOO_FEW else held) & left
+    left = {name for name, far in zip(scores.features, beyond > least, strict=True) if far}
+    return held & left
 
 
 def is_jump(result: Result) -> bool:
@@ -297,7 +308,7 @@ def is_jump(result: Result) -> bool:
 
 
 def taken_up(
-    plan: Plan, window: Profile, slots: StreamSlots, key: SlotKey, *, windows: int, start: datetime
+    plan: Plan, window: Profile, slots: StreamSlots, key: SlotKey, *, windows: int, start: datetime, end: datetime
 ) -> tuple[Season, ChangedSlot]:
     """Return what is known of the seasons after a window, and its hour of the week; `windows` were before it."""
     season, place, scores = plan.season, plan.place, plan.scores
@@ -306,6 +317,7 @@ def taken_up(
     after = msgspec.structs.replace(
         season,
         begun=season.begun or start,
+        last=end if season.last is None else max(season.last, end),
         windows=1 if fresh else season.windows + 1,
         low=scores.means if fresh else np.minimum(season.low, scores.means),
         high=scores.means if fresh else np.maximum(season.high, scores.means),
