@@ -91,7 +91,7 @@ class DriftCheck:
         self._standings: Standings | None = None
         self._settings = settings
         self._thresholds = thresholds_of(settings.threshold)
-        self._special_days = special_days(settings, Notes(state).of(settings.model))
+        self._special_days = special_days(settings, ())
         self._baselines = baselines
         self._objects = objects
         self._suited: set[str] = set()
@@ -99,13 +99,17 @@ class DriftCheck:
     def look_again(self) -> None:
         """Take how the streams stand from the state again: what was checked since may not have been written."""
         self._standings = None
-        if self._budget_seconds:
+
+    def _standing(self) -> Standings | None:
+        """Return how the streams stand; None where the budget is one per window."""
+        if self._standings is None and self._budget_seconds:
             self._standings = Standings(
                 self._state,
                 self._budget_seconds,
                 floors=self._settings.floors,
                 special_days=self._days(),
             )
+        return self._standings
 
     def _days(self) -> SpecialDays:
         """Return the days that are not usual as they are now: those from before, where they can't be read."""
@@ -124,6 +128,7 @@ class DriftCheck:
 
         `objects` are those with rows of it that the state does not know as done yet.
         """
+        standings = self._standing()
         baseline, digest, why_not = self._baselines.of(window.model, window.version)
         counted = windows.profile(window)
         profiles: list[Profile] = []
@@ -135,8 +140,8 @@ class DriftCheck:
             self._warn_of_thresholds(window, baseline)
             profiles = [counted, *windows.before(window, baseline)]
             segments = self._segments(window, baseline, objects)
-            if self._standings is not None and baseline.in_sample:
-                before = self._standings.before(window, baseline)
+            if standings is not None and baseline.in_sample:
+                before = standings.before(window, baseline)
         checked = check_window(
             window,
             profiles,
@@ -148,13 +153,13 @@ class DriftCheck:
             segments=segments,
             before=before,
         )
-        if self._standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
+        if standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
             assert baseline is not None
             parts = {WHOLE: Part(baseline, profiles[0], checked.judgement, self._thresholds)}
             parts |= {
                 name: Part(*segments[name], judgement) for name, judgement in checked.judgement.segments.items()
             }
-            advanced = self._standings.advance(window, parts, checked.verdict.seed, provisional=provisional)
+            advanced = standings.advance(window, parts, checked.verdict.seed, provisional=provisional)
             checked = by_evidence(checked, advanced, rules_of(self._settings))
         windows.conclude(window, checked.verdict)
         return checked
