@@ -307,7 +307,7 @@ class _Comparison:
         """Return the part with what it is by its like, in the place of what it is by the baseline."""
         if self.plan is None:
             return part
-        return self._with(part, self.plan.alike | (self.plan.held - self.plan.passed) | self.results.keys())
+        return self._with(part, self.plan.alike | (self.plan.held - self.plan.passed), self.results)
 
     def lasting(self, part: Part, season: Season, seed: int) -> Part:
         """Return the same as long as an incident lasts, of what is seasonal for sure, with its calm windows."""
@@ -315,10 +315,11 @@ class _Comparison:
             return part
         if season.streak is not None:
             self._compared(part, season.streak_likes.likes, season.streak, _CALM_WINDOWS, seed)
-        return self._with(part, self.plan.known)
+        instead = {name: self.results[name] for name in self.plan.known & self.results.keys()}
+        return self._with(part, self.plan.known, instead)
 
-    def _with(self, part: Part, names: Collection[str]) -> Part:
-        results = overlaid(part.judgement.results, names, self.results)
+    def _with(self, part: Part, names: Collection[str], instead: Mapping[str, list[Result]]) -> Part:
+        results = overlaid(part.judgement.results, names, instead)
         return part._replace(judgement=msgspec.structs.replace(part.judgement, results=results))
 
     def _compared(
@@ -478,7 +479,7 @@ def _add(
             for feature in _differing(differs, alone / 2, look):
                 results = [result for result in differs[feature].results if (result.excess or 0.0) >= least]
                 if results:
-                    usual.results[feature] = results
+                    usual.results.setdefault(feature, []).extend(results)
                     commissioned.add(feature)
             planned = planned._replace(season=msgspec.structs.replace(planned.season, looks=look))
         one.season, usual.slot = taken_up(

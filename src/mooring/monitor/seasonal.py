@@ -336,7 +336,7 @@ def taken_up(
 def overlaid(
     results: Iterable[Result], names: Iterable[str], instead: Mapping[str, Iterable[Result]]
 ) -> list[Result]:
-    """Return results with those of some features left out, and others in their place."""
+    """Return results with those of some features left out, and others in their place or beside them."""
     out = set(names)
     kept = [one for one in results if one.feature not in out]
-    return [*kept, *(one for name in sorted(out) for one in instead.get(name, ()))]
+    return [*kept, *(one for name in sorted(instead) for one in instead[name])]
