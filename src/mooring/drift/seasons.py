@@ -61,8 +61,9 @@ def place_of(start: datetime, end: datetime, zone: tzinfo) -> Place:
     >>> from datetime import UTC
     >>> place_of(datetime(2026, 3, 3, 5, tzinfo=UTC), datetime(2026, 3, 3, 6, tzinfo=UTC), UTC)[0]
     29
-    >>> place_of(datetime(2026, 3, 3, 5, 50, tzinfo=UTC), datetime(2026, 3, 3, 6, tzinfo=UTC), UTC)[2:]
-    (30, 0.4166666666666667)
+    >>> late = place_of(datetime(2026, 3, 3, 5, 50, tzinfo=UTC), datetime(2026, 3, 3, 6, tzinfo=UTC), UTC)
+    >>> late.neighbour, round(late.share, 3)
+    (30, 0.417)
     """
     middle = (start + (end - start) / 2).astimezone(zone)
     slot = middle.weekday() * HOURS + middle.hour
