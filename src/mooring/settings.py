@@ -443,6 +443,20 @@ class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
             "as with 1, and what changes is found sooner",
         ),
     ] = 1.0
+    seasonality: Annotated[
+        Literal["auto", "none"],
+        Meta(
+            description="compare what follows the hour of the day or the week with the same hours of earlier "
+            "days, or everything with all windows before"
+        ),
+    ] = "auto"
+    timezone: Annotated[
+        str, Meta(description="time zone by whose clocks hours and days are, such as Europe/Berlin")
+    ] = "UTC"
+    holidays: Annotated[
+        str | None,
+        Meta(description="file of days that are not usual: 2026-12-25, or 2026-12-25/2026-12-28, on each line"),
+    ] = None
     grace: Annotated[
         float, Meta(ge=0, extra=DURATION, description="how late a row may come to be judged with its window")
     ] = 3600.0

@@ -357,7 +357,7 @@ def test_a_look_at_nothing_new_asks_little_however_much_is_known(traffic, state)
 
 
 def test_slow_drift_that_shows_in_single_windows_now_and_then_is_no_drift_that_ends(traffic, state):
-    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring = Monitoring(settings(traffic.log, state, seasonality="none"))
     monitoring.keep(traffic.baseline(20_000))
     for hour in range(20):
         traffic.write(traffic.exchanges(300, START + timedelta(hours=hour), shift=0.25, per_request=1))

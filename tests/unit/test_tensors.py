@@ -168,7 +168,9 @@ def test_the_log_has_their_numbers_and_shape_and_the_monitor_sees_what_the_basel
     stored = mooring.read_log(traffic.log, flat=True)["0"]
     assert stored.type == ARROW["tensor"]
     assert stored[0].as_py() == {"values": TODAY[0].ravel().tolist(), "shape": [8, 8]}
-    monitoring = Monitoring(settings(traffic.log, f"sqlite:///{tmp_path}/state.db", window_rows=600))
+    monitoring = Monitoring(
+        settings(traffic.log, f"sqlite:///{tmp_path}/state.db", window_rows=600, seasonality="none")
+    )
     monitoring.keep(make(columns(TRAINING)))
     monitoring.watch.look()
     found = Windows(monitoring.state).history("wine")

@@ -17,6 +17,7 @@ from mooring.cli.incidents import incidents
 from mooring.cli.labels import labels_group
 from mooring.cli.log import log_group
 from mooring.cli.monitor import drift, monitor, report
+from mooring.cli.note import note
 from mooring.cli.output import CONTEXT
 from mooring.cli.performance import performance
 from mooring.cli.retrain import history, promote, retrain, rollback
@@ -38,5 +39,7 @@ def main() -> None:
 
 main.add_section("Getting started", init, demo)
 main.add_section("Serving and logging", proxy, serve, drain, log_group, labels_group)
-main.add_section("Watching", monitor, incidents, drift, performance, report, baseline, calibrate, compare, ui)
+main.add_section(
+    "Watching", monitor, incidents, note, drift, performance, report, baseline, calibrate, compare, ui
+)
 main.add_section("Retraining and rolling out", retrain, gate, promote, rollback, rollout, history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -14,7 +14,9 @@ import numpy as np
 from mooring.drift.baseline import Baseline
 from mooring.drift.common_cells import effective_rows_of, rows_of
 from mooring.drift.evidence import BLOCKS, Signed
-from mooring.drift.judge import AlarmRules, Family
+from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, Family, values_of
+from mooring.drift.judgement import Result
+from mooring.drift.likes import Like
 from mooring.drift.past import find_in_past
 from mooring.drift.profile import Profile, empty
 from mooring.drift.statistics import FeatureNull
@@ -27,10 +29,12 @@ class BlockPValue(NamedTuple):
     """How probable a block as unlike what was before it is when nothing changes.
 
     `signed` are the p-values of a rise and of a fall, of the values and, where any are missing, of how many are.
+    `results` say by how much it differs from a reference of its own, as those of a judgement do.
     """
 
     p_value: float
     signed: list[Signed]
+    results: tuple[Result, ...] = ()
 
 
 class PastWindows(msgspec.Struct):
@@ -103,6 +107,8 @@ def p_values(
     *,
     length: int = 1,
     thresholds: Mapping[str, float] | None = None,
+    only: Collection[str] | None = None,
+    likes: Mapping[str, Like] | None = None,
     seed: int = 0,
 ) -> dict[str, BlockPValue]:
     """Return, of each feature, how probable a block as unlike `before` is when nothing changes.
@@ -121,19 +127,29 @@ def p_values(
         the baseline alone, as those windows were.
     thresholds
         Fixed ones, by `measure` or `feature.measure`, which stand in the place of chance.
+    only
+        The features that are wanted; None are all.
+    likes
+        References of features that are to be compared with these instead.
     seed
         The same seed gives the same p-values.
 
     """
     rules, found = AlarmRules(floors=False, thresholds=thresholds or {}), {}
     for name, feature in baseline.features.items():
-        if feature.role == "label":
+        if feature.role == "label" or (only is not None and name not in only):
             continue
         past = baseline.past.get(name)
-        rows = _reference_rows(baseline, name, before) if past is None else effective_rows_of(baseline, name)
+        like = (likes or {}).get(name)
+        if like is not None:
+            rows, known = like.effective_rows, msgspec.structs.replace(feature, profile=like.profile)
+        elif past is not None:
+            rows, known = effective_rows_of(baseline, name), feature
+        else:
+            rows = _reference_rows(baseline, name, before)
+            known = msgspec.structs.replace(feature, profile=before.features[name])
         if not rows:
             continue
-        known = feature if past is not None else msgspec.structs.replace(feature, profile=before.features[name])
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         window = block.features[name]
         null = FeatureNull(known, [window], [length], [block.effective_rows], random, reference_rows=rows)
@@ -142,7 +158,10 @@ def p_values(
             family.find(_ALPHA)
         else:
             family.take(find_in_past({name: null}, {name: past}, _ALPHA)[name])
-        found[name] = BlockPValue(family.p_value, family.signed)
+        results = values_of(name, known, window, length) if like is not None else []
+        for result in results:
+            family.write(result, DEFAULT_BUDGET)
+        found[name] = BlockPValue(family.p_value, family.signed, tuple(results))
     return found
 
 

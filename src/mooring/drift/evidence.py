@@ -43,7 +43,8 @@ class Signed(NamedTuple):
     down: float
 
 
-_NOTHING = Signed(1.0, 1.0)
+NOTHING = Signed(1.0, 1.0)
+"""The p-values of what shows nothing at all."""
 
 
 def e_value(p_value: float) -> float:
@@ -117,7 +118,7 @@ class Evidence(msgspec.Struct):
             sums = self.sums.setdefault(feature, [])
             sums += [0.0] * (len(questions) * _SUMS - len(sums))
             for question in range(len(sums) // _SUMS):
-                both = questions[question] if question < len(questions) else _NOTHING
+                both = questions[question] if question < len(questions) else NOTHING
                 for direction, p_value in enumerate(both):
                     place = question * _SUMS + at * _DIRECTIONS + direction
                     sums[place] = min((sums[place] + time) * e_value(p_value), _MOST)

@@ -23,10 +23,12 @@ from mooring.monitor.incidents import WHOLE, Advanced, Part, Standings, plain
 from mooring.monitor.ingest import Stream, between, done_of, profile_of
 from mooring.monitor.new_objects import NewObjects
 from mooring.monitor.open_windows import OpenWindows
+from mooring.monitor.special_days import SpecialDays, special_days
 from mooring.monitor.thresholds import pointless, rules_of, thresholds_of
 from mooring.monitor.windows import name_of
 from mooring.settings import JudgeSettings, MonitorSettings
 from mooring.state.cells import cells_of, encode, strongest_alarm
+from mooring.state.notes import Notes
 from mooring.state.state import State
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
@@ -73,7 +75,8 @@ class DriftCheck:
     Parameters
     ----------
     settings
-        The budget, thresholds, segments, and how many rows are enough. Raises ValueError for an invalid threshold.
+        The budget, thresholds, segments, holidays, and how many rows are enough. Raises ValueError for an invalid
+        threshold, and for holidays that can't be read.
     baselines
         Where a version's baseline is found.
     objects
@@ -88,6 +91,7 @@ class DriftCheck:
         self._standings: Standings | None = None
         self._settings = settings
         self._thresholds = thresholds_of(settings.threshold)
+        self._special_days = special_days(settings, ())
         self._baselines = baselines
         self._objects = objects
         self._suited: set[str] = set()
@@ -95,10 +99,28 @@ class DriftCheck:
     def look_again(self) -> None:
         """Take how the streams stand from the state again: what was checked since may not have been written."""
         self._standings = None
-        if self._budget_seconds:
+
+    def _standing(self) -> Standings | None:
+        """Return how the streams stand; None where the budget is one per window."""
+        if self._standings is None and self._budget_seconds:
             self._standings = Standings(
-                self._state, self._budget_seconds, floors=self._settings.floors, weight=self._settings.weight
+                self._state,
+                self._budget_seconds,
+                floors=self._settings.floors,
+                weight=self._settings.weight,
+                special_days=self._days(),
             )
+        return self._standings
+
+    def _days(self) -> SpecialDays:
+        """Return the days that are not usual as they are now: those from before, where they can't be read."""
+        try:
+            self._special_days = special_days(self._settings, Notes(self._state).of(self._settings.model))
+        except ValueError as error:
+            logger.warning(
+                "%s: the holidays are as before", error, extra={"every": AGAIN_SECONDS, "about": str(error)}
+            )
+        return self._special_days
 
     def check(
         self, window: Window, windows: OpenWindows, *, objects: Collection[str] = (), provisional: bool = False
@@ -107,6 +129,7 @@ class DriftCheck:
 
         `objects` are those with rows of it that the state does not know as done yet.
         """
+        standings = self._standing()
         baseline, digest, why_not = self._baselines.of(window.model, window.version)
         counted = windows.profile(window)
         profiles: list[Profile] = []
@@ -118,8 +141,8 @@ class DriftCheck:
             self._warn_of_thresholds(window, baseline)
             profiles = [counted, *windows.before(window, baseline)]
             segments = self._segments(window, baseline, objects)
-            if self._standings is not None and baseline.in_sample:
-                before = self._standings.before(window, baseline)
+            if standings is not None and baseline.in_sample:
+                before = standings.before(window, baseline)
         checked = check_window(
             window,
             profiles,
@@ -131,13 +154,13 @@ class DriftCheck:
             segments=segments,
             before=before,
         )
-        if self._standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
+        if standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
             assert baseline is not None
             parts = {WHOLE: Part(baseline, profiles[0], checked.judgement, self._thresholds)}
             parts |= {
                 name: Part(*segments[name], judgement) for name, judgement in checked.judgement.segments.items()
             }
-            advanced = self._standings.advance(window, parts, checked.verdict.seed, provisional=provisional)
+            advanced = standings.advance(window, parts, checked.verdict.seed, provisional=provisional)
             checked = by_evidence(checked, advanced, rules_of(self._settings))
         windows.conclude(window, checked.verdict)
         return checked
@@ -278,6 +301,8 @@ def by_evidence(checked: WindowCheck, advanced: Advanced, rules: AlarmRules) -> 
     summary = [one for one in findings(judgement) if one.feature in names]
     words = [lasting.message] if lasting is not None else []
     words += [f"{plain(one.feature)}: {one.measure} {one.value:.3g}, over the threshold" for one in beyond[:3]]
+    if advanced.special is not None:
+        words.append(f"no evidence for or against drift: {plain(advanced.special) or 'a special day'}")
     verdict = msgspec.structs.replace(
         verdict,
         status=worst([advanced.severity, *(one.severity for one in beyond)]),

@@ -206,6 +206,30 @@ streams = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+slots = Table(
+    "mooring_slots",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", VersionText, primary_key=True),
+    Column("variant", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("baseline", Text, nullable=False),
+    Column("sums", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+notes = Table(
+    "mooring_notes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text),
+    Column("start", Utc, nullable=False),
+    Column("end", Utc, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+)
+
 incidents = Table(
     "mooring_incidents",
     metadata,
