@@ -15,6 +15,7 @@ from mooring.monitor.alerting.channels import Webhook
 from mooring.registry.client import TrackingError
 from mooring.state.alerts import Alerts
 from mooring.state.baselines import StoredBaselines
+from mooring.state.incidents import Incidents
 from mooring.state.judgements import judgement_of
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Windows
@@ -144,14 +145,54 @@ def test_a_window_waits_for_its_hour_and_then_says_that_it_has_too_few_rows(traf
     assert (provisional.status, provisional.provisional) == ("too_few", True)
 
 
-def test_many_rows_in_one_request_are_too_few_independent_ones(traffic, state):
+def test_many_rows_in_few_requests_are_too_few_independent_ones(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state))
     monitoring.keep(traffic.baseline())
-    traffic.write(traffic.exchanges(1000, per_request=500))
+    traffic.write(traffic.exchanges(1000, per_request=250))
     monitoring.watch.look()
     [(_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "too_few"
-    assert verdict.message.startswith("1000 rows, worth 2 independent ones")
+    assert verdict.message.startswith("1000 rows, worth 4 independent ones")
+
+
+def test_a_large_request_is_a_window_of_its_own_whose_rows_count_by_their_order(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(300, per_request=1))
+    traffic.write(traffic.exchanges(1400, START + timedelta(minutes=20), per_request=700))
+    traffic.write(traffic.exchanges(100, START + timedelta(minutes=30), per_request=1))
+    monitoring.watch.look()
+    found = Windows(monitoring.state).history("wine")
+    assert [(one.window.rows, one.window.requests) for one in found] == [
+        (300, 300),
+        (700, 1),
+        (700, 1),
+        (100, 100),
+    ]
+    assert {one.verdict.status for one in found} == {"ok"}
+
+
+def test_equal_rows_of_requests_are_watched_as_windows_end_by_independent_ones(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, window=86_400.0, window_rows=200))
+    monitoring.keep(traffic.baseline())
+    hour = timedelta(hours=1)
+    for at in range(24):
+        sent = traffic.exchanges(120, START.replace(hour=0) + at * hour, 30.0, shift=at >= 18, per_request=1)
+        for one in sent:
+            body = json.loads(one.request)
+            body["dataframe_split"]["data"] *= 33
+            one.request = json.dumps(body).encode()
+            one.response = json.dumps({"predictions": json.loads(one.response)["predictions"] * 33}).encode()
+        traffic.write(sent)
+    monitoring.watch.look()
+    found = Windows(monitoring.state).history("wine")
+    statuses = [one.verdict.status for one in found if one.verdict]
+    assert found[-2].window.rows > 33 * 100
+    assert len(statuses) > 10
+    assert "too_few" not in statuses[4:]
+    [incident] = Incidents(monitoring.state).newest("wine")
+    assert START.replace(hour=18) < incident.opened < START.replace(hour=22)
+    assert {"alcohol", "prediction"} <= {*incident.features}
 
 
 def test_without_a_baseline_windows_wait_for_one_and_are_judged_then(traffic, state, monkeypatch):

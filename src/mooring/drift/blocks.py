@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import reduce
@@ -13,6 +14,7 @@ import numpy as np
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.common_cells import effective_rows_of, numbers_of, rows_of
+from mooring.drift.dependence import DesignEffect, effective_rows
 from mooring.drift.evidence import BLOCKS, Signed, signed
 from mooring.drift.judge import AlarmRules, Family
 from mooring.drift.profile import FeatureProfile, Profile, empty
@@ -103,6 +105,7 @@ def p_values(
     *,
     length: int = 1,
     thresholds: Mapping[str, float] | None = None,
+    effects: Mapping[str, DesignEffect] | None = None,
     seed: int = 0,
 ) -> dict[str, BlockPValue]:
     """Return, of each feature, how probable a block as unlike `before` is when nothing changes.
@@ -121,6 +124,8 @@ def p_values(
         the baseline alone, as those windows were.
     thresholds
         Fixed ones, by `measure` or `feature.measure`, which stand in the place of chance.
+    effects
+        By feature, the design effect of rows that follow each other; without one, rows of a request count as one.
     seed
         The same seed gives the same p-values.
 
@@ -130,28 +135,33 @@ def p_values(
         if feature.role == "label":
             continue
         past = baseline.past.get(name)
-        rows = _reference_rows(baseline, name, before) if past is None else effective_rows_of(baseline, name)
+        effect = (effects or {}).get(name)
+        if past is None:
+            rows = _reference_rows(baseline, name, before, effect)
+        else:
+            rows = effective_rows_of(baseline, name, effect)
         if not rows:
             continue
         known = feature if past is not None else msgspec.structs.replace(feature, profile=before.features[name])
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         window = block.features[name]
-        null = FeatureNull(known, [window], [length], [block.effective_rows], random, reference_rows=rows)
+        worth = effective_rows(block.rows, block.weight, effect)
+        null = FeatureNull(known, [window], [length], [worth], random, reference_rows=rows)
         family = Family(name, null, rules, past)
         family.find(_ALPHA)
         found[name] = BlockPValue(family.p_value, _rose(known.profile, window))
     return found
 
 
-def _reference_rows(baseline: Baseline, name: str, before: Profile) -> float:
+def _reference_rows(baseline: Baseline, name: str, before: Profile, effect: DesignEffect | None) -> float:
     """Return how many independent rows a feature's reference is worth, of the baseline and the windows since."""
     feature = baseline.features[name]
     own = 0 if feature.in_sample else rows_of(feature.profile)
     rows = before.rows - baseline.rows + own
     if rows == own:
-        return 0.0 if feature.in_sample else effective_rows_of(baseline, name)
-    weight = before.weight - baseline.weight + (own * baseline.weight / max(baseline.rows, 1) if own else 0)
-    return float(rows**2 / weight)
+        return 0.0 if feature.in_sample else effective_rows_of(baseline, name, effect)
+    since = before.weight - baseline.weight if effect is None else (rows - own) * effect.at(math.inf)
+    return float(rows**2 / (since + (own**2 / effective_rows_of(baseline, name, effect) if own else 0)))
 
 
 def _rose(before: FeatureProfile, window: FeatureProfile) -> bool | None:

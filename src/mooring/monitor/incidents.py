@@ -11,6 +11,7 @@ import msgspec
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.blocks import BlockPValue, PastWindows, p_values, profile_of
+from mooring.drift.dependence import Dependence, DesignEffect
 from mooring.drift.evidence import Evidence, limit
 from mooring.drift.judge import cutoff
 from mooring.drift.judgement import Judgement, Result
@@ -42,10 +43,19 @@ class Part(NamedTuple):
     profile: Profile
     judgement: Judgement
     thresholds: Mapping[str, float] = MappingProxyType({})
+    effects: Mapping[str, DesignEffect] = MappingProxyType({})
 
     def p_values(self, before: Profile, block: Profile, length: int, seed: int) -> dict[str, BlockPValue]:
         """Return the p-values of a block of its windows; what has a threshold of its own is none of chance."""
-        return p_values(self.baseline, before, block, length=length, thresholds=self.thresholds, seed=seed)
+        return p_values(
+            self.baseline,
+            before,
+            block,
+            length=length,
+            thresholds=self.thresholds,
+            effects=self.effects,
+            seed=seed,
+        )
 
 
 class PartEvidence(msgspec.Struct):
@@ -54,6 +64,7 @@ class PartEvidence(msgspec.Struct):
     history: PastWindows = msgspec.field(default_factory=PastWindows)
     evidence: Evidence = msgspec.field(default_factory=Evidence)
     calm: int = 0
+    dependence: Dependence = msgspec.field(default_factory=Dependence)
 
 
 class Advanced(NamedTuple):
@@ -76,6 +87,7 @@ def advance(
     *,
     budget_seconds: float,
     seed: int = 0,
+    dependences: Mapping[str, Dependence] = MappingProxyType({}),
     floors: bool = True,
 ) -> Advanced:
     """Return how a stream stands after one more of its windows.
@@ -94,6 +106,8 @@ def advance(
         In what time this stream may have one false alarm.
     seed
         The same seed gives the same result.
+    dependences
+        By name of a part, what its rows have shown of how they depend on each other, this window's too.
     floors
         Whether an effect too small to matter opens no incident.
 
@@ -129,7 +143,9 @@ def advance(
     found = {name: excess for name, excess in _effects(parts, floors).items() if name in suspects}
     opened = None
     severity: Severity = "ok"
-    if found:
+    if not found:
+        _note_dependences(held, dependences)
+    else:
         severity = worst(["warning", *_severities(parts, found)])
         opened = Incident(
             model=window.model,
@@ -171,7 +187,7 @@ def _go_on(
     whole = held.setdefault(WHOLE, PartEvidence())
     whole.calm = whole.calm + 1 if _is_calm(parts, incident.features, 1) else 0
     if whole.calm >= _CALM_WINDOWS and _is_calm(parts, incident.features, _CALM_WINDOWS):
-        held = {name: PartEvidence(one.history) for name, one in held.items()}
+        held = {name: PartEvidence(one.history, dependence=one.dependence) for name, one in held.items()}
         after = msgspec.structs.replace(
             state, windows=known.windows + 1, since=None, data=dump(held, "stream", _FORMAT)
         )
@@ -199,6 +215,33 @@ def _go_on(
         data=dump(held, "stream", _FORMAT),
     )
     return Advanced(after, lasting, severity)
+
+
+def feed(
+    before: StreamState | None,
+    window: Window,
+    baseline: Baseline,
+    dependences: Mapping[str, Dependence],
+) -> StreamState:
+    """Return how a stream stands after a window of too few rows, which tell how they depend on each other, too."""
+    known = before if before is not None and before.baseline == baseline.digest else None
+    held = _held(known)
+    _note_dependences(held, dependences)
+    if known is None:
+        known = StreamState(
+            model=window.model,
+            version=window.version,
+            variant=window.variant,
+            kind="drift",
+            baseline=baseline.digest,
+            updated=window.start if before is None else max(window.start, before.updated),
+        )
+    return msgspec.structs.replace(known, data=dump(held, "stream", _FORMAT))
+
+
+def _note_dependences(held: dict[str, PartEvidence], dependences: Mapping[str, Dependence]) -> None:
+    for name, dependence in dependences.items():
+        held.setdefault(name, PartEvidence()).dependence = dependence
 
 
 def _held(known: StreamState | None) -> dict[str, PartEvidence]:
@@ -243,7 +286,7 @@ def _add(
         against = found[1] if count == 1 else part.p_values(reference, whole, count, seed)
         most = cutoff([each.p_value for each in against.values()], alone * 6 / (math.pi * look) ** 2)
         commissioned = {_full(name, feature) for feature, each in against.items() if each.p_value <= most}
-    one.history = one.history.after(part.profile)
+    one.history = one.history.after(msgspec.structs.replace(part.profile, order=None))
     return commissioned
 
 
@@ -352,16 +395,56 @@ class Standings:
 
     def before(self, window: Window, baseline: Baseline) -> dict[str, Profile]:
         """Return the profile of all earlier windows of a window's stream, of the whole and of its segments."""
-        state, _ = self._held.get((window.version, window.variant)) or self._stored(window)
+        state, _ = self._standing(window)
         if state is None or state.baseline != baseline.digest:
             return {}
         held = {name: one.history.whole for name, one in _held(state).items()}
         return {name: whole for name, whole in held.items() if whole is not None}
 
-    def advance(self, window: Window, parts: Mapping[str, Part], seed: int, *, provisional: bool) -> Advanced:
+    def dependence(self, window: Window, baseline: Baseline) -> Dependence:
+        """Return what all earlier windows of a window's stream have shown of how its rows depend on each other."""
+        state, _ = self._standing(window)
+        if state is None or state.baseline != baseline.digest:
+            return Dependence()
+        return _held(state).get(WHOLE, PartEvidence()).dependence
+
+    def dependences(
+        self, window: Window, baseline: Baseline, profiles: Mapping[str, Profile]
+    ) -> dict[str, Dependence]:
+        """Return the same of a window and all before it, by part; one that is judged again is among these."""
+        state, _ = self._standing(window)
+        known = state if state is not None and state.baseline == baseline.digest else None
+        again = window.revision > 0 and known is not None and window.end <= known.updated
+        held, found = _held(known), {}
+        for name, profile in profiles.items():
+            before = held[name].dependence if name in held else Dependence()
+            found[name] = before if again else before.after(profile.order, profile.weight)
+        return found
+
+    def feed(
+        self, window: Window, baseline: Baseline, dependences: Mapping[str, Dependence], *, provisional: bool
+    ) -> Advanced | None:
+        """Return how a stream stands after a window of too few rows; None if an incident is open."""
+        before, incident = self._standing(window)
+        if incident is not None:
+            return None
+        state = feed(before, window, baseline, dependences)
+        if not provisional:
+            self._held[window.version, window.variant] = state, None
+        return Advanced(state, None, "ok")
+
+    def advance(
+        self,
+        window: Window,
+        parts: Mapping[str, Part],
+        dependences: Mapping[str, Dependence],
+        seed: int,
+        *,
+        provisional: bool,
+    ) -> Advanced:
         """Return how a window's stream stands after it, and, unless that is `provisional`, have it stand so."""
         key = window.version, window.variant
-        before, incident = self._held.get(key) or self._stored(window)
+        before, incident = self._standing(window)
         own = [StreamKey(window.model, *one, "drift") for one in {*self._held, key}]
         advanced = advance(
             before,
@@ -370,12 +453,16 @@ class Standings:
             parts,
             budget_seconds=self._budget * self._states.sharing(window.end, own),
             seed=seed,
+            dependences=dependences,
             floors=self._floors,
         )
         if not provisional:
             still = advanced.incident if advanced.state.incident_id is not None else None
             self._held[key] = advanced.state, still
         return advanced
+
+    def _standing(self, window: Window) -> tuple[StreamState | None, Incident | None]:
+        return self._held.get((window.version, window.variant)) or self._stored(window)
 
     def _stored(self, window: Window) -> tuple[StreamState | None, Incident | None]:
         state = self._states.of(window.model, window.version, window.variant, "drift")
