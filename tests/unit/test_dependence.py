@@ -193,3 +193,20 @@ def test_a_judgement_says_how_many_independent_rows_there_were():
     assert judge(baseline, [nightly]).effective_rows > 600
     equal = counted(requests_of(np.repeat(rng.normal(size=300), 33), 33), baseline)
     assert 200 < judge(baseline, [equal]).effective_rows < 400
+
+
+def test_tables_that_are_sorted_each_night_are_worth_their_rows_once_some_were_seen():
+    rng = np.random.default_rng(10)
+    baseline = baseline_of(rng)
+    nights = [requests_of(np.sort(rng.normal(size=1000)), 1000) for _ in range(15)]
+    assert pooled(baseline, nights[:1]).design_effects(baseline.grids)["x"].at(1000) > 100
+    assert pooled(baseline, nights).design_effects(baseline.grids)["x"].at(1000) < 5
+
+
+def test_batches_that_differ_from_day_to_day_are_worth_less_once_some_were_seen():
+    rng = np.random.default_rng(11)
+    baseline = baseline_of(rng)
+    nights = [requests_of(rng.normal(size=1000) + rng.normal() / 5, 1000) for _ in range(100)]
+    few, many = (pooled(baseline, nights[:number]).design_effects(baseline.grids)["x"] for number in (15, 100))
+    assert few.at(1000) > 8
+    assert 25 < many.at(1000) < 70

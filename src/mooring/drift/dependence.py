@@ -2,7 +2,7 @@
 
 Where neighbours in time resemble each other, means of many rows vary more than those of as many independent rows:
 by the design effect. A profile keeps, beside its counts, sums of bounded scores of each feature over some hundred
-batches of rows in their order (`Order`); sketches add, whatever was split how. A stream pools what its windows
+batches of rows in their order (`BatchSums`); sketches add, whatever was split how. A stream pools what its windows
 show (`Dependence`), and of that follows each feature's design effect at any number of rows (`DesignEffect`).
 
 References
@@ -53,7 +53,7 @@ _REACH, _UNIT = 3.0, 256.0
 _GOLDEN, _SILVER = 0.6180339887498949, 0.41421356237309515
 
 
-class Order(msgspec.Struct):
+class BatchSums(msgspec.Struct):
     """Sums over batches of rows that follow each other in time.
 
     A batch holds the rows whose key, of microseconds, lies between two multiples of 2**`shift`: `keys` are these
@@ -68,7 +68,7 @@ class Order(msgspec.Struct):
     sums: Integers
     squares: Integers
 
-    def __add__(self, other: Order) -> Order:
+    def __add__(self, other: BatchSums) -> BatchSums:
         """Return the sketch of both samples.
 
         >>> one, two = (Runs(np.array(keys)) for keys in ([5, 6], [6]))
@@ -81,7 +81,7 @@ class Order(msgspec.Struct):
         place = np.argsort(keys, kind="stable")
         keys = keys[place]
         more, starts = batches_of(keys)
-        return Order(
+        return BatchSums(
             shift + more,
             keys[starts] >> more,
             np.add.reduceat(np.concatenate([self.rows, other.rows])[place], starts),
@@ -138,11 +138,11 @@ class Runs:
         ordered = scores if self._place is None else scores.take(self._place)
         return np.add.reduceat(ordered, self._starts), float(np.einsum("i,i->", scores, scores))
 
-    def order(self, channels: list[tuple[Floats, float]]) -> Order:
+    def order(self, channels: list[tuple[Floats, float]]) -> BatchSums:
         """Return the sketch of sums of several channels."""
         sums = np.array([one for one, _ in channels]).reshape(len(channels), len(self._starts))
         squares = np.array([one for _, one in channels])
-        return Order(self.shift, self.keys, self.rows, sums.astype(np.int64), squares.astype(np.int64))
+        return BatchSums(self.shift, self.keys, self.rows, sums.astype(np.int64), squares.astype(np.int64))
 
 
 def channels_of(grid: Grid) -> int:
@@ -289,7 +289,7 @@ def _lengths(column: Column) -> Floats | None:
     return _floats(pc.utf8_length(texts))
 
 
-def without(order: Order | None, grids: Mapping[str, Grid], left_out: set[str]) -> Order | None:
+def without(order: BatchSums | None, grids: Mapping[str, Grid], left_out: set[str]) -> BatchSums | None:
     """Return a sketch in which some features have neither values nor a lack of them."""
     if order is None or not left_out:
         return order
@@ -351,7 +351,7 @@ class Dependence(msgspec.Struct):
     last_rows: float = 0.0
     last: Floats = msgspec.field(default_factory=lambda: np.zeros(0))
 
-    def after(self, order: Order | None, weight: int) -> Dependence:
+    def after(self, order: BatchSums | None, weight: int) -> Dependence:
         """Return it after one more window, whose rows came in requests of this weight."""
         if order is None:
             return self
@@ -425,7 +425,8 @@ class Dependence(msgspec.Struct):
         """Return the design effect that the variances between batches amount to, in units of the rows' variance.
 
         The longest batches tell most, where enough of them have been seen. Of yet longer ones, of which fewer
-        have, it is taken what they show at least. None where too few have been seen in all.
+        have, it is taken what they show at least, and of windows what they show at most. None where too few have
+        been seen in all.
         """
         request = self.weight / self.rows
         lengths = np.divide(self.lengths, self.freedom, out=np.zeros(_BETWEEN + 1), where=self.freedom > 0)
@@ -454,12 +455,19 @@ class Dependence(msgspec.Struct):
             base = max(short, 1.0)
             growth = _solved(long / base, float(lengths[main] / lengths[finer[-1]]), 0.0, 1.0, math.inf)
             found.append(DesignEffect(float(lengths[finer[-1]]), base, min(growth.correlation, _MOST_GROWTH)))
-        return max(found, key=lambda effect: effect.at(math.inf))
+        most = max(found, key=lambda effect: effect.at(math.inf))
+        freedom = float(self.freedom[_BETWEEN])
+        if freedom < _FEWEST:
+            return most
+        # Rows in a table's order, or a pattern that comes back, depend within windows, not between them.
+        bound = max(1.0, float(variances[_BETWEEN]) / freedom * (1 + 3 * math.sqrt(2 / freedom)))
+        length = float(lengths[_BETWEEN])
+        return DesignEffect(length, bound) if most.at(length) > bound else most
 
 
 def _solved(seen: float, length: float, count: float, unit: float, rows: float) -> DesignEffect:
     """Return the design effect of which batches of this length and number show so much, of so many rows in all."""
-    if seen <= unit or length < 2 * unit:
+    if seen <= unit or length < 2 * unit:  # as if units were independent of each other
         return DesignEffect(unit, max(seen, 1.0))
     low, high = 0.0, _MOST_CORRELATED
     for _ in range(_STEPS):
@@ -475,7 +483,7 @@ def _solved(seen: float, length: float, count: float, unit: float, rows: float) 
     return DesignEffect(unit, unit, low)
 
 
-def _merged(order: Order, most: int) -> tuple[Integers, Integers]:
+def _merged(order: BatchSums, most: int) -> tuple[Integers, Integers]:
     """Return rows and sums of batches that were merged until there are no more than `most`."""
     bits = np.frexp((order.keys[1:] ^ order.keys[:-1]).astype(np.float64))[1]
     apart = np.cumsum(np.bincount(bits, minlength=2)[::-1])[::-1][1:]

@@ -29,7 +29,7 @@ from mooring.drift.columns import (
     plain,
 )
 from mooring.drift.counting import CategoryCounter, NumberCounter, least
-from mooring.drift.dependence import Order, Runs, Scorer, encoded, keys_of
+from mooring.drift.dependence import BatchSums, Runs, Scorer, encoded, keys_of
 from mooring.drift.grid import (
     CategoricalGrid,
     Floats,
@@ -269,7 +269,7 @@ class Profile(msgspec.Struct):
     rows: int = 0
     weight: int = 0
     unknown: dict[str, int] = {}
-    order: Order | None = None
+    order: BatchSums | None = None
 
     def __add__(self, other: Profile) -> Profile:
         """Return the profile of both samples. Raises ValueError where they are on different grids."""
@@ -286,7 +286,7 @@ class Profile(msgspec.Struct):
             self._order_with(other),
         )
 
-    def _order_with(self, other: Profile) -> Order | None:
+    def _order_with(self, other: Profile) -> BatchSums | None:
         if not self.rows or not other.rows:
             return self.order if self.rows else other.order
         return self.order + other.order if self.order is not None and other.order is not None else None
@@ -373,7 +373,7 @@ def _add(
     counters: Mapping[str, NumberCounter | CategoryCounter],
     scorers: Mapping[str, Scorer],
     own: OwnColumns,
-) -> Order | None:
+) -> BatchSums | None:
     rows = batch.num_rows
     found.rows += rows
     places = {name: place for place, name in enumerate(batch.schema.names)}
