@@ -37,7 +37,7 @@ from mooring.drift.grid import CategoricalGrid, Floats, Grid, Integers, Numbers,
 
 BATCHES = 128
 """How many batches of rows a sketch keeps, at most."""
-_LEVELS = (64, 32, 16, 8)
+_LEVELS = (BATCHES, 64, 32, 16, 8)
 _BETWEEN = len(_LEVELS)  # the level of whole windows
 _ENOUGH = 60.0
 """With how many degrees of freedom a level is believed as it is."""
@@ -46,6 +46,7 @@ _FRESH = 1 - 1 / 256
 """What is left of a window's weight in the pool after one more window."""
 _MOST_CORRELATED = 0.9999
 _WHOLE = 0.9  # of a request, so that it counts as in one batch
+_CLEAR = 2.0  # standard errors above 1
 _MOST_GROWTH = 0.95
 _STEPS = 30
 _REACH, _UNIT = 3.0, 256.0
@@ -425,8 +426,8 @@ class Dependence(msgspec.Struct):
         """Return the design effect that the variances between batches amount to, in units of the rows' variance.
 
         The longest batches tell most, where enough of them have been seen. Of yet longer ones, of which fewer
-        have, it is taken what they show at least, and of windows what they show at most. None where too few have
-        been seen in all.
+        have, it is taken what they show at least, and of windows what they show at most. What is not clearly more
+        than chance gives is left to shorter batches. None where too few have been seen in all.
         """
         request = self.weight / self.rows
         lengths = np.divide(self.lengths, self.freedom, out=np.zeros(_BETWEEN + 1), where=self.freedom > 0)
@@ -441,19 +442,28 @@ class Dependence(msgspec.Struct):
         main = enough[-1] if enough else max(usable, key=lambda level: float(self.freedom[level]))
         if self.freedom[main] < _FEWEST:
             return None
-        found = []
-        for level in usable[usable.index(main) :]:
-            seen = float(variances[level] / self.freedom[level])
-            if level != main:
-                seen *= 1 - min(math.sqrt(2 / self.freedom[level]), 1.0)
+        seen = np.divide(variances, self.freedom, out=np.zeros(_BETWEEN + 1), where=self.freedom > 0)
+        spread = np.sqrt(2 / np.maximum(self.freedom, 1.0))
+        clear = seen > 1 + _CLEAR * spread
+
+        def at(level: int, share: float = 1.0) -> DesignEffect:
             whole = request if level == _BETWEEN else unit
-            found.append(_solved(seen, float(lengths[level]), float(counts[level]), whole, self.rows))
+            return _solved(
+                share * float(seen[level]), float(lengths[level]), float(counts[level]), whole, self.rows
+            )
+
+        found = [at(main)]
+        if not clear[main]:  # shorter batches are more, and tell small effects better
+            finest = at(max(usable, key=lambda level: float(self.freedom[level])))
+            found = [min(found[0], finest, key=lambda effect: effect.at(math.inf))]
+        found += [at(level, 1 - float(spread[level])) for level in usable if level > main and clear[level]]
         finer = [level for level in usable if 3 * lengths[level] <= lengths[main]]
-        if main in enough and finer:
+        if main in enough and finer and clear[main]:
             # That it grows from batches to longer ones tells, too, where it is no such process of single rows.
-            short, long = (float(variances[level] / self.freedom[level]) for level in (finer[-1], main))
-            base = max(short, 1.0)
-            growth = _solved(long / base, float(lengths[main] / lengths[finer[-1]]), 0.0, 1.0, math.inf)
+            base = max(float(seen[finer[-1]]), 1.0)
+            growth = _solved(
+                float(seen[main]) / base, float(lengths[main] / lengths[finer[-1]]), 0.0, 1.0, math.inf
+            )
             found.append(DesignEffect(float(lengths[finer[-1]]), base, min(growth.correlation, _MOST_GROWTH)))
         most = max(found, key=lambda effect: effect.at(math.inf))
         freedom = float(self.freedom[_BETWEEN])
