@@ -68,6 +68,7 @@ def counted(
         (alike(0.3, 5), 1000, 5),
         (alike(1.0, 33), 6600, 33),
     ],
+    ids=["independent", "ar 0.5", "ar 0.9", "ar 0.95", "4 of 0.5", "4 of 0.95", "icc 0.3", "icc 1"],
 )
 def test_p_values_are_not_too_small(stream, rows, per_request):
     rng = np.random.default_rng(rows)
