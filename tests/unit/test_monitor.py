@@ -15,6 +15,7 @@ from mooring.monitor.alerting.channels import Webhook
 from mooring.registry.client import TrackingError
 from mooring.state.alerts import Alerts
 from mooring.state.baselines import StoredBaselines
+from mooring.state.incidents import Incidents
 from mooring.state.judgements import judgement_of
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Windows
@@ -144,14 +145,54 @@ def test_a_window_waits_for_its_hour_and_then_says_that_it_has_too_few_rows(traf
     assert (provisional.status, provisional.provisional) == ("too_few", True)
 
 
-def test_many_rows_in_one_request_are_too_few_independent_ones(traffic, state):
+def test_many_rows_in_few_requests_are_too_few_independent_ones(traffic, state):
     monitoring = Monitoring(settings(traffic.log, state))
     monitoring.keep(traffic.baseline())
-    traffic.write(traffic.exchanges(1000, per_request=500))
+    traffic.write(traffic.exchanges(1000, per_request=250))
     monitoring.watch.look()
     [(_, verdict)] = Windows(monitoring.state).history("wine")
     assert verdict.status == "too_few"
-    assert verdict.message.startswith("1000 rows, worth 2 independent ones")
+    assert verdict.message.startswith("1000 rows, worth 4 independent ones")
+
+
+def test_a_large_request_is_a_window_of_its_own_whose_rows_count_by_their_order(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    traffic.write(traffic.exchanges(300, per_request=1))
+    traffic.write(traffic.exchanges(1400, START + timedelta(minutes=20), per_request=700))
+    traffic.write(traffic.exchanges(100, START + timedelta(minutes=30), per_request=1))
+    monitoring.watch.look()
+    found = Windows(monitoring.state).history("wine")
+    assert [(one.window.rows, one.window.requests) for one in found] == [
+        (300, 300),
+        (700, 1),
+        (700, 1),
+        (100, 100),
+    ]
+    assert {one.verdict.status for one in found} == {"ok"}
+
+
+def test_equal_rows_of_requests_are_watched_as_windows_end_by_independent_ones(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state, window=86_400.0, window_rows=200))
+    monitoring.keep(traffic.baseline())
+    hour = timedelta(hours=1)
+    for at in range(24):
+        sent = traffic.exchanges(120, START.replace(hour=0) + at * hour, 30.0, shift=at >= 18, per_request=1)
+        for one in sent:
+            body = json.loads(one.request)
+            body["dataframe_split"]["data"] *= 33
+            one.request = json.dumps(body).encode()
+            one.response = json.dumps({"predictions": json.loads(one.response)["predictions"] * 33}).encode()
+        traffic.write(sent)
+    monitoring.watch.look()
+    found = Windows(monitoring.state).history("wine")
+    statuses = [one.verdict.status for one in found if one.verdict]
+    assert found[-2].window.rows > 33 * 100
+    assert len(statuses) > 10
+    assert "too_few" not in statuses[4:]
+    [incident] = Incidents(monitoring.state).newest("wine")
+    assert START.replace(hour=18) < incident.opened < START.replace(hour=22)
+    assert {"alcohol", "prediction"} <= {*incident.features}
 
 
 def test_without_a_baseline_windows_wait_for_one_and_are_judged_then(traffic, state, monkeypatch):
@@ -364,3 +405,67 @@ def test_slow_drift_that_shows_in_single_windows_now_and_then_is_no_drift_that_e
     monitoring.watch.look()
     late = [status for _, status in monitoring.verdicts()][16:]
     assert "ok" not in late
+
+
+def nightly(traffic: Traffic, days: int, shift_from: int = 10**6, *, ordered: bool = False) -> None:
+    """Write a batch of 1,000 rows each night, with a shift from some day on."""
+    for day in range(days):
+        [sent] = traffic.exchanges(
+            1000, START.replace(month=1) + timedelta(days=day), shift=0.5 * (day >= shift_from), per_request=1000
+        )
+        if ordered:
+            body = json.loads(sent.request)
+            body["dataframe_split"]["data"].sort()
+            sent.request = json.dumps(body).encode()
+            answers = [row[0] / 2 for row in body["dataframe_split"]["data"]]
+            sent.response = json.dumps({"predictions": answers}).encode()
+        traffic.write([sent])
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_nightly_batches_are_judged_and_do_not_alarm_as_long_as_nothing_changes(traffic, state, ordered):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    nightly(traffic, 12, ordered=ordered)
+    monitoring.watch.look()
+    assert [rows for rows, _ in monitoring.verdicts()] == [1000] * 12
+    assert Incidents(monitoring.state).newest("wine") == []
+    if not ordered:
+        assert {status for _, status in monitoring.verdicts()} == {"ok"}
+
+
+def test_a_shift_in_nightly_batches_is_found(traffic, state):
+    monitoring = Monitoring(settings(traffic.log, state))
+    monitoring.keep(traffic.baseline())
+    nightly(traffic, 12, shift_from=8)
+    monitoring.watch.look()
+    statuses = [status for _, status in monitoring.verdicts()]
+    assert statuses[:8] == ["ok"] * 8
+    assert "ok" not in statuses[9:]
+
+
+def test_windows_of_dependent_rows_are_cut_alike_after_any_restart(traffic, state, tmp_path):
+    def write(to: Traffic, hour: int) -> None:
+        sent = to.exchanges(150, START + timedelta(hours=hour), 20.0, per_request=1)
+        for one in sent:
+            body = json.loads(one.request)
+            body["dataframe_split"]["data"] *= 5
+            one.request = json.dumps(body).encode()
+            one.response = json.dumps({"predictions": json.loads(one.response)["predictions"] * 5}).encode()
+        to.write(sent, f"w-{hour:08d}")
+
+    other = Traffic(tmp_path / "other")
+    at_once = Monitoring(settings(traffic.log, state, window=10 * 86_400.0, window_rows=200))
+    at_once.keep(Traffic(traffic.log, seed=7).baseline())
+    for hour in range(8):
+        write(traffic, hour)
+    at_once.watch.look()
+    for hour in range(8):
+        write(other, hour)
+        again = Monitoring(settings(other.log, state + "2", window=10 * 86_400.0, window_rows=200, settle=1e9))
+        again.keep(Traffic(other.log, seed=7).baseline())
+        again.watch.look()
+        again.state.close()
+    read = Monitoring(settings(other.log, state + "2"))
+    assert read.verdicts()[:-1] == at_once.verdicts()[:-1]
+    assert max(rows for rows, _ in read.verdicts()) > 700

@@ -66,7 +66,7 @@ def test_late_rows_open_their_window_again_until_the_grace_is_over():
     again = add(windows, times(5))
     assert [(window.rows, window.revision, window.late) for window in again] == [(1001, 1, 1), (1000, 0, 0)]
     later = add(again, times(*np.linspace(100, 110, 1000)))
-    pieces = cut(times(5), later, BLANK, LENGTHS)
+    pieces = [*cut(times(5), later, BLANK, LENGTHS)]
     assert [(piece.too_late, piece.window.rows, piece.window.late) for piece in pieces] == [(True, 1001, 2)]
 
 
@@ -88,7 +88,7 @@ def test_whatever_comes_when_each_row_is_in_one_window(chunks, wanted):
     for chunk in chunks:
         rows = times(*chunk)
         known = [window for window in windows if micros(window.end) > rows[0] - rows[0] % HOUR - 1]
-        pieces = cut(rows, known, BLANK, lengths)
+        pieces = [*cut(rows, known, BLANK, lengths)]
         assert [piece.first for piece in pieces] == [0, *(piece.last for piece in pieces[:-1])]
         assert pieces[-1].last == len(rows)
         for piece in pieces:
@@ -146,3 +146,51 @@ def test_an_open_window_ends_where_the_next_begins_however_long_windows_are_now(
     longer = Lengths(24 * HOUR, 1000, HOUR)
     assert close(first, longer, 0) is None
     assert close(first, longer, 0, second).end == second.start
+
+
+BATCHES = LENGTHS._replace(batch=500)
+
+
+def test_a_batch_is_a_window_of_its_own_and_ends_the_one_before_it():
+    rows = np.sort(np.concatenate([times(*range(10)), times(*[20] * 600), times(*range(21, 30))]))
+    windows = add([], rows, BATCHES)
+    assert [(one.rows, one.status) for one in windows] == [(10, "closed"), (600, "closed"), (9, "open")]
+    assert [one.end - one.start for one in windows[1:2]] == [resolution := moment(1) - moment(0)]
+    assert windows[0].end == windows[1].start
+    assert windows[2].start == windows[1].start + resolution
+
+
+def test_a_batch_ends_a_window_that_was_open_before_it_was_read():
+    windows = add(add([], times(*range(10)), BATCHES), times(*[20] * 600), BATCHES)
+    assert [(one.rows, one.status) for one in windows] == [(10, "closed"), (600, "closed")]
+
+
+def test_rows_of_one_time_that_are_fewer_than_a_batch_go_with_the_others():
+    rows = np.sort(np.concatenate([times(*range(10)), times(*[20] * 499)]))
+    assert [one.rows for one in add([], rows, BATCHES)] == [509]
+
+
+def test_a_window_ends_with_as_many_rows_as_are_known_to_be_needed_when_it_begins():
+    asked: list[int] = []
+
+    def rows() -> int:
+        return 10 * (1 + len(asked))
+
+    for part in cut(times(*np.linspace(0, 50, 60)), [], BLANK, LENGTHS, rows=rows):
+        asked.append(part.window.rows)
+    assert asked == [10, 20, 30]
+
+
+@given(st.lists(minutes, min_size=1, max_size=6), st.integers(1, 20), st.integers(2, 6))
+def test_with_batches_too_each_row_is_in_one_window(chunks, wanted, batch):
+    lengths = Lengths(HOUR, wanted, 100 * HOUR, batch)
+    windows: list[Window] = []
+    total = 0
+    for chunk in chunks:
+        rows = times(*[one // 10 for one in chunk])
+        known = [window for window in windows if micros(window.end) > rows[0] - rows[0] % HOUR - 1]
+        windows = [one for one in windows if one not in known] + add(known, rows, lengths)
+        total += len(rows)
+        assert sum(window.rows for window in windows) == total
+        for one, two in pairwise(sorted(windows, key=lambda window: window.start)):
+            assert one.end <= two.start

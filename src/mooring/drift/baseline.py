@@ -161,6 +161,11 @@ class Baseline(msgspec.Struct):
         return self.rows**2 / self.weight if self.weight else 0.0
 
     @property
+    def of_log(self) -> bool:
+        """Whether it was made of rows of the log, as windows are."""
+        return _OF_LOG in self.about
+
+    @property
     def in_sample(self) -> list[str]:
         """The outputs that are compared with earlier windows instead, as the model has seen the rows of these."""
         return [name for name, feature in self.features.items() if feature.in_sample]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
@@ -13,6 +14,7 @@ import numpy as np
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.common_cells import effective_rows_of, rows_of
+from mooring.drift.dependence import DesignEffect, effective_rows
 from mooring.drift.evidence import BLOCKS, Signed
 from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, Family, values_of
 from mooring.drift.judgement import Result
@@ -109,6 +111,7 @@ def p_values(
     thresholds: Mapping[str, float] | None = None,
     only: Collection[str] | None = None,
     likes: Mapping[str, Like] | None = None,
+    effects: Mapping[str, DesignEffect] | None = None,
     seed: int = 0,
 ) -> dict[str, BlockPValue]:
     """Return, of each feature, how probable a block as unlike `before` is when nothing changes.
@@ -131,6 +134,8 @@ def p_values(
         The features that are wanted; None are all.
     likes
         References of features that are to be compared with these instead.
+    effects
+        By feature, the design effect of rows that follow each other; without one, rows of a request count as one.
     seed
         The same seed gives the same p-values.
 
@@ -140,19 +145,22 @@ def p_values(
         if feature.role == "label" or (only is not None and name not in only):
             continue
         past = baseline.past.get(name)
-        like = (likes or {}).get(name)
+        like, effect = (likes or {}).get(name), (effects or {}).get(name)
+        known = feature
         if like is not None:
-            rows, known = like.effective_rows, msgspec.structs.replace(feature, profile=like.profile)
+            rows = _like_rows(like, block, effect)
+            known = msgspec.structs.replace(feature, profile=like.profile)
         elif past is not None:
-            rows, known = effective_rows_of(baseline, name), feature
+            rows = effective_rows_of(baseline, name, effect)
         else:
-            rows = _reference_rows(baseline, name, before)
+            rows = _reference_rows(baseline, name, before, effect)
             known = msgspec.structs.replace(feature, profile=before.features[name])
         if not rows:
             continue
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         window = block.features[name]
-        null = FeatureNull(known, [window], [length], [block.effective_rows], random, reference_rows=rows)
+        worth = effective_rows(block.rows, block.weight, effect)
+        null = FeatureNull(known, [window], [length], [worth], random, reference_rows=rows)
         family = Family(name, null, rules)
         if past is None:
             family.find(_ALPHA)
@@ -165,12 +173,19 @@ def p_values(
     return found
 
 
-def _reference_rows(baseline: Baseline, name: str, before: Profile) -> float:
+def _reference_rows(baseline: Baseline, name: str, before: Profile, effect: DesignEffect | None) -> float:
     """Return how many independent rows a feature's reference is worth, of the baseline and the windows since."""
     feature = baseline.features[name]
     own = 0 if feature.in_sample else rows_of(feature.profile)
     rows = before.rows - baseline.rows + own
     if rows == own:
-        return 0.0 if feature.in_sample else effective_rows_of(baseline, name)
-    weight = before.weight - baseline.weight + (own * baseline.weight / max(baseline.rows, 1) if own else 0)
-    return float(rows**2 / weight)
+        return 0.0 if feature.in_sample else effective_rows_of(baseline, name, effect)
+    since = before.weight - baseline.weight if effect is None else (rows - own) * effect.at(math.inf)
+    return float(rows**2 / (since + (own**2 / effective_rows_of(baseline, name, effect) if own else 0)))
+
+
+def _like_rows(like: Like, block: Profile, effect: DesignEffect | None) -> float:
+    """Return how many independent rows a reference is worth, whose requests are as large as the block's."""
+    if effect is None or not block.rows or not like.of_log:
+        return like.effective_rows
+    return like.effective_rows * (block.weight / block.rows) / effect.at(math.inf)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mooring.drift.baseline import Baseline, Feature
+from mooring.drift.dependence import DesignEffect
 from mooring.drift.grid import Floats, Integers, Numbers, NumericGrid
 from mooring.drift.profile import CategoricalProfile, FeatureProfile, NumericProfile, TextProfile, with_infinities
 
@@ -21,9 +22,14 @@ def rows_of(profile: FeatureProfile) -> int:
     return profile.unusable + profile.values.values + (numbers.infinities if numbers else 0)
 
 
-def effective_rows_of(baseline: Baseline, name: str) -> float:
-    """Return how many independent rows a feature of the baseline is worth: outputs may be of fewer than inputs."""
+def effective_rows_of(baseline: Baseline, name: str, effect: DesignEffect | None = None) -> float:
+    """Return how many independent rows a feature of the baseline is worth: outputs may be of fewer than inputs.
+
+    The stream's design effect is that of a baseline from its log, too; rows of others count as they came.
+    """
     rows = rows_of(baseline.features[name].profile)
+    if effect is not None and baseline.of_log:
+        return rows / effect.at(math.inf)
     return rows * baseline.effective_rows / baseline.rows if baseline.rows else 0.0
 
 

@@ -222,7 +222,7 @@ class CategoryCounter:
         else:
             counted = pc.value_counts(texts)
             names, totals = counted.field(0), counted.field(1).to_numpy()
-        places = self._find(names)
+        places = self.find(names)
         known = places >= 0
         np.add.at(self.counts, places[known], totals[known])
         others = np.flatnonzero(~known & (totals > 0))
@@ -231,7 +231,7 @@ class CategoryCounter:
             counted = zip(taken, totals[others].tolist(), strict=True)
             self._add_new((name, count) for name, count in counted if name is not None)
 
-    def _find(self, names: pa.Array) -> Integers:
+    def find(self, names: pa.Array) -> Integers:
         """Return the places of names among the categories, -1 of others. Batches often share their dictionary."""
         if self._names is None or not names.equals(self._names):
             wanted = pa.array(self._grid.categories, names.type)

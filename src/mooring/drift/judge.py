@@ -17,12 +17,14 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from statistics import median
 
 import msgspec
 import numpy as np
 
 from mooring.drift.baseline import Baseline, Feature, PastStatistics
 from mooring.drift.common_cells import effective_rows_of, is_empty
+from mooring.drift.dependence import Dependence, DesignEffect, effective_rows
 from mooring.drift.evidence import Signed, signed
 from mooring.drift.grid import Floats
 from mooring.drift.judgement import Judgement, Result
@@ -65,6 +67,7 @@ def judge(
     scales: Sequence[int] = SCALES,
     past: Mapping[str, PastStatistics] | None = None,
     before: Profile | None = None,
+    effects: Mapping[str, DesignEffect] | None = None,
     seed: int = 0,
 ) -> Judgement:
     """Return the judgement of the newest of `windows`, alone and merged with those before it.
@@ -84,6 +87,8 @@ def judge(
     before
         All earlier windows, which in-sample outputs are compared with instead of the baseline. Without it, or
         statistics of past windows, these have values only.
+    effects
+        By feature, the design effect of rows that follow each other. By default what the windows themselves show.
     seed
         The same seed gives the same judgement.
 
@@ -94,7 +99,9 @@ def judge(
         raise ValueError("the windows' profiles are not on this baseline's grids")
     reached = [scale for scale in scales if scale <= len(windows)]
     increments = _increments(windows, reached)
-    effective = _effective(increments)
+    if effects is None:
+        effects = _shown_by(windows).design_effects(baseline.grids)
+    worth: list[float] = []
     results: list[Result] = []
     nulls: dict[str, FeatureNull] = {}
     families: dict[str, Family] = {}
@@ -106,10 +113,13 @@ def judge(
         here = [one.features[name] for one in increments]
         usual = (past or {}).get(name)
         grown = feature.in_sample and usual is None and before is not None and before.rows > 0
-        rows = effective_rows_of(baseline, name)
+        effect = effects.get(name)
+        effective = _effective(increments, effect)
+        worth.append(effective[0])
+        rows = effective_rows_of(baseline, name, effect)
         if grown and before is not None:
             feature = msgspec.structs.replace(feature, profile=before.features[name])
-            rows = before.effective_rows
+            rows = before.effective_rows if effect is None else before.rows / effect.at(math.inf)
         for scale, merged in zip(reached, accumulate(here), strict=True):
             results += values_of(name, feature, merged, scale)
         if feature.in_sample and usual is None and not grown:
@@ -123,7 +133,7 @@ def judge(
         if past:
             family.take(found[name])
         else:
-            family.find(rules.budget / questions)
+            family.find(rules.budget / max(questions, 1))
     p_values = [one for family in families.values() for one in family.p_values]
     if past:  # these are of all features together already
         p_values = [min(p_values, default=1.0)]
@@ -138,7 +148,7 @@ def judge(
         worst(result.severity for result in results),
         _ranked(results, baseline),
         newest.rows,
-        effective[0],
+        median(worth) if worth else newest.effective_rows,
         rules.budget,
         seed,
         [name for name in names if 0 < newest.rows == newest.features[name].absent],
@@ -314,12 +324,19 @@ def _increments(windows: Sequence[Profile], scales: Sequence[int]) -> list[Profi
     return found
 
 
-def _effective(increments: Sequence[Profile]) -> list[float]:
+def _effective(increments: Sequence[Profile], effect: DesignEffect | None) -> list[float]:
     """Return the effective rows of the windows up to each scale: as many independent ones tell as much."""
-    rows = np.cumsum([one.rows for one in increments]).astype(np.float64)
-    weights = np.cumsum([one.weight for one in increments]).astype(np.float64)
-    effective = np.divide(rows**2, weights, out=np.zeros_like(rows), where=weights > 0)
-    return [float(value) for value in np.maximum.accumulate(effective)]
+    rows = accumulate(one.rows for one in increments)
+    weights = accumulate(one.weight for one in increments)
+    return [*accumulate((effective_rows(*both, effect) for both in zip(rows, weights, strict=True)), max)]
+
+
+def _shown_by(windows: Sequence[Profile]) -> Dependence:
+    """Return what windows, the newest first, show of how rows depend on each other."""
+    found = Dependence()
+    for window in reversed(windows):
+        found = found.after(window.order, window.weight)
+    return found
 
 
 def cutoff(p_values: Sequence[float], budget: float) -> float:

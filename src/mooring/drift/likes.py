@@ -28,10 +28,15 @@ _FINE = 256
 
 
 class Like(msgspec.Struct):
-    """A feature's reference, brought to `_FINE` times the rows of what it is for, and its effective rows."""
+    """A feature's reference, brought to `_FINE` times the rows of what it is for, and its effective rows.
+
+    These count rows of a request as one. `of_log` says that they are of the stream itself, whose rows may depend
+    on each other in other ways, too.
+    """
 
     profile: FeatureProfile
     effective_rows: float
+    of_log: bool = True
 
 
 def mixed(parts: list[tuple[float, Profile]], name: str, rows: int) -> Like | None:

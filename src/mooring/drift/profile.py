@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,8 +29,10 @@ from mooring.drift.columns import (
     plain,
 )
 from mooring.drift.counting import CategoryCounter, NumberCounter, least
+from mooring.drift.dependence import BatchSums, Runs, Scorer, encoded, keys_of
 from mooring.drift.grid import (
     CategoricalGrid,
+    Floats,
     Grid,
     Integers,
     Numbers,
@@ -252,7 +254,8 @@ class Profile(msgspec.Struct):
     """What is kept of a sample: its features on a baseline's grids.
 
     `weight` is the sum over rows of how many rows came in the same request: rows squared by it are the effective
-    rows. `unknown` are columns that the baseline does not have, with their rows.
+    rows. `unknown` are columns that the baseline does not have, with their rows. `order` has sums of rows that
+    follow each other; None where their times are not known.
 
     >>> from mooring.drift.grid import numeric_grid
     >>> grids = {"x": numeric_grid(np.array([1.0, 2.0, 3.0]))}
@@ -266,6 +269,7 @@ class Profile(msgspec.Struct):
     rows: int = 0
     weight: int = 0
     unknown: dict[str, int] = {}
+    order: BatchSums | None = None
 
     def __add__(self, other: Profile) -> Profile:
         """Return the profile of both samples. Raises ValueError where they are on different grids."""
@@ -279,12 +283,27 @@ class Profile(msgspec.Struct):
             self.rows + other.rows,
             self.weight + other.weight,
             unknown,
+            self._order_with(other),
         )
+
+    def _order_with(self, other: Profile) -> BatchSums | None:
+        if not self.rows or not other.rows:
+            return self.order if self.rows else other.order
+        return self.order + other.order if self.order is not None and other.order is not None else None
 
     @property
     def effective_rows(self) -> float:
         """How many independent rows tell as much: Kish's effective sample size of clusters."""
         return self.rows**2 / self.weight if self.weight else 0.0
+
+
+class OwnColumns(NamedTuple):
+    """The names of columns that are of no feature, None of those that there are not."""
+
+    request_rows: str | None
+    misfits: str | None
+    time: str | None
+    row: str | None
 
 
 def grids_digest(grids: Mapping[str, Grid]) -> str:
@@ -309,25 +328,35 @@ def profile(
     *,
     request_rows: str | None = None,
     misfits: str | None = None,
+    time: str | None = None,
+    row: str | None = None,
+    digest: str | None = None,
 ) -> Profile:
     """Return the profile of Arrow batches on grids. Columns go by name; their order and further ones don't matter.
 
     `request_rows` names a column that says how many rows came in the same request; without it each row counts as
     a request of its own. `misfits` names a column of JSON texts, {"input": {FEATURE: value}}, of values whose
-    type did not fit, as the inference log has it: there the feature's own column is null.
+    type did not fit, as the inference log has it: there the feature's own column is null. `time` names a column of
+    when each row was received, and `row` one of its place in its request: with them its order is known. `digest`
+    is that of the grids, which takes long to find.
     """
-    digest = grids_digest(grids)
     found = empty(grids, digest)
+    own = OwnColumns(request_rows, misfits, time, row)
     counters: dict[str, NumberCounter | CategoryCounter] = {}
     for name, grid in grids.items():
         if isinstance(grid, NumericGrid):
             counters[name] = NumberCounter(grid)
         elif isinstance(grid, CategoricalGrid):
             counters[name] = CategoryCounter(grid)
+    scorers: dict[str, Scorer] = {}
+    if time is not None:
+        scorers = {name: Scorer(grid, counters.get(name)) for name, grid in grids.items()}
     for batch in batches:
         for start in range(0, batch.num_rows, _CHUNK):
             part = expanded(batch.slice(start, _CHUNK), grids.keys())
-            _add(found, part, grids, counters, request_rows, misfits)
+            order = _add(found, part, grids, counters, scorers, own)
+            if order is not None:
+                found.order = order if found.order is None else found.order + order
     for name, counter in counters.items():
         found.features[name].values = (
             _numbers_of(counter)
@@ -342,12 +371,15 @@ def _add(
     batch: pa.RecordBatch | pa.Table,
     grids: Mapping[str, Grid],
     counters: Mapping[str, NumberCounter | CategoryCounter],
-    request_rows: str | None,
-    misfits: str | None,
-) -> None:
+    scorers: Mapping[str, Scorer],
+    own: OwnColumns,
+) -> BatchSums | None:
     rows = batch.num_rows
     found.rows += rows
     places = {name: place for place, name in enumerate(batch.schema.names)}
+    request_rows, misfits = own.request_rows, own.misfits
+    runs = _runs(batch, own) if scorers else None
+    channels: list[tuple[Floats, float]] = []
     if request_rows is not None and request_rows in places:
         found.weight += int(pc.sum(batch.column(places[request_rows])).as_py() or 0)
     else:
@@ -357,8 +389,14 @@ def _add(
         if name not in places:
             feature.nulls += rows
             feature.absent += rows
+            if runs is not None:
+                channels += scorers[name].none(runs)
             continue
         column, odd = _fitting(batch.column(places[name]), grid)
+        if runs is not None:
+            if isinstance(grid, CategoricalGrid) and grid.numbers is None and is_text(column.type):
+                column = encoded(column)
+            channels += scorers[name].sums(column, runs) if len(column) == rows else scorers[name].unknown(runs)
         feature.nulls += column.null_count
         feature.misfits += odd
         counter = counters.get(name)
@@ -368,12 +406,20 @@ def _add(
                               ([one for one in exact if one >= 2**63], pa.uint64())):  # fmt: skip
                 _add_values(feature, pa.array(few, kind), grid, counter)
         feature.misfits += _add_values(feature, column, grid, counter)
-    for name in places.keys() - grids.keys() - {request_rows, misfits}:
+    for name in places.keys() - grids.keys() - set(own):
         there = filled(batch.column(places[name]))
         if there and (name in found.unknown or len(found.unknown) < _UNKNOWN_COLUMNS):
             found.unknown[name] = found.unknown.get(name, 0) + there
     if misfits is not None and misfits in places:
         _note_misfits(found, batch, misfits, grids)
+    return None if runs is None else runs.order(channels)
+
+
+def _runs(batch: pa.RecordBatch | pa.Table, own: OwnColumns) -> Runs:
+    times, rows, request_rows = (
+        batch.column(name).cast(pa.int64()).to_numpy() for name in (own.time, own.row, own.request_rows)
+    )
+    return Runs(keys_of(times, rows, request_rows))
 
 
 def _fitting(column: pa.Array | pa.ChunkedArray, grid: Grid) -> tuple[pa.Array | pa.ChunkedArray, int]:

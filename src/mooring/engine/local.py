@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mooring.drift.baseline import Baseline
+from mooring.drift.dependence import without
 from mooring.drift.grid import CategoricalGrid
 from mooring.drift.profile import Profile, cells_of, empty, profile
 from mooring.engine.sources import batches
@@ -57,4 +58,5 @@ def of_inputs_alone(found: Profile, baseline: Baseline) -> Profile:
         name: blank.features[name] if baseline.features[name].role == "output" else feature
         for name, feature in found.features.items()
     }
-    return msgspec.structs.replace(found, features=kept)
+    outputs = {name for name, feature in baseline.features.items() if feature.role == "output"}
+    return msgspec.structs.replace(found, features=kept, order=without(found.order, baseline.grids, outputs))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mooring.drift.baseline import Baseline, Feature, PastStatistics, make
+from mooring.drift.dependence import Dependence, typical
 from mooring.drift.grid import CategoricalGrid, NumericGrid
 from mooring.drift.judge import SCALES, values_of
 from mooring.drift.kinds import Kind, Role
@@ -192,11 +193,15 @@ def calibrated(
     """
     sizes: list[int] = []
     too_few = 0
+    dependence = Dependence()
     newest: deque[Profile] = deque(maxlen=SCALES[-1])
     rows: dict[tuple[str, int], list[list[float]]] = {}
     measures: dict[str, list[str]] = {}
     for window in _past_windows(baseline, settings, Stream(version, variant), *between(span)):
-        if window.effective_rows < settings.min_rows:
+        dependence = dependence.after(window.order, window.weight)
+        effects = dependence.design_effects(baseline.grids)
+        worth = window.rows / typical(effects, window.rows) if effects else window.effective_rows
+        if worth < settings.min_rows:
             too_few += 1
             continue
         sizes.append(window.rows)

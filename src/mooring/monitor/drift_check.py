@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from mooring.drift.baseline import Baseline
 from mooring.drift.common_cells import rows_of
+from mooring.drift.dependence import Dependence, DesignEffect, typical
 from mooring.drift.judge import AlarmRules, judge
 from mooring.drift.judgement import Judgement
 from mooring.drift.profile import Profile, empty
@@ -135,14 +137,23 @@ class DriftCheck:
         profiles: list[Profile] = []
         segments: dict[str, tuple[Baseline, Profile]] = {}
         before: dict[str, Profile] = {}
+        dependences: dict[str, Dependence] = {}
         if baseline is not None and (counted is None or counted.digest != baseline.digest):
             baseline, why_not = None, "the baseline is another now: it is checked again, from the log"
         if baseline is not None and counted is not None:
             self._warn_of_thresholds(window, baseline)
             profiles = [counted, *windows.before(window, baseline)]
             segments = self._segments(window, baseline, objects)
-            if standings is not None and baseline.in_sample:
-                before = standings.before(window, baseline)
+            if standings is not None:
+                if baseline.in_sample:
+                    before = standings.before(window, baseline)
+                counts = {WHOLE: counted, **{name: one for name, (_, one) in segments.items()}}
+                dependences = standings.dependences(window, baseline, counts)
+        effects = {
+            name: one.design_effects((segments[name][0] if name else baseline).grids)
+            for name, one in dependences.items()
+            if baseline is not None
+        }
         checked = check_window(
             window,
             profiles,
@@ -153,17 +164,51 @@ class DriftCheck:
             why_not=why_not,
             segments=segments,
             before=before,
+            effects=effects,
         )
-        if standings is not None and checked.judgement is not None and checked.verdict.status in JUDGED:
-            assert baseline is not None
-            parts = {WHOLE: Part(baseline, profiles[0], checked.judgement, self._thresholds)}
-            parts |= {
-                name: Part(*segments[name], judgement) for name, judgement in checked.judgement.segments.items()
-            }
-            advanced = standings.advance(window, parts, checked.verdict.seed, provisional=provisional)
-            checked = by_evidence(checked, advanced, rules_of(self._settings))
+        if standings is not None and baseline is not None and checked.judgement is not None:
+            if checked.verdict.status in JUDGED:
+                parts = self._parts(baseline, profiles[0], checked.judgement, segments, effects)
+                advanced = standings.advance(
+                    window, parts, dependences, checked.verdict.seed, provisional=provisional
+                )
+                checked = by_evidence(checked, advanced, rules_of(self._settings))
+            else:
+                fed = standings.feed(window, baseline, dependences, provisional=provisional)
+                checked = checked._replace(advanced=fed)
         windows.conclude(window, checked.verdict)
         return checked
+
+    def _parts(
+        self,
+        baseline: Baseline,
+        profile: Profile,
+        judgement: Judgement,
+        segments: Mapping[str, tuple[Baseline, Profile]],
+        effects: Mapping[str, Mapping[str, DesignEffect]],
+    ) -> dict[str, Part]:
+        """Return what is watched of a window; of the order of its rows all that is to know is in `effects`."""
+        whole = msgspec.structs.replace(profile, order=None)
+        parts = {WHOLE: Part(baseline, whole, judgement, self._thresholds, effects[WHOLE])}
+        for name, found in judgement.segments.items():
+            of_segment, counted = segments[name]
+            counted = msgspec.structs.replace(counted, order=None)
+            parts[name] = Part(of_segment, counted, found, effects=effects[name])
+        return parts
+
+    def window_rows(self, window: Window) -> int:
+        """Return with how many rows a stream's next window ends: as many as are worth those of the settings.
+
+        By what is known of the windows before it, to a power of two, so that it is hardly ever another. Where no
+        more is known, each row counts.
+        """
+        rows = self._settings.window_rows
+        baseline, _, _ = self._baselines.of(window.model, window.version)
+        standings = self._standing()
+        if standings is None or baseline is None:
+            return rows
+        effects = standings.dependence(window, baseline).design_effects(baseline.grids)
+        return rows << int(math.log2(typical(effects, rows)))
 
     def _segments(
         self, window: Window, baseline: Baseline, objects: Collection[str]
@@ -207,6 +252,7 @@ def check_window(
     why_not: str = "",
     segments: Mapping[str, tuple[Baseline, Profile]] | None = None,
     before: Mapping[str, Profile] | None = None,
+    effects: Mapping[str, Mapping[str, DesignEffect]] | None = None,
 ) -> WindowCheck:
     """Return the verdict on a window.
 
@@ -229,8 +275,10 @@ def check_window(
         divided among them and the whole.
     before
         All earlier windows of the stream, of the `WHOLE` and by segment: in-sample outputs are compared with them.
+    effects
+        Of the `WHOLE` and by segment, each feature's design effect; by default what these windows show.
     """
-    before = before or {}
+    before, effects = before or {}, effects or {}
     # From the window's id, so that the same window is checked alike wherever and whenever it is.
     seed = (int(window.id[:8], 16) + window.revision) % 2**31
     verdict = Verdict(
@@ -250,21 +298,32 @@ def check_window(
     share = settings.window_budget / (1 + len(segments or {}))
     rules = msgspec.structs.replace(rules_of(settings), budget=share)
     found = judge(
-        baseline, profiles, rules, past=baseline.past, before=_on(baseline, before.get(WHOLE)), seed=seed
+        baseline,
+        profiles,
+        rules,
+        past=baseline.past,
+        before=_on(baseline, before.get(WHOLE)),
+        effects=effects.get(WHOLE),
+        seed=seed,
     )
-    effective_rows = profiles[0].effective_rows
-    if effective_rows < settings.min_rows:
-        few = f"{window.rows} rows, worth {effective_rows:.0f} independent ones: fewer than the"
+    if found.effective_rows < settings.min_rows:
+        few = f"{window.rows} rows, worth {found.effective_rows:.0f} independent ones: fewer than the"
         words = [f"{few} {settings.min_rows:g} wanted", _unanswered(baseline, profiles[0])]
         message = "; ".join(filter(None, words))
         return WindowCheck(msgspec.structs.replace(verdict, status="too_few", message=message), found)
-    found.segments = {
+    of_segments = {
         name: judge(
-            sub, [profile], AlarmRules(share, settings.floors), before=_on(sub, before.get(name)), seed=seed
+            sub,
+            [profile],
+            AlarmRules(share, settings.floors),
+            before=_on(sub, before.get(name)),
+            effects=effects.get(name),
+            seed=seed,
         )
         for name, (sub, profile) in (segments or {}).items()
-        if profile.effective_rows >= settings.min_rows
+        if profile.rows >= settings.min_rows
     }
+    found.segments = {name: one for name, one in of_segments.items() if one.effective_rows >= settings.min_rows}
     drifted = {name: one for name, one in found.segments.items() if one.alarms}
     severities = {found.severity, *(one.severity for one in drifted.values())}
     notes = "; ".join(filter(None, [_unwatched(found), _unanswered(baseline, profiles[0])]))

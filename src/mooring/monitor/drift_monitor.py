@@ -163,7 +163,7 @@ class DriftMonitor:
         def profile(first: int, last: int, baseline: Baseline) -> Profile:
             return self._profile(rows, first, last, baseline)
 
-        for added in opened.add(rows, baseline, self._lengths, profile):
+        for added in opened.add(rows, baseline, self._lengths, profile, self._check.window_rows):
             check = self._check.check(added.window, opened, objects=rows.objects) if added.ended else None
             yield Change(added.window, added.profile, check)
 

@@ -13,6 +13,7 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.blocks import BlockPValue, PastWindows, p_values, profile_of
 from mooring.drift.common_cells import effective_rows_of
+from mooring.drift.dependence import Dependence, DesignEffect
 from mooring.drift.evidence import NOTHING, Evidence, limit
 from mooring.drift.judge import cutoff
 from mooring.drift.judgement import Judgement, Result
@@ -45,12 +46,16 @@ _LONGEST_NAME = 60
 
 
 class Part(NamedTuple):
-    """What is watched of a stream: all of a window, or the rows of a segment, with the baseline that is for it."""
+    """What is watched of a stream: all of a window, or the rows of a segment, with the baseline that is for it.
+
+    `effects` are the design effects of its features, as the stream has shown them by now.
+    """
 
     baseline: Baseline
     profile: Profile
     judgement: Judgement
     thresholds: Mapping[str, float] = MappingProxyType({})
+    effects: Mapping[str, DesignEffect] = MappingProxyType({})
 
     def p_values(
         self,
@@ -71,6 +76,7 @@ class Part(NamedTuple):
             thresholds=self.thresholds,
             only=only,
             likes=likes,
+            effects=self.effects,
             seed=seed,
         )
 
@@ -82,6 +88,7 @@ class PartEvidence(msgspec.Struct):
     evidence: Evidence = msgspec.field(default_factory=Evidence)
     calm: int = 0
     season: Season = msgspec.field(default_factory=Season)
+    dependence: Dependence = msgspec.field(default_factory=Dependence)
 
 
 class Advanced(NamedTuple):
@@ -119,6 +126,7 @@ def advance(
     *,
     budget_seconds: float,
     seed: int = 0,
+    dependences: Mapping[str, Dependence] = MappingProxyType({}),
     floors: bool = True,
     calendar: Calendar | None = None,
 ) -> Advanced:
@@ -138,6 +146,8 @@ def advance(
         In what time this stream may have one false alarm.
     seed
         The same seed gives the same result.
+    dependences
+        By name of a part, what its rows have shown of how they depend on each other, this window's too.
     floors
         Whether an effect too small to matter opens no incident.
     calendar
@@ -186,7 +196,9 @@ def advance(
     found = {name: excess for name, excess in _effects(seen, floors).items() if name in suspects}
     opened = None
     severity: Severity = "ok"
-    if found:
+    if not found:
+        _note_dependences(held, dependences)
+    else:
         severity = worst(["warning", *_severities(seen, found)])
         opened = Incident(
             model=window.model,
@@ -376,7 +388,11 @@ def _go_on(
     parts = {name: usual[name].lasting(part, held[name].season, seed) for name, part in parts.items()}
     if whole.calm >= _CALM_WINDOWS and _is_calm(parts, incident.features, _CALM_WINDOWS):
         held = {
-            name: PartEvidence(one.history, season=usual[name].streak(one.season, parts[name], calm=False))
+            name: PartEvidence(
+                one.history,
+                season=usual[name].streak(one.season, parts[name], calm=False),
+                dependence=one.dependence,
+            )
             if name in usual
             else one
             for name, one in held.items()
@@ -408,6 +424,33 @@ def _go_on(
         data=dump(held, "stream", _FORMAT),
     )
     return Advanced(after, lasting, severity, slots=_slots(usual))
+
+
+def feed(
+    before: StreamState | None,
+    window: Window,
+    baseline: Baseline,
+    dependences: Mapping[str, Dependence],
+) -> StreamState:
+    """Return how a stream stands after a window of too few rows, which tell how they depend on each other, too."""
+    known = before if before is not None and before.baseline == baseline.digest else None
+    held = _held(known)
+    _note_dependences(held, dependences)
+    if known is None:
+        known = StreamState(
+            model=window.model,
+            version=window.version,
+            variant=window.variant,
+            kind="drift",
+            baseline=baseline.digest,
+            updated=window.start if before is None else max(window.start, before.updated),
+        )
+    return msgspec.structs.replace(known, data=dump(held, "stream", _FORMAT))
+
+
+def _note_dependences(held: dict[str, PartEvidence], dependences: Mapping[str, Dependence]) -> None:
+    for name, dependence in dependences.items():
+        held.setdefault(name, PartEvidence()).dependence = dependence
 
 
 def _held(known: StreamState | None) -> dict[str, PartEvidence]:
@@ -498,7 +541,7 @@ def _differing(found: Mapping[str, BlockPValue], alone: float, look: int) -> set
 def _baseline_alone(baseline: Baseline) -> dict[str, Like]:
     """Return the baseline as a reference of each feature that it is an honest one of."""
     return {
-        name: Like(feature.profile, effective_rows_of(baseline, name))
+        name: Like(feature.profile, effective_rows_of(baseline, name), baseline.of_log)
         for name, feature in baseline.features.items()
         if not feature.in_sample and feature.role != "label" and name not in baseline.past
     }
@@ -624,16 +667,56 @@ class Standings:
 
     def before(self, window: Window, baseline: Baseline) -> dict[str, Profile]:
         """Return the profile of all earlier windows of a window's stream, of the whole and of its segments."""
-        state, _ = self._held.get((window.version, window.variant)) or self._stored(window)
+        state, _ = self._standing(window)
         if state is None or state.baseline != baseline.digest:
             return {}
         held = {name: one.history.whole for name, one in _held(state).items()}
         return {name: whole for name, whole in held.items() if whole is not None}
 
-    def advance(self, window: Window, parts: Mapping[str, Part], seed: int, *, provisional: bool) -> Advanced:
+    def dependence(self, window: Window, baseline: Baseline) -> Dependence:
+        """Return what all earlier windows of a window's stream have shown of how its rows depend on each other."""
+        state, _ = self._standing(window)
+        if state is None or state.baseline != baseline.digest:
+            return Dependence()
+        return _held(state).get(WHOLE, PartEvidence()).dependence
+
+    def dependences(
+        self, window: Window, baseline: Baseline, profiles: Mapping[str, Profile]
+    ) -> dict[str, Dependence]:
+        """Return the same of a window and all before it, by part; one that is judged again is among these."""
+        state, _ = self._standing(window)
+        known = state if state is not None and state.baseline == baseline.digest else None
+        again = window.revision > 0 and known is not None and window.end <= known.updated
+        held, found = _held(known), {}
+        for name, profile in profiles.items():
+            before = held[name].dependence if name in held else Dependence()
+            found[name] = before if again else before.after(profile.order, profile.weight)
+        return found
+
+    def feed(
+        self, window: Window, baseline: Baseline, dependences: Mapping[str, Dependence], *, provisional: bool
+    ) -> Advanced | None:
+        """Return how a stream stands after a window of too few rows; None if an incident is open."""
+        before, incident = self._standing(window)
+        if incident is not None:
+            return None
+        state = msgspec.structs.replace(feed(before, window, baseline, dependences), weight=self._weight)
+        if not provisional:
+            self._held[window.version, window.variant] = state, None
+        return Advanced(state, None, "ok")
+
+    def advance(
+        self,
+        window: Window,
+        parts: Mapping[str, Part],
+        dependences: Mapping[str, Dependence],
+        seed: int,
+        *,
+        provisional: bool,
+    ) -> Advanced:
         """Return how a window's stream stands after it, and, unless that is `provisional`, have it stand so."""
         key = window.version, window.variant
-        before, incident = self._held.get(key) or self._stored(window)
+        before, incident = self._standing(window)
         own = [StreamKey(window.model, *one, "drift") for one in {*self._held, key}]
         calendar = self._calendar(window)
         advanced = advance(
@@ -643,6 +726,7 @@ class Standings:
             parts,
             budget_seconds=self._budget * self._states.sharing(window.end, own, self._weight),
             seed=seed,
+            dependences=dependences,
             floors=self._floors,
             calendar=calendar,
         )
@@ -661,6 +745,9 @@ class Standings:
             return Calendar()
         special = days.name_of(window.start, window.end)
         return Calendar(self._slots if days.seasonal else None, days.zone, special)
+
+    def _standing(self, window: Window) -> tuple[StreamState | None, Incident | None]:
+        return self._held.get((window.version, window.variant)) or self._stored(window)
 
     def _stored(self, window: Window) -> tuple[StreamState | None, Incident | None]:
         state = self._states.of(window.model, window.version, window.variant, "drift")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 250_000
 CHUNK_VALUES = 6_000_000
-OWN = ("\0time", "\0model_version", "\0variant", "\0request_rows", "\0misfits", "\0unanswered")
+OWN = ("\0time", "\0model_version", "\0variant", "\0row", "\0request_rows", "\0misfits", "\0unanswered")
 """The log's own columns, by names that no feature of a baseline has."""
-_PROFILED = {"request_rows": "\0request_rows", "misfits": "\0misfits"}
+_PROFILED = {"request_rows": "\0request_rows", "misfits": "\0misfits", "time": "\0time", "row": "\0row"}
 _NEVER = 2**62
 
 logger = logging.getLogger(__name__)
@@ -172,12 +172,12 @@ def of_stream(table: pa.Table, stream: Stream) -> pa.Table:
 
 def named(table: pa.Table) -> pa.Table:
     """Return a table without the log's own columns that a profile has no use for."""
-    return table.drop_columns(["\0time", "\0model_version", "\0variant"])
+    return table.drop_columns(["\0model_version", "\0variant"])
 
 
 def profile_of(parts: Iterable[pa.Table], baseline: Baseline) -> Profile:
     """Return the profile of rows on a baseline's grids; of rows without an output, of their inputs alone."""
-    unanswered = empty(baseline.grids)
+    unanswered = empty(baseline.grids, baseline.digest)
 
     def answered() -> Iterator[pa.Table]:
         nonlocal unanswered
@@ -185,12 +185,12 @@ def profile_of(parts: Iterable[pa.Table], baseline: Baseline) -> Profile:
             alone = pc.is_valid(table["\0unanswered"])
             table = table.drop_columns(["\0unanswered"])
             if pc.any(alone).as_py():
-                others = profile([table.filter(alone)], baseline.grids, **_PROFILED)
+                others = profile([table.filter(alone)], baseline.grids, digest=baseline.digest, **_PROFILED)
                 unanswered += of_inputs_alone(others, baseline)
                 table = table.filter(pc.invert(alone))
             yield table
 
-    return profile(answered(), baseline.grids, **_PROFILED) + unanswered
+    return profile(answered(), baseline.grids, digest=baseline.digest, **_PROFILED) + unanswered
 
 
 def part_of(found: reader.LogObjects, paths: Iterable[str]) -> reader.LogObjects:
@@ -224,7 +224,7 @@ def _width(found: reader.LogObjects) -> int:
 def _usable(path: str, table: pa.Table) -> pa.Table:
     """Return the rows that say when and of what they are."""
     there = None
-    for name in ("\0time", "\0variant", "\0request_rows"):
+    for name in ("\0time", "\0variant", "\0row", "\0request_rows"):
         if table[name].null_count:
             valid = pc.is_valid(table[name])
             there = valid if there is None else pc.and_(there, valid)
@@ -232,7 +232,7 @@ def _usable(path: str, table: pa.Table) -> pa.Table:
         rows = table.num_rows
         table = table.filter(there)
         logger.warning(
-            "%d rows of %s are left out: they have no time, variant or request_rows",
+            "%d rows of %s are left out: they have no time, variant, row or request_rows",
             rows - table.num_rows,
             path,
             extra={"every": listing.AGAIN_SECONDS, "about": path},

@@ -59,9 +59,16 @@ class OpenWindows:
         self._held: dict[str, _Held] = {}
 
     def add(
-        self, rows: StreamRows, baseline: Baseline | None, lengths: Lengths, profile_of: ProfileOf
+        self,
+        rows: StreamRows,
+        baseline: Baseline | None,
+        lengths: Lengths,
+        profile_of: ProfileOf,
+        window_rows: Callable[[Window], int],
     ) -> Iterator[GrownWindow]:
         """Divide rows among windows, and yield each window with its part of them, in the order of their time.
+
+        `window_rows` gives with how many rows a window of the stream ends, once those before it are checked.
 
         Open windows that were counted on the grids of another baseline come first: they have ended.
         """
@@ -79,7 +86,8 @@ class OpenWindows:
             end=FOREVER,
         )
         too_late = 0
-        for part in windows.cut(rows.times, known, blank, lengths, windows.micros(datetime.now(UTC))):
+        now = windows.micros(datetime.now(UTC))
+        for part in windows.cut(rows.times, known, blank, lengths, now, lambda: window_rows(blank)):
             if part.too_late:
                 too_late += part.last - part.first
                 yield self.put(part.window, self.profile(part.window))._replace(ended=False)
@@ -92,7 +100,7 @@ class OpenWindows:
             )
             new = part.window.rows == part.last - part.first
             counted = None if new else self.profile(part.window)
-            if baseline is not None and (new or _digest(counted) == baseline.digest):
+            if baseline is not None and part.first < part.last and (new or _digest(counted) == baseline.digest):
                 found = profile_of(part.first, part.last, baseline)
                 counted = found if counted is None else counted + found
             yield self.put(window, counted)

@@ -286,11 +286,12 @@ def _passed(
     end: datetime,
     results: Iterable[Result],
 ) -> set[str]:
-    """Return which features leave what was seen so far by more than that swings; at first, those that jumped."""
+    """Return which features jumped, or leave what was seen so far by more than that swings."""
     if not held:
         return set()
+    jumped = held & {one.feature for one in results if is_jump(one)}
     if season.last is None or len(season.low) != len(scores.means):
-        return held & {one.feature for one in results if is_jump(one)}
+        return jumped
     noise = _NOISE * scores.deviations / max(window.effective_rows, 1.0) ** 0.5
     least = np.maximum(_SWINGS * (season.high - season.low), _SWINGS * noise)
     if season.windows < _TOO_FEW:
@@ -298,7 +299,7 @@ def _passed(
         least = np.maximum(least, _PER_HOUR * hours * scores.deviations)
     beyond = np.maximum(scores.means - season.high, season.low - scores.means)
     left = {name for name, far in zip(scores.features, beyond > least, strict=True) if far}
-    return held & left
+    return jumped | (held & left)
 
 
 def is_jump(result: Result) -> bool:

@@ -6,12 +6,14 @@ the window of their time, which is opened again for them, so the windows of a st
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from mooring.drift.grid import Integers
 from mooring.settings import JudgeSettings
@@ -21,6 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST = 1000 * 365 * 86_400.0
 """Seconds that any time in the settings may take."""
 _NEVER = 2**62
+_BATCH_SHARE = 0.5
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -34,11 +37,15 @@ class WindowPart(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """When windows end, in microseconds and rows, and until when late rows open them again."""
+    """When windows end, in microseconds and rows, and until when late rows open them again.
+
+    At least `batch` rows that came at one time, such as those of a nightly job, are a window of their own.
+    """
 
     length: int
     rows: int
     grace: int
+    batch: int = _NEVER
 
 
 def lengths_of(settings: JudgeSettings, grace: float = 0.0) -> Lengths:
@@ -47,7 +54,8 @@ def lengths_of(settings: JudgeSettings, grace: float = 0.0) -> Lengths:
         raise ValueError(
             f"--window {settings.window:g}s: a window takes a second at least, and 1000 years at most"
         )
-    return Lengths(int(settings.window * 1e6), settings.window_rows, int(grace * 1e6))
+    batch = max(math.ceil(settings.window_rows * _BATCH_SHARE), math.ceil(settings.min_rows), 2)
+    return Lengths(int(settings.window * 1e6), settings.window_rows, int(grace * 1e6), batch)
 
 
 def micros(moment: datetime) -> int:
@@ -65,9 +73,14 @@ def moment(value: int) -> datetime:
 
 
 def cut(
-    times: Integers, known: Sequence[Window], blank: Window, lengths: Lengths, now: int = _NEVER
-) -> list[WindowPart]:
-    """Divide rows among windows.
+    times: Integers,
+    known: Sequence[Window],
+    blank: Window,
+    lengths: Lengths,
+    now: int = _NEVER,
+    rows: Callable[[], int] | None = None,
+) -> Iterator[WindowPart]:
+    """Divide rows among windows; yield each with the rows that go to it.
 
     Parameters
     ----------
@@ -81,12 +94,15 @@ def cut(
         When windows end.
     now
         The time: windows beyond it are of a host whose clock is wrong, and make nothing else late.
+    rows
+        Gives with how many rows a window ends, by what is known of those that were yielded before it. By default
+        that is as `lengths` says.
 
     Of a window that is still open, `end` lies right behind its newest row.
     """
     windows = sorted(known, key=_start)
     newest = max([micros(window.end) for window in windows], default=0)
-    parts: list[WindowPart] = []
+    batches = _batches(times, lengths.batch)
     at = 0
     while at < len(times):
         place = bisect_right(windows, int(times[at]), key=_start)
@@ -94,16 +110,32 @@ def cut(
         after = windows[place] if place < len(windows) else None
         if before is not None and before.status == "closed" and times[at] < micros(before.end):
             part = _late(before, times, at, min(newest, now) - lengths.grace)
+        elif before is not None and _gives_way(before, int(times[at]), batches, lengths):
+            end = moment(int(times[at]))
+            part = WindowPart(msgspec.structs.replace(before, status="closed", end=end), at, at)
         else:
-            part = _on_time(before, after, times, at, blank, lengths, now)
+            wanted = lengths if rows is None else lengths._replace(rows=rows())
+            part = _on_time(before, after, times, at, blank, wanted, now, batches)
         if before is not None and part.window.start == before.start:
             windows[place - 1] = part.window
         else:
             insort(windows, part.window, key=_start)
         newest = max(newest, micros(part.window.end))
-        parts.append(part)
+        yield part
         at = part.last
-    return parts
+
+
+def _batches(times: Integers, rows: int) -> Integers:
+    """Return the times that at least so many rows came at."""
+    if rows > len(times):
+        return times[:0]
+    first = times[: len(times) - rows + 1]
+    return np.unique(first[first == times[rows - 1 :]])
+
+
+def _gives_way(window: Window, time: int, batches: Integers, lengths: Lengths) -> bool:
+    """Whether a window would go on, but that a batch comes."""
+    return window.status == "open" and micros(window.end) <= time < _limit(window, lengths) and time in batches
 
 
 def close(window: Window, lengths: Lengths, before: int, after: Window | None = None) -> Window | None:
@@ -135,6 +167,7 @@ def _on_time(
     blank: Window,
     lengths: Lengths,
     now: int,
+    batches: Integers,
 ) -> WindowPart:
     time = int(times[first])
     if before is not None and before.status == "open" and time < _limit(before, lengths):
@@ -147,6 +180,14 @@ def _on_time(
     limit = _limit(window, lengths)
     if after is not None:
         limit = min(limit, micros(after.start))
+    if time in batches and window is not before:
+        last = int(times.searchsorted(time, "right"))
+        whole = msgspec.structs.replace(window, status="closed", start=moment(time), rows=last - first)
+        return WindowPart(whole, first, last)
+    batch = batches[batches > time]
+    gives_way = len(batch) > 0 and batch[0] < limit
+    if gives_way:
+        limit = int(batch[0])
     last = int(times.searchsorted(limit))
     wanted = max(lengths.rows - window.rows, 1)
     if last - first >= wanted:
@@ -157,7 +198,7 @@ def _on_time(
         return WindowPart(closed, first, last)
     end = max(int(times[last - 1]) + 1, micros(window.end))
     status = window.status
-    if after is not None and micros(after.start) <= now:
+    if gives_way or (after is not None and micros(after.start) <= now):
         status, end = "closed", limit
     return WindowPart(
         msgspec.structs.replace(window, status=status, end=moment(end), rows=window.rows + last - first),
