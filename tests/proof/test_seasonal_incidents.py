@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from mooring.drift.stored import load
-from mooring.monitor.incidents import PartEvidence
+from mooring.monitor.parts import PartEvidence
 from seasonal import MONDAY, SeasonalStream, Watch, by_hour, by_weekend, never
 
 PATTERNS = {

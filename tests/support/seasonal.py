@@ -11,7 +11,9 @@ import pyarrow as pa
 from mooring.drift.baseline import Baseline, make
 from mooring.drift.judge import judge
 from mooring.drift.profile import Profile, profile
-from mooring.monitor.incidents import WHOLE, Advanced, Calendar, Part, advance
+from mooring.monitor.incidents import Advanced, advance
+from mooring.monitor.parts import WHOLE, Part
+from mooring.monitor.references import Calendar
 from mooring.monitor.slots import StreamSlots
 from mooring.state.incidents import Incident, StreamState
 from mooring.state.windows import Window

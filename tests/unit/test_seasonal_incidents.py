@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mooring.drift.stored import load
-from mooring.monitor.incidents import PartEvidence
+from mooring.monitor.parts import PartEvidence
 from mooring.monitor.slots import StreamSlots, write_slots
 from mooring.state.state import State
 from seasonal import MONDAY, SeasonalStream, Watch, by_hour, never

@@ -21,11 +21,13 @@ from mooring.drift.segments import segments_of
 from mooring.drift.stored import FORMAT, dump
 from mooring.log.listing import AGAIN_SECONDS
 from mooring.monitor.baselines import Baselines
-from mooring.monitor.incidents import WHOLE, Advanced, Part, Standings, plain
+from mooring.monitor.incidents import Advanced
 from mooring.monitor.ingest import Stream, between, done_of, profile_of
 from mooring.monitor.new_objects import NewObjects
 from mooring.monitor.open_windows import OpenWindows
+from mooring.monitor.parts import WHOLE, Part, plain
 from mooring.monitor.special_days import SpecialDays, special_days
+from mooring.monitor.standings import Standings
 from mooring.monitor.thresholds import pointless, rules_of, thresholds_of
 from mooring.monitor.windows import name_of
 from mooring.settings import JudgeSettings, MonitorSettings

@@ -14,7 +14,7 @@ import msgspec
 from mooring.drift.baseline import Baseline
 from mooring.drift.profile import Profile
 from mooring.log.listing import AGAIN_SECONDS
-from mooring.monitor import incidents, windows
+from mooring.monitor import standings, windows
 from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.alerting.queue import enqueue_drift
 from mooring.monitor.baselines import Baselines
@@ -282,7 +282,7 @@ class DriftMonitor:
                 if Verdicts(tx).put(check.verdict, check.results, check.cells):
                     new.append((window, check))
                     if check.advanced is not None and not check.verdict.provisional:
-                        incidents.write(tx, check.advanced)
+                        standings.write(tx, check.advanced)
                     self._enqueue_alerts(tx, window, check.verdict)
         for window, check in new:
             verdict = check.verdict
