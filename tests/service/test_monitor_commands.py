@@ -253,7 +253,7 @@ def test_a_baseline_from_the_log_and_what_is_usual_from_past_windows(traffic, tm
     assert "it takes 30 to know what is usual" in short.stderr
     span = "2026-03-01T13:00..2026-03-04"
     tiny = mooring_here(
-        "calibrate", "--model", "wine", "--window-rows", "50", "--from-log", span, directory=tmp_path
+        "calibrate", "--model", "wine", "--window-rows", "20", "--from-log", span, directory=tmp_path
     )
     assert tiny.returncode == 2
     assert "0 windows that could be judged" in tiny.stderr

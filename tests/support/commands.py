@@ -36,6 +36,8 @@ def mooring_here(
 
 
 def _mlflow_store() -> str | None:
-    """Return the store that MLflow was told of in this process, None if it was not."""
+    """Return the store that MLflow was told of in this process, whatever the environment says; None of none."""
     mlflow = sys.modules.get("mlflow")
-    return mlflow.get_tracking_uri() if mlflow is not None and mlflow.is_tracking_uri_set() else None
+    with patch.dict(os.environ):
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        return mlflow.get_tracking_uri() if mlflow is not None and mlflow.is_tracking_uri_set() else None

@@ -68,7 +68,16 @@ TRAVELS = (
         "cli/help",
         "cli/incidents",
     ),
-    *("cli/labels", "cli/log", "cli/monitor", "cli/output", "cli/performance", "cli/retrain", "cli/rollout"),
+    *(
+        "cli/labels",
+        "cli/log",
+        "cli/monitor",
+        "cli/note",
+        "cli/output",
+        "cli/performance",
+        "cli/retrain",
+        "cli/rollout",
+    ),
     *("cli/serve", "cli/start", "cli/ui"),
 )
 """The modules that travel with a model: what capture in the server, and the drain behind it, import."""

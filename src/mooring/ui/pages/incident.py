@@ -17,7 +17,7 @@ from mooring.state.incidents import Incident, Incidents
 from mooring.state.state import State
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged, Windows
-from mooring.status import Severity, Status
+from mooring.status import ALARMING, Severity, Status
 from mooring.ui import paths
 from mooring.ui.incidents import IncidentLine, line
 from mooring.ui.path_params import id_of, model_of
@@ -230,7 +230,7 @@ def _measure(one: Incident, measure: str, assessed: Sequence[Assessment]) -> Inc
         value=finite(newest.measures[measure].value) if newest else None,
         reference=finite(newest.before.get(measure)) if newest else None,
         ratio=None,
-        alarms=sum(each.status in ("warning", "critical") for each in assessed if measure in each.measures),
+        alarms=sum(each.status in ALARMING for each in assessed if measure in each.measures),
         severities=(),
         see=f"{see}#performance",
     )
