@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from mooring.drift.baseline import Baseline, make
-from mooring.drift.dependence import BATCHES, Dependence
+from mooring.drift.dependence import Dependence
 from mooring.drift.judge import judge
+from mooring.drift.order import BATCHES
 from mooring.drift.profile import Profile, empty, profile
 
 HOUR = 3_600_000_000

@@ -21,6 +21,7 @@ from mooring.drift.columns import (
     own_type,
     plain,
 )
+from mooring.drift.dependence import effective_rows
 from mooring.drift.grid import (
     MAX_CATEGORIES,
     CategoricalGrid,
@@ -158,7 +159,7 @@ class Baseline(msgspec.Struct):
     @property
     def effective_rows(self) -> float:
         """How many independent rows tell as much: Kish's effective sample size of clusters."""
-        return self.rows**2 / self.weight if self.weight else 0.0
+        return effective_rows(self.rows, self.weight, None)
 
     @property
     def of_log(self) -> bool:

@@ -85,23 +85,37 @@ def own_type(column: Column) -> np.dtype[np.generic]:
     return np.dtype(np.int64 if high < 2**63 else np.uint64)
 
 
-def as_floats(column: Column) -> Floats | None:
-    """Return a column's numbers without nulls, booleans as 0 and 1; None if it holds something else.
+def as_floats(column: Column, *, nan: bool = False) -> Floats | None:
+    """Return a column's numbers, booleans as 0 and 1, without nulls or with NaN for each.
 
-    >>> as_floats(pa.array([1, None, 3]))
-    array([1., 3.])
+    None if it holds something else.
+
+    >>> as_floats(pa.array([1, None, 3])), as_floats(pa.array([1, None, 3]), nan=True)
+    (array([1., 3.]), array([ 1., nan,  3.]))
     """
     column = plain(column)
     if pa.types.is_null(column.type):
-        return np.empty(0)
+        return np.full(len(column), np.nan) if nan else np.empty(0)
     if not (is_number(column.type) or pa.types.is_boolean(column.type)):
         return None
     if column.type != pa.float64():
         column = pc.cast(column, pa.float64(), safe=False)
     if column.null_count:
-        column = column.drop_null()
+        column = column.fill_null(np.nan) if nan else column.drop_null()
     numbers: Floats = column.to_numpy()
     return numbers
+
+
+def encoded(texts: Column) -> pa.DictionaryArray:
+    """Return texts as places in a dictionary of them."""
+    if isinstance(texts, pa.ChunkedArray):
+        if texts.num_chunks == 1:
+            texts = texts.chunk(0)
+        elif pa.types.is_dictionary(texts.type):
+            texts = texts.unify_dictionaries().combine_chunks()
+        else:
+            texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], texts.type)
+    return texts if isinstance(texts, pa.DictionaryArray) else texts.dictionary_encode()
 
 
 def as_texts(column: Column) -> Column | None:
@@ -114,15 +128,17 @@ def as_texts(column: Column) -> Column | None:
     return None
 
 
-def as_lengths(column: Column) -> Floats | None:
-    """Return the lengths in characters of a column's texts, without nulls; None if it holds something else."""
+def as_lengths(column: Column, *, nan: bool = False) -> Floats | None:
+    """Return the lengths in characters of a column's texts, without nulls or with NaN for each.
+
+    None if it holds something else.
+    """
     texts = as_texts(column)
     if texts is None or pa.types.is_boolean(column.type):
         return None
     if pa.types.is_dictionary(texts.type):
         texts = texts.cast(texts.type.value_type)
-    lengths: Floats = pc.utf8_length(texts).drop_null().to_numpy().astype(np.float64)
-    return lengths
+    return as_floats(pc.utf8_length(texts), nan=nan)
 
 
 def as_microseconds(column: Column) -> Integers | None:

@@ -23,13 +23,14 @@ from mooring.drift.columns import (
     as_lengths,
     as_microseconds,
     as_numbers,
+    encoded,
     filled,
     is_number,
     is_text,
     plain,
 )
 from mooring.drift.counting import CategoryCounter, NumberCounter, least
-from mooring.drift.dependence import BatchSums, Runs, Scorer, encoded, keys_of
+from mooring.drift.dependence import effective_rows
 from mooring.drift.grid import (
     CategoricalGrid,
     Floats,
@@ -42,6 +43,7 @@ from mooring.drift.grid import (
     TimestampGrid,
 )
 from mooring.drift.loose import Cells, fitted, is_loose
+from mooring.drift.order import BatchSums, Runs, Scorer, keys_of
 from mooring.drift.stored import encode
 from mooring.drift.tensors import expanded
 
@@ -294,7 +296,7 @@ class Profile(msgspec.Struct):
     @property
     def effective_rows(self) -> float:
         """How many independent rows tell as much: Kish's effective sample size of clusters."""
-        return self.rows**2 / self.weight if self.weight else 0.0
+        return effective_rows(self.rows, self.weight, None)
 
 
 class OwnColumns(NamedTuple):

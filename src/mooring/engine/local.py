@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from mooring.drift.baseline import Baseline
-from mooring.drift.dependence import without
 from mooring.drift.grid import CategoricalGrid
+from mooring.drift.order import without
 from mooring.drift.profile import Profile, cells_of, empty, profile
 from mooring.engine.sources import batches
 
