@@ -25,7 +25,7 @@ import numpy as np
 from mooring.drift.baseline import Baseline, Feature, PastStatistics
 from mooring.drift.common_cells import effective_rows_of, is_empty
 from mooring.drift.dependence import Dependence, DesignEffect, effective_rows
-from mooring.drift.evidence import Signed, signed
+from mooring.drift.evidence import NOTHING, Signed, signed
 from mooring.drift.grid import Floats
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.measure_table import MEASURES, Pair, Test
@@ -172,7 +172,7 @@ class Family:
         self._tested = np.array([rules.fixed(name, one.measure) is None for one in null.statistics])
         self._tested &= null.observed >= self._min_effects
         self.p_values = [1.0] * len(null.questions)
-        self.signed = [Signed(1.0, 1.0)] * len(null.questions)
+        self.signed = [NOTHING] * len(null.questions)
         self._p_values: list[float | None] = [None] * len(null.statistics)
         self._joint: list[float] = [1.0] * len(null.statistics)
         self._thresholds: list[float | None] = [None] * len(null.statistics)
@@ -226,7 +226,7 @@ class Family:
             return Signed(p_value, p_value)
         sign = self._null.signs[at]
         if sign == 0:
-            return Signed(1.0, 1.0)
+            return NOTHING
         same = np.sign(drawn[:, at]) == sign
         beyond = np.count_nonzero(same & (largest > top)) / (len(largest) + 1)
         alike = largest >= min(top, float(np.partition(largest, -_NEAREST)[-_NEAREST]))

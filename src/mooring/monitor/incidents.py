@@ -18,6 +18,7 @@ from mooring.drift.judge import cutoff
 from mooring.drift.likes import Like
 from mooring.drift.stored import FormatError, dump, load
 from mooring.monitor.parts import (
+    CALM_WINDOWS,
     WHOLE,
     Part,
     PartEvidence,
@@ -29,7 +30,7 @@ from mooring.monitor.parts import (
     severities_of,
     stands_out,
 )
-from mooring.monitor.references import CALM_WINDOWS, Calendar, WindowComparison, slots_of
+from mooring.monitor.references import Calendar, WindowComparison, slots_of
 from mooring.monitor.seasonal import Season, is_jump, taken_up
 from mooring.monitor.slots import ChangedSlot
 from mooring.state.incidents import Incident, StreamState

@@ -20,7 +20,10 @@ from mooring.status import Severity, worst
 
 WHOLE = ""
 """The name of the whole among a stream's segments."""
-_BY_CHANCE = 0.05
+CALM_WINDOWS = 4
+"""After how many windows in a row in which nothing is away by as much as matters an incident has passed."""
+BY_CHANCE = 0.05
+"""From which p-value on chance explains what is seen."""
 _PARTS = 3
 _LONGEST_NAME = 60
 
@@ -114,7 +117,7 @@ def is_calm(parts: Mapping[str, Part], names: tuple[str, ...], scale: int) -> bo
     """
     results = results_of(parts)
     return not any(
-        one.scale == scale and (one.excess or 0.0) >= 1.0 and (one.p_value or 0.0) < _BY_CHANCE
+        one.scale == scale and (one.excess or 0.0) >= 1.0 and (one.p_value or 0.0) < BY_CHANCE
         for name in names
         for one in results.get(name, ())
     )

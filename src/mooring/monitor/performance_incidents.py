@@ -11,14 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from mooring.monitor.parts import BY_CHANCE, CALM_WINDOWS
 from mooring.performance.measures import first_of
 from mooring.state.assessments import Assessment
 from mooring.state.incidents import Incident
-from mooring.status import ALARMING, JUDGED, worst
-
-_CALM_WINDOWS = 4
-"""After how many windows in a row that are as good as in training an incident has passed."""
-_BY_CHANCE = 0.05
+from mooring.status import ALARMING, JUDGED, severity_of, worst
 
 
 class Loss(NamedTuple):
@@ -48,7 +45,7 @@ def losses(assessed: Iterable[Assessment], *, goes_on: bool = False) -> list[Los
         running.append(one)
         goes_on = False
         calm = calm + 1 if _is_calm(one) else 0
-        if calm == _CALM_WINDOWS:
+        if calm == CALM_WINDOWS:
             found.append(Loss(tuple(running), passed=True))
             running, calm = [], 0
     return [*found, Loss(tuple(running), passed=False)] if running else found
@@ -94,11 +91,10 @@ def _incident(loss: Loss, same: Incident | None) -> Incident:
         updated=first.end,
     )
     moved = [name for one in worse for name in _moved(one)]
+    severities = [found for one in worse if (found := severity_of(one.status)) is not None]
     return msgspec.structs.replace(
         before,
-        severity=worst(
-            [before.severity, *(severity for one in worse for severity in ALARMING if one.status == severity)]
-        ),
+        severity=worst([before.severity, *severities]),
         features=tuple(dict.fromkeys([*before.features, *moved])),
         level=_level(worse[-1]) if worse else before.level,
         windows=max(len(loss.windows), before.windows),
@@ -110,7 +106,7 @@ def _incident(loss: Loss, same: Incident | None) -> Incident:
 
 
 def _is_calm(one: Assessment) -> bool:
-    return one.status == "ok" and (one.chance is None or one.chance >= _BY_CHANCE)
+    return one.status == "ok" and (one.chance is None or one.chance >= BY_CHANCE)
 
 
 def _moved(one: Assessment) -> list[str]:

@@ -14,14 +14,11 @@ from mooring.drift.judgement import Result
 from mooring.drift.likes import BlockLikes, Like
 from mooring.drift.profile import Profile
 from mooring.drift.seasons import KINDS_KNOWN, place_of
-from mooring.monitor.parts import Part, PartEvidence
+from mooring.monitor.parts import CALM_WINDOWS, Part, PartEvidence
 from mooring.monitor.seasonal import Plan, Season, overlaid, plan, taken_up
 from mooring.monitor.slots import ChangedSlot, StreamSlots
 from mooring.state.slots import SlotKey
 from mooring.state.windows import Window
-
-CALM_WINDOWS = 4
-"""After how many windows in which nothing is away by as much as matters an incident has passed."""
 
 
 class Calendar(NamedTuple):
