@@ -429,21 +429,7 @@ def _lasting(spans: Sequence[ChartSpan]) -> list[Figure]:
     for one in spans:
         symbol, colour = _look(one.status)
         found.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "x": [utc(one.start), utc(one.end)],
-                "text": [one.text] * 2,
-                "customdata": [one.see] * 2,
-                "hovertemplate": "%{text}<extra></extra>",
-                "line": {"color": colour, "width": 4, "dash": "dot" if one.under_way else "solid"},
-                "marker": {
-                    "symbol": [symbol, "triangle-right-open" if one.under_way else "line-ns-open"],
-                    "size": 11,
-                    "color": colour,
-                    "line": {"width": 2, "color": colour},
-                },
-            }
+            _marked_line(one, (symbol, "triangle-right-open" if one.under_way else "line-ns-open"), colour)
         )
     return found
 
@@ -455,24 +441,27 @@ def _spans(spans: Sequence[ChartSpan]) -> list[Figure]:
         symbol, colour = (
             ("circle-open", "--now") if one.under_way or one.status == "challenger" else _end(one.status)
         )
-        found.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "x": [utc(one.start), utc(one.end)],
-                "text": [one.text] * 2,
-                "customdata": [one.see] * 2,
-                "hovertemplate": "%{text}<extra></extra>",
-                "line": {"color": colour, "width": 4, "dash": "dot" if one.under_way else "solid"},
-                "marker": {
-                    "symbol": ["line-ns-open", symbol],
-                    "size": 11,
-                    "color": colour,
-                    "line": {"width": 2, "color": colour},
-                },
-            }
-        )
+        found.append(_marked_line(one, ("line-ns-open", symbol), colour))
     return found
+
+
+def _marked_line(one: ChartSpan, marks: tuple[str, str], colour: str) -> Figure:
+    """Return a line with a mark at its beginning and its end, dotted as long as it goes on."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [utc(one.start), utc(one.end)],
+        "text": [one.text] * 2,
+        "customdata": [one.see] * 2,
+        "hovertemplate": "%{text}<extra></extra>",
+        "line": {"color": colour, "width": 4, "dash": "dot" if one.under_way else "solid"},
+        "marker": {
+            "symbol": list(marks),
+            "size": 11,
+            "color": colour,
+            "line": {"width": 2, "color": colour},
+        },
+    }
 
 
 def _reach(
