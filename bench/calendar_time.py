@@ -48,12 +48,15 @@ class Seen(NamedTuple):
 def watch(
     sample: Sample, reference: int, size: int, windows: int, seed: int, shift: float = 0.0, at: int = 0
 ) -> list[Seen]:
-    """Return what windows of a stream give; from window `at` on the first number is shifted, in deviations."""
+    """Return what windows of a stream give; from window `at` on a number is shifted, in deviations.
+
+    Which one, and whether it rises or falls, changes with the seed.
+    """
     random = np.random.default_rng([6, reference, size, seed])
     columns = sample(reference, random)
     baseline = made(columns)
-    moved = next(iter(columns))
-    far = shift * float(np.std(columns[moved])) if shift else 0.0
+    moved = list(columns)[seed // 2 % len(columns)]
+    far = (-1) ** seed * shift * float(np.std(columns[moved])) if shift else 0.0
     own, history, newest, found = profile_of(baseline), PastWindows(), [], []
     for number in range(windows):
         drawn = sample(size, random)
