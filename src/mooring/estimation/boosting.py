@@ -56,7 +56,7 @@ class BoostedTrees:
 
     It is the smallest number of trees whose loss, on rows that they were not grown on, is above the least by no
     more than the standard error of the difference (Breiman et al. 1984, section 3.4.3). So there are none where
-    features add nothing that can be told from chance: then 0 is predicted, or the mean of the target for `poisson`.
+    features add nothing that can be told from chance: then 0 is predicted, or the target's mean for `poisson`.
 
     Parameters
     ----------

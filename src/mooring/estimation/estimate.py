@@ -70,6 +70,8 @@ def estimate(
     used = [prediction, *_columns_of(probabilities), *([groups] if groups else [])]
     _check(old, [*used, label], "the reference")
     _check(new, used, "the current sample")
+    _check_values(old, [*used, label], "the reference")
+    _check_values(new, used, "the current sample")
     if features is None:
         chosen = [name for name in old if name in new and name not in (*used, label)]
     else:
@@ -98,6 +100,13 @@ def estimate(
 def _check(columns: Mapping[str, Column], wanted: Sequence[str], whose: str) -> None:
     if lacking := [name for name in wanted if name not in columns]:
         raise EstimationError(f"{whose} has no column {', '.join(lacking)}; it has: {', '.join(columns)}")
+
+
+def _check_values(columns: Mapping[str, Column], wanted: Sequence[str], whose: str) -> None:
+    for name in wanted:
+        column = columns[name]
+        if len(column) and column.null_count == len(column):
+            raise EstimationError(f"{whose} has no value in {name}: all are null; give rows that have one")
 
 
 def _columns_of(probabilities: str | Mapping[Any, str] | None) -> list[str]:

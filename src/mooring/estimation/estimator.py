@@ -40,7 +40,7 @@ class Estimator:
     >>> estimator = Estimator.fit(labels, output)
     >>> high = {name: values[x > -0.2] for name, values in output.items()}
     >>> print(estimator.estimate(high)["accuracy"])
-    accuracy 0.9056 (0.8964 to 0.9154), 0.8265 on held-out rows
+    accuracy 0.9055 (0.8943 to 0.9164), 0.818 on held-out rows
     """
 
     def __init__(
@@ -196,6 +196,10 @@ class Estimator:
                 f"the rows have no column {', '.join(lacking)}, which errors were learnt by: add it, or leave it "
                 "out of the features"
             )
+        misfits = [self._encoder.misfit(name, rows.features[name]) for name in self._encoder.names]
+        if any(misfits):
+            raise EstimationError(f"{'; '.join(filter(None, misfits))}: give it as the same type in both")
+        _check_probabilities(rows.scored)
         if self._probabilities and rows.scored.probabilities is None:
             raise EstimationError(
                 "the held-out rows have probabilities, and these rows have none: log what predict_proba returns, "
@@ -254,6 +258,7 @@ def _check(scored: LabelledRows) -> None:
             "no held-out row has both a label and what the model said: performance without labels is learnt from "
             "rows with labels that the model was not trained on; give some hundreds of them as the reference"
         )
+    _check_probabilities(scored)
     if min(scored.rows, int(scored.groups.max()) + 1) < LEAST_HELD_OUT:
         raise EstimationError(
             f"{scored.rows} held-out rows with labels, of {int(scored.groups.max()) + 1} requests, are too few: "
@@ -270,6 +275,18 @@ def _check(scored: LabelledRows) -> None:
         raise EstimationError(
             f"all held-out rows are of one class, {scored.classes[int(scored.labels[0])]}: nothing says how often "
             "the model is wrong about others; add labelled rows of other classes"
+        )
+
+
+def _check_probabilities(scored: LabelledRows) -> None:
+    found = scored.probabilities
+    if found is None or not len(found):
+        return
+    low, high = float(found.min()), float(found.max())
+    if low < 0 or high > 1:
+        raise EstimationError(
+            f"probabilities are between 0 and 1, and these between {low:.4g} and {high:.4g}: give what "
+            "predict_proba returns, not scores or margins"
         )
 
 

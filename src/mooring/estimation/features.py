@@ -72,14 +72,20 @@ class FeatureEncoder:
         column = plain(column)
         texts = self.categories.get(name)
         if texts is None:
-            if not (is_number(column.type) or pa.types.is_boolean(column.type)):
-                return np.full(len(column), np.nan)
             found = _floats(column)
             return np.where(np.isfinite(found), found, np.nan)
-        if not (is_text(column.type) or is_number(column.type) or pa.types.is_boolean(column.type)):
-            return np.full(len(column), np.nan)
         places = _floats(pc.index_in(_texts(column), value_set=pa.array(texts, pa.string())))
         return np.minimum(places, MOST_CATEGORIES)
+
+    def misfit(self, name: str, column: Column) -> str:
+        """Return what is wrong with the type of a feature's values; empty where it is as in the held-out rows."""
+        kind = plain(column).type
+        if pa.types.is_null(kind):
+            return ""
+        if name in self.categories:
+            return "" if is_text(kind) else f"{name} is {kind}, and text in the held-out rows"
+        fits = is_number(kind) or pa.types.is_boolean(kind)
+        return "" if fits else f"{name} is {kind}, and a number in the held-out rows"
 
     def matrix(self, columns: Mapping[str, Column], rows: int) -> Floats:
         """Return the features of each row, an array (rows, features). Raises KeyError for one that lacks."""

@@ -61,11 +61,10 @@ def support_of(held_out: Floats, window: Floats, categorical: Sequence[bool], se
     for fold in range(_FOLDS):
         old, new = (_some(np.flatnonzero((folds != fold) & (of_window == side)), random) for side in (False, True))
         rows = np.concatenate([old, new])
-        weights = np.where(of_window[rows], len(old) / len(new), 1.0)
         model = HistGradientBoostingClassifier(categorical_features=categorical, **_SETTINGS)
-        model.fit(both[rows], of_window[rows], sample_weight=weights)
+        model.fit(both[rows], of_window[rows])
         shares = model.predict_proba(both[folds == fold])[:, 1]
-        odds[folds == fold] = shares / np.maximum(1 - shares, 1e-12)
+        odds[folds == fold] = shares / np.maximum(1 - shares, 1e-12) * len(old) / len(new)
     weights = odds[: len(held_out)]
     effective = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
     return Support(np.asarray(odds[len(held_out) :] > TOO_THIN, np.float64), effective)
