@@ -14,7 +14,7 @@ from mooring.estimation.calibration import PredictionCalibration, ScoreCalibrati
 from mooring.estimation.estimates import Estimate, Estimates
 from mooring.estimation.expected import ExpectedClasses, ExpectedErrors
 from mooring.estimation.features import MOST_CATEGORIES, FeatureEncoder
-from mooring.estimation.intervals import Interval, Metric, class_values, of_classes, of_errors
+from mooring.estimation.intervals import EstimatedInterval, Metric, class_values, of_classes, of_errors
 from mooring.estimation.rows import CompleteRows, EstimationError, labelled_rows, unlabelled_rows
 from mooring.estimation.support import MOST_ROWS, support_of
 from mooring.performance.measures import evaluate
@@ -153,7 +153,7 @@ class Estimator:
             effective = support.effective * self.rows
         share = outside / rows.scored.rows
         unknown = self._unknown(share, new, effective)
-        found: dict[str, Interval] = {}
+        found: dict[str, EstimatedInterval] = {}
         if not unknown:
             found = self._intervals(known.scored, matrix, dict(metrics or {}))
         realised, labelled = self._realised(labels, output, groups, metrics or {})
@@ -177,7 +177,7 @@ class Estimator:
 
     def _intervals(
         self, scored: LabelledRows, matrix: Floats, metrics: Mapping[str, Metric]
-    ) -> dict[str, Interval]:
+    ) -> dict[str, EstimatedInterval]:
         sizes = np.bincount(scored.groups)
         design = 1 + self._alike * (float((sizes**2).sum()) / scored.rows - 1)
         if isinstance(self._expected, ExpectedClasses):

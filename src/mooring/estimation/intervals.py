@@ -19,7 +19,7 @@ Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 """A measure of one's own: a function of labels and predictions, as scikit-learn's are."""
 
 
-class Interval(NamedTuple):
+class EstimatedInterval(NamedTuple):
     """An estimate, and between what the value lies with a probability of 90 %."""
 
     estimated: float
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 def of_classes(
     scored: LabelledRows, probabilities: Floats, metrics: Mapping[str, Metric], design: float, seed: int
-) -> dict[str, Interval]:
+) -> dict[str, EstimatedInterval]:
     """Return the measures of a classification, from probabilities of each class: an array (folds, rows, classes).
 
     The estimate is the measure of the expected confusion matrix, as if each row were of each class with the weight
@@ -57,7 +57,7 @@ def of_classes(
 
 def of_errors(
     scored: LabelledRows, moments: Moments, pool: Floats, metrics: Mapping[str, Metric], design: float, seed: int
-) -> dict[str, Interval]:
+) -> dict[str, EstimatedInterval]:
     """Return the measures of a regression, from the moments of each row's error and a pool of how errors vary."""
     predictions = scored.predictions.astype(np.float64)
     mean = Moments(*(one.mean(axis=0) for one in moments))
@@ -111,7 +111,7 @@ def _of_moments(predictions: Floats, error: Floats, absolute: Floats, squared: F
 
 def _intervals(
     found: Mapping[str, Floats], draws: list[dict[str, float]], design: float, seed: int
-) -> dict[str, Interval]:
+) -> dict[str, EstimatedInterval]:
     """Return intervals, from each measure's estimate, the same by each fold's model, and draws of labels."""
     random = np.random.default_rng([seed, 1])
     unsure = random.standard_t(FOLDS - 1, size=len(draws))
@@ -128,7 +128,7 @@ def _intervals(
         if not np.isfinite(estimated) or 2 * len(values) < len(draws):
             continue
         lower, upper = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        intervals[name] = Interval(estimated, *(_clipped(name, float(one)) for one in (lower, upper)))
+        intervals[name] = EstimatedInterval(estimated, *(_clipped(name, float(one)) for one in (lower, upper)))
     return intervals
 
 
