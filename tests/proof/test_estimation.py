@@ -16,8 +16,8 @@ from moved_tables import TABLES, Sample, classes, numbers
 MEASURES = {
     "flat above": ("accuracy", "f1", "roc_auc"),
     "weaker above": ("accuracy", "f1", "roc_auc"),
-    # Of accuracy it was 0.82, of the area 0.74: plain estimates are off by 0.02 and less here, and as many trees as
-    # held-out rows bear out take less of that away.
+    # Of accuracy it was 0.82, of the area 0.74: plain estimates are off by 0.02 and less here, and as many trees
+    # as held-out rows bear out take less of that away.
     "lower above": ("f1",),
 }
 

@@ -56,7 +56,7 @@ class BoostedTrees:
 
     It is the smallest number of trees whose loss, on rows that they were not grown on, is above the least by no
     more than the standard error of the difference (Breiman et al. 1984, section 3.4.3). So there are none where
-    features add nothing that can be told from chance: then 0 is predicted, or the target's mean for `poisson`.
+    features add nothing that can be told from chance: then the target's mean is predicted.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class BoostedTrees:
         folds, rows = learning.folds, np.arange(learning.scored.rows)
         random = np.random.default_rng(learning.seed)
         self._times = loss == "poisson"
-        self._means = [float(target[fold][folds != fold].mean()) if self._times else 0.0 for fold in range(FOLDS)]
+        self._means = [float(target[fold][folds != fold].mean()) for fold in range(FOLDS)]
         self._models = []
         unseen = np.empty((len(STAGES) + 1, len(rows)))
         unseen[0] = np.array(self._means)[folds]

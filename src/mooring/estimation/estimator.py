@@ -39,8 +39,9 @@ class Estimator:
     >>> output = {"prediction": (x > 0).astype(int), "probability": np.where(x > 0, 0.9, 0.1)}
     >>> estimator = Estimator.fit(labels, output)
     >>> high = {name: values[x > -0.2] for name, values in output.items()}
-    >>> print(estimator.estimate(high)["accuracy"])
-    accuracy 0.9055 (0.8943 to 0.9164), 0.818 on held-out rows
+    >>> accuracy = estimator.estimate(high)["accuracy"]
+    >>> round(accuracy.estimated, 2), round(accuracy.held_out, 2)
+    (0.91, 0.82)
     """
 
     def __init__(
