@@ -36,6 +36,8 @@ TESTS = Path(__file__).parent
 platform.processor()  # asks a process, the first time: MLflow does as it is imported, in whatever test that is
 # MLflow's servers begin with seven processes more, for jobs that no test has.
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+# Each worker has a processor, and scikit-learn would ask a process how many there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 collect_ignore = ["support"]
 subprocess.Popen = HeardPopen  # type: ignore[misc]
 KINDS = ("unit", "proof", "e2e", "service")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mooring.capture.batch import flush, log
     from mooring.capture.pyfunc import log_model
     from mooring.comparison import baseline, compare
+    from mooring.estimation import estimate
     from mooring.log.add_labels import add_labels
     from mooring.log.reader import read_log, scan_log
     from mooring.monitor.baselines import log_baseline
@@ -24,6 +25,7 @@ __all__ = [
     "baseline",
     "compare",
     "drift",
+    "estimate",
     "flush",
     "log",
     "log_baseline",
@@ -38,6 +40,7 @@ _HOMES = {
     "add_labels": "mooring.log.add_labels",
     "baseline": "mooring.comparison",
     "compare": "mooring.comparison",
+    "estimate": "mooring.estimation",
     "flush": "mooring.capture.batch",
     "log_baseline": "mooring.monitor.baselines",
     "log_model": "mooring.capture.pyfunc",

@@ -58,6 +58,11 @@ def _by_sklearn(scored: LabelledRows) -> dict[str, float]:
         "recall": metrics.recall_score(truth, said, **how),
         "f1": metrics.f1_score(truth, said, **how),
         "log_loss": metrics.log_loss(truth, shares, labels=named),
+        "brier": (
+            metrics.brier_score_loss(truth, shares[:, 1])
+            if two
+            else float(((shares - np.eye(len(named))[truth]) ** 2).sum(axis=1).mean())
+        ),
         "roc_auc": (
             metrics.roc_auc_score(truth, shares[:, 1])
             if two

@@ -215,8 +215,21 @@ def _f1(rows: WeightedRows) -> Floats:
 
 
 def _log_loss(rows: WeightedRows) -> Floats:
+    return _mean_of_known(rows, losses(rows.of_known_classes))
+
+
+def _brier(rows: WeightedRows) -> Floats:
+    scored = rows.of_known_classes
+    assert scored.probabilities is not None
+    squares = (scored.probabilities**2).sum(axis=1) + 1
+    squares -= 2 * scored.probabilities[np.arange(scored.rows), scored.labels.astype(np.int64)]
+    return _mean_of_known(rows, squares / 2 if _count(scored) == 2 else squares)
+
+
+def _mean_of_known(rows: WeightedRows, values: Floats) -> Floats:
+    """Return the mean of a value of each row that is of a known class."""
     scored, groups = rows.of_known_classes, rows.weights.shape[1]
-    of_groups = np.bincount(scored.groups, losses(scored), minlength=groups)
+    of_groups = np.bincount(scored.groups, values, minlength=groups)
     counts = np.bincount(scored.groups, minlength=groups)
     return np.asarray((rows.weights @ of_groups) / (rows.weights @ counts), np.float64)
 
@@ -285,6 +298,14 @@ MEASURES: dict[str, PerformanceMeasure] = {
         "lower",
         _log_loss,
         probabilities=True,
+    ),
+    "brier": PerformanceMeasure(
+        "mean squared distance of the probabilities from 1 of the true class and 0 of others, of two classes half",
+        "classification",
+        "lower",
+        _brier,
+        probabilities=True,
+        brief=False,
     ),
     "accuracy": PerformanceMeasure(
         "share of rows that are right",
