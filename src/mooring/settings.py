@@ -457,6 +457,10 @@ class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
         str | None,
         Meta(description="file of days that are not usual: 2026-12-25, or 2026-12-25/2026-12-28, on each line"),
     ] = None
+    estimates: Annotated[
+        bool,
+        Meta(description="estimate performance before there are labels, by the held-out rows of the baseline"),
+    ] = True
     grace: Annotated[
         float, Meta(ge=0, extra=DURATION, description="how late a row may come to be judged with its window")
     ] = 3600.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mooring.state.baselines import StoredBaseline, StoredBaselines
 
 _AGAIN_SECONDS = 60.0
-_OF_REGISTRY = "models:/"
+OF_REGISTRY = "models:/"
 
 
 class Found(NamedTuple):
@@ -63,7 +63,7 @@ class Baselines:
     def _find(self, model: str, version: str | None) -> Found:
         kept = self._stored.newest(model, version)
         why_not = ""
-        if kept is None or (version is None and kept.source.startswith(_OF_REGISTRY)):
+        if kept is None or (version is None and kept.source.startswith(OF_REGISTRY)):
             kept, why_not = self._ask(model, version, kept)
         if kept is None:
             return Found(None, None, why_not)
@@ -92,7 +92,7 @@ class Baselines:
             return kept, why_not
         try:
             wanted = version or aliases.champion(model)
-            source = f"{_OF_REGISTRY}{model}/{wanted}"
+            source = f"{OF_REGISTRY}{model}/{wanted}"
             if kept is not None and (wanted is None or kept.source == source):
                 return kept, ""
             data = baselines.find(model, wanted) if wanted else None
