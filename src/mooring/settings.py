@@ -554,8 +554,13 @@ class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
     retrain_webhook: Annotated[str | None, Meta(description="URL that is POSTed to, so that others train")] = None
     retrain_secret: Annotated[str | None, Meta(description="key that signs what is sent to that URL")] = None
     retrain_when: Annotated[
-        tuple[Literal["drift", "performance"], ...], Meta(description="which verdicts lead to it")
+        tuple[Literal["drift", "performance", "estimated"], ...],
+        Meta(description="which verdicts lead to it; estimated is performance before there are labels"),
     ] = ("drift", "performance")
+    retrain_drift: Annotated[
+        Literal["any", "only_harmful"],
+        Meta(description="whether any drift leads to it, or none that is estimated, or measured, to do no harm"),
+    ] = "any"
     retrain_level: Annotated[
         Literal["warning", "critical"], Meta(description="how bad a verdict has to be to count")
     ] = "critical"

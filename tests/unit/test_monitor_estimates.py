@@ -9,21 +9,30 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
 import mooring
 from labelling import HOUR
 from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
-from mooring.log.reader import find
+from mooring.cli import main
+from mooring.log.labels import labels_table, write_labels
+from mooring.log.reader import find, read_log
 from mooring.monitor.alerting.channels import Channel, CommandChannel
+from mooring.monitor.performance_results import as_dicts, assessments, estimations
 from mooring.monitor.samples import sample_of, smallest
 from mooring.registry import baselines
+from mooring.report.from_state import whole_report
 from mooring.state.alerts import Alerts
 from mooring.state.estimations import Estimation, Estimations
 from mooring.state.incidents import Incidents, StreamStates
 from mooring.state.windows import Windows
+from mooring.ui.pages.model import ModelQuery
+from mooring.ui.pages.model import told as model_page
+from mooring.ui.sources import Sources
 
 
 class Estimating:
@@ -67,6 +76,15 @@ class Estimating:
         sent = self.traffic.exchanges(rows, start + hour * HOUR, 1.0, shift=shift, version="1", per_request=1)
         self.traffic.write(sent)
 
+    def label(self, rows: pd.DataFrame, labels: np.ndarray) -> None:
+        columns = (rows["request_id"], labels, rows["row"], rows["time"].dt.tz_convert(None))
+        table = labels_table(*(pa.chunked_array([pa.array(one)]) for one in columns))
+        write_labels(str(self.traffic.log), "wine", table)
+
+    @property
+    def sources(self) -> Sources:
+        return Sources(self.monitoring.state, str(self.traffic.log), self.directory / "spool", "")
+
     def look(self, **how) -> list[Estimation]:
         self.monitoring.watch.look(**how)
         return self.found()
@@ -105,6 +123,43 @@ def test_a_move_that_does_no_harm_opens_none(it: Estimating) -> None:
         it.ask(hour, shift=-1.0)
     assert [one.status for one in it.look()] == ["ok"] * 3
     assert {one.kind for one in Incidents(it.monitoring.state).newest("wine")} == {"drift"}
+
+
+def test_labels_that_come_later_score_the_estimate(it: Estimating) -> None:
+    it.ask(0, shift=1.5)
+    it.look()
+    rows = read_log(it.traffic.log).to_pandas()
+    noise = it.noise(np.array([one["alcohol"] for one in rows["input"]]))
+    said = np.array([one["prediction"] for one in rows["output"]])
+    it.label(rows, said + noise)
+    it.look()
+    state = it.monitoring.state
+    found = assessments(state, "wine")
+    [one] = as_dicts(found, estimations(state, found))
+    assert one["status"] == "critical"
+    assert one["measures"]["rmse"]["value"] > 1.8
+    assert one["estimated"]["measures"]["rmse"]["refuted"] is False
+    shown = model_page(it.sources, ModelQuery(), "wine").estimates
+    assert (shown.scored, shown.held, shown.harm) == (1, 1, "measured")
+    assert "estimated without labels" in whole_report(state, "wine").lower()
+    table = mooring.performance("wine", state=it.monitoring.settings.state)
+    assert table.set_index("measure")["estimated"].notna()[["rmse", "mae"]].all()
+
+
+def test_pages_and_commands_show_estimates_before_any_label(it: Estimating) -> None:
+    it.ask(0)
+    it.ask(1, shift=-1.0)
+    it.look()
+    shown = model_page(it.sources, ModelQuery(), "wine").estimates
+    assert (shown.measure, shown.status, shown.harm, shown.scored) == ("rmse", "ok", "harmless", 0)
+    assert shown.text.startswith("moved, harmless if labels given the inputs are what they were: estimated rmse")
+    assert "moved, harmless if labels" in whole_report(it.monitoring.state, "wine")
+    asked = ["performance", "--state", it.monitoring.settings.state]
+    told = CliRunner().invoke(main, [*asked, "--json"])
+    assert told.exit_code == 0, told.output
+    assert [one["estimated"]["status"] for one in json.loads(told.output)] == ["ok", "ok"]
+    assert [one["labelled"] for one in json.loads(told.output)] == [0, 0]
+    assert "rmse" in CliRunner().invoke(main, asked).output
 
 
 def test_four_calm_windows_end_it(it: Estimating) -> None:

@@ -222,10 +222,15 @@ def _of_assessments(assessed: Iterable[NewestAssessment]) -> Iterator[Metric]:
 def _of_estimations(estimated: Iterable[Estimation]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
+    labels = [*_STREAM, "measure"]
     value = GaugeMetricFamily(
-        "mooring_estimated_performance",
-        "What a measure is estimated to be without labels; lower and upper end of its 90 % interval",
-        labels=[*_STREAM, "measure", "bound"],
+        "mooring_estimated_performance", "What a measure is estimated to be without labels", labels=labels
+    )
+    low = GaugeMetricFamily(
+        "mooring_estimated_performance_low", "The lower end of its 90 % interval", labels=labels
+    )
+    high = GaugeMetricFamily(
+        "mooring_estimated_performance_high", "The upper end of its 90 % interval", labels=labels
     )
     status = GaugeMetricFamily("mooring_estimated_status", "0 ok, 1 warning, 2 critical", labels=_STREAM)
     outside = GaugeMetricFamily(
@@ -234,12 +239,13 @@ def _of_estimations(estimated: Iterable[Estimation]) -> Iterator[Metric]:
     for one in estimated:
         stream = [one.window.model, one.window.version or "", one.window.variant]
         for measure, found in one.measures.items():
-            for bound, number in (("value", found.value), ("lower", found.low), ("upper", found.high)):
-                value.add_metric([*stream, measure, bound], number)
+            value.add_metric([*stream, measure], found.value)
+            low.add_metric([*stream, measure], found.low)
+            high.add_metric([*stream, measure], found.high)
         if (rank := STATUSES[one.status].rank) is not None:
             status.add_metric(stream, rank)
         outside.add_metric(stream, one.outside)
-    yield from (value, status, outside)
+    yield from (value, low, high, status, outside)
 
 
 @contextmanager

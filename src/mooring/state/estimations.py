@@ -70,7 +70,7 @@ class Estimation(msgspec.Struct, frozen=True, kw_only=True):
     held_out_rows: int = 0
 
 
-class _Results(msgspec.Struct, frozen=True):
+class _StoredEstimation(msgspec.Struct, frozen=True):
     measures: dict[str, EstimatedMeasure] = {}
     loss: ExpectedLoss | None = None
     unknown: str = ""
@@ -138,7 +138,7 @@ class Estimations(Repository):
 
     def put(self, found: Estimation) -> None:
         """Write what is estimated of a window, in the place of what was."""
-        kept = _Results(**{name: getattr(found, name) for name in _Results.__struct_fields__})
+        kept = _StoredEstimation(**{name: getattr(found, name) for name in _StoredEstimation.__struct_fields__})
         columns = {
             "window_id": found.window.id,
             "revision": found.window.revision,
@@ -162,9 +162,9 @@ def _window(row: Row[Any]) -> Window:
 
 def _estimation(row: Row[Any]) -> Estimation:
     try:
-        kept = load(row.results, _Results, "estimation", FORMAT)
+        kept = load(row.results, _StoredEstimation, "estimation", FORMAT)
     except FormatError:
-        kept = _Results()  # another version wrote it; the rest says the most of it
+        kept = _StoredEstimation()  # another version wrote it; the rest says the most of it
     return Estimation(
         window=_window(row),
         **{name: row._mapping[name] for name in _PLAIN},
