@@ -86,7 +86,7 @@ def test_without_features_a_shift_that_scores_do_not_show_is_not_seen_and_the_te
     found = mooring.estimate(held_out, moved, probabilities="score", features=[])
     assert not found.by_features
     assert "accuracy" in found.refuted
-    assert "Labels refute it in" in str(found)
+    assert "Labels lie outside of the interval of" in str(found)
     assert "Assumed: " in str(found)
 
 
