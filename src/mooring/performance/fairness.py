@@ -101,6 +101,11 @@ class Fairness(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+def measure_name(figure: GroupRate | Disparity) -> str:
+    """Return what a figure of groups is called, with the class that it is about."""
+    return figure.measure if figure.of is None else f"{figure.measure} ({figure.of})"
+
+
 def fairness(
     scored: LabelledRows,
     values: NDArray[np.object_] | Sequence[str | None],
@@ -150,6 +155,7 @@ def fairness(
     References
     ----------
     Hardt, M., Price, E. and Srebro, N. (2016). Equality of Opportunity in Supervised Learning. NeurIPS.
+    Hesterberg, T. (2015). What Teachers Should Know About the Bootstrap. The American Statistician 69(4).
     Weerts, H. et al. (2023). Fairlearn: Assessing and Improving Fairness of AI Systems. JMLR 24.
     Wilson, E. (1927). Probable inference, the law of succession, and statistical inference. JASA 22.
 
@@ -237,7 +243,7 @@ def growths(
 
 
 class _Figure(NamedTuple):
-    """A rate, what it is in each draw, and the least standard errors of it and of its logarithm.
+    """A rate, what it is in each draw, of how many effective rows, and the least errors of it and its logarithm.
 
     `logs` are the logarithms of the rate and of its draws, with half a row more so that they are finite; of what
     is no share there are none.
@@ -245,6 +251,7 @@ class _Figure(NamedTuple):
 
     rate: GroupRate
     draws: Floats
+    effective: float
     least_error: float = 0.0
     log: float = np.nan
     log_draws: Floats | None = None
@@ -404,12 +411,12 @@ def _figure(
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.where(drawn_ratio[1] > 0, drawn_ratio[0] / drawn_ratio[1], np.nan)
     if effective < least or rate.group == OTHER:
-        return _Figure(rate, values)
+        return _Figure(rate, values, effective)
     rate = msgspec.structs.replace(rate, compared=True)
     there = values[np.isfinite(values)]
     low, high = (float(one) for one in np.quantile(there, [(1 - level) / 2, (1 + level) / 2]))
     if rate.measure in _UNBOUNDED:
-        return _Figure(msgspec.structs.replace(rate, low=low, high=high), values)
+        return _Figure(msgspec.structs.replace(rate, low=low, high=high), values, effective)
     if low == high:
         low, high = _wilson(rate.value, effective, level)
     # What all rows of a group share has no spread in any draw, and is not known for sure either.
@@ -418,6 +425,7 @@ def _figure(
     return _Figure(
         msgspec.structs.replace(rate, low=low, high=high),
         values,
+        effective,
         math.sqrt(more * (1 - more) / (effective + 2)),
         math.log((above + 0.5) / (below + 0.5)),
         np.log((drawn_ratio[0] + 0.5) / (drawn_ratio[1] + 0.5)),
@@ -484,7 +492,7 @@ def _ends(family: Sequence[_Figure]) -> tuple[_Figure, _Figure]:
 
 def _apart(families: Sequence[Sequence[_Figure]], level: float, *, logs: bool = False) -> tuple[float, float]:
     """Return between what the largest difference lies: by simultaneous intervals of all pairs."""
-    distances, errors, deviations = [], [], []
+    distances, errors, deviations, least_rows = [], [], [], []
     for one, other in (pair for family in families for pair in combinations(family, 2)):
         if logs:
             assert one.log_draws is not None
@@ -496,13 +504,19 @@ def _apart(families: Sequence[Sequence[_Figure]], level: float, *, logs: bool = 
             least = math.hypot(one.least_error, other.least_error)
         error = max(float(np.nanstd(draws)), least)
         distances.append(abs(distance))
+        least_rows.append(min(one.effective, other.effective))
         errors.append(error)
         deviations.append(np.abs(draws - distance) / error if error > 0 else np.zeros(len(draws)))
     largest = np.nanmax(np.stack(deviations), axis=0)
     # Of shares that hardly vary the draws say too little: never less than a normal distribution would.
     times = max(float(np.nanquantile(largest, level)), float(special.ndtri((1 + level) / 2)))
-    low = max(0.0, *(distance - times * error for distance, error in zip(distances, errors, strict=True)))
-    return low, max(distance + times * error for distance, error in zip(distances, errors, strict=True))
+    # The spread of few rows is itself not known well: as much wider as Student's t is (Hesterberg 2015).
+    chance = float(special.ndtr(-times))
+    around = [
+        -error * float(special.stdtrit(rows - 1, chance)) for error, rows in zip(errors, least_rows, strict=True)
+    ]
+    low = max(0.0, *(distance - more for distance, more in zip(distances, around, strict=True)))
+    return low, max(distance + more for distance, more in zip(distances, around, strict=True))
 
 
 def _paired(
