@@ -200,7 +200,7 @@ def test_protected_values_are_kept_beside_labels_as_texts() -> None:
 def test_a_protected_value_that_is_no_text_number_or_boolean_is_refused() -> None:
     for value in (["f"], date(2026, 3, 1)):
         column = pa.chunked_array([[value]])
-        with pytest.raises(LabelError, match="not (a )?numbers?, texts? or boolean"):
+        with pytest.raises(LabelError, match=r"not (a )?numbers?, texts? or boolean"):
             labels_table(pa.chunked_array([["a"]]), pa.chunked_array([[1]]), protected={"sex": column})
 
 
