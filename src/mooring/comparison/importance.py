@@ -93,7 +93,7 @@ def _names(inputs: Any) -> list[str]:
     if hasattr(inputs, "iloc") or hasattr(inputs, "with_columns"):
         return [str(name) for name in inputs.columns]
     raise ValueError(
-        "for model the inputs in evaluation must be a table of pandas or polars, or an array of two dimensions, not "
+        "for model the inputs in evaluation must be a table of pandas or polars, or a two-dimensional array, not "
         f"{type(inputs).__name__}"
     )
 
