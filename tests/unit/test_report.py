@@ -170,7 +170,7 @@ def test_what_a_feature_means_to_the_model_is_shown_beside_its_drift(drifted: Re
     features = dict(drifted.baseline.features)
     features["alcohol"] = msgspec.structs.replace(features["alcohol"], importance=0.25)
     weighed = msgspec.structs.replace(drifted.baseline, features=features)
-    reading = read(drifted)
+    reading = read(drifted, 100)
     [top] = (one.top for one in reading.features if one.name == "alcohol")
     assert top is not None
     shown = page.html(msgspec.structs.replace(drifted, baseline=weighed))
