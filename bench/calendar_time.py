@@ -7,6 +7,7 @@ time of one false alarm, and a budget of 0.001 for each window. All see the same
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -157,9 +158,9 @@ def false_table(pool: ProcessPoolExecutor, windows: int, runs: int) -> str:
     total: Counter[tuple[int, bool]] = Counter()
     cells = [(name, *sizes) for name in streams() for sizes in SIZES]
     jobs = [(*cell, windows, seed) for cell in cells for seed in range(runs)]
-    results = list(progress(pool.map(_unchanged, jobs), len(jobs), "unchanged streams"))
-    for place, (name, reference, size) in enumerate(cells):
-        found = results[place * runs : (place + 1) * runs]
+    results = progress(pool.map(_unchanged, jobs), len(jobs), "unchanged streams")
+    for name, reference, size in cells:
+        found = list(itertools.islice(results, runs))
         shares = [
             percent(*interval([[p <= most for p in one.p_values] for one in found])[:3])
             for most in (0.05, 0.01, 0.001)
@@ -226,9 +227,9 @@ def delay_table(pool: ProcessPoolExecutor, runs: int) -> str:
         "|---" * (5 + len(RULES) + 1) + "|",
     ]  # fmt: skip
     jobs = [(reference, size, shift, seed) for shift, reference, size, _ in SHIFTED for seed in range(runs)]
-    results = list(progress(pool.map(_delays, jobs), len(jobs), "shifted streams"))
-    for place, (shift, reference, size, target) in enumerate(SHIFTED):
-        found = results[place * runs : (place + 1) * runs]
+    results = progress(pool.map(_delays, jobs), len(jobs), "shifted streams")
+    for shift, reference, size, target in SHIFTED:
+        found = list(itertools.islice(results, runs))
         for a_day in A_DAY:
             for floors in (False, True):
                 cells = []
@@ -285,7 +286,7 @@ def calendar_time(pool: ProcessPoolExecutor, windows: int, streams_each: int, sh
         f"be in {DAYS} days. Beside it a budget for each window, by its share of that time, and 0.001 for each "
         "window, which at 24 windows a day is two false alarms in 90 days, and at 10,000 is 900."
     )
-    parts = [told, false_table(pool, windows, streams_each)] if streams_each else []
-    if shifted:
-        parts += [late, delay_table(pool, shifted), offset_line(pool, shifted)]
+    parts = [late, delay_table(pool, shifted), offset_line(pool, shifted)] if shifted else []
+    if streams_each:
+        parts += [told, false_table(pool, windows, streams_each)]
     return "\n".join(f"{part}\n" if not part.endswith("\n") else part for part in parts)

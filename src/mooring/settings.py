@@ -466,6 +466,10 @@ class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
         str | None,
         Meta(description="file of days that are not usual: 2026-12-25, or 2026-12-25/2026-12-28, on each line"),
     ] = None
+    estimates: Annotated[
+        bool,
+        Meta(description="estimate performance before there are labels, by the held-out rows of the baseline"),
+    ] = True
     grace: Annotated[
         float, Meta(ge=0, extra=DURATION, description="how late a row may come to be judged with its window")
     ] = 3600.0
@@ -568,8 +572,13 @@ class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
     retrain_webhook: Annotated[str | None, Meta(description="URL that is POSTed to, so that others train")] = None
     retrain_secret: Annotated[str | None, Meta(description="key that signs what is sent to that URL")] = None
     retrain_when: Annotated[
-        tuple[Literal["drift", "performance"], ...], Meta(description="which verdicts lead to it")
+        tuple[Literal["drift", "performance", "estimated"], ...],
+        Meta(description="which verdicts lead to it; estimated is performance before there are labels"),
     ] = ("drift", "performance")
+    retrain_drift: Annotated[
+        Literal["any", "only_harmful"],
+        Meta(description="whether any drift leads to it, or none that is estimated, or measured, to do no harm"),
+    ] = "any"
     retrain_level: Annotated[
         Literal["warning", "critical"], Meta(description="how bad a verdict has to be to count")
     ] = "critical"

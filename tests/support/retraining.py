@@ -17,6 +17,7 @@ from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
 from mooring.monitor.performance_incidents import incidents_after
 from mooring.state.assessments import Assessment, Assessments
+from mooring.state.estimations import EstimatedMeasure, Estimation, Estimations
 from mooring.state.incidents import Incidents
 from mooring.state.state import State
 from mooring.state.verdicts import Verdict, Verdicts
@@ -106,6 +107,29 @@ def assessed(state: State, statuses: Sequence[Status]) -> None:
         with state.begin() as tx:
             Assessments(tx).put(assessment)
         made.append(assessment)
+    with state.begin() as tx:
+        for incident in incidents_after(made, []):
+            Incidents(tx).put(incident)
+
+
+def estimated(state: State, statuses: Sequence[Status]) -> None:
+    """Say of the newest windows that are judged what is estimated of them, and what that amounts to."""
+    made = []
+    for (window, _), status in zip(Windows(state).history(MODEL, newest=len(statuses)), statuses, strict=True):
+        lost = {"ok": 0.0, "warning": 0.02, "critical": 0.1}.get(status)
+        accuracy = None if lost is None else EstimatedMeasure(0.9 - lost, 0.88 - lost, 0.92 - lost, 0.9)
+        estimation = Estimation(
+            window=window,
+            status=status,
+            rows=100,
+            message=f"{status} without labels",
+            created=datetime.now(UTC),
+            measures={} if accuracy is None else {"accuracy": accuracy},
+            unknown="" if accuracy is not None else "nothing is like it",
+        )
+        with state.begin() as tx:
+            Estimations(tx).put(estimation)
+        made.append(estimation)
     with state.begin() as tx:
         for incident in incidents_after(made, []):
             Incidents(tx).put(incident)

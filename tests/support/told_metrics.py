@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from mooring.monitor.metrics import Metrics
 from mooring.state.assessments import Assessment, Measured
+from mooring.state.estimations import EstimatedMeasure, Estimation
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
 
@@ -23,5 +24,10 @@ def told_metrics() -> Metrics:
     measured = {"rmse": Measured(0.5)}
     told.assessment(
         Assessment(window=window, status="ok", rows=2, labelled=1, delay=6.0, created=at, measures=measured)
+    )
+    told.estimation(
+        Estimation(
+            window=window, status="ok", rows=2, created=at, measures={"rmse": EstimatedMeasure(0.5, 0.4, 0.6)}
+        )
     )
     return told

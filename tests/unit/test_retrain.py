@@ -17,7 +17,7 @@ from mooring.state.state import State
 from mooring.state.windows import Windows
 from moves import trained
 from retrain_places import configured, settings
-from retraining import MODEL, assessed, judged
+from retraining import MODEL, assessed, estimated, judged
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -72,6 +72,53 @@ def test_performance_calls_for_it_as_drift_does(state, statuses, when, due):
     if due:
         assert answer.cause.kind == "performance"
         assert "critical on labels" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("statuses", "when", "due"),
+    [
+        (["critical"] * 5, ("drift", "estimated"), True),
+        (["critical"] * 5, ("drift", "performance"), False),
+        (["critical", "ok", "ok", "ok", "ok"], ("estimated",), False),
+        (["too_few"] * 5, ("estimated",), False),
+        (["warning"] * 5, ("estimated",), False),
+    ],
+)
+def test_estimated_performance_calls_for_it_where_that_is_wanted(state, statuses, when, due):
+    judged(state, ["ok"] * 5, end=NOW)
+    estimated(state, statuses)
+    answer = ask(state, MODEL, settings(retrain_when=when), NOW)
+    assert (answer.cause is not None) == due, answer.reason
+    if due:
+        assert answer.cause.kind == "estimated"
+        assert "critical without labels" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("measured", "guessed", "due"),
+    [
+        (None, None, True),
+        (None, "too_few", True),
+        (None, "critical", True),
+        (None, "ok", False),
+        ("ok", None, False),
+        ("ok", "critical", False),
+        ("warning", "ok", True),
+        ("too_few", "ok", False),
+    ],
+)
+def test_drift_that_is_known_to_do_no_harm_may_be_left_out(state, measured, guessed, due):
+    judged(state, ["critical"] * 3, end=NOW)
+    if measured:
+        assessed(state, [measured] * 3)
+    if guessed:
+        estimated(state, [guessed] * 3)
+    chosen = {"retrain_when": ("drift",), "retrain_drift": "only_harmful"}
+    answer = ask(state, MODEL, settings(**chosen), NOW)
+    assert (answer.cause is not None) == due, answer.reason
+    if not due:
+        assert "moved, harmless" in answer.reason
+    assert ask(state, MODEL, settings(retrain_when=("drift",)), NOW).cause is not None
 
 
 def test_what_is_long_past_calls_for_nothing(state):

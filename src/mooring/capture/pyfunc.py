@@ -133,7 +133,7 @@ def log_model(
     if baseline is not None:
         if baseline.in_sample:
             warnings.warn(baseline.warning(), stacklevel=2)
-        baselines.log(baseline.to_bytes(), model_id=info.model_id)
+        baselines.log(baseline.to_bytes(), baseline.sample, model_id=info.model_id)
     return info
 
 

@@ -14,6 +14,7 @@ from mooring.settings import MonitorSettings
 
 if TYPE_CHECKING:
     from mooring.state.assessments import Assessment
+    from mooring.state.estimations import Estimation
 
 
 @click.command(context_settings=CONTEXT)
@@ -29,7 +30,7 @@ def performance(
     newest: int,
     as_json: bool,
 ) -> None:
-    """Show how well the model did, window by window, on the rows whose labels are known.
+    """Show how well the model did, window by window, on the rows whose labels are known, and what was estimated.
 
     Exit code 2: the champion does worse in its newest judged window than on the baseline's held-out rows. 1: there
     is nothing to show.
@@ -37,7 +38,7 @@ def performance(
     import json
 
     from mooring.log.listing import instant
-    from mooring.monitor.performance_results import as_dicts, assessments, worse
+    from mooring.monitor.performance_results import as_dicts, assessments, estimations, worse
     from mooring.performance.measures import MEASURES
     from mooring.state.state import State
     from mooring.status import STATUSES
@@ -53,8 +54,9 @@ def performance(
             end=instant(end, "end"),
             newest=newest,
         )
+        estimated = estimations(opened, found)
     if as_json:
-        click.echo(json.dumps(as_dicts(found), indent=1))
+        click.echo(json.dumps(as_dicts(found, estimated), indent=1))
     elif not found:
         raise click.ClickException(
             "no labels are known of these windows: add them with `mooring labels add`, and run `mooring monitor`"
@@ -77,11 +79,13 @@ def performance(
                     f"{one.labelled} of {one.rows}",
                     _time(one.delay),
                     *("" if each is None else _number(each.value, each.low, each.high) for each in shown),
+                    *([_estimated(estimated.get(one.window.id))] if estimated else []),
                     STATUSES[one.status].mark + STATUSES[one.status].labelled,
                     one.message,
                 ]
             )
-        columns = ["from (UTC)", "to", "version", "variant", "labelled", "delay", *names, "verdict", "why"]
+        columns = ["from (UTC)", "to", "version", "variant", "labelled", "delay", *names]
+        columns += [*(["estimated"] if estimated else []), "verdict", "why"]
         show(columns, rows)
         newest_known = next((one for one in reversed(found) if one.fairness), None)
         if newest_known is not None:
@@ -117,6 +121,18 @@ def _show_fairness(one: Assessment) -> None:
             show(["between groups", "", "lowest", "highest"], apart)
         if found.message:
             click.echo(f"{found.message}.")
+
+
+def _estimated(found: Estimation | None) -> str:
+    """Return what is estimated of a window, in a cell of the table."""
+    from mooring.performance.measures import first_of
+    from mooring.status import STATUSES
+
+    if found is None or not found.measures:
+        return "" if found is None else "can't tell"
+    name = first_of(found.measures)
+    one = found.measures[name]
+    return f"{STATUSES[found.status].mark}{name} {_number(one.value, one.low, one.high)}"
 
 
 def _number(value: float, low: float | None, high: float | None) -> str:

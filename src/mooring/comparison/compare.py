@@ -21,11 +21,12 @@ from mooring.comparison.evaluation import (
 from mooring.comparison.importance import permutation_importance
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, make
-from mooring.drift.columns import plain
+from mooring.drift.columns import Column, plain
 from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, judge
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.kinds import Kind, Role
 from mooring.drift.profile import Profile, grids_digest
+from mooring.drift.reference_rows import HELD_OUT_ROWS, TRAINING_ROWS, ReferenceRows, drawn
 from mooring.drift.segments import baselines_of, segments_of
 from mooring.engine import local, sources
 from mooring.performance.scored import scored_of
@@ -138,6 +139,7 @@ def baseline(
     evaluation: Evaluation | None = None,
     held_out: bool = False,
     segments: Sequence[str] = (),
+    keep_rows: int = TRAINING_ROWS,
 ) -> Baseline:
     """Return the baseline of data: what a model was trained on, which windows are compared with.
 
@@ -179,6 +181,8 @@ def baseline(
     segments
         Inputs by whose values the monitor is to look, too: each of their values that has at least 100
         rows, at most 20 of them, of a number each quartile, gets a baseline of its own.
+    keep_rows
+        How many of the inputs' rows are kept as they are, in `sample`, and ten times as many of `evaluation`.
 
     Raises ValueError for data that can't be read, for names that are not there, and where the parts are not of one
     length.
@@ -194,6 +198,7 @@ def baseline(
     truth = {"label": _one_column(labels)} if labels is not None else {}
     roles: dict[str, Role] = {**dict.fromkeys(outputs, "output"), **dict.fromkeys(truth, "label")}
     rows: dict[str, int] = {}
+    sample: dict[str, Column] = {}
 
     def every(again: bool = False) -> Iterator[tuple[str, pa.ChunkedArray]]:
         if again:
@@ -201,6 +206,8 @@ def baseline(
         for name, column in sources.columns(data, columns):
             name = f"input.{name}" if name in outputs or name in later else name
             rows[name] = len(column)
+            if keep_rows and not again:
+                sample[name] = drawn(column, keep_rows)
             yield name, column
         for name, column in (*outputs.items(), *truth.items()):
             if name in rows:
@@ -223,11 +230,20 @@ def baseline(
     )
     if len(set(rows.values())) > 1:
         raise ValueError(f"the columns are not of one length: {', '.join(f'{n}: {c}' for n, c in rows.items())}")
+    if sample:
+        made.sample = ReferenceRows(sample, {}, {}, None).to_bytes()
     if segments:
         made.segments = baselines_of(dict(every(again=True)), made, segments)
     if evaluation is not None:
         made = evaluated(
-            made, evaluation, kinds=kinds, integers=integers, singles=singles, importance=importance, model=model
+            made,
+            evaluation,
+            kinds=kinds,
+            integers=integers,
+            singles=singles,
+            importance=importance,
+            keep_rows=keep_rows,
+            model=model,
         )
     for name in [*(kinds or {}), *(importance or {})]:
         if name not in made.features:
@@ -248,11 +264,12 @@ def evaluated(
     singles: Collection[str] = (),
     importance: Mapping[str, float] | None = None,
     model: Any = None,
+    keep_rows: int = TRAINING_ROWS,
 ) -> Baseline:
     """Return a baseline with what the model predicts of held-out rows and how well, and on those of its segments.
 
-    Outputs of the baseline that are held out already stay. The others are as `baseline` takes them. Raises
-    ValueError where labels and predictions can't be compared.
+    Outputs of the baseline that are held out already stay. The other arguments are as `baseline` takes them.
+    Raises ValueError where labels and predictions can't be compared.
     """
     labels, predictions, *inputs = _taken_apart(evaluation)
     truth, outputs = _one_column(labels), dict(_parts(predictions, "prediction"))
@@ -266,6 +283,11 @@ def evaluated(
         singles=singles,
         importance=importance,
     )
+    theirs = _inputs_of(inputs, outputs, len(truth))
+    if keep_rows:
+        training = ReferenceRows.from_bytes(made.sample).training if made.sample else {}
+        most = keep_rows * (HELD_OUT_ROWS // TRAINING_ROWS)
+        made.sample = ReferenceRows.drawn(training, theirs, outputs, truth, held_out_rows=most).to_bytes()
     if model is not None:
         if not inputs:
             raise ValueError("model needs evaluation=(labels, predictions, inputs)")
@@ -277,17 +299,16 @@ def evaluated(
             for feature, values in made.segments.items()
         }
         return msgspec.structs.replace(made, segments=segments)
-    columns = dict(sources.columns(inputs[0], list(made.segments)))
-    if any(len(column) != len(truth) for column in columns.values()):
-        raise ValueError("evaluation has other rows of inputs than of labels")
+    if lacking := [name for name in made.segments if name not in theirs]:
+        raise ValueError(f"the inputs of evaluation have no column {', '.join(lacking)}, which segments are by")
     segments = {}
     for feature, values in made.segments.items():
-        names = segments_of(columns[feature], made.features[feature])
+        names = segments_of(theirs[feature], made.features[feature])
         segments[feature] = {}
         for value, one in values.items():
             rows = pa.array(names == value)
-            theirs = {name: column.filter(rows) for name, column in outputs.items()}
-            segments[feature][value] = evaluated_segment(one, made, truth.filter(rows), theirs)
+            said = {name: column.filter(rows) for name, column in outputs.items()}
+            segments[feature][value] = evaluated_segment(one, made, truth.filter(rows), said)
     return msgspec.structs.replace(made, segments=segments)
 
 
@@ -303,6 +324,16 @@ def _weighed(made: Baseline, importance: Mapping[str, float]) -> Baseline:
         for column, values in made.segments.items()
     }
     return msgspec.structs.replace(made, features=features, segments=segments)
+
+
+def _inputs_of(inputs: Sequence[Any], outputs: Collection[str], rows: int) -> dict[str, pa.ChunkedArray]:
+    """Return the inputs of held-out rows, where they are given, named as the log names them."""
+    if not inputs:
+        return {}
+    found = {f"input.{name}" if name in outputs else name: column for name, column in sources.columns(inputs[0])}
+    if any(len(column) != rows for column in found.values()):
+        raise ValueError("evaluation has other rows of inputs than of labels")
+    return found
 
 
 def _taken_apart(evaluation: Evaluation) -> Sequence[Any]:

@@ -125,7 +125,8 @@ def fit_and_register(
     click.echo(f"Training on {len(train)} rows, testing on {len(test)}")
     tree = DecisionTreeRegressor(max_depth=max_depth, max_leaf_nodes=max_leaf_nodes, random_state=42)
     tree.fit(inputs, train[TARGET])
-    predictions = tree.predict(test.drop(columns=TARGET))
+    held_out = test.drop(columns=TARGET)
+    predictions = tree.predict(held_out)
     metrics = {
         "rmse": root_mean_squared_error(test[TARGET], predictions),
         "r2": r2_score(test[TARGET], predictions),
@@ -144,7 +145,8 @@ def fit_and_register(
     baseline = mooring.baseline(
         inputs,
         labels=train[TARGET],
-        evaluation=(test[TARGET], predictions),  # of rows that the tree was not trained on, as later ones are
+        # Of rows that the tree was not trained on, as later ones are.
+        evaluation=(test[TARGET], predictions, held_out),
     )
     mooring.log_baseline(baseline)
     registered = {MODEL: model}

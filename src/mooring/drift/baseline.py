@@ -108,7 +108,7 @@ class Baseline(msgspec.Struct):
     short text that names the grids: profiles on them have it, too. `performance` is how well the model did on rows
     with labels, `segments` are baselines of the rows in which a feature has one value, by feature and value.
     `weight` is the sum over rows of how many rows came in the same request; where none is given, each row came
-    alone.
+    alone. `sample` has some of the rows, as `ReferenceRows` reads them; they are written beside it, not with it.
 
     >>> made = make({"x": pa.array([1.5, 2.5, None]), "c": pa.array(["a", "b", "a"])})
     >>> made.rows, {name: feature.kind for name, feature in made.features.items()}
@@ -127,6 +127,7 @@ class Baseline(msgspec.Struct):
     performance: HeldOut | None = None
     segments: dict[str, dict[str, Baseline]] = {}
     weight: int = 0
+    sample: bytes = b""
 
     def __post_init__(self) -> None:
         """Take each row for a request of its own, unless a weight says otherwise."""
@@ -190,8 +191,8 @@ class Baseline(msgspec.Struct):
         )
 
     def to_bytes(self) -> bytes:
-        """Return it as bytes that `from_bytes` reads."""
-        return dump(self, "baseline", FORMAT)
+        """Return it as bytes that `from_bytes` reads; without the sample of its rows."""
+        return dump(msgspec.structs.replace(self, sample=b""), "baseline", FORMAT)
 
     @staticmethod
     def from_bytes(data: bytes) -> Baseline:

@@ -68,6 +68,8 @@ class Estimates:
         Whether features say more of errors than the model's probabilities or predictions alone.
     unknown
         Why it can't be told; empty where it can.
+    classes
+        All classes in their order; None of a regression.
     left_out
         Columns that are not used, and why.
 
@@ -84,6 +86,7 @@ class Estimates:
         effective_rows: float,
         by_features: bool,
         unknown: str,
+        classes: tuple[str, ...] | None,
         left_out: dict[str, str],
     ) -> None:
         self.estimates = list(estimates)
@@ -94,6 +97,7 @@ class Estimates:
         self.effective_rows = effective_rows
         self.by_features = by_features
         self.unknown = unknown
+        self.classes = classes
         self.left_out = left_out
 
     def __getitem__(self, measure: str) -> Estimate:

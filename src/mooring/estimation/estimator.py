@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from mooring.estimation.intervals import EstimatedInterval, Metric, class_values
 from mooring.estimation.rows import CompleteRows, EstimationError, labelled_rows, unlabelled_rows
 from mooring.estimation.support import MOST_ROWS, support_of
 from mooring.performance.measures import evaluate
+from mooring.performance.permutation import p_value_of
 from mooring.performance.scored import Floats, Integers, LabelledRows, Task
 
 LEAST_HELD_OUT, MOST_HELD_OUT = 100, 100_000
@@ -28,6 +29,22 @@ MOST_OUTSIDE = 0.2
 LEAST_EFFECTIVE = 30
 """With fewer held-out rows like the others it can't be told."""
 MOST_FEATURES = 100
+
+
+class HarmTest(NamedTuple):
+    """Whether the inputs have moved to where the model errs: the p-value, and the mean loss now and before.
+
+    The loss is an error, or the size of it.
+    """
+
+    p_value: float
+    value: float
+    reference: float
+
+    @property
+    def change(self) -> float:
+        """By what share of what it was the loss is larger."""
+        return (self.value - self.reference) / self.reference if self.reference > 0 else float("inf")
 
 
 class Estimator:
@@ -173,8 +190,45 @@ class Estimator:
             effective_rows=effective,
             by_features=self._expected.by_features,
             unknown=unknown,
+            classes=self.classes,
             left_out=dict(self.left_out),
         )
+
+    def harm(
+        self,
+        output: Any,
+        features: Mapping[str, Column] | None = None,
+        *,
+        groups: Integers | None = None,
+        budget: float = 0.0,
+    ) -> HarmTest:
+        """Return whether rows are such that the model errs more often, or further, than on held-out rows.
+
+        By a one-sided permutation test (`mooring.performance.permutation`) of the losses that are expected of the
+        rows, against those that were expected of the held-out ones by models that had not seen them. It needs no
+        labels, and sees no change of what the inputs mean. Where nothing has moved, rows and held-out ones are
+        exchangeable, however well losses are expected.
+
+        `output`, `features` and `groups` are as in `fit`; `budget` is the p-value that matters. Raises
+        EstimationError as `estimate` does.
+
+        References
+        ----------
+        Amoukou et al. (2024). Sequential harmful shift detection without labels. arXiv 2412.12910: an error
+        model in the place of labels.
+
+        """
+        rows = unlabelled_rows(output, features, groups, self.classes)
+        self._check_window(rows)
+        known, new = self._known(rows)
+        matrix, _ = _matrix(self._encoder, known)
+        # Of a class that no held-out row is of nothing is expected but an error.
+        losses = np.concatenate([self._expected.losses_of(known.scored, matrix), np.ones(new)])
+        own = np.concatenate([known.scored.groups, known.scored.rows + np.arange(new)])
+        own = np.unique(own, return_inverse=True)[1].astype(np.int64)
+        before = self._expected.losses
+        p_value = p_value_of(before, losses, own, self._seed, enough=budget)
+        return HarmTest(p_value, float(losses.mean()), float(before.mean()))
 
     def _intervals(
         self, scored: LabelledRows, matrix: Floats, metrics: Mapping[str, Metric]

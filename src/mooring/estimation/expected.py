@@ -17,6 +17,8 @@ _MOST_KEPT = 2000
 class ExpectedClasses:
     """The probability of each class of each row, given what the model said and the features.
 
+    `losses` are the probability of an error of each held-out row, by the models that have not seen it.
+
     By what the model said it is calibrated (`ScoreCalibration`, without probabilities `PredictionCalibration`).
     How much more or less often a row is of the second class (of more than two: of the predicted one) than that,
     given the features, is what trees add: where rows that they have not seen bear it out, else nothing.
@@ -51,8 +53,9 @@ class ExpectedClasses:
             return -np.log(np.maximum(_moved(unseen, moved, more)[rows, labels], _LEAST))
 
         self._trees = BoostedTrees(learning, target, losses)
-        more = self._trees.unseen
-        self.residuals = (labels == predictions) - _moved(unseen, moved, more)[rows, predictions]
+        right = _moved(unseen, moved, self._trees.unseen)[rows, predictions]
+        self.losses = 1 - right
+        self.residuals = (labels == predictions) - right
 
     @property
     def by_features(self) -> bool:
@@ -77,6 +80,11 @@ class ExpectedClasses:
             return base(scored.predictions.astype(np.int64))
         assert scored.probabilities is not None
         return base(scored.probabilities)
+
+    def losses_of(self, scored: LabelledRows, features: Floats) -> Floats:
+        """Return how probable an error is in each row."""
+        found = self.of(scored, features).mean(axis=0)
+        return np.asarray(1 - found[np.arange(scored.rows), scored.predictions.astype(np.int64)], np.float64)
 
     def of(self, scored: LabelledRows, features: Floats) -> Floats:
         """Return the probabilities by each fold's model: an array (folds, rows, classes)."""
@@ -114,6 +122,8 @@ class Moments(NamedTuple):
 class ExpectedErrors:
     """The mean of each row's error, of its size and of its square, given the prediction and the features.
 
+    `losses` are the sizes that are expected of the held-out rows, by the models that have not seen them.
+
     Trees for each of the three (NannyML calls it direct loss estimation). `pool` has how held-out rows differ from
     what is expected of them: error minus its mean, in units of its root mean square; size and square as multiples
     of theirs. So an interval has tails as heavy as those of the errors.
@@ -139,6 +149,7 @@ class ExpectedErrors:
         self._models = models
         mean, size, square = found[0], np.maximum(found[1], _LEAST), np.maximum(found[2], _LEAST)
         pool = np.stack([(errors - mean) / np.sqrt(square), kinds[1] / size, kinds[2] / square])
+        self.losses = size * self._scale
         self.residuals = pool[1] - 1
         kept = np.random.default_rng(learning.seed).permutation(len(errors))[:_MOST_KEPT]
         pool = pool[:, kept]
@@ -148,6 +159,10 @@ class ExpectedErrors:
     def by_features(self) -> bool:
         """Whether the size of errors can be told from the prediction and the features."""
         return self._models[1].stage > 0
+
+    def losses_of(self, scored: LabelledRows, features: Floats) -> Floats:
+        """Return the size of the error that is expected of each row."""
+        return np.asarray(self.of(features).absolute.mean(axis=0), np.float64)
 
     def of(self, features: Floats) -> Moments:
         """Return what is expected of rows."""

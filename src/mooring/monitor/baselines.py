@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from mooring.drift.baseline import Baseline
+from mooring.drift.reference_rows import TRAINING_ROWS
 from mooring.drift.stored import FormatError
 from mooring.log.signature import single_floats
 from mooring.registry import aliases, baselines, versions
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mooring.state.baselines import StoredBaseline, StoredBaselines
 
 _AGAIN_SECONDS = 60.0
-_OF_REGISTRY = "models:/"
+OF_REGISTRY = "models:/"
 
 
 class Found(NamedTuple):
@@ -62,7 +63,7 @@ class Baselines:
     def _find(self, model: str, version: str | None) -> Found:
         kept = self._stored.newest(model, version)
         why_not = ""
-        if kept is None or (version is None and kept.source.startswith(_OF_REGISTRY)):
+        if kept is None or (version is None and kept.source.startswith(OF_REGISTRY)):
             kept, why_not = self._ask(model, version, kept)
         if kept is None:
             return Found(None, None, why_not)
@@ -91,7 +92,7 @@ class Baselines:
             return kept, why_not
         try:
             wanted = version or aliases.champion(model)
-            source = f"{_OF_REGISTRY}{model}/{wanted}"
+            source = f"{OF_REGISTRY}{model}/{wanted}"
             if kept is not None and (wanted is None or kept.source == source):
                 return kept, ""
             data = baselines.find(model, wanted) if wanted else None
@@ -143,6 +144,7 @@ def log_baseline(
     evaluation: Evaluation | None = None,
     held_out: bool = False,
     segments: Sequence[str] = (),
+    keep_rows: int = TRAINING_ROWS,
     run_id: str | None = None,
     model_id: str | None = None,
 ) -> Baseline:
@@ -172,12 +174,17 @@ def log_baseline(
         Labels of rows that the model did not see in training, and its predictions of them, as it gives them where
         it is served: the monitor compares later predictions and the model's performance with these. Without, it
         compares predictions with those of earlier windows, and performance with that on the training data, which
-        flatters the model. With their inputs as a third part, both are judged by the `segments`, too.
+        flatters the model. With their inputs as a third part, both are judged by the `segments`, too, and
+        performance is estimated before there are labels.
     held_out
         Whether `predictions` are of rows that the model was not trained on: held-out rows, or the out-of-fold
         predictions that scikit-learn's `cross_val_predict` gives.
     segments
         Inputs by whose values `mooring monitor --segment` looks for drift, too.
+    keep_rows
+        How many rows are kept as they are beside the baseline, in MLflow. What no single feature shows, and
+        performance without labels, is found by them, the latter by the rows of `evaluation`: ten times as many of
+        these are kept. With 0 there are none of either.
     run_id, model_id
         The run or the logged model that it goes with; by default the active run.
 
@@ -209,16 +216,17 @@ def log_baseline(
             evaluation=evaluation,
             held_out=held_out,
             segments=segments,
+            keep_rows=keep_rows,
             singles=single_floats(run_id=run_id, model_id=model_id),
         )
     elif model is not None and evaluation is None:
         raise ValueError("model needs evaluation=(labels, predictions, inputs): importances are of held-out rows")
     elif evaluation is not None:
-        made = evaluated(made, evaluation, model=model)
+        made = evaluated(made, evaluation, keep_rows=keep_rows, model=model)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     about = {**made.about, "created": created, "run_id" if run_id else "model_id": run_id or model_id or ""}
     made = msgspec.structs.replace(made, about=about)
     if made.in_sample:
         warnings.warn(made.warning(), stacklevel=2)
-    baselines.log(made.to_bytes(), run_id=run_id, model_id=model_id)
+    baselines.log(made.to_bytes(), made.sample, run_id=run_id, model_id=model_id)
     return made

@@ -31,6 +31,7 @@ CHUNK_ROWS = 250_000
 CHUNK_VALUES = 6_000_000
 OWN = ("\0time", "\0model_version", "\0variant", "\0row", "\0request_rows", "\0misfits", "\0unanswered")
 """The log's own columns, by names that no feature of a baseline has."""
+REQUEST_ID = "\0request_id"
 _PROFILED = {"request_rows": "\0request_rows", "misfits": "\0misfits", "time": "\0time", "row": "\0row"}
 _NEVER = 2**62
 
@@ -153,13 +154,16 @@ class StreamRows:
             raise StoreError("an object of the log vanished while it was read")
 
 
-def between(found: reader.LogObjects, stream: Stream, start: datetime, end: datetime) -> Iterator[pa.Table]:
-    """Yield the rows of a stream from `start` on and before `end`, for a profile."""
+def between(
+    found: reader.LogObjects, stream: Stream, start: datetime, end: datetime, *, ids: bool = False
+) -> Iterator[pa.Table]:
+    """Yield the rows of a stream from `start` on and before `end`, for a profile; with `ids` of their requests."""
     first, last = micros(start), micros(end)
     paths = [path for path, one in found.fragments.items() if _first_time(one) < last and _last_time(one) >= first]
     time, of_time = pc.field("time"), [pa.scalar(one, pa.int64()).cast(TIME) for one in (first, last)]
     part = part_of(found, paths)._replace(filter=(time >= of_time[0]) & (time < of_time[1]))
-    for path, table in reader.tables(part, _columns(found.schema)):
+    own = {REQUEST_ID: (REQUEST_ID[1:],)} if ids else {}
+    for path, table in reader.tables(part, {**_columns(found.schema), **own}):
         yield named(of_stream(_usable(path, table), stream))
 
 

@@ -23,6 +23,7 @@ from mooring.monitor.alerting.queue import deliver
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.drift_check import WindowCheck
 from mooring.monitor.drift_monitor import DriftMonitor
+from mooring.monitor.estimate_monitor import EstimateMonitor
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.performance_monitor import PerformanceMonitor
 from mooring.monitor.thresholds import rules_of
@@ -129,6 +130,7 @@ class ModelMonitor:
         self._state = state
         self.drift = DriftMonitor(self._model, settings, state, baselines, channels, metrics)
         self.performance = PerformanceMonitor(self._model, settings, state, baselines, channels, metrics)
+        self.estimates = EstimateMonitor(self._model, settings, state, channels, metrics)
 
     def look(
         self,
@@ -137,7 +139,7 @@ class ModelMonitor:
         provisional: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> int:
-        """Read what is new and check what ended, and return how many windows were checked or assessed.
+        """Read what is new and check what ended; return how many windows were checked, assessed or estimated.
 
         `provisional`: the open windows are checked too, as they are now. Raises LogError where there is no log,
         StoreError where it can't be read now, StateError where the state refuses.
@@ -147,6 +149,8 @@ class ModelMonitor:
         checked = self.drift.look(opened, lease, provisional=provisional, stopping=stopping)
         if not stopping():
             checked += self.performance.look(opened, lease, provisional=provisional, stopping=stopping)
+        if not stopping() and self._settings.estimates:
+            checked += self.estimates.look(lease, provisional=provisional, stopping=stopping)
         if checked:
             [newest] = Windows(self._state).history(self._model, newest=1)
             keep = timedelta(seconds=self._settings.keep + self._settings.grace)

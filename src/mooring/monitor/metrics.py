@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from mooring.state.assessments import Assessment
+from mooring.state.estimations import Estimation
 from mooring.state.verdicts import Verdict
 from mooring.state.windows import Window
 from mooring.status import STATUSES, Severity
@@ -56,6 +57,7 @@ class Metrics:
         self._errors: Counter[tuple[str, str]] = Counter()
         self._alerts: Counter[tuple[str, str, str]] = Counter()
         self._assessed: dict[tuple[str, str | None, str], NewestAssessment] = {}
+        self._estimated: dict[tuple[str, str | None, str], Estimation] = {}
         self._labels: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
 
@@ -101,6 +103,20 @@ class Metrics:
             for each in of_model[KEPT:]:
                 del self._assessed[each]
 
+    def estimation(self, estimation: Estimation) -> None:
+        """Tell of what a model is estimated to do from now on, unless a newer window is told of already."""
+        window = estimation.window
+        key = window.model, window.version, window.variant
+        with self._lock:
+            known = self._estimated.get(key)
+            if estimation.status == "no_baseline" or (known is not None and known.window.start > window.start):
+                return
+            self._estimated[key] = estimation
+            of_model = [each for each in self._estimated if each[0] == window.model]
+            of_model.sort(key=lambda each: self._estimated[each].window.end, reverse=True)
+            for each in of_model[KEPT:]:
+                del self._estimated[each]
+
     def labels(self, model: str, labels: int, unknown: int) -> None:
         """Count labels that were read, and requests that they name and the log does not have."""
         with self._lock:
@@ -130,6 +146,7 @@ class Metrics:
             newest, read_until = list(self._newest.values()), dict(self._read_until)
             errors, alerts = dict(self._errors), dict(self._alerts)
             assessed, labels, unknown = list(self._assessed.values()), dict(self._labels), dict(self._unknown)
+            estimated = list(self._estimated.values())
         drift = GaugeMetricFamily(
             "mooring_drift", "What a measure gives for a feature", labels=[*_STREAM, "feature", "measure"]
         )
@@ -167,6 +184,7 @@ class Metrics:
             told.add_metric([model, kind, status], count)
         yield told
         yield from _of_assessments(assessed)
+        yield from _of_estimations(estimated)
         for name, what, counts in (
             ("mooring_labels", "Labels that were read", labels),
             ("mooring_labels_unknown", "Requests that labels name and the log does not have", unknown),
@@ -199,6 +217,35 @@ def _of_assessments(assessed: Iterable[NewestAssessment]) -> Iterator[Metric]:
         if one.delay is not None:
             delay.add_metric(stream, one.delay)
     yield from (value, status, coverage, delay)
+
+
+def _of_estimations(estimated: Iterable[Estimation]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    labels = [*_STREAM, "measure"]
+    value = GaugeMetricFamily(
+        "mooring_estimated_performance", "What a measure is estimated to be without labels", labels=labels
+    )
+    low = GaugeMetricFamily(
+        "mooring_estimated_performance_low", "The lower end of its 90 % interval", labels=labels
+    )
+    high = GaugeMetricFamily(
+        "mooring_estimated_performance_high", "The upper end of its 90 % interval", labels=labels
+    )
+    status = GaugeMetricFamily("mooring_estimated_status", "0 ok, 1 warning, 2 critical", labels=_STREAM)
+    outside = GaugeMetricFamily(
+        "mooring_estimated_out_of_support", "Share of rows where held-out rows are too few", labels=_STREAM
+    )
+    for one in estimated:
+        stream = [one.window.model, one.window.version or "", one.window.variant]
+        for measure, found in one.measures.items():
+            value.add_metric([*stream, measure], found.value)
+            low.add_metric([*stream, measure], found.low)
+            high.add_metric([*stream, measure], found.high)
+        if (rank := STATUSES[one.status].rank) is not None:
+            status.add_metric(stream, rank)
+        outside.add_metric(stream, one.outside)
+    yield from (value, low, high, status, outside)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which losses of performance last: the incidents that assessments of a stream's windows amount to.
+"""Which losses of performance last, measured or estimated: the incidents that a stream's windows amount to.
 
 Labels come late and in any order, so what a window says is looked at again as they do; the incidents are found
 anew from all windows of late, and go on being those that they were.
@@ -7,37 +7,56 @@ anew from all windows of late, and go on being those that they were.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from mooring.monitor.parts import BY_CHANCE, CALM_WINDOWS
 from mooring.performance.measures import first_of
+from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment
-from mooring.state.incidents import Incident
-from mooring.status import ALARMING, JUDGED, severity_of, worst
+from mooring.state.estimations import Estimation
+from mooring.state.incidents import Incident, Incidents, Kind, StreamKey, StreamState, StreamStates
+from mooring.state.repository import Transaction
+from mooring.state.state import State
+from mooring.state.windows import Window
+from mooring.status import ALARMING, JUDGED, Severity, severity_of, worst
+
+_MOST_BUDGET = 0.05
+Rated = Assessment | Estimation
+"""How well a model did in a window, measured or estimated."""
 
 
 class Loss(NamedTuple):
     """Windows in a row, the first of them worse than in training, and whether that has passed with the last."""
 
-    windows: tuple[Assessment, ...]
+    windows: tuple[Rated, ...]
     passed: bool
 
     @property
-    def worse(self) -> list[Assessment]:
+    def worse(self) -> list[Rated]:
         """The windows that were worse themselves."""
         return [one for one in self.windows if one.status in ALARMING]
 
 
-def losses(assessed: Iterable[Assessment], *, goes_on: bool = False) -> list[Loss]:
+def budget_of(state: State, window: Window, kind: Kind, settings: MonitorSettings) -> float:
+    """Return how probable a false alarm on a window may be: its share of the time in which one may be."""
+    seconds = settings.false_alarm_seconds
+    if not seconds:
+        return settings.window_budget
+    own = StreamKey(window.model, window.version, window.variant, kind)
+    streams = StreamStates(state).sharing(window.end, [own], settings.weight)
+    return min((window.end - window.start).total_seconds() / (seconds * streams), _MOST_BUDGET)
+
+
+def losses(assessed: Iterable[Rated], *, goes_on: bool = False) -> list[Loss]:
     """Return the losses of performance in the windows of a stream, in their order.
 
     Each begins with a window that alarms, or with the first where one `goes_on` that began before it, and lasts
     until four in a row are no worse than chance explains.
     """
     found: list[Loss] = []
-    running: list[Assessment] = []
+    running: list[Rated] = []
     calm = 0
     for one in assessed:
         if one.status not in JUDGED or not (running or goes_on or one.status in ALARMING):
@@ -51,7 +70,7 @@ def losses(assessed: Iterable[Assessment], *, goes_on: bool = False) -> list[Los
     return [*found, Loss(tuple(running), passed=False)] if running else found
 
 
-def incidents_after(assessed: Sequence[Assessment], known: Sequence[Incident]) -> list[Incident]:
+def incidents_after(assessed: Sequence[Rated], known: Sequence[Incident]) -> list[Incident]:
     """Return the incidents of a stream that are new or have changed.
 
     Parameters
@@ -77,6 +96,47 @@ def incidents_after(assessed: Sequence[Assessment], known: Sequence[Incident]) -
     return changed + [msgspec.structs.replace(one, closed=one.updated) for one in seen]
 
 
+def write_incidents(tx: Transaction, assessed: Sequence[Rated], weight: float) -> tuple[Severity, Severity]:
+    """Write the incidents of a stream, and how it stands; return how bad what is open had been before, and is now.
+
+    `assessed` are its newest windows, in their order; at least one. ok says that nothing is open.
+    """
+    newest = assessed[-1].window
+    kind = kind_of(assessed[-1])
+    found = Incidents(tx)
+    before = found.of(newest.model, newest.version, newest.variant, kind, since=assessed[0].window.start)
+    changed = incidents_after(assessed, before)
+    for incident in changed:
+        found.put(incident)
+    found.end_stale(newest.model, kind, newest.end)
+    now = {one.id: one for one in (*before, *changed)}.values()
+    still = next((one for one in now if one.closed is None), None)
+    StreamStates(tx).put(
+        StreamState(
+            model=newest.model,
+            version=newest.version,
+            variant=newest.variant,
+            kind=kind,
+            baseline="",
+            windows=len(assessed),
+            updated=newest.end,
+            weight=weight,
+            incident_id=None if still is None else still.id,
+        )
+    )
+    return _standing(before), _standing(now)
+
+
+def kind_of(rated: Rated) -> Literal["performance", "estimated"]:
+    """Return whether performance was measured or estimated."""
+    return "performance" if isinstance(rated, Assessment) else "estimated"
+
+
+def _standing(incidents: Iterable[Incident]) -> Severity:
+    """Return how bad it is known to be: as bad as what is open has been."""
+    return worst(one.severity for one in incidents if one.closed is None)
+
+
 def _incident(loss: Loss, same: Incident | None) -> Incident:
     worse = loss.worse
     first, newest = (worse or loss.windows)[0].window, loss.windows[-1].window
@@ -84,7 +144,7 @@ def _incident(loss: Loss, same: Incident | None) -> Incident:
         model=first.model,
         version=first.version,
         variant=first.variant,
-        kind="performance",
+        kind=kind_of(loss.windows[0]),
         severity="warning",
         start=first.start,
         opened=first.end,
@@ -105,18 +165,20 @@ def _incident(loss: Loss, same: Incident | None) -> Incident:
     )
 
 
-def _is_calm(one: Assessment) -> bool:
+def _is_calm(one: Rated) -> bool:
     return one.status == "ok" and (one.chance is None or one.chance >= BY_CHANCE)
 
 
-def _moved(one: Assessment) -> list[str]:
+def _moved(one: Rated) -> list[str]:
     """Return the measure that is worse, and the segments in which it is."""
+    if isinstance(one, Estimation):
+        return [first_of(one.measures)] if one.measures else []
     segments = [f"{part.column}={part.value}" for part in one.segments if part.status in ALARMING]
     whole = one.chance is not None and one.chance <= one.budget
     return [*([first_of(one.measures)] if one.measures and (whole or not segments) else []), *segments]
 
 
-def _level(one: Assessment) -> float:
+def _level(one: Rated) -> float:
     return one.budget / max(one.chance, 1e-16) if one.chance is not None and one.budget else 1.0
 
 

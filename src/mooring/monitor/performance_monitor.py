@@ -19,17 +19,16 @@ from mooring.monitor.labelled_windows import LabelledWindows, labelled_windows
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.new_objects import log_key
 from mooring.monitor.performance_check import assess, unlabelled
-from mooring.monitor.performance_incidents import incidents_after
+from mooring.monitor.performance_incidents import budget_of, write_incidents
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments
-from mooring.state.incidents import Incident, Incidents, StreamKey, StreamState, StreamStates
 from mooring.state.leases import Lease
 from mooring.state.objects import DoneObject, Objects
 from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.windows import Window, Windows, final_verdict_id
-from mooring.status import STATUSES, Severity, worst
+from mooring.status import STATUSES, Severity
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -38,7 +37,6 @@ _BATCH_ROWS = 500_000
 _AT_ONCE = 200
 _DAY = timedelta(days=1)
 _STANDING = 100
-_MOST_BUDGET = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -183,17 +181,8 @@ class PerformanceMonitor:
                 baseline,
                 known[0] if known else None,
                 self._settings,
-                self._budget(window),
+                budget_of(self._state, window, "performance", self._settings),
             )
-
-    def _budget(self, window: Window) -> float:
-        """Return how probable a false alarm on a window may be: its share of the time in which one may be."""
-        seconds = self._settings.false_alarm_seconds
-        if not seconds:
-            return self._settings.window_budget
-        own = StreamKey(window.model, window.version, window.variant, "performance")
-        streams = StreamStates(self._state).sharing(window.end, [own], self._settings.weight)
-        return min((window.end - window.start).total_seconds() / (seconds * streams), _MOST_BUDGET)
 
     def _write(self, written: Sequence[Assessment], done: Iterable[DoneObject], lease: Lease | None) -> int:
         """Write assessments, what they amount to, what is worth telling of it, and which labels are done with.
@@ -240,41 +229,15 @@ class PerformanceMonitor:
         labelled = [one for one in assessed if one.labelled]
         if not labelled or not any(one.labelled for one in new):
             return "ok"
-        stream, newest = _stream(new[-1]), labelled[-1].window
-        found = Incidents(tx)
-        before = found.of(self._model, *stream, "performance", since=labelled[0].window.start)
-        changed = incidents_after(labelled, before)
-        for incident in changed:
-            found.put(incident)
-        found.end_stale(self._model, "performance", newest.end)
-        now = {one.id: one for one in (*before, *changed)}.values()
-        still = next((one for one in now if one.closed is None), None)
-        StreamStates(tx).put(
-            StreamState(
-                model=self._model,
-                version=stream.version,
-                variant=stream.variant,
-                kind="performance",
-                baseline="",
-                windows=len(labelled),
-                updated=newest.end,
-                weight=self._settings.weight,
-                incident_id=None if still is None else still.id,
-            )
-        )
-        kind, _ = transition(_standing(before), _standing(now))
+        before, now = write_incidents(tx, labelled, self._settings.weight)
+        kind, _ = transition(before, now)
         about = [one for one in labelled if one in closed and one.look]
         if kind is not None and about:
             verdict_id = final_verdict_id(about[-1].window)
             if self._windows.judged(verdict_id) is not None:
                 report = self._settings.report
                 enqueue_performance(tx, kind, about[-1], verdict_id, self._channels, report=report)
-        return _standing(now)
-
-
-def _standing(incidents: Iterable[Incident]) -> Severity:
-    """Return how bad it is known to be: as bad as what is open has been."""
-    return worst(one.severity for one in incidents if one.closed is None)
+        return now
 
 
 def _stream(one: Assessment) -> Stream:

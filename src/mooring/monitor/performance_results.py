@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mooring.monitor.performance_check import unlabelled
 from mooring.monitor.results import model_in
 from mooring.performance.fairness import Disparity, GroupRate, measure_name
 from mooring.settings import DEFAULT_STATE
 from mooring.state.assessments import Assessment, Assessments, Measured
+from mooring.state.estimations import Estimation, Estimations
 from mooring.state.state import State
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ COLUMNS = (
     "high",
     "before",
     "chance",
+    "estimated",
+    "estimated_low",
+    "estimated_high",
 )
 
 
@@ -47,10 +52,18 @@ def assessments(
     end: datetime | None = None,
     newest: int = 100,
 ) -> list[Assessment]:
-    """Return how well a model did in its newest windows that were assessed, oldest first. Raises UnknownModel."""
-    return Assessments(state).history(
-        model_in(state, model), version=version or ..., start=start, end=end, newest=newest
-    )
+    """Return how well a model did in its newest windows that were assessed or estimated, oldest first.
+
+    Those that were only estimated have no labelled row. Raises UnknownModel.
+    """
+    known = model_in(state, model)
+    which: dict[str, Any] = {"version": version or ..., "start": start, "end": end, "newest": newest}
+    found = Assessments(state).history(known, **which)
+    there = {one.window.id for one in found}
+    found += [
+        unlabelled(one.window) for one in Estimations(state).history(known, **which) if one.window.id not in there
+    ]
+    return sorted(found, key=lambda one: (one.window.start, one.window.number))[-newest:]
 
 
 def worse(found: Sequence[Assessment]) -> bool:
@@ -60,9 +73,41 @@ def worse(found: Sequence[Assessment]) -> bool:
     return bool(judged) and judged[-1].status != "ok"
 
 
-def as_dicts(found: Sequence[Assessment]) -> list[dict[str, Any]]:
-    """Return assessments as plain data for JSON."""
-    return [_as_dict(one) for one in found]
+def estimations(state: State, found: Sequence[Assessment]) -> dict[str, Estimation]:
+    """Return what was estimated of the windows of assessments, by the windows' ids."""
+    return Estimations(state).of(one.window.id for one in found)
+
+
+def as_dicts(
+    found: Sequence[Assessment], estimated: Mapping[str, Estimation] | None = None
+) -> list[dict[str, Any]]:
+    """Return assessments as plain data for JSON, with what was estimated of their windows, by the windows' ids."""
+    known = estimated or {}
+    return [_as_dict(one) | {"estimated": _as_estimated(one, known.get(one.window.id))} for one in found]
+
+
+def _as_estimated(one: Assessment, found: Estimation | None) -> dict[str, Any] | None:
+    """Return what was estimated of a window, and how that compares with what labels show."""
+    if found is None:
+        return None
+    return {
+        "status": found.status,
+        "message": found.message,
+        "rows": found.rows,
+        "out_of_support": found.outside,
+        "chance": found.chance,
+        "budget": found.budget,
+        "measures": {
+            name: {
+                "value": each.value,
+                "low": each.low,
+                "high": each.high,
+                "held_out": each.held_out,
+                "refuted": each.refuted_by(one.measures[name].value) if name in one.measures else None,
+            }
+            for name, each in found.measures.items()
+        },
+    }
 
 
 def _as_dict(one: Assessment) -> dict[str, Any]:
@@ -137,8 +182,9 @@ def performance(
 
     Columns are model, version, variant, start, end, rows, labelled, coverage, delay (seconds), status, segment (''
     for all rows, else COLUMN=VALUE), measure, value, low and high (its 95 % interval), before (on the baseline's
-    held-out rows) and chance. How far the values of a protected column are apart stands under its name alone, and
-    a measure that is about one class has that behind it, as `selection_rate (yes)`. Raises UnknownModel, and
+    held-out rows), chance, and estimated, estimated_low and estimated_high: what was estimated without labels, and
+    its 90 % interval. How far the values of a protected column are apart stands under its name alone, and a
+    measure that is about one class has that behind it, as `selection_rate (yes)`. Raises UnknownModel, and
     StateError where the state can't be read.
     """
     import pandas as pd
@@ -146,6 +192,7 @@ def performance(
     rows: list[tuple[Any, ...]] = []
     with State(state) as opened:
         found = assessments(opened, model, version=version, start=start, end=end, newest=newest)
+        estimated = estimations(opened, found)
     for one in found:
         window = one.window
         own = (window.model, window.version, window.variant, window.start, window.end)
@@ -155,15 +202,22 @@ def performance(
         ]
         for segment, count, labelled, measures in parts:
             of_it = (count, labelled, labelled / count if count else 0.0, one.delay, one.status, segment)
-            rows += [
-                (
-                    *(*own, *of_it, name, measure.value, measure.low, measure.high),
-                    *((one.before.get(name), one.chance) if not segment else (None, None)),
+            guessed = estimated[window.id].measures if window.id in estimated and not segment else {}
+            for name in dict.fromkeys([*measures, *guessed]):
+                measure, guess = measures.get(name), guessed.get(name)
+                value = (None, None, None) if measure is None else (measure.value, measure.low, measure.high)
+                before = one.before.get(name) if guess is None else guess.held_out
+                rows.append(
+                    (
+                        *(*own, *of_it, name, *value),
+                        *((before, one.chance) if not segment else (None, None)),
+                        *((None, None, None) if guess is None else (guess.value, guess.low, guess.high)),
+                    )
                 )
-                for name, measure in measures.items()
-            ]
         for segment, count, figure in _by_protected(one):
             of_it = (count, count, 1.0, one.delay, one.status, segment)
-            rows.append((*own, *of_it, measure_name(figure), figure.value, figure.low, figure.high, None, None))
+            values = (figure.value, figure.low, figure.high)
+            rows.append((*own, *of_it, measure_name(figure), *values, *(None,) * 5))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype(dict.fromkeys(("coverage", "delay", "value", "low", "high", "before", "chance"), float))
+    numbers = ("coverage", "delay", "value", "low", "high", "before", "chance")
+    return table.astype(dict.fromkeys((*numbers, "estimated", "estimated_low", "estimated_high"), float))

@@ -95,7 +95,7 @@ def judge(
     found = p_value_of(old, new, tested.groups, seed, enough=budget)
     value, was = evaluate(scored)[measure], reference.measures[measure]
     worse = _worse(measure, was, value)
-    return LossTest(_severity(found, budget, worse, floors=floors), found, measure, value, was)
+    return LossTest(severity_of_loss(found, budget, worse, floors=floors), found, measure, value, was)
 
 
 def effective_rows(scored: LabelledRows) -> float:
@@ -148,7 +148,7 @@ def judge_unknown_classes(
     p_value = min(1.0, len(scored.classes) * float(np.exp(log_p_value)))
     added = float(errors_of(scored)[unknown].sum()) / scored.rows
     was = reference.measures["accuracy"]
-    status = _severity(p_value, budget, _worse("accuracy", was, was - added), floors=floors)
+    status = severity_of_loss(p_value, budget, _worse("accuracy", was, was - added), floors=floors)
     names = tuple(scored.classes[at] for at in labels.tolist())
     return UnknownClassTest(status, p_value, float(unknown.mean()), names)
 
@@ -157,7 +157,8 @@ def _log_choose(count: float, chosen: float) -> float:
     return float(special.gammaln(count + 1) - special.gammaln(chosen + 1) - special.gammaln(count - chosen + 1))
 
 
-def _severity(p_value: float, budget: float, worse: float, *, floors: bool) -> Severity:
+def severity_of_loss(p_value: float, budget: float, worse: float, *, floors: bool = True) -> Severity:
+    """Return how bad it is that performance is worse by a share, where so much by chance is so probable."""
     if p_value > budget or worse <= 0 or (floors and worse < MIN_EFFECT):
         return "ok"
     return "critical" if worse >= LARGE else "warning"

@@ -44,9 +44,9 @@ def read(stream: StreamState | None, now: datetime, *, per_window: bool = False)
     if stream.incident_id is not None:
         since = f", since {moment(stream.since)}" if stream.since else ""
         return EvidenceReading("open", 1.0, f"an incident is open{since}{_asleep(stream, now)}")
-    if stream.kind == "performance":
-        return EvidenceReading("none", 0.0, f"none adds up: each window with labels is judged by itself"
-                               f"{_asleep(stream, now)}")  # fmt: skip
+    if stream.kind != "drift":
+        which = "each window with labels" if stream.kind == "performance" else "each window"
+        return EvidenceReading("none", 0.0, f"none adds up: {which} is judged by itself{_asleep(stream, now)}")
     if stream.level >= 1:
         text = f"enough: something has changed for certain, by too little to matter{_since(stream)}"
         return EvidenceReading("small", 1.0, f"{text}{_asleep(stream, now)}")

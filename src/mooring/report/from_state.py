@@ -13,6 +13,7 @@ from mooring.report.model import Report, ReportWindow
 from mooring.report.page import html, svg
 from mooring.state.assessments import Assessments
 from mooring.state.baselines import StoredBaselines
+from mooring.state.estimations import Estimations
 from mooring.state.incidents import Incidents, StreamStates
 from mooring.state.judgements import judgement_of
 from mooring.state.state import State
@@ -46,6 +47,9 @@ def of_state(
     assessed = Assessments(state).history(
         model, version=version or ..., variant=variant, start=start, end=end, newest=newest
     )
+    estimated = Estimations(state).history(
+        model, version=version or ..., variant=variant, start=start, end=end, newest=newest
+    )
     streams = StreamStates(state).of_version(model, answered_by, variant)
     return Report(
         model=model,
@@ -54,6 +58,7 @@ def of_state(
         baseline=baseline,
         windows=windows,
         performance=[one for one in assessed if one.window.id in of_windows],
+        estimated=[one for one in estimated if one.window.id in of_windows],
         incidents=Incidents(state).newest(
             model,
             _INCIDENTS,

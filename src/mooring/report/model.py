@@ -11,6 +11,7 @@ from mooring.drift.judgement import Judgement
 from mooring.drift.profile import Profile
 from mooring.report.course import WindowSummary
 from mooring.state.assessments import Assessment
+from mooring.state.estimations import Estimation
 from mooring.state.incidents import Incident, StreamState
 from mooring.status import Status
 
@@ -56,8 +57,9 @@ class Report(msgspec.Struct):
     """All that a report on a model tells. `baseline` is that of the version in service, None where it has none.
 
     `windows` may come in any order, and hold those of several versions and variants. `performance` is how well the
-    model did in windows that have labels, of the variant that answers, the oldest first. `incidents` are those of
-    that variant in this time, the newest first, and `stream` says how far the version in service is from the next.
+    model did in windows that have labels, of the variant that answers, the oldest first; `estimated` is what it is
+    estimated to do without. `incidents` are those of that variant in this time, the newest first, and `stream`
+    says how far the version in service is from the next.
     """
 
     model: str
@@ -66,5 +68,6 @@ class Report(msgspec.Struct):
     baseline: Baseline | None
     windows: list[ReportWindow]
     performance: list[Assessment] = []
+    estimated: list[Estimation] = []
     incidents: list[Incident] = []
     stream: StreamState | None = None

@@ -18,12 +18,12 @@ from mooring import __version__
 from mooring.drift.judge import SCALES
 from mooring.drift.measure_table import MEASURES
 from mooring.performance.fairness import measure_name
-from mooring.report import evidence, explorer, figures, performance, view, words
+from mooring.report import estimated, evidence, explorer, figures, performance, view, words
 from mooring.report.course import course
 from mooring.report.model import Report
 from mooring.report.reading import Reading, read
 from mooring.report.verdict import verdict
-from mooring.status import STATUSES
+from mooring.status import ALARMING, STATUSES
 
 LARGEST = 6_000_000
 MOST_FEATURES = (200, 150, 100, 50, 20)
@@ -96,6 +96,9 @@ def _common(
         "newest": reading.newest,
         "performance": section,
         "unmeasured": performance.unmeasured(report.performance),
+        "estimated": estimated.section(
+            report.estimated, report.performance, [one.start for one in report.windows if one.severity in ALARMING]
+        ),
         "judgement": reading.newest.judgement if reading.newest else None,
         "timeline": figures.timeline([window.severity for window in reading.windows], reading.versions),
         "lines": lines,

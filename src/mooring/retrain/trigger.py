@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from mooring.monitor.harm import Harm, harm_of
 from mooring.settings import RetrainSettings
 from mooring.state.assessments import Assessments
+from mooring.state.estimations import Estimations
 from mooring.state.incidents import Incidents
 from mooring.state.retrainings import Cause, Ticket, Tickets
 from mooring.state.state import State
@@ -85,10 +87,15 @@ def called_for(state: State, model: str, settings: RetrainSettings, now: datetim
     judged = [one for one in judged if one.window.version == version]
     reasons = []
     for kind in settings.retrain_when:
-        bad = _lasting(_drifts(judged)) if kind == "drift" else _open_loss(state, judged[-1].window)
+        bad = _lasting(_drifts(judged)) if kind == "drift" else _open_loss(state, judged[-1].window, kind)
         if not bad:
             reasons.append(f"nothing is open in {kind}")
             continue
+        if kind == "drift" and settings.retrain_drift == "only_harmful":
+            harm = _harm(state, judged[-len(bad) :])
+            if not harm.may_harm:
+                reasons.append(f"drift is open, and --retrain-drift only_harmful: {harm.text}")
+                continue
         severity = worst(one.severity or "ok" for one in bad)
         what = f"{kind} has been {severity} since {bad[0].start:%Y-%m-%d %H:%M}, in {len(bad)} windows"
         if severity not in at_least(settings.retrain_level):
@@ -128,21 +135,45 @@ def _drifts(judged: Sequence[Judged]) -> list[RatedWindow]:
     ]
 
 
-def _open_loss(state: State, newest: Window) -> list[RatedWindow]:
+def _harm(state: State, judged: Sequence[Judged]) -> Harm:
+    """Return what is known of the harm that a drift does in its newest window of which anything is known."""
+    ids = [window.id for window, _ in judged]
+    model, version = judged[-1].window.model, judged[-1].window.version
+    estimated = Estimations(state).of(ids)
+    assessed = {
+        one.window.id: one
+        for one in Assessments(state).history(
+            model, version=version, variant="champion", start=judged[0].window.start, newest=_MOST_WINDOWS
+        )
+    }
+    for name in reversed(ids):
+        harm = harm_of(True, estimated.get(name), assessed.get(name))
+        if harm.sort != "moved":
+            return harm
+    return harm_of(True, None, None)
+
+
+def _open_loss(state: State, newest: Window, kind: Literal["performance", "estimated"]) -> list[RatedWindow]:
     """Return the windows of an open loss of performance, up to the newest that is worse; none where none is."""
     model, version = newest.model, newest.version
-    known = Incidents(state).of(model, version, "champion", "performance")
+    known = Incidents(state).of(model, version, "champion", kind)
     start = next((one.start for one in known if one.closed is None), None)
     if start is None:
         return []
-    assessed = Assessments(state).history(
-        model, version=version, variant="champion", start=start, newest=_MOST_WINDOWS
+    of_it: dict[str, Any] = {"version": version, "variant": "champion", "start": start, "newest": _MOST_WINDOWS}
+    rated = (
+        [
+            RatedWindow(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
+            for one in Assessments(state).history(model, **of_it)
+            if one.status in JUDGED
+        ]
+        if kind == "performance"
+        else [
+            RatedWindow(one.window.start, one.window.end, one.window.id, one.message, severity_of(one.status))
+            for one in Estimations(state).history(model, **of_it)
+            if one.status in JUDGED
+        ]
     )
-    rated = [
-        RatedWindow(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
-        for one in assessed
-        if one.status in JUDGED
-    ]
     last = next((at for at in range(len(rated), 0, -1) if rated[at - 1].severity != "ok"), 0)
     return rated[:last]
 

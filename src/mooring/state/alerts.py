@@ -15,10 +15,19 @@ from mooring.state.tables import alerts
 Kind = Literal["new", "worsened", "ended"]
 """What happened to a drift that somebody is told of."""
 AlertKind = Literal[
-    "new", "worsened", "ended", "performance_new", "performance_worsened", "performance_ended", "rolled_back"
+    "new",
+    "worsened",
+    "ended",
+    "performance_new",
+    "performance_worsened",
+    "performance_ended",
+    "estimated_new",
+    "estimated_worsened",
+    "estimated_ended",
+    "rolled_back",
 ]
 """The same of an alert in the queue, which may be about the model's performance, or about a rollout, instead."""
-About = Literal["drift", "performance"]
+About = Literal["drift", "performance", "estimated"]
 """What an alert is about."""
 _DUE_AT_ONCE = 1000
 

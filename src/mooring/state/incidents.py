@@ -1,8 +1,9 @@
 """How each stream stands: the evidence that it has shown, and the incidents that came of it.
 
-An incident is one drift, or one loss of performance, of a version: it is opened once the evidence is strong enough
-and the effect matters, and closed when that has passed, however many windows lie between. Labels come late and in
-any order, so of performance there is no evidence that grows: each window has its share of the false alarms.
+An incident is one drift, or one loss of performance, measured or estimated, of a version: it is opened once the
+evidence is strong enough and the effect matters, and closed when that has passed, however many windows lie
+between. Labels come late and in any order, so of performance there is no evidence that grows: each window has its
+share of the false alarms. Nor is there of what is estimated: each window is compared with the same held-out rows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mooring.state.repository import Repository, of_stream, stable_id, upsert
 from mooring.state.tables import incidents, streams
 from mooring.status import Severity
 
-Kind = Literal["drift", "performance"]
+Kind = Literal["drift", "performance", "estimated"]
 ACTIVE = timedelta(days=7)
 """For how long after its last window a stream has its share of the false alarms that may be."""
 
@@ -56,11 +57,11 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """One drift, or one loss of performance.
+    """One drift, or one loss of performance, measured or estimated.
 
     It shows in the windows since `start`; it was opened with the one that ended at `opened`, and has lasted for
     `windows` since; the newest of them ended at `updated`. `features` are those that moved, the strongest first;
-    of performance the measure that was judged, and the segments in which it is worse. `severity` is the worst that
+    of performance the measures that are worse, and the segments in which they are. `severity` is the worst that
     it has been.
     """
 

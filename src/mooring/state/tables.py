@@ -291,6 +291,22 @@ performance = Table(
     UniqueConstraint("window_id", "look"),
 )
 
+# Of a window how its model does on its rows, as far as that can be told without labels.
+estimations = Table(
+    "mooring_estimations",
+    metadata,
+    Column("window_id", Text, ForeignKey("mooring_windows.id"), primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("window_rows", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("chance", Float),
+    Column("budget", Float, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("results", LargeBinary, nullable=False),
+)
+
 tickets = Table(
     "mooring_tickets",
     metadata,

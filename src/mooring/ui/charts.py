@@ -286,14 +286,6 @@ def performance(
 ) -> Figure:
     """Return a measure window by window with its intervals, dashed what it was before, and coverage."""
     places = list(range(len(points)))
-    steps = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": places,
-        "y": list(reference),
-        "line": {"color": "--soft", "dash": "dash", "width": 1.5, "shape": "hvh"},
-        "hoverinfo": "skip",
-    }
     bars = {
         "type": "bar",
         "x": places,
@@ -303,7 +295,7 @@ def performance(
         "hovertemplate": "%{y:.0%} of the rows have a label<extra></extra>",
     }
     return {
-        "data": [steps, *_line(points), bars],
+        "data": [_before(reference), *_line(points), bars],
         "layout": {
             "height": 340,
             "hovermode": "closest",
@@ -320,6 +312,45 @@ def performance(
                 "fixedrange": True,
             },
         },
+    }
+
+
+def estimated(
+    points: Sequence[Point],
+    reference: Sequence[float | None],
+    measured: Sequence[float | None],
+    label: str,
+) -> Figure:
+    """Return what a measure is estimated to be by window, dashed what it was before, and what labels showed."""
+    rings = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(range(len(points))),
+        "y": list(measured),
+        "marker": _marker("circle-open", "--ink", 10),
+        "hoverinfo": "skip",
+    }
+    return {
+        "data": [_before(reference), *_line(points), rings],
+        "layout": {
+            "height": 260,
+            "hovermode": "closest",
+            "dragmode": False,
+            "xaxis": _even(points),
+            "yaxis": {"title": {"text": label}, "fixedrange": True, "zeroline": False},
+        },
+    }
+
+
+def _before(reference: Sequence[float | None]) -> Figure:
+    """Return what a measure was before, as a dashed line."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(range(len(reference))),
+        "y": list(reference),
+        "line": {"color": "--soft", "dash": "dash", "width": 1.5, "shape": "hvh"},
+        "hoverinfo": "skip",
     }
 
 

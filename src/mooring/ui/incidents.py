@@ -18,7 +18,11 @@ from mooring.ui.windows import WindowPoint, finite
 MOST = 100
 """How many open incidents a page of a model has, and how many that have ended."""
 _FEATURES = 8
-_NAMES = {"drift": "drift", "performance": "loss of performance"}
+_NAMES: dict[Kind, str] = {
+    "drift": "drift",
+    "performance": "loss of performance",
+    "estimated": "estimated loss of performance",
+}
 
 
 class IncidentLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +149,7 @@ def brackets(of: Sequence[IncidentLine], windows: Sequence[WindowPoint]) -> list
             some[0],
             some[-1],
             known[id].severity,
-            known[id].kind == "performance",
+            known[id].kind != "drift",
             known[id].is_open,
             text(known[id]),
             known[id].see,

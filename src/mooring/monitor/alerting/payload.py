@@ -9,6 +9,7 @@ import msgspec
 
 from mooring.state.alerts import About, Kind
 from mooring.state.assessments import Assessment, Measured
+from mooring.state.estimations import Estimation
 from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
 from mooring.status import ALARMING, Status
@@ -30,8 +31,8 @@ class Period(msgspec.Struct, frozen=True):
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """What an alert says, as JSON. `text` says it in a line; chat programs show that.
 
-    `id` is that of the alert, which each channel has of its own. `about` is drift or performance; `measures` are
-    those of the labelled rows where it is the latter.
+    `id` is that of the alert, which each channel has of its own. `about` is drift, performance, or estimated
+    performance; `measures` are those of the labelled rows, or what they are estimated to be.
     """
 
     id: str = ""
@@ -98,30 +99,39 @@ def of_drift(kind: Kind, window: Window, verdict: Verdict, report: str | None = 
     )
 
 
-def of_performance(kind: Kind, assessment: Assessment, verdict_id: str, report: str | None = None) -> Payload:
+def of_performance(
+    kind: Kind, rated: Assessment | Estimation, verdict_id: str, report: str | None = None
+) -> Payload:
     """Return what there is to say of how well a model did; the verdict is the one on the same window."""
-    window = assessment.window
+    window = rated.window
+    measured = isinstance(rated, Assessment)
+    it_does = "it does" if measured else "without labels yet, it is estimated to do"
     what = {
-        "new": f"it does worse than in training ({assessment.status})",
-        "worsened": f"it does worse still ({assessment.status})",
-        "ended": "it does as well as in training again",
+        "new": f"{it_does} worse than in training ({rated.status})",
+        "worsened": f"{it_does} worse still ({rated.status})",
+        "ended": f"{it_does} as well as in training again",
     }[kind]
+    measures = (
+        rated.measures
+        if isinstance(rated, Assessment)
+        else {name: Measured(one.value, one.low, one.high) for name, one in rated.measures.items()}
+    )
     return Payload(
         kind=kind,
-        text=". ".join(filter(None, [_line(window, what), assessment.message, report])),
+        text=". ".join(filter(None, [_line(window, what), rated.message, report])),
         model=window.model,
         version=window.version,
         variant=window.variant,
-        severity=assessment.status,
-        window=Period(window.id, window.number, window.start, window.end, assessment.rows),
+        severity=rated.status,
+        window=Period(window.id, window.number, window.start, window.end, rated.rows),
         verdict=verdict_id,
-        alarms=int(assessment.status in ALARMING),
-        message=assessment.message,
+        alarms=int(rated.status in ALARMING),
+        message=rated.message,
         features=(),
         report=report,
         created=datetime.now(UTC),
-        about="performance",
-        measures=assessment.measures,
+        about="performance" if measured else "estimated",
+        measures=measures,
     )
 
 

@@ -14,6 +14,7 @@ from mooring.monitor.alerting.payload import Payload, RolledBack
 from mooring.monitor.alerting.rules import transition
 from mooring.state.alerts import Alert, AlertKind, Alerts, Kind
 from mooring.state.assessments import Assessment
+from mooring.state.estimations import Estimation
 from mooring.state.leases import Lease
 from mooring.state.repository import Transaction
 from mooring.state.state import State
@@ -24,10 +25,15 @@ from mooring.status import severity_of
 _BACKOFF_SECONDS = 5.0, 3600.0
 _GIVE_UP = timedelta(hours=24)
 _LEAST_ATTEMPTS = 10
-_OF_PERFORMANCE: dict[Kind, AlertKind] = {
+_MEASURED: dict[Kind, AlertKind] = {
     "new": "performance_new",
     "worsened": "performance_worsened",
     "ended": "performance_ended",
+}
+_ESTIMATED: dict[Kind, AlertKind] = {
+    "new": "estimated_new",
+    "worsened": "estimated_worsened",
+    "ended": "estimated_ended",
 }
 
 
@@ -55,18 +61,19 @@ def enqueue_drift(
 def enqueue_performance(
     tx: Transaction,
     kind: Kind,
-    assessment: Assessment,
+    rated: Assessment | Estimation,
     verdict_id: str,
     channels: Sequence[Channel],
     *,
     report: str | None = None,
 ) -> None:
-    """Put it in the queue that the model does worse, does worse still, or no longer does.
+    """Put it in the queue that the model does worse, does worse still, or no longer does; measured or estimated.
 
-    `assessment` says of which window, `verdict_id` is that of the verdict on it, whose drift may be none.
+    `rated` says of which window, `verdict_id` is that of the verdict on it, whose drift may be none.
     """
-    said = payload.of_performance(kind, assessment, verdict_id, report)
-    _enqueue(tx, _OF_PERFORMANCE[kind], said, channels, verdict_id=verdict_id)
+    said = payload.of_performance(kind, rated, verdict_id, report)
+    kinds = _MEASURED if isinstance(rated, Assessment) else _ESTIMATED
+    _enqueue(tx, kinds[kind], said, channels, verdict_id=verdict_id)
 
 
 def enqueue_rollback(

@@ -28,6 +28,7 @@ _KINDS = {
     "worsened": "drift has worsened",
     "ended": "drift has ended",
     "performance_new": "loss of performance",
+    "estimated_new": "estimated loss of performance",
     "performance_worsened": "loss of performance has worsened",
     "performance_ended": "loss of performance has ended",
     "rolled_back": "rolled back",

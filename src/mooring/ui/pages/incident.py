@@ -13,6 +13,7 @@ from mooring.report import figures
 from mooring.report.words import moment, name
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.cells import Cell
+from mooring.state.estimations import Estimation, Estimations
 from mooring.state.incidents import Incident, Incidents
 from mooring.state.state import State
 from mooring.state.verdicts import Verdicts
@@ -110,7 +111,8 @@ def told(sources: Sources, query: IncidentQuery, model: str, incident: str) -> I
         raise NotFound(f"There is no such incident of {name(model, 80)}: {name(incident, 80)}.")
     asked_start, asked_end = query.span
     start, end = max(asked_start or one.start, one.start), min(asked_end or one.updated, one.updated)
-    found = (_of_performance if one.kind == "performance" else _of_drift)(state, one, start, end, query.newest)
+    read = {"drift": _of_drift, "performance": _of_performance, "estimated": _of_estimates}[one.kind]
+    found = read(state, one, start, end, query.newest)
     here = {"model": model, "incident": one.id, **asked(query)}
     first = found.windows[0] if found.windows else None
     is_older = len(found.windows) == query.newest and first is not None and first.start > start
@@ -219,20 +221,44 @@ def _of_performance(state: State, one: Incident, start: datetime, end: datetime,
     return _Reading(windows, [_measure(one, measure, assessed) for measure in one.features[:_FEATURES]])
 
 
-def _measure(one: Incident, measure: str, assessed: Sequence[Assessment]) -> IncidentFeature:
-    newest = next((each for each in reversed(assessed) if measure in each.measures), None)
+def _of_estimates(state: State, one: Incident, start: datetime, end: datetime, newest: int) -> _Reading:
+    estimated = Estimations(state).history(
+        one.model, version=one.version, variant=one.variant, start=start, end=end, newest=newest
+    )
+    windows = [
+        IncidentWindow(
+            id=each.window.id,
+            start=each.window.start,
+            end=each.window.end,
+            rows=each.rows,
+            status=each.status,
+            message=each.message,
+            see=f"{_model_page(one, window=each.window.id, end=one.updated)}#estimated",
+        )
+        for each in estimated
+    ]
+    return _Reading(windows, [_measure(one, measure, estimated) for measure in one.features[:_FEATURES]])
+
+
+def _measure(one: Incident, measure: str, rated: Sequence[Assessment | Estimation]) -> IncidentFeature:
+    newest = next((each for each in reversed(rated) if measure in each.measures), None)
     see = _model_page(one, measure=measure if newest else None, end=one.updated)
+    before = None
+    if isinstance(newest, Assessment):
+        before = newest.before.get(measure)
+    elif newest is not None:
+        before = newest.measures[measure].held_out
     return IncidentFeature(
         name=measure,
         feature=measure,
         segment="",
         measure=None,
         value=finite(newest.measures[measure].value) if newest else None,
-        reference=finite(newest.before.get(measure)) if newest else None,
+        reference=finite(before),
         ratio=None,
-        alarms=sum(each.status in ALARMING for each in assessed if measure in each.measures),
+        alarms=sum(each.status in ALARMING for each in rated if measure in each.measures),
         severities=(),
-        see=f"{see}#performance",
+        see=f"{see}#{one.kind}",
     )
 
 
@@ -264,6 +290,8 @@ def _title(page: IncidentPage) -> str:
         who = f"{who} ({name(one.variant, 40)})"
     if one.kind == "performance":
         now, then = "has done worse than it did", "did worse"
+    elif one.kind == "estimated":
+        now, then = "is estimated to do worse than it did", "was estimated to do worse"
     else:
         now, then = "has been drifting", "drifted"
     if one.is_open:

@@ -20,13 +20,15 @@ from mooring.report.verdict import Headline, verdict
 from mooring.report.words import from_log, moment, name, plural
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.cells import Cell, cells_of
+from mooring.state.estimations import Estimations
 from mooring.state.incidents import StreamStates
 from mooring.state.judgements import judgement_of
 from mooring.state.rollouts import in_words
 from mooring.state.verdicts import Verdicts
 from mooring.state.windows import Judged
-from mooring.status import STATUSES, Severity, Status, urgency
+from mooring.status import ALARMING, STATUSES, Severity, Status, urgency
 from mooring.ui import charts, heat, incidents, paths, streams, timeline, windows
+from mooring.ui.estimated import ModelEstimates, estimates
 from mooring.ui.feature_detail import FeatureInWindow, feature_in, unjudged
 from mooring.ui.heat import HeatRow, Order
 from mooring.ui.incidents import IncidentLine
@@ -135,6 +137,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     cell_page: str | None
     performance: ModelPerformance | None
     unmeasured: str
+    estimates: ModelEstimates | None
     cell_address: str
     log: str
 
@@ -238,6 +241,14 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         end=query.span[1],
         newest=min(query.newest, _MAPPED),
     )
+    estimated = Estimations(state).history(
+        model,
+        variant=found.variant,
+        version=query.version or ...,
+        start=query.span[0],
+        end=query.span[1],
+        newest=min(query.newest, _MAPPED),
+    )
     said = _headline(sources, model, found, newest, judgements, latest, assessed)
     first, mapped = _around(found)
     cells = Verdicts(state).cells(one.verdict.id for one in mapped.judged if one.verdict is not None)
@@ -281,6 +292,7 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         cell_page=windows.feature_address(model, feature, query) if feature else None,
         performance=labelled(assessed, query.measure, here),
         unmeasured=performing.unmeasured(assessed),
+        estimates=estimates(estimated, assessed, _moved(found), query.measure, here),
         cell_address=_cell_address(here),
         log=sources.log,
     )
@@ -294,6 +306,11 @@ def _evidence(sources: Sources, model: str, found: ChosenWindows, query: ModelQu
     version = query.version or (newest.version if newest is not None else None)
     known = StreamStates(sources.state).of_version(model, version, found.variant)
     return tuple(streams.of_stream(known, version, found.variant, sources.budget))
+
+
+def _moved(found: ChosenWindows) -> set[str]:
+    """Return the ids of the windows whose drift alarms."""
+    return {one.window.id for one in found.windows if one.verdict is not None and one.verdict.status in ALARMING}
 
 
 def _monitored_by(sources: Sources, model: str) -> str | None:
