@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,13 +25,14 @@ class Label(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The ground truth of a row. `request_id` is ours or the client's, `row` its place in the request, from 0.
 
     `value` is a number (a boolean is 1.0 or 0.0) or text; `time_us` is when it became known (UTC, microseconds
-    since the epoch).
+    since the epoch). `protected` are protected values of the row that came with it, as `protected_text` has them.
     """
 
     request_id: str
     row: int
     value: float | str
     time_us: int
+    protected: str | None = None
 
 
 class Labels(msgspec.Struct, array_like=True, kw_only=True, tag="labels"):
@@ -43,13 +45,21 @@ class Labels(msgspec.Struct, array_like=True, kw_only=True, tag="labels"):
     labels: list[Label] = []
 
 
-def as_label(request_id: Any, label: Any, row: Any = None, time: Any = None, *, now_us: int) -> Label:
+def as_label(
+    request_id: Any,
+    label: Any,
+    row: Any = None,
+    time: Any = None,
+    *,
+    now_us: int,
+    protected: Mapping[str, Any] | None = None,
+) -> Label:
     """Return what somebody sent, as JSON has it, as a label: of row 0 and known now, unless it says.
 
-    Raises ValueError that says what is wrong with it.
+    `protected` are values by column that stay beside it. Raises ValueError that says what is wrong with it.
 
-    >>> as_label("a", True, time="2026-03-01", now_us=0)
-    Label(request_id='a', row=0, value=1.0, time_us=1772323200000000)
+    >>> as_label("a", True, time="2026-03-01", now_us=0).time_us
+    1772323200000000
     >>> as_label("a", None, now_us=0)
     Traceback (most recent call last):
     ...
@@ -65,7 +75,37 @@ def as_label(request_id: Any, label: Any, row: Any = None, time: Any = None, *, 
         row = 0
     elif type(row) is not int or not 0 <= row < _ROWS:
         raise ValueError(f"row is {_named(row)}, not a whole number from 0")
-    return Label(_unicode(request_id, "request_id"), row, _value(label), now_us if time is None else time_us(time))
+    return Label(
+        _unicode(request_id, "request_id"),
+        row,
+        _value(label),
+        now_us if time is None else time_us(time),
+        protected_text(protected or {}),
+    )
+
+
+def protected_text(values: Mapping[str, Any]) -> str | None:
+    """Return protected values by column as JSON text, None where there are none.
+
+    Each is a text, however it was given, so that equal ones are the same: an empty one, null and NaN are none.
+    Raises ValueError for what is neither a number, nor text, nor a boolean.
+
+    >>> protected_text({"sex": "f", "age": 5.0, "veteran": True, "region": None})
+    '{"age":"5","sex":"f","veteran":"true"}'
+    """
+    texts = {}
+    for name, value in values.items():
+        if value is None or value == "" or value != value:
+            continue
+        if isinstance(value, bool):
+            texts[name] = "true" if value else "false"
+        elif isinstance(value, int | float):
+            texts[name] = number_text(float(value))
+        elif isinstance(value, str):
+            texts[name] = _unicode(value, name)
+        else:
+            raise ValueError(f"{name} is {_named(value)}, not a number, text or boolean")
+    return msgspec.json.encode(texts, order="sorted").decode() if texts else None
 
 
 def _value(label: Any) -> float | str:

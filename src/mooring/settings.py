@@ -54,6 +54,13 @@ ModelName = Annotated[
 StateUrl = Annotated[str, Meta(description="what the monitor remembers: sqlite:///PATH or postgresql://…")]
 DEFAULT_LOG = "./mooring-log"
 DEFAULT_STATE = "sqlite:///./.mooring/state.db"
+ProtectedColumns = Annotated[
+    tuple[str, ...],
+    Meta(
+        description="protected column, such as sex, by whose values rates and errors are told apart: an input, or "
+        "a column that comes with labels; repeat it for more"
+    ),
+]
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_*][A-Za-z0-9_*]*$")]
 """A name, or several by a pattern, and no value: that stays where only the environment tells it."""
 
@@ -364,6 +371,7 @@ class LabelSettings(LogPlace, kw_only=True, frozen=True):
     lookback: Annotated[
         float, Meta(gt=0, extra=DURATION, description="how far back in the log to look for requests")
     ] = 90 * 86_400.0
+    protected: ProtectedColumns = ()
 
 
 class StatePlace(LogPlace, kw_only=True, frozen=True):
@@ -434,6 +442,7 @@ class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(description="feature by whose values performance and drift are told apart too; repeat it for more"),
     ] = ()
+    protected: ProtectedColumns = ()
     weight: Annotated[
         float,
         Meta(
@@ -502,6 +511,15 @@ class GateSettings(StatePlace, kw_only=True, frozen=True):
         float, Meta(ge=0, description="by how much a segment may be worse, as a share of the champion's value")
     ] = 0.1
     gate_segment_rows: Annotated[int, Meta(ge=2, description="rows that a segment needs to be looked at")] = 30
+    protected: ProtectedColumns = ()
+    gate_fairness: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="by how much groups of a protected column may be further apart than by the champion, or "
+            "one have more errors; of numbers as a share of the champion's mean absolute error",
+        ),
+    ] = 0.05
     gate_latency: Annotated[
         float, Meta(gt=0, description="how many times as long as the champion it may take for a prediction")
     ] = 2.0

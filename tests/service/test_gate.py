@@ -270,6 +270,26 @@ def test_a_segment_of_few_rows_is_not_looked_at(judge):
     assert "segment colour" not in broke(verdict)
 
 
+def test_groups_of_a_protected_column_may_not_fare_worse(judge, holdout, tmp_path):
+    """The column is an input here, and one that no model is given there."""
+    data = pd.read_parquet(holdout)
+    path = tmp_path / "with-sex.parquet"
+    sex = np.where(data["colour"] == "red", "f", "m")
+    data.assign(**{"protected.sex": sex}).to_parquet(path)
+    verdict = judge("segment", protected=("colour", "sex"), holdout=path)
+    assert broke(verdict) >= {"fairness colour", "fairness sex"}
+    told = of(verdict, "fairness sex")
+    assert "mae where sex is f is 1" in told.message
+    assert told.value > 0.5
+    errors = (MODELS["segment"](data) - data["quality"]).abs().groupby(sex).mean()
+    [_, by_sex] = verdict.fairness["candidate"]
+    mae = {one.group: one.value for one in by_sex.rates if one.measure == "mae"}
+    assert mae == pytest.approx(errors.to_dict())
+    assert of(judge("segment", protected=("sex",), holdout=path, gate_fairness=2.0), "fairness sex").passed
+    assert judge("better", protected=("colour", "sex"), holdout=path).passed
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=gate.GateVerdict) == verdict
+
+
 def test_a_slow_one_is_refused(judge, settings, tmp_path):
     judge("slow")
     evaluated = records.read(tmp_path / "evaluation.json")
@@ -384,6 +404,7 @@ def test_the_command_passes_refuses_and_says_what_is_missing(home, versions, hol
     [
         ({}, "color", "the holdout has no column color of labels; it has alcohol, sugar, colour, quality"),
         ({"gate_segment": ("color",)}, "quality", "the holdout has no column color of segments"),
+        ({"protected": ("sex",)}, "quality", "the holdout has no protected column sex, nor protected.sex"),
         ({"gate_metric": "accurate"}, "quality", "set gate_metric to one of"),
         ({}, "alcohol", "the champion, version 1, can't predict the holdout here"),
     ],
@@ -414,6 +435,34 @@ def test_the_command_takes_the_newest_labelled_rows_of_the_log(home, versions):
     found = json.loads(ended.stdout)
     assert found["rows"] == 200
     assert found["candidate_value"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_command_takes_protected_values_that_came_with_labels(home, versions):
+    log = home / "protected-log"
+    traffic = Traffic(log)
+    exchanges = traffic.exchanges(1500, START, per_request=1)
+    traffic.write(exchanges)
+    inputs = [json.loads(one.request)["dataframe_split"] for one in exchanges]
+    values = [dict(zip(one["columns"], one["data"][0], strict=True)) for one in inputs]
+    write_labels(
+        str(log),
+        "wine",
+        labels_table(
+            pa.chunked_array([[one.request_id for one in exchanges]]),
+            pa.chunked_array([[2 * one["alcohol"] for one in values]]),
+            protected={"sex": pa.chunked_array([["f" if one["colour"] == "red" else "m" for one in values]])},
+        ),
+    )
+    given = ["--log", str(log), "--champion", versions["champion"], "--protected", "sex", "--json"]
+    worse_on_reds = register(lambda frame: 2 * frame["alcohol"].to_numpy() + (frame["colour"] == "red"))
+    ended = mooring(*given, "--candidate", worse_on_reds)
+    assert ended.returncode == 3, ended.stderr
+    found = json.loads(ended.stdout)
+    [refused] = (one for one in found["checks"] if one["name"] == "fairness sex")
+    assert not refused["passed"], found
+    assert "mae where sex is f is 1, the champion's 0.5" in refused["message"]
+    assert found["fairness"]["candidate"][0]["column"] == "sex"
+    assert mooring(*given, "--candidate", versions["better"]).returncode == 0
 
 
 @pytest.mark.proof

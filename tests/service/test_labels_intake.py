@@ -15,6 +15,7 @@ import pytest
 from disks import small_disk
 from faults import FAST, drain, drain_of, is_true, kill_9, logged, past
 from labelled_logs import values
+from mooring.log.labels import read_labels
 from peers import OK, Proxy, answering, post, proxy, read_message, upstream
 from waiting import PATIENCE
 
@@ -84,6 +85,22 @@ def test_labels_sent_to_the_proxy_are_in_the_log_and_the_account_is_as_without(s
     assert (ledger["seen"], ledger["stored"]) == (1, 1)
 
 
+def test_protected_values_sent_to_the_proxy_are_in_the_log_beside_their_label(server, tmp_path):
+    with taking(tmp_path, server.url) as running:
+        sent = [
+            {"request_id": "a", "label": 6, "protected": {"sex": "f", "age": 41, "region": None}},
+            {"request_id": "b", "label": 7, "protected": None},
+        ]
+        assert send(running, sent)[0] == 202
+        end(running)
+    drain(running.log)
+    found = read_labels(str(running.log), "m").table
+    assert dict(zip(found["request_id"].to_pylist(), found["protected"].to_pylist(), strict=True)) == {
+        "a": '{"age":"41","sex":"f"}',
+        "b": None,
+    }
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -106,6 +123,14 @@ def test_labels_sent_to_the_proxy_are_in_the_log_and_the_account_is_as_without(s
         ),
         ([{"request_id": "a", "lable": 1}], "entry 0 (counted from 0): there is no key 'lable'"),
         ([{"request_id": "a", "label": 1, "model": ""}], "entry 0 (counted from 0): model is no name"),
+        (
+            [{"request_id": "a", "label": 1, "protected": "f"}],
+            "entry 0 (counted from 0): protected must be an object",
+        ),
+        (
+            [{"request_id": "a", "label": 1, "protected": {"sex": ["f"]}}],
+            "entry 0 (counted from 0): sex is ['f'], not a number",
+        ),
         ([1], "entry 0 (counted from 0): it must be an object"),
         (b"{", "the body is not JSON"),
         (b'{"request_id": "a", "label": NaN}', "the body is not JSON"),

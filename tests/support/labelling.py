@@ -57,7 +57,7 @@ class Labelling:
         return self.label_as(rows, ids)
 
     def label_as(self, rows: pd.DataFrame, ids: str = "request_id") -> pd.DataFrame:
-        """Write the labels that rows have in a column, known at once if it is not said when."""
+        """Write the labels that rows have in a column, known at once if it is not said when, and their `sex`."""
         if "known" not in rows:
             rows = rows.assign(known=rows["time"])
         write_labels(
@@ -66,6 +66,7 @@ class Labelling:
             labels_table(
                 *(pa.chunked_array([pa.array(rows[name])]) for name in (ids, "label", "row")),
                 pa.chunked_array([pa.array(rows["known"].dt.tz_convert(None))]),
+                {"sex": pa.chunked_array([pa.array(rows["sex"], from_pandas=True)])} if "sex" in rows else None,
             ),
         )
         return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,14 @@ from mlflow.types import ColSpec, Schema
 
 from mooring.drift.baseline import make
 from mooring.drift.segments import segments_of
-from mooring.performance.scored import LabelledRows
+from mooring.performance.scored import LabelledRows, scored_of
 from mooring.retrain.evaluation.difference import difference
 from mooring.retrain.evaluation.process import _segments
 from mooring.retrain.evaluation.proof import better, requests
+from mooring.retrain.evaluation.records import Evaluated, Evaluation
 from mooring.retrain.evaluation.signatures import as_input, differences
-from mooring.retrain.gate import _parts
+from mooring.retrain.gate import _parts, decide
+from mooring.settings import GateSettings
 from mooring.state.baselines import StoredBaselines
 from mooring.state.state import State
 
@@ -116,6 +119,53 @@ def test_rows_of_one_request_count_for_one():
     together = better(LabelledRows(labels, old, groups), LabelledRows(labels, new, groups), "rmse", 0.95)
     assert together.low < alone.low
     assert requests(LabelledRows(labels, old, groups)) == 40
+
+
+def _evaluated(champion: np.ndarray, candidate: np.ndarray, labels: np.ndarray, sex: list[str]) -> Evaluated:
+    """Return an evaluation of two classes of which only the predictions matter."""
+    found = Evaluation(
+        model="wine", champion="1", candidate="2", created=datetime.now(UTC), rows=len(labels), metric="accuracy"
+    )
+    scored = [scored_of(labels, said, classes=("0", "1")) for said in (champion, candidate)]
+    return Evaluated(found, *scored, protected={"sex": pa.array(sex)})
+
+
+@pytest.mark.parametrize(("share", "most", "passed"), [(0.4, 0.05, False), (0.4, 0.6, True), (0.0, 0.0, True)])
+def test_a_candidate_that_errs_more_on_one_group_is_refused(share, most, passed):
+    random = np.random.default_rng(3)
+    labels, sex = random.integers(2, size=800), random.choice(["f", "m"], 800)
+    champion = np.where(random.random(800) < 0.2, 1 - labels, labels)
+    candidate = np.where((sex == "f") & (random.random(800) < share), 1 - labels, champion)
+    settings = GateSettings(protected=("sex",), gate_fairness=most)
+    verdict = decide(_evaluated(champion, candidate, labels, sex.tolist()), settings)
+    [check] = (one for one in verdict.checks if one.name == "fairness sex")
+    assert check.passed is passed
+    assert ("sex is f" in check.message) or passed
+    assert {who: [one.column for one in found] for who, found in verdict.fairness.items()} == {
+        "champion": ["sex"],
+        "candidate": ["sex"],
+    }
+
+
+def test_a_candidate_as_good_by_luck_of_other_rows_is_seldom_refused_for_groups():
+    """They err as often on every group as the champion does, on other rows."""
+    refused = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        labels, sex = random.integers(2, size=400), random.choice(["f", "m", "x"], 400)
+        said = [np.where(random.random(400) < 0.25, 1 - labels, labels) for _ in range(2)]
+        verdict = decide(_evaluated(*said, labels, sex.tolist()), GateSettings(protected=("sex",)))
+        refused += any(one.name == "fairness sex" and not one.passed for one in verdict.checks)
+    assert refused <= 6  # of 40 at 5 % each more come once in a thousand
+
+
+def test_a_protected_column_without_large_groups_is_said():
+    labels = np.arange(40) % 2
+    evaluated = _evaluated(labels, labels, labels, [f"town {at}" for at in range(40)])
+    verdict = decide(evaluated, GateSettings(protected=("sex",)))
+    [check] = (one for one in verdict.checks if one.name == "fairness sex")
+    assert check.passed
+    assert check.message == "no group of sex has the 30 rows that it takes to be looked at"
 
 
 def test_segments_are_cut_as_the_baseline_is_not_as_the_holdout(tmp_path):

@@ -66,6 +66,23 @@ def test_a_large_jump_opens_one_with_its_first_window_and_it_closes_four_windows
     assert one.windows == 6
 
 
+@pytest.mark.parametrize(("importance", "first"), [(0.1, "prediction"), (10.0, "alcohol")])
+def test_what_an_incident_is_about_comes_by_drift_times_importance(traffic, state, importance, first):
+    for hour, shift in enumerate([0.0, 0.0, 1.0]):
+        sent = traffic.exchanges(1000, START + timedelta(hours=hour), 3.0, shift=shift, per_request=1)
+        traffic.write(sent, f"w-{hour:08d}")
+    monitoring = Monitoring(settings(traffic.log, state, window_rows=10**6))
+    baseline = Traffic(traffic.log).baseline(3000)
+    baseline.features["alcohol"].importance = importance
+    monitoring.keep(baseline)
+    monitoring.watch.look()
+    [one] = incidents(monitoring)
+    assert set(one.features) == {"alcohol", "prediction"}
+    assert one.features[0] == first
+    assert one.message.startswith(f"{first}:")
+    assert (one.severity, one.opened) == ("critical", START + timedelta(hours=3))
+
+
 def test_a_small_shift_opens_one_though_no_window_shows_it_alone(traffic, state):
     monitoring = watched(traffic, state, *[0.0] * 4, *[0.2] * 8, seasonality="none")
     [one] = incidents(monitoring)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring.log.add_labels import add_labels
+from mooring.log.label_files import Columns, FileFormat, read_file
+from mooring.log.label_join import LabelIndex
 from mooring.log.labels import (
     LABELS,
     LabelError,
@@ -164,3 +172,102 @@ def test_times_of_any_unit_and_zone_are_kept(unit, zone):
 def test_tables_are_put_together_whatever_their_number():
     small = [pa.table({"a": [1]})] * 30_000
     assert [len(one) for one in together(iter(small), 20_000)] == [20_000, 10_000]
+
+
+def _beside(sex: list[str | None], times: list[str], label: float = 1.0) -> pa.Table:
+    return labels_table(
+        pa.chunked_array([["a"] * len(sex)]),
+        pa.chunked_array([[label] * len(sex)]),
+        times=pa.chunked_array([times]),
+        protected={"sex": pa.chunked_array([pa.array(sex, pa.string())])},
+    )
+
+
+def test_protected_values_are_kept_beside_labels_as_texts() -> None:
+    columns = {
+        "sex": pa.chunked_array([["f", None, ""]]),
+        "children": pa.chunked_array([[2.0, 1.0, None]]),
+        "veteran": pa.chunked_array([[True, False, None]]),
+    }
+    table = labels_table(pa.chunked_array([["a", "b", "c"]]), pa.chunked_array([[1, 2, 3]]), protected=columns)
+    assert [None if one is None else json.loads(one) for one in table["protected"].to_pylist()] == [
+        {"sex": "f", "children": "2", "veteran": "true"},
+        {"children": "1", "veteran": "false"},
+        None,
+    ]
+
+
+def test_a_protected_value_that_is_no_text_number_or_boolean_is_refused() -> None:
+    for value in (["f"], date(2026, 3, 1)):
+        column = pa.chunked_array([[value]])
+        with pytest.raises(LabelError, match=r"not (a )?numbers?, texts? or boolean"):
+            labels_table(pa.chunked_array([["a"]]), pa.chunked_array([[1]]), protected={"sex": column})
+
+
+def test_a_corrected_label_keeps_the_protected_values_of_its_row() -> None:
+    both = pa.concat_tables([_beside(["f"], ["2026-03-01"]), _beside([None], ["2026-03-02"], label=2.0)])
+    other = labels_table(
+        pa.chunked_array([["b"]]), pa.chunked_array([[1]]), times=pa.chunked_array([["2026-03-03"]])
+    )
+    found = latest(pa.concat_tables([other, both]))
+    assert found.select(["request_id", "label"]).to_pylist() == [
+        {"request_id": "a", "label": 2.0},
+        {"request_id": "b", "label": 1.0},
+    ]
+    index = LabelIndex(found)
+    assert index.protected(np.arange(2), "sex").tolist() == ["f", None]
+    assert index.protected(np.arange(2), "age").tolist() == [None, None]
+
+
+def test_objects_from_before_protected_values_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels" / "model=m" / "date=2026-03-01" / "old.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(_beside(["f"], ["2026-03-01T10:00"]).drop_columns("protected"), path)
+    assert write_labels(str(tmp_path), "m", _beside(["m"], ["2026-03-01T11:00"])) == 1
+    (tmp_path / "inferences").mkdir()
+    found = read_labels(str(tmp_path), "m").table
+    assert found.schema == LABELS
+    assert LabelIndex(found).protected(np.arange(1), "sex").tolist() == ["m"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_files_bring_protected_columns_that_are_named(tmp_path: Path, form: FileFormat) -> None:
+    frame = pd.DataFrame(
+        {
+            "request_id": ["a", "b"],
+            "label": [1.5, 2.5],
+            "sex": ["f", None],
+            "children": ["2", "0"],
+            "secret": ["x", "y"],
+        }
+    )
+    path = tmp_path / f"truth.{form}"
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    elif form == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    with path.open("rb") as file:
+        (piece,) = read_file(file, str(path), form, Columns(protected=("sex", "children", "region")))
+    assert piece.refused == []
+    assert [json.loads(one) for one in piece.table["protected"].to_pylist()] == [
+        {"sex": "f", "children": "2"},
+        {"children": "0"},
+    ]
+
+
+def test_labels_that_come_again_with_protected_values_are_written_and_without_them_repeated(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "inferences").mkdir()
+    frame = {"request_id": ["a"], "label": [1.0], "time": [datetime.now(UTC)], "sex": ["f"]}
+    plain = {name: frame[name] for name in ("request_id", "label", "time")}
+    assert add_labels(plain, model="m", log=tmp_path).added == 1
+    assert add_labels(frame, model="m", log=tmp_path, protected=["sex"]).replaced == 1
+    assert add_labels(frame, model="m", log=tmp_path, protected=["sex"]).repeated == 1
+    assert add_labels(plain, model="m", log=tmp_path).repeated == 1
+    found = LabelIndex(read_labels(str(tmp_path), "m").table)
+    assert found.protected(np.arange(1), "sex").tolist() == ["f"]
+    with pytest.raises(LabelError, match="no protected column age"):
+        add_labels(frame, model="m", log=tmp_path, protected=["age"])

@@ -335,6 +335,24 @@ def test_a_segment_with_labels_makes_the_same_objects_however_often(tmp_path):
     assert values(tmp_path) == {("a", 1): 2.0, ("b", 0): 1.0}
 
 
+def test_labels_that_an_earlier_version_left_in_the_spool_are_read():
+    """They had no protected values."""
+    frame = msgspec.msgpack.encode(["labels", "m", [["a", 0, 1.0, 1]]])
+    assert msgspec.msgpack.decode(frame, type=Labels).labels == [Label("a", 0, 1.0, 1)]
+
+
+def test_protected_columns_of_a_file_are_named_by_flag_or_variable(tmp_path, monkeypatch):
+    id_, other = infer(tmp_path), infer(tmp_path)
+    (tmp_path / "truth.csv").write_text(f"request_id,label,sex,note\n{id_},1,f,x\n{other},2,,y\n")
+    assert add(tmp_path, tmp_path / "truth.csv", "--protected", "sex", "--protected", "age")[1]["added"] == 2
+    told = {one["request_id"]: one["protected"] for one in read_labels(str(tmp_path), "m").table.to_pylist()}
+    assert told == {id_: '{"sex":"f"}', other: None}
+    monkeypatch.setenv("MOORING_PROTECTED", "note")
+    assert add(tmp_path, tmp_path / "truth.csv")[1]["replaced"] == 2
+    told = {one["request_id"]: one["protected"] for one in read_labels(str(tmp_path), "m").table.to_pylist()}
+    assert told == {id_: '{"note":"x"}', other: '{"note":"y"}'}
+
+
 def spooled(directory: Path) -> LogSettings:
     """Leave a spool with an exchange and labels, as of a process that has ended."""
     settings = CaptureSettings(log=str(directory / "log"), spool=str(directory / "spool"))

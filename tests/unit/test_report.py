@@ -164,6 +164,19 @@ def test_ranks_features_as_the_judgement_does(sample: Sample, drifted: Report) -
     assert strengths == sorted(strengths, reverse=True)
 
 
+def test_what_a_feature_means_to_the_model_is_shown_beside_its_drift(drifted: Report) -> None:
+    assert "drift × importance" not in page.html(drifted)
+    assert drifted.baseline is not None
+    features = dict(drifted.baseline.features)
+    features["alcohol"] = msgspec.structs.replace(features["alcohol"], importance=0.25)
+    weighed = msgspec.structs.replace(drifted.baseline, features=features)
+    reading = read(drifted, 100)
+    [top] = (one.top for one in reading.features if one.name == "alcohol")
+    assert top is not None
+    shown = page.html(msgspec.structs.replace(drifted, baseline=weighed))
+    assert f"importance 0.25, drift × importance {words.number(top.ratio * 0.25)}" in shown
+
+
 def test_tells_in_words_what_changed(drifted: Report) -> None:
     said = {one.name: words.changes(one).replace("\u00a0", " ") for one in read(drifted, 100).features}
     assert said["alcohol"].startswith("mean 10.")

@@ -89,6 +89,15 @@ def test_features_come_in_the_order_that_is_asked(address, sort, first):
     assert inputs[0] == first
 
 
+def test_drift_times_importance_is_what_they_are_ordered_by(address):
+    found = told(address, "/models/wine?sort=importance")
+    inputs = [row for row in found.heat if row.role == "input"]
+    weighted = [row.weighted for row in inputs]
+    assert weighted == sorted(weighted, reverse=True)
+    assert all(row.weighted == pytest.approx((row.ratios[found.place] or 0.0) * row.importance) for row in inputs)
+    assert "Drift × importance" in text_of(shown(address, "/models/wine?sort=importance"))
+
+
 def test_of_many_features_so_many_are_shown_as_are_asked_and_the_others_are_said(address):
     found = told(address, "/models/wine?features=1")
     assert [row.feature for row in found.heat] == ["prediction", "alcohol"]

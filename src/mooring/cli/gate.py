@@ -105,6 +105,7 @@ def _judged(
                 holdout=retraining.retrain_holdout,
                 min_labels=1,
                 label=label,
+                protected=settings.protected,
             )
             holdout = open_holdout(directory / "data", made.holdout_digest)
         output = directory / "evaluation.json"

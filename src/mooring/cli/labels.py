@@ -111,7 +111,7 @@ def labels_add(
             yield piece.table
 
     counts = Added()
-    columns = Columns(id_column, label_column, row_column, time_column)
+    columns = Columns(id_column, label_column, row_column, time_column, settings.protected)
     with _explained():
         if str(file) == "-" and form is None:
             raise click.UsageError(

@@ -13,6 +13,7 @@ from mooring.cli.output import CONTEXT, placed, show
 from mooring.settings import MonitorSettings
 
 if TYPE_CHECKING:
+    from mooring.state.assessments import Assessment
     from mooring.state.estimations import Estimation
 
 
@@ -86,8 +87,40 @@ def performance(
         columns = ["from (UTC)", "to", "version", "variant", "labelled", "delay", *names]
         columns += [*(["estimated"] if estimated else []), "verdict", "why"]
         show(columns, rows)
+        newest_known = next((one for one in reversed(found) if one.fairness), None)
+        if newest_known is not None:
+            _show_fairness(newest_known)
     if worse(found):
         sys.exit(2)
+
+
+def _show_fairness(one: Assessment) -> None:
+    """Print rates and errors by the protected columns in a window."""
+    from mooring.performance.fairness import measure_name
+
+    for found in one.fairness:
+        click.echo(f"By {found.column}, in the window from {one.window.start:%Y-%m-%d %H:%M:%S} UTC:")
+        names = list(dict.fromkeys(measure_name(rate) for rate in found.rates))
+        rows = []
+        for group, count in found.groups.items():
+            rates = {measure_name(rate): rate for rate in found.rates if rate.group == group}
+            shown = [rates.get(name) for name in names]
+            rows.append(
+                [
+                    group,
+                    f"{count}",
+                    *("" if each is None else _number(each.value, each.low, each.high) for each in shown),
+                ]
+            )
+        show([found.column, "labelled", *names], rows)
+        apart = [
+            [measure_name(each), _number(each.value, each.low, each.high), each.lowest, each.highest]
+            for each in found.disparities
+        ]
+        if apart:
+            show(["between groups", "", "lowest", "highest"], apart)
+        if found.message:
+            click.echo(f"{found.message}.")
 
 
 def _estimated(found: Estimation | None) -> str:

@@ -18,9 +18,10 @@ from mooring.comparison.evaluation import (
     with_outputs,
     without_outputs,
 )
+from mooring.comparison.importance import permutation_importance
 from mooring.comparison.page import as_html, as_page, as_text
 from mooring.drift.baseline import Baseline, make
-from mooring.drift.columns import Column
+from mooring.drift.columns import Column, plain
 from mooring.drift.judge import DEFAULT_BUDGET, AlarmRules, judge
 from mooring.drift.judgement import Judgement, Result
 from mooring.drift.kinds import Kind, Role
@@ -28,6 +29,7 @@ from mooring.drift.profile import Profile, grids_digest
 from mooring.drift.reference_rows import HELD_OUT_ROWS, TRAINING_ROWS, ReferenceRows, drawn
 from mooring.drift.segments import baselines_of, segments_of
 from mooring.engine import local, sources
+from mooring.performance.scored import scored_of
 from mooring.status import Severity
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ def baseline(
     labels: Any = None,
     kinds: Mapping[str, Kind] | None = None,
     importance: Mapping[str, float] | None = None,
+    model: Any = None,
     columns: Sequence[str] | None = None,
     integers: Collection[str] = (),
     singles: Collection[str] = (),
@@ -157,6 +160,10 @@ def baseline(
         integer with few values is taken for a category.
     importance
         How much the model heeds a feature, in any unit.
+    model
+        Without `importance`: the model, an object with `predict`, or a function that predicts. It is asked for
+        predictions of `evaluation`, which needs the inputs then, with each of them shuffled, and importances are
+        shares of what that adds to its loss.
     columns
         Only these of the inputs.
     integers
@@ -208,6 +215,10 @@ def baseline(
             rows[name] = len(column)
             yield name, column
 
+    if importance is not None and model is not None:
+        raise ValueError("give importance, or model to have it computed, and not both")
+    if model is not None and (evaluation is None or len(evaluation) < 3):
+        raise ValueError("model needs evaluation=(labels, predictions, inputs): importances are of held-out rows")
     made = make(
         every(),
         roles=roles,
@@ -232,6 +243,7 @@ def baseline(
             singles=singles,
             importance=importance,
             keep_rows=keep_rows,
+            model=model,
         )
     for name in [*(kinds or {}), *(importance or {})]:
         if name not in made.features:
@@ -251,6 +263,7 @@ def evaluated(
     integers: Collection[str] = (),
     singles: Collection[str] = (),
     importance: Mapping[str, float] | None = None,
+    model: Any = None,
     keep_rows: int = TRAINING_ROWS,
 ) -> Baseline:
     """Return a baseline with what the model predicts of held-out rows and how well, and on those of its segments.
@@ -275,6 +288,11 @@ def evaluated(
         training = ReferenceRows.from_bytes(made.sample).training if made.sample else {}
         most = keep_rows * (HELD_OUT_ROWS // TRAINING_ROWS)
         made.sample = ReferenceRows.drawn(training, theirs, outputs, truth, held_out_rows=most).to_bytes()
+    if model is not None:
+        if not inputs:
+            raise ValueError("model needs evaluation=(labels, predictions, inputs)")
+        like = scored_of(plain(truth), {name: plain(column) for name, column in outputs.items()})
+        made = _weighed(made, permutation_importance(model, inputs[0], truth, like))
     if not inputs:
         segments = {
             feature: {value: without_outputs(one, made) for value, one in values.items()}
@@ -292,6 +310,20 @@ def evaluated(
             said = {name: column.filter(rows) for name, column in outputs.items()}
             segments[feature][value] = evaluated_segment(one, made, truth.filter(rows), said)
     return msgspec.structs.replace(made, segments=segments)
+
+
+def _weighed(made: Baseline, importance: Mapping[str, float]) -> Baseline:
+    """Return a baseline whose inputs have importances, and those of its segments; here `input.NAME` is NAME."""
+    features = {}
+    for name, feature in made.features.items():
+        share = importance.get(name, importance.get(name.removeprefix("input.")))
+        known = share is not None and feature.role == "input"
+        features[name] = msgspec.structs.replace(feature, importance=share) if known else feature
+    segments = {
+        column: {value: _weighed(one, importance) for value, one in values.items()}
+        for column, values in made.segments.items()
+    }
+    return msgspec.structs.replace(made, features=features, segments=segments)
 
 
 def _inputs_of(inputs: Sequence[Any], outputs: Collection[str], rows: int) -> dict[str, pa.ChunkedArray]:

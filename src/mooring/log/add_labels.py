@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from mooring.ids import OWN, made_at
 from mooring.log import label_join, listing, reader
 from mooring.log.label_join import LabelIndex
 from mooring.log.labels import (
+    LABELS,
     LabelError,
     labels_table,
     read_labels,
@@ -26,7 +27,7 @@ from mooring.log.labels import (
 )
 from mooring.log.listing import folder_name
 from mooring.log.schema import INFERENCES
-from mooring.settings import LogPlace
+from mooring.settings import LabelSettings
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -62,7 +63,9 @@ class Added(msgspec.Struct, frozen=True):
         )
 
 
-def add_labels(data: Any, *, model: str, log: str | os.PathLike[str] | None = None) -> Added:
+def add_labels(
+    data: Any, *, model: str, log: str | os.PathLike[str] | None = None, protected: Sequence[str] = ()
+) -> Added:
     """Add ground truth to the log, and return what became of it.
 
     Parameters
@@ -76,22 +79,30 @@ def add_labels(data: Any, *, model: str, log: str | os.PathLike[str] | None = No
     log
         The log: a directory, or s3://, gs:// or az:// and a bucket. Default: `$MOORING_LOG`, `log` in
         mooring.yaml, `./mooring-log`.
+    protected
+        Further columns, such as `sex`, that stay beside the labels, so that performance can be told apart by them.
+        Default: `$MOORING_PROTECTED`, `protected` in mooring.yaml; those of them that there are.
 
     A row's latest label counts; of two of one time the one that is added last. Raises LabelError where one of them
-    is invalid (then none is added), LogError where there is no log, and StoreError where it refuses: then the
-    same call adds what is missing.
+    is invalid, or a column that `protected` names is missing (then none is added), LogError where there is no log,
+    and StoreError where it refuses: then the same call adds what is missing.
     """
     table = _as_table(data)
-    columns = [
+    ids, known, rows, times = (
         table[name] if name in table.column_names else None for name in ("request_id", "label", "row", "time")
-    ]
-    if columns[0] is None or columns[1] is None:
+    )
+    if ids is None or known is None:
         raise LabelError(
             f"labels have the columns request_id and label; there is: {', '.join(table.column_names)}"
         )
-    labels = labels_table(*columns)
-    given = {"log": None if log is None else os.fspath(log), "model": model}
-    return sum(add_tables(load(LogPlace, given).log, model, [labels]), Added())
+    for name in protected:
+        if name not in table.column_names:
+            raise LabelError(f"labels have no protected column {name}; there is: {', '.join(table.column_names)}")
+    given = {"log": None if log is None else os.fspath(log), "model": model, "protected": tuple(protected)}
+    settings = load(LabelSettings, given)
+    beside = {name: table[name] for name in settings.protected if name in table.column_names}
+    labels = labels_table(ids, known, rows, times, beside)
+    return sum(add_tables(settings.log, model, [labels]), Added())
 
 
 def add_tables(
@@ -140,7 +151,7 @@ def _compare(table: pa.Table, uri: str, model: str, lookback: timedelta) -> tupl
         [name if name in _KEY else f"old_{name}" for name in read.table.column_names]
     )
     both = table.join(known, _KEY, join_type="left outer").sort_by("at")
-    old = pa.table({name: both[f"old_{name}"] for name in ("label", "label_text", "time")})
+    old = pa.table({name: both[f"old_{name}"] for name in ("label", "label_text", "time", "protected")})
     is_known = pc.is_valid(old["time"])
     equal = _equal(both, old)
     # Of two labels of one time that which is added last counts. The log can't tell, so its time is put behind the
@@ -157,14 +168,15 @@ def _compare(table: pa.Table, uri: str, model: str, lookback: timedelta) -> tupl
         replaced=replaced + _count(pc.and_(changed, pc.invert(older))),
         outdated=_count(pc.and_(changed, older)),
     )
-    return counts, new.select(["request_id", "row", "label", "label_text", "time"])
+    return counts, new.select(LABELS.names)
 
 
 def _equal(a: pa.Table, b: pa.Table) -> pa.ChunkedArray:
-    """Whether labels are the same, whenever they became known."""
+    """Whether labels are the same, whenever they became known; those of `a` need not repeat protected values."""
     numbers, texts = (pc.fill_null(pc.equal(a[name], b[name]), False) for name in ("label", "label_text"))
     no_texts = pc.and_(pc.is_null(a["label_text"]), pc.is_null(b["label_text"]))
-    return pc.or_(texts, pc.and_(no_texts, numbers))
+    beside = pc.fill_null(pc.equal(a["protected"], b["protected"]), False)
+    return pc.and_(pc.or_(texts, pc.and_(no_texts, numbers)), pc.or_(pc.is_null(a["protected"]), beside))
 
 
 def _count(mask: pa.ChunkedArray) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -34,12 +34,16 @@ class NotALine(ValueError):
 
 
 class Columns(NamedTuple):
-    """The names of a file's columns. Those that are None are `row` and `time`, if the file has them."""
+    """The names of a file's columns. Those that are None are `row` and `time`, if the file has them.
+
+    Of `protected` ones those that the file has stay beside the labels.
+    """
 
     request_id: str = "request_id"
     label: str = "label"
     row: str | None = None
     time: str | None = None
+    protected: tuple[str, ...] = ()
 
 
 class RefusedLabel(NamedTuple):
@@ -84,11 +88,20 @@ def read_file(
         try:
             if isinstance(cells, NotALine):
                 raise cells
-            request_id, label, row, moment = cells
+            request_id, label, row, moment, *beside = cells
             if form == "csv":
                 row = None if not row else int(row) if row.isdecimal() and row.isascii() else row
                 moment = moment or None
-            labels.append(as_label(request_id, _value(label, kind, form), row, moment, now_us=now_us))
+            labels.append(
+                as_label(
+                    request_id,
+                    _value(label, kind, form),
+                    row,
+                    moment,
+                    now_us=now_us,
+                    protected=dict(zip(columns.protected, beside, strict=True)),
+                )
+            )
         except ValueError as error:
             refused.append(RefusedLabel(line, str(error)))
         if len(labels) + len(refused) >= ROWS:
@@ -116,7 +129,7 @@ def _value(label: Any, kind: Kind, form: FileFormat) -> Any:
 
 
 def _csv(file: IO[bytes], name: str, columns: Columns) -> Iterator[tuple[int, list[Any] | NotALine]]:
-    """Yield the lines of a CSV file by number: id, label, row, time, or what is wrong with them."""
+    """Yield the lines of a CSV file by number: id, label, row, time and what is protected, or what is wrong."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, skipinitialspace=True)
     try:
@@ -129,7 +142,7 @@ def _csv(file: IO[bytes], name: str, columns: Columns) -> Iterator[tuple[int, li
         raise LabelError(
             f"{name} is not UTF-8 text: its first line names the columns (unpack or convert it before)"
         )
-    names = _chosen(columns, header, name)
+    names = [*_chosen(columns, header, name), *(one if one in header else None for one in columns.protected)]
     places = [header.index(one) if one is not None else None for one in names]
     needed = max(place for place in places if place is not None)
     while True:
@@ -153,8 +166,8 @@ def _csv(file: IO[bytes], name: str, columns: Columns) -> Iterator[tuple[int, li
 
 
 def _json_lines(file: IO[bytes], columns: Columns) -> Iterator[tuple[int, list[Any] | NotALine]]:
-    """Yield the lines of a file of JSON objects by number: id, label, row, time, or what is wrong with them."""
-    names = columns.request_id, columns.label, columns.row or "row", columns.time or "time"
+    """Yield the lines of a JSONL file by number: id, label, row, time and what is protected, or what is wrong."""
+    names = columns.request_id, columns.label, columns.row or "row", columns.time or "time", *columns.protected
     decode = msgspec.json.Decoder().decode
     for number, line in enumerate(file, 1):
         if not line.strip():
@@ -174,10 +187,11 @@ def _parquet(file: IO[bytes], name: str, columns: Columns, kind: Kind) -> Iterat
     try:
         parquet = pq.ParquetFile(file)
         names = _chosen(columns, parquet.schema_arrow.names, name)
+        beside = [one for one in columns.protected if one in parquet.schema_arrow.names]
         first = 1
-        for batch in parquet.iter_batches(ROWS, columns=[one for one in names if one is not None]):
+        for batch in parquet.iter_batches(ROWS, columns=[one for one in (*names, *beside) if one is not None]):
             ids, labels, rows, times = (None if one is None else batch[one] for one in names)
-            piece = _typed(ids, labels, rows, times, kind)
+            piece = _typed(ids, labels, rows, times, {one: batch[one] for one in beside}, kind)
             lines = [RefusedLabel(first + one.line, one.why) for one in piece.refused]
             yield Piece(piece.table, lines)
             first += batch.num_rows
@@ -185,7 +199,14 @@ def _parquet(file: IO[bytes], name: str, columns: Columns, kind: Kind) -> Iterat
         raise LabelError(f"{name} can't be read as Parquet: {error}") from None
 
 
-def _typed(ids: pa.Array, labels: pa.Array, rows: pa.Array | None, times: pa.Array | None, kind: Kind) -> Piece:
+def _typed(
+    ids: pa.Array,
+    labels: pa.Array,
+    rows: pa.Array | None,
+    times: pa.Array | None,
+    protected: Mapping[str, pa.Array],
+    kind: Kind,
+) -> Piece:
     """Return columns as a piece whose refused are counted from 0."""
     odd: dict[int, str] = {}
     if kind == "text":
@@ -199,7 +220,7 @@ def _typed(ids: pa.Array, labels: pa.Array, rows: pa.Array | None, times: pa.Arr
                 numbers.append(None)
                 odd[place] = str(error)
         labels = pa.array(numbers, pa.float64())
-    table, wrong = sort_out(ids, labels, rows, times)
+    table, wrong = sort_out(ids, labels, rows, times, protected)
     return Piece(
         table, sorted(RefusedLabel(at, odd.get(at, why)) for why, places in wrong.items() for at in places)
     )
@@ -207,7 +228,7 @@ def _typed(ids: pa.Array, labels: pa.Array, rows: pa.Array | None, times: pa.Arr
 
 def _chosen(columns: Columns, there: Sequence[str], name: str) -> tuple[str, str, str | None, str | None]:
     """Return the names of the columns of id, label, row and time. Raises LabelError where one is not there."""
-    for one in columns:
+    for one in columns[:4]:
         if one is not None and one not in there:
             flags = {columns.request_id: "--id-column", columns.label: "--label-column"}
             hint = f"; {flags[one]} names another" if one in flags else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -94,6 +95,14 @@ class LabelIndex:
             return numbers
         spelled = [None if one is None else number_text(one) for one in numbers.to_pylist()]
         return pc.coalesce(texts, pa.array(spelled, pa.string()))
+
+    def protected(self, places: Integers, column: str) -> NDArray[np.object_]:
+        """Return the protected values of a column that came with the labels at these places, None where none."""
+        chosen = self.table["protected"].combine_chunks().take(pa.array(places)).dictionary_encode()
+        known = [msgspec.json.decode(text, type=dict[str, str]) for text in chosen.dictionary.to_pylist()]
+        values = np.array([*(one.get(column) for one in known), None], object)
+        found: NDArray[np.object_] = values[_numbers(pc.fill_null(chosen.indices, len(known)))]
+        return found
 
     def _find(self, ids: pa.Array | pa.ChunkedArray, rows: pa.Array | pa.ChunkedArray) -> Integers:
         """Return the place of the label that each id and row has, -1 where there is none."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mooring.label import FIRST, LAST, Label, Labels, number_of, time_us
+from mooring.label import FIRST, LAST, Label, Labels, number_of, protected_text, time_us
 from mooring.log import listing, reader, store
 from mooring.log.listing import folder_name
 from mooring.log.parquet import NO_MODEL
@@ -28,11 +28,13 @@ LABELS = pa.schema(
         pa.field("label", pa.float64()),
         pa.field("label_text", pa.string()),
         pa.field("time", TIME, nullable=False),
+        pa.field("protected", pa.string()),
     ]
 )
 """One row a label. `request_id` is ours or the client's, `row` the place of the scored row in its request, from 0.
 A text is in `label_text` as it was given, and what it reads as, if that is a number or boolean, in `label`; a
-number or boolean is in `label` alone. `time` is when it became known."""
+number or boolean is in `label` alone. `time` is when it became known. `protected` has protected values of the row
+that came with the label, a JSON object of texts; objects from before there were any lack it."""
 ROWS_AN_OBJECT = 1_000_000
 _ROWS_A_LOOK = 262_144
 _ROWS_A_TABLE = 65_536
@@ -55,17 +57,19 @@ def labels_table(
     labels: pa.ChunkedArray,
     rows: pa.ChunkedArray | None = None,
     times: pa.ChunkedArray | None = None,
+    protected: Mapping[str, pa.ChunkedArray] | None = None,
 ) -> pa.Table:
     """Return columns of any type as a table of LABELS.
 
-    Without `rows` they are those of requests of one row, without `times` they are known now. Raises LabelError for
-    an id, a row or a time that can't be one, and for a label that is missing.
+    Without `rows` they are those of requests of one row, without `times` they are known now; `protected` are
+    further columns that stay beside them. Raises LabelError for an id, a row or a time that can't be one, and for
+    a label that is missing.
 
     >>> table = labels_table(pa.chunked_array([["a", "b"]]), pa.chunked_array([[6, 7]]))
     >>> table.select(["request_id", "row", "label"]).to_pylist()[1]
     {'request_id': 'b', 'row': 0, 'label': 7.0}
     """
-    table, refused = sort_out(request_ids, labels, rows, times)
+    table, refused = sort_out(request_ids, labels, rows, times, protected)
     for why, places in refused.items():
         shown = ", ".join(str(place) for place in places[:5])
         raise LabelError(f"{why} in {len(places)} rows, such as {shown} (counted from 0)")
@@ -77,6 +81,7 @@ def sort_out(
     labels: pa.ChunkedArray,
     rows: pa.ChunkedArray | None = None,
     times: pa.ChunkedArray | None = None,
+    protected: Mapping[str, pa.ChunkedArray] | None = None,
 ) -> tuple[pa.Table, dict[str, list[int]]]:
     """Return what can be taken of columns, as LABELS, and by reason the places of what can't.
 
@@ -105,7 +110,8 @@ def sort_out(
             refused[why] = np.flatnonzero(new).tolist()
             bad |= new
     now = pa.scalar(datetime.now(UTC), TIME)
-    table = pa.table([ids, places, value, text, pc.fill_null(known, now)], schema=LABELS)
+    beside = _protected(protected or {}, count)
+    table = pa.table([ids, places, value, text, pc.fill_null(known, now), beside], schema=LABELS)
     return table.filter(pa.array(~bad)), refused
 
 
@@ -118,6 +124,7 @@ def as_table(labels: Sequence[Label]) -> pa.Table:
         pa.array([number_of(value) if isinstance(value, str) else value for value in values], pa.float64()),
         pa.array([value if isinstance(value, str) else None for value in values], pa.string()),
         pa.array([label.time_us for label in labels], pa.int64()).cast(TIME),
+        pa.array([label.protected for label in labels], pa.string()),
     ]
     return pa.table(columns, schema=LABELS)
 
@@ -262,19 +269,32 @@ def rows_a_look(keys: int) -> int:
 def latest(table: pa.Table) -> pa.Table:
     """Return of each request and row the label that became known last; of several at one time the greatest.
 
+    Where that came without protected values, it has those that came last: a correction need not repeat them.
+
     >>> times = pa.chunked_array([[1, 2]], pa.timestamp("us", "UTC"))
     >>> both = labels_table(pa.chunked_array([["a", "a"]]), pa.chunked_array([[6.0, 7.0]]), times=times)
     >>> latest(both)["label"].to_pylist()
     [7.0]
     """
-    order = [*((name, "ascending") for name in (*_KEY, "time", "label", "label_text"))]
+    order = [*((name, "ascending") for name in (*_KEY, "time", "label", "label_text", "protected"))]
     table = table.sort_by(order).combine_chunks()
     if table.num_rows < 2:
         return table
     ids, places = (table[name].combine_chunks() for name in _KEY)
     same = pc.and_(pc.equal(ids[1:], ids[:-1]), pc.equal(places[1:], places[:-1]))
     last = pa.concat_arrays([pc.invert(same), pa.array([True])])
+    kept = table["protected"].combine_chunks()
+    if kept.null_count < len(kept):
+        table = table.set_column(table.column_names.index("protected"), "protected", _carried(kept, same))
     return table.filter(last)
+
+
+def _carried(values: pa.Array, same: pa.Array) -> pa.Array:
+    """Return of each row its value, or that of the last row before it that has one, of those of the same key."""
+    places = np.arange(len(values))
+    known = np.maximum.accumulate(np.where(np.asarray(values.is_valid()), places, -1))
+    first = np.maximum.accumulate(np.where(np.concatenate([[False], np.asarray(same)]), -1, places))
+    return values.take(pa.array(np.where(known >= first, known, places)))
 
 
 def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -296,6 +316,26 @@ def _values(labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     distinct = pc.unique(texts)
     read = [None if one is None else number_of(one) for one in distinct.to_pylist()]
     return pa.array(read, pa.float64()).take(pc.index_in(texts, value_set=distinct)), texts
+
+
+def _protected(columns: Mapping[str, pa.ChunkedArray], count: int) -> pa.Array:
+    """Return of each row its values in these columns as JSON text. Raises LabelError for other types."""
+    if not columns:
+        return pa.nulls(count, pa.string())
+    for name, column in columns.items():
+        if pa.types.is_nested(column.type):
+            raise LabelError(f"the column {name} is {column.type}, not numbers, texts or booleans")
+    names = sorted(columns)
+    texts: dict[tuple[Any, ...], str | None] = {}
+    found = []
+    try:
+        for values in zip(*(columns[name].to_pylist() for name in names), strict=True):
+            if values not in texts:
+                texts[values] = protected_text(dict(zip(names, values, strict=True)))
+            found.append(texts[values])
+    except ValueError as error:
+        raise LabelError(f"a protected value can't be kept: {error}") from None
+    return pa.array(found, pa.string())
 
 
 def _as_times(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -140,6 +140,7 @@ def log_baseline(
     labels: Any = None,
     kinds: dict[str, Kind] | None = None,
     importance: dict[str, float] | None = None,
+    model: Any = None,
     evaluation: Evaluation | None = None,
     held_out: bool = False,
     segments: Sequence[str] = (),
@@ -165,6 +166,10 @@ def log_baseline(
         integer with few values is taken for a category.
     importance
         How much the model heeds a feature, in any unit: by it and the size of the drift features are ranked.
+    model
+        The model, an object with `predict`, or a function that predicts, to have importances computed by
+        permutation: shares of what its loss on `evaluation`, which needs the inputs then, grows by as each is
+        shuffled.
     evaluation
         Labels of rows that the model did not see in training, and its predictions of them, as it gives them where
         it is served: the monitor compares later predictions and the model's performance with these. Without, it
@@ -207,14 +212,17 @@ def log_baseline(
             labels=labels,
             kinds=kinds,
             importance=importance,
+            model=model,
             evaluation=evaluation,
             held_out=held_out,
             segments=segments,
             keep_rows=keep_rows,
             singles=single_floats(run_id=run_id, model_id=model_id),
         )
+    elif model is not None and evaluation is None:
+        raise ValueError("model needs evaluation=(labels, predictions, inputs): importances are of held-out rows")
     elif evaluation is not None:
-        made = evaluated(made, evaluation, keep_rows=keep_rows)
+        made = evaluated(made, evaluation, keep_rows=keep_rows, model=model)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     about = {**made.about, "created": created, "run_id" if run_id else "model_id": run_id or model_id or ""}
     made = msgspec.structs.replace(made, about=about)

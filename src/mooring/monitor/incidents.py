@@ -27,6 +27,7 @@ from mooring.monitor.parts import (
     in_words,
     is_calm,
     jumps_of,
+    ordered,
     severities_of,
     stands_out,
 )
@@ -152,7 +153,7 @@ def advance(
             variant=window.variant,
             kind="drift",
             severity=severity,
-            features=tuple(sorted(found, key=lambda name: (-found[name], name))),
+            features=tuple(ordered(seen, found)),
             level=level,
             message=in_words(seen, found),
             start=since or window.start,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -27,17 +27,22 @@ _SMALL_LABELS = 64_000_000
 
 
 class JoinedLabels(NamedTuple):
-    """Labels of rows: the rows' places, ascending, what they are, when they became known, and their own places."""
+    """Labels of rows: the rows' places, ascending, what they are, when they became known, and their own places.
+
+    `protected` has, by column, the protected values that came with them, None where none did.
+    """
 
     places: NDArray[np.int64]
     labels: pa.Array
     known: NDArray[np.int64]
     which: NDArray[np.int64]
+    protected: Mapping[str, NDArray[np.object_]] = {}
 
     def only(self, chosen: NDArray[np.bool_]) -> JoinedLabels:
         """Return some of them."""
         labels = self.labels.filter(pa.array(chosen))
-        return JoinedLabels(self.places[chosen], labels, self.known[chosen], self.which[chosen])
+        protected = {name: values[chosen] for name, values in self.protected.items()}
+        return JoinedLabels(self.places[chosen], labels, self.known[chosen], self.which[chosen], protected)
 
     def of(self, rows: NDArray[np.bool_]) -> JoinedLabels:
         """Return those of some of the rows."""
@@ -49,7 +54,10 @@ class JoinedLabels(NamedTuple):
 
 
 class LoggedRows(NamedTuple):
-    """Rows of the log: who asked, when, and what the model said; `predicted` are the texts that it predicts."""
+    """Rows of the log: who asked, when, and what the model said; `predicted` are the texts that it predicts.
+
+    Of the inputs there are those that tell `segments` apart, and those that are `protected`.
+    """
 
     table: pa.Table
     times: NDArray[np.int64]
@@ -57,14 +65,17 @@ class LoggedRows(NamedTuple):
     outputs: dict[str, pa.ChunkedArray]
     segments: dict[str, pa.ChunkedArray]
     predicted: frozenset[str]
+    protected: dict[str, pa.ChunkedArray]
 
     @classmethod
-    def read(cls, found: reader.LogObjects, segments: Sequence[str]) -> LoggedRows:
-        """Return the rows of objects, by their time; of the inputs those that tell segments apart."""
+    def read(cls, found: reader.LogObjects, segments: Sequence[str], protected: Sequence[str] = ()) -> LoggedRows:
+        """Return the rows of objects, by their time; of the inputs those that are named."""
         own = ("\0request_id", "\0client_request_id", "\0row", *ingest.OWN[:3])
         features = reader.choose(found.schema, None, flat=True)
         outputs = {name: path for name, path in features.items() if path[0] == "output"}
-        inputs = {name: path for name, path in features.items() if path[0] == "input" and name in segments}
+        inputs = {
+            name: path for name, path in features.items() if path[0] == "input" and name in (*segments, *protected)
+        }
         columns: dict[str, tuple[str, ...]] = {name: (name[1:],) for name in own}
         columns |= {f"output {name}": path for name, path in outputs.items()}
         columns |= {f"input {name}": path for name, path in inputs.items()}
@@ -80,8 +91,9 @@ class LoggedRows(NamedTuple):
             table["\0time"].cast(pa.int64()).to_numpy(),
             ids.indices.to_numpy().astype(np.int64),
             {name: table[f"output {name}"] for name in outputs},
-            {name: table[f"input {name}"] for name in inputs},
+            {name: table[f"input {name}"] for name in inputs if name in segments},
             _texts_in({name: table[f"output {name}"] for name in outputs}),
+            {name: table[f"input {name}"] for name in inputs if name in protected},
         )
 
     def of(self, window: Window) -> NDArray[np.bool_]:
@@ -139,8 +151,16 @@ class LoggedRows(NamedTuple):
 class LabelSource:
     """The labels of a model; read once where they are few, else again for each batch of rows."""
 
-    def __init__(self, uri: str, model: str, since: datetime, listed: Sequence[listing.Object]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        model: str,
+        since: datetime,
+        listed: Sequence[listing.Object],
+        protected: Sequence[str] = (),
+    ) -> None:
         self._uri = uri
+        self._protected = protected
         self._model = model
         self._since = since
         self._few = sum(one.size for one in listed) <= _SMALL_LABELS
@@ -152,7 +172,10 @@ class LabelSource:
         keys = keys.rename_columns(list(label_join.COLUMNS))
         index = self._index(keys)
         joined = index.join(keys)
-        return JoinedLabels(joined.rows, index.values(joined.labels), index.times[joined.labels], joined.labels)
+        protected = {name: index.protected(joined.labels, name) for name in self._protected}
+        return JoinedLabels(
+            joined.rows, index.values(joined.labels), index.times[joined.labels], joined.labels, protected
+        )
 
     def _index(self, keys: pa.Table) -> LabelIndex:
         if self._all is not None:

@@ -126,10 +126,22 @@ def is_calm(parts: Mapping[str, Part], names: tuple[str, ...], scale: int) -> bo
 def in_words(parts: Mapping[str, Part], names: Mapping[str, float]) -> str:
     """Say in a line what moved."""
     results = results_of(parts)
-    strongest = sorted(names, key=lambda name: (-names[name], name))
+    strongest = ordered(parts, names)
     words = [_in_words(name, results[name]) for name in strongest[:_PARTS] if name in results]
     more = len(strongest) - len(words)
     return "; ".join([*words, *([f"and {more} more"] if more > 0 else [])])
+
+
+def ordered(parts: Mapping[str, Part], effects: Mapping[str, float]) -> list[str]:
+    """Return what moved by the effect, times its importance to the model where that is known."""
+    known = {
+        full_name(name, feature): one.importance
+        for name, part in parts.items()
+        for feature, one in part.baseline.features.items()
+        if one.importance is not None
+    }
+    weighted = {name: effect * abs(known.get(name, 1.0)) for name, effect in effects.items()}
+    return sorted(effects, key=lambda name: (-weighted[name], -effects[name], name))
 
 
 def _in_words(name: str, results: list[Result]) -> str:

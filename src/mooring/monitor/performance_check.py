@@ -14,6 +14,7 @@ from mooring.drift.baseline import Baseline, HeldOut
 from mooring.drift.segments import MOST, largest, segments_of
 from mooring.monitor.joining import JoinedLabels, LoggedRows
 from mooring.performance.bootstrap import intervals
+from mooring.performance.fairness import Fairness, fairness
 from mooring.performance.judge import (
     MIN_EFFECT,
     LossTest,
@@ -101,6 +102,7 @@ def assess(
         task=scored.task,
         measures=measured(scored, seed),
         segments=tuple(_as_known(one.segment, known) for one in segments),
+        fairness=tuple(_fairness(labels, rows, scored, baseline, settings, seed)),
     )
     complete = known is not None and found.coverage == 1 and known.coverage < 1
     if known is not None and known.look and scored.rows < GROWN * known.judged and not complete:
@@ -192,6 +194,25 @@ def _segments(
             held_out = known[value].performance if value in known else None
             comparable = held_out is not None and held_out.task == scored.task and not scored.unknown.all()
             yield _SegmentRows(segment, chosen & (names == value), part, scored, held_out if comparable else None)
+
+
+def _fairness(
+    labels: JoinedLabels,
+    rows: LoggedRows,
+    scored: LabelledRows,
+    baseline: Baseline | None,
+    settings: MonitorSettings,
+    seed: int,
+) -> Iterator[Fairness]:
+    """Yield rates and errors by each protected column: an input, and where that has no value what labels tell."""
+    for column in settings.protected:
+        values = labels.protected[column]
+        if column in rows.protected:
+            feature = baseline.features.get(column) if baseline is not None else None
+            inputs = segments_of(rows.protected[column], feature)[labels.places]
+            values = np.where(inputs == None, values, inputs)  # noqa: E711  NumPy compares each element
+        draws = 1000 if scored.rows <= _MANY_ROWS else 200
+        yield fairness(scored, values[scored.places], column, least=settings.min_rows, draws=draws, seed=seed)
 
 
 def _tested(

@@ -112,7 +112,7 @@ class PerformanceMonitor:
             *self._with_a_baseline_now(since),
         ]
         chosen = {one.id: one for one in (*waiting, *labelled.windows) if provisional or one.status == "closed"}
-        labels = LabelSource(uri, self._model, since - _DAY, listed)
+        labels = LabelSource(uri, self._model, since - _DAY, listed, self._settings.protected)
         written: list[Assessment] = []
         if not seen:
             # These are the first labels: windows that they are not of have none, and need not be read.
@@ -159,7 +159,7 @@ class PerformanceMonitor:
         """Yield the assessments of windows, whose rows are read together."""
         first, last = min(one.start for one in batch), max(one.end for one in batch)
         found = reader.find(self._settings.log, model=self._model, start=first, end=last)
-        rows = LoggedRows.read(found, self._settings.segment)
+        rows = LoggedRows.read(found, self._settings.segment, self._settings.protected)
         listing.log_skipped(found.skipped)
         labelled = labels.of(rows)
         for window in batch:

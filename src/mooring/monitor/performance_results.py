@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mooring.monitor.performance_check import unlabelled
 from mooring.monitor.results import model_in
+from mooring.performance.fairness import Disparity, GroupRate, measure_name
 from mooring.settings import DEFAULT_STATE
 from mooring.state.assessments import Assessment, Assessments, Measured
 from mooring.state.estimations import Estimation, Estimations
@@ -140,7 +143,17 @@ def _as_dict(one: Assessment) -> dict[str, Any]:
             }
             for segment in one.segments
         ],
+        "fairness": [msgspec.to_builtins(each) for each in one.fairness],
     }
+
+
+def _by_protected(one: Assessment) -> Iterator[tuple[str, int, GroupRate | Disparity]]:
+    """Yield rates of groups and how far these are apart, each with its segment and of how many labelled rows."""
+    for found in one.fairness:
+        for rate in found.rates:
+            yield f"{found.column}={rate.group}", found.groups[rate.group], rate
+        for disparity in found.disparities:
+            yield found.column, sum(found.groups.values()), disparity
 
 
 def _plain(measures: dict[str, Measured]) -> dict[str, Any]:
@@ -170,7 +183,9 @@ def performance(
     Columns are model, version, variant, start, end, rows, labelled, coverage, delay (seconds), status, segment (''
     for all rows, else COLUMN=VALUE), measure, value, low and high (its 95 % interval), before (on the baseline's
     held-out rows), chance, and estimated, estimated_low and estimated_high: what was estimated without labels, and
-    its 90 % interval. Raises UnknownModel, and StateError where the state can't be read.
+    its 90 % interval. How far the values of a protected column are apart stands under its name alone, and a
+    measure that is about one class has that behind it, as `selection_rate (yes)`. Raises UnknownModel, and
+    StateError where the state can't be read.
     """
     import pandas as pd
 
@@ -199,6 +214,10 @@ def performance(
                         *((None, None, None) if guess is None else (guess.value, guess.low, guess.high)),
                     )
                 )
+        for segment, count, figure in _by_protected(one):
+            of_it = (count, count, 1.0, one.delay, one.status, segment)
+            values = (figure.value, figure.low, figure.high)
+            rows.append((*own, *of_it, measure_name(figure), *values, *(None,) * 5))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = ("coverage", "delay", "value", "low", "high", "before", "chance")
     return table.astype(dict.fromkeys((*numbers, "estimated", "estimated_low", "estimated_high"), float))

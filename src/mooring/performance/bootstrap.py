@@ -35,7 +35,7 @@ def intervals(
     if not scored.rows:
         return {}
     areas = areas_of(scored) * scored.rows * draws <= _MOST_AREAS
-    parts = [weighted(scored, weights, areas=areas) for weights in _drawn(_groups(scored), draws, seed)]
+    parts = [weighted(scored, weights, areas=areas) for weights in drawn(_groups(scored), draws, seed)]
     found = {}
     for name in parts[0]:
         values = np.concatenate([part[name] for part in parts])
@@ -62,7 +62,7 @@ def paired(a: LabelledRows, b: LabelledRows, measure: str, draws: int = 2000, se
     if a.rows != b.rows or not (a.groups == b.groups).all():
         raise ValueError("the two are not of the same rows, so they can't be compared in pairs")
     found = []
-    for weights in _drawn(_groups(a), draws, seed):
+    for weights in drawn(_groups(a), draws, seed):
         before, after = weighted(a, weights)[measure], weighted(b, weights)[measure]
         found.append(improvement(before, after, measure))
     return np.concatenate(found)
@@ -86,7 +86,7 @@ def _groups(scored: LabelledRows) -> int:
     return int(scored.groups.max()) + 1
 
 
-def _drawn(groups: int, draws: int, seed: int) -> Iterator[Floats]:
+def drawn(groups: int, draws: int, seed: int) -> Iterator[Floats]:
     """Yield how often each group is drawn, some of the draws at a time."""
     random = np.random.default_rng(seed)
     step = max(1, _CELLS // groups)

@@ -31,7 +31,7 @@ class LabelledRows(NamedTuple):
     `classes`, the names of all classes in their order; `probabilities` (rows, classes) are there where the model
     gives them. `groups` says of each row which request it came in, counted from 0: rows of one request are not
     independent, so they are drawn together. `known` is how many of the classes, the first, the baseline has; None
-    where no baseline says which it has.
+    where no baseline says which it has. `places` says which of the rows that `scored_of` was given they are.
     """
 
     labels: Floats | Integers
@@ -40,6 +40,7 @@ class LabelledRows(NamedTuple):
     probabilities: Floats | None = None
     classes: tuple[str, ...] | None = None
     known: int | None = None
+    places: Integers | None = None
 
     @property
     def task(self) -> Task:
@@ -61,9 +62,12 @@ class LabelledRows(NamedTuple):
     def only(self, chosen: NDArray[np.bool_] | Integers) -> LabelledRows:
         """Return some of the rows; their groups are counted anew."""
         groups = np.unique(self.groups[chosen], return_inverse=True)[1].astype(np.int64)
-        some = None if self.probabilities is None else self.probabilities[chosen]
         return self._replace(
-            labels=self.labels[chosen], predictions=self.predictions[chosen], groups=groups, probabilities=some
+            labels=self.labels[chosen],
+            predictions=self.predictions[chosen],
+            groups=groups,
+            probabilities=None if self.probabilities is None else self.probabilities[chosen],
+            places=None if self.places is None else self.places[chosen],
         )
 
 
@@ -145,9 +149,10 @@ def scored_of(
     codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
     if task is None and classes is None:
         task = _task(truth, said)
+    places = np.flatnonzero(there).astype(np.int64)
     if task == "regression":
-        return _regression(truth, said, codes)
-    return _classification(truth, said, codes, classes, names)
+        return _regression(truth, said, codes, places)
+    return _classification(truth, said, codes, classes, names)._replace(places=places)
 
 
 def _named(said: ModelOutput) -> set[str]:
@@ -195,7 +200,7 @@ def _is_share(labels: pa.Array, predictions: pa.Array) -> bool:
     return bool(len(truth)) and set(truth) <= {0.0, 1.0} and not whole and values.min() >= 0 and values.max() <= 1
 
 
-def _regression(labels: pa.Array, said: ModelOutput, groups: Integers) -> LabelledRows:
+def _regression(labels: pa.Array, said: ModelOutput, groups: Integers, places: Integers) -> LabelledRows:
     if said.prediction is None:
         raise UnscorableError(
             f"the output has several columns of numbers ({', '.join(said.probabilities)}), and it is not known "
@@ -206,7 +211,7 @@ def _regression(labels: pa.Array, said: ModelOutput, groups: Integers) -> Labell
             raise UnscorableError(f"the model predicts numbers, and its {name} are {column.type}")
     truth, values = _floats(labels), _floats(said.prediction)
     fine = np.isfinite(truth) & np.isfinite(values)
-    scored = LabelledRows(truth, values, groups)
+    scored = LabelledRows(truth, values, groups, places=places)
     return scored if fine.all() else scored.only(fine)
 
 

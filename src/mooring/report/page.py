@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from mooring import __version__
 from mooring.drift.judge import SCALES
 from mooring.drift.measure_table import MEASURES
+from mooring.performance.fairness import measure_name
 from mooring.report import estimated, evidence, explorer, figures, performance, view, words
 from mooring.report.course import course
 from mooring.report.model import Report
@@ -130,6 +131,7 @@ def _environment() -> Environment:
         p_value=words.p_value,
         moment=words.moment,
         measure=words.measure,
+        measure_name=measure_name,
         value=words.value_of,
         plural=words.plural,
         listed=words.listed,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from mooring.performance.fairness import Fairness, GroupRate, measure_name
 from mooring.performance.measures import first_of
 from mooring.report.verdict import Headline
 from mooring.report.words import name
@@ -18,8 +19,16 @@ _LEFT, _RIGHT = 10, 630
 _SHOWN = 12
 
 
+class Groups(NamedTuple):
+    """Rates and errors by a protected column: what they are called, and of each group its rows and its rates."""
+
+    found: Fairness
+    measures: list[str]
+    rows: list[tuple[str, int, list[GroupRate | None]]]
+
+
 class Section(NamedTuple):
-    """What the section shows: a measure over time, the newest windows in words, and the newest one's segments."""
+    """What the section shows: a measure over time, the newest windows in words, and parts of the newest one."""
 
     measure: str
     figure: Markup
@@ -29,6 +38,7 @@ class Section(NamedTuple):
     shown: list[Assessment]
     newest: Assessment
     segments: list[tuple[Segment, Measured]]
+    fairness: list[Groups]
 
 
 def section(found: Sequence[Assessment]) -> Section | None:
@@ -54,7 +64,15 @@ def section(found: Sequence[Assessment]) -> Section | None:
         labelled[-_SHOWN:][::-1],
         newest,
         [(one, one.measures[measure]) for one in newest.segments if measure in one.measures],
+        [_groups(one) for one in newest.fairness],
     )
+
+
+def _groups(found: Fairness) -> Groups:
+    rates = {(one.group, measure_name(one)): one for one in found.rates}
+    names = list(dict.fromkeys(name for _, name in rates))
+    rows = [(group, count, [rates.get((group, name)) for name in names]) for group, count in found.groups.items()]
+    return Groups(found, names, rows)
 
 
 def unmeasured(found: Sequence[Assessment]) -> str:

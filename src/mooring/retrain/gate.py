@@ -12,11 +12,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mooring.drift.segments import largest
+from mooring.performance.fairness import Fairness, Growth, fairness
+from mooring.performance.scored import LabelledRows
 from mooring.retrain.evaluation.difference import Difference
-from mooring.retrain.evaluation.proof import Better, better, requests
+from mooring.retrain.evaluation.proof import Better, better, grown, requests
 from mooring.retrain.evaluation.records import Evaluated, Evaluation
 from mooring.settings import GateSettings
 
+_MANY_ROWS = 50_000
 LEAST_REQUESTS = 20
 """Independent requests that the holdout needs, so that drawing them anew says anything."""
 SLACK_SECONDS = 0.001
@@ -40,7 +43,8 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     `improvement` is by what share of the champion's value the candidate is better by `metric`, and `low` what that
     is at least with the confidence asked for. `difference` is how far both's predictions lie apart, for whoever
-    rolls the candidate out. It goes to JSON and back with msgspec.
+    rolls the candidate out; `fairness` has, by "champion" and "candidate", rates and errors by the protected
+    columns. It goes to JSON and back with msgspec.
     """
 
     model: str
@@ -56,6 +60,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     rows: int
     difference: Difference | None = None
+    fairness: dict[str, tuple[Fairness, ...]] = {}
 
     @property
     def reasons(self) -> list[str]:
@@ -95,6 +100,7 @@ def decide(evaluated: Evaluated, settings: GateSettings) -> GateVerdict:
         *_enough(evaluated, settings),
         *_is_better(evaluated, settings, better),
         *_segments(evaluated, settings),
+        *_fair(evaluated, settings),
         *_latency(found, settings),
         *_size(found, settings),
     ]
@@ -120,6 +126,7 @@ def _verdict(
         confidence=settings.gate_confidence,
         rows=found.rows,
         difference=found.difference,
+        fairness=dict(_fairness(evaluated, settings)),
     )
 
 
@@ -253,6 +260,59 @@ def _parts(segments: pa.Array, least: int) -> Iterator[tuple[str, NDArray[np.boo
     names = np.array(segments.to_pylist(), object)
     for value in largest(names, least):
         yield value, names == value
+
+
+# Groups of protected columns
+
+
+def _fairness(evaluated: Evaluated, settings: GateSettings) -> Iterator[tuple[str, tuple[Fairness, ...]]]:
+    """Yield by version its rates and errors by the protected columns."""
+    for who, scored in (("champion", evaluated.champion), ("candidate", evaluated.candidate)):
+        if scored is not None and evaluated.protected:
+            draws = 1000 if scored.rows <= _MANY_ROWS else 200
+            yield (
+                who,
+                tuple(
+                    fairness(scored, _values(scored, column), name, least=settings.gate_segment_rows, draws=draws)
+                    for name, column in evaluated.protected.items()
+                ),
+            )
+
+
+def _values(scored: LabelledRows, column: pa.Array) -> NDArray[np.object_]:
+    return np.array(column.to_pylist(), object)[scored.places]
+
+
+def _fair(evaluated: Evaluated, settings: GateSettings) -> Iterator[Check]:
+    """Refuse where groups are further apart than by the champion, or one has more errors, and surely so."""
+    champion, candidate, most = evaluated.champion, evaluated.candidate, settings.gate_fairness
+    if champion is None or candidate is None or not evaluated.protected:
+        return
+    confidence = 1 - (1 - settings.gate_confidence) / len(evaluated.protected)
+    for name, column in evaluated.protected.items():
+        values = _values(champion, column)
+        found = grown(champion, candidate, values, confidence, least=settings.gate_segment_rows)
+        if not found:
+            told = f"no group of {name} has the {settings.gate_segment_rows} rows that it takes to be looked at"
+            yield Check(f"fairness {name}", passed=True, message=told, threshold=most)
+            continue
+        refused = [one for one in found if one.by(most)]
+        worst = max(refused or found, key=lambda one: one.growth.growth)
+        if refused:
+            listed = sorted(refused, key=lambda one: -one.growth.growth)[:5]
+            told = f"{'; '.join(_in_words(one.growth, name) for one in listed)}: {most:g} more is let pass"
+        else:
+            told = (
+                f"none of {len(found)} figures of {name} is worse by more than {most:g} for sure; the most, "
+                f"{_in_words(worst.growth, name)}"
+            )
+        yield Check(f"fairness {name}", not refused, told, _number(worst.growth.growth), most)
+
+
+def _in_words(one: Growth, column: str) -> str:
+    what = one.measure.replace("_", " ") + (f" ({one.of})" if one.of is not None else "")
+    where = f"where {column} is {one.group}" if one.group is not None else f"by {column}"
+    return f"{what} {where} is {one.after:.4g}, the champion's {one.before:.4g}"
 
 
 # The others

@@ -517,6 +517,7 @@ def data_of(
         label=label_of(settings, state, model, champion),
         original=settings.retrain_original,
         original_share=settings.retrain_original_share,
+        protected=settings.protected,
         seed=0,
     )
 

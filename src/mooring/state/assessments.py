@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Row, Select, func, select, update
 
 from mooring.drift.stored import FormatError, dump, load
+from mooring.performance.fairness import Fairness
 from mooring.state.repository import Repository, chunks, stable_id, upsert
 from mooring.state.tables import performance, windows
 from mooring.state.windows import Window, chosen
@@ -62,7 +63,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     `look` counts how often it was judged: 0 where it could not be, for want of labels or of a baseline. `labelled`
     of the `rows` have a label, which came `delay` seconds after them in the middle. `chance` is that of a loss as
     large if nothing had changed, judged with `judged` labelled rows and compared with `budget`. `before` is what
-    the measures were on the baseline's held-out rows.
+    the measures were on the baseline's held-out rows. `fairness` has rates and errors by protected columns.
     """
 
     window: Window
@@ -81,6 +82,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     measures: dict[str, Measured] = {}
     before: dict[str, float] = {}
     segments: tuple[Segment, ...] = ()
+    fairness: tuple[Fairness, ...] = ()
 
     @property
     def id(self) -> str:
@@ -98,6 +100,7 @@ class _Results(msgspec.Struct, frozen=True):
     measures: dict[str, Measured]
     before: dict[str, float]
     segments: tuple[Segment, ...]
+    fairness: tuple[Fairness, ...] = ()
 
 
 class Assessments(Repository):
@@ -153,7 +156,9 @@ class Assessments(Repository):
 
     def put(self, assessment: Assessment) -> None:
         """Write an assessment; one of the same window and look is replaced."""
-        kept = _Results(assessment.judged, assessment.measures, assessment.before, assessment.segments)
+        kept = _Results(
+            assessment.judged, assessment.measures, assessment.before, assessment.segments, assessment.fairness
+        )
         columns = {
             "id": assessment.id,
             "window_id": assessment.window.id,
@@ -198,4 +203,5 @@ def _assessment(row: Row[Any]) -> Assessment:
         measures=kept.measures,
         before=kept.before,
         segments=kept.segments,
+        fairness=kept.fairness,
     )

@@ -27,6 +27,7 @@ class HeatRow(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     see: str
     importance: float | None
+    weighted: float | None
     alarms: int
     ratios: tuple[float | None, ...]
     severities: tuple[Severity | None, ...]
@@ -57,6 +58,11 @@ class FeatureHistory(msgspec.Struct, frozen=True):
     rank: int
 
     @property
+    def weighted(self) -> float:
+        """How far it is from what alarms in the window that is looked at, times its importance to the model."""
+        return (self.now.ratio if self.now else 0.0) * abs(self.importance or 0.0)
+
+    @property
     def alarms(self) -> int:
         """In how many windows it alarmed."""
         return sum(cell is not None and cell.severity != "ok" for cell in self.cells)
@@ -72,7 +78,7 @@ class FeatureHistory(msgspec.Struct, frozen=True):
             case "alarms":
                 return (-self.alarms, *drift)
             case "importance":
-                return (-(self.importance or 0.0), *drift)
+                return (-self.weighted, -abs(self.importance or 0.0), *drift)
             case "name":
                 return self.name.casefold(), self.name
             case "drift":
@@ -131,6 +137,7 @@ def _row(one: FeatureHistory, query: Chosen, model: str) -> HeatRow:
         role=one.role,
         see=windows.feature_address(model, one.name, query),
         importance=finite(one.importance),
+        weighted=finite(one.weighted) if one.importance is not None else None,
         alarms=one.alarms,
         ratios=tuple(finite(cell.ratio) if cell else None for cell in one.cells),
         severities=tuple(cell.severity if cell else None for cell in one.cells),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _JSON = ("application/json", "")
 _LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
-_KEYS = {"request_id", "row", "label", "time", "model"}
+_KEYS = {"request_id", "row", "label", "time", "model", "protected"}
 _ENTRIES_AT_ONCE = 64
 logger = logging.getLogger(__name__)
 _SELDOM = {"every": 10.0}
@@ -204,7 +204,10 @@ def _label(entry: Any, now_us: int) -> tuple[str | None, Label]:
     model = entry.get("model")
     if model is not None and not (isinstance(model, str) and model.isprintable() and model):
         raise ValueError("model is no name")
+    protected = entry.get("protected")
+    if protected is not None and not isinstance(protected, dict):
+        raise ValueError('protected must be an object such as {"sex": "f"}')
     label = as_label(
-        entry.get("request_id"), entry.get("label"), entry.get("row"), entry.get("time"), now_us=now_us
+        *(entry.get(name) for name in ("request_id", "label", "row", "time")), now_us=now_us, protected=protected
     )
     return model, label

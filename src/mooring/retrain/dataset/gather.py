@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,8 @@ SEALED = "holdout.sealed"
 KEYS = ("request_id", "row", "time")
 LOGGED = "logged."
 """What the names of the holdout's columns with the logged predictions begin with."""
+PROTECTED = "protected."
+"""What the names of the holdout's columns begin with that have protected values, and that no model is given."""
 _LOCK = ".dataset.lock"
 _PART = ".dataset-"
 _VALUES_A_WRITE = 4_000_000
@@ -95,17 +97,18 @@ def make(
     label: str,
     original: str | None = None,
     original_share: float = 0.0,
+    protected: Sequence[str] = (),
     seed: int = 0,
 ) -> Manifest:
     """Write a dataset into a directory, unless it is there already, and return its manifest.
 
     The training data have the features as the log has them and the label, and no other columns. Tensors are lists
     in lists, as clients send them; where those of a feature differ in their number of dimensions, which no type of
-    lists can say, they stay as the log has them. The holdout has
-    the request id, row and time of each row too, and what the champion answered then as `logged.NAME`, where it
-    was the champion that answered. A request that several variants answered counts once, those that a shadow
-    answered do not. Which label a row has, `mooring.log.label_join` says; requests that share one are held out
-    together.
+    lists can say, they stay as the log has them. The holdout has the request id, row and time of each row too,
+    what the champion answered then as `logged.NAME`, where it was the champion that answered, and the protected
+    values that came with the label as `protected.NAME`. A request that several variants answered counts once,
+    those that a shadow answered do not. Which label a row has, `mooring.log.label_join` says; requests that share
+    one are held out together.
 
     Parameters
     ----------
@@ -130,6 +133,8 @@ def make(
         The label's column.
     original, original_share
         File of the original training data, and which share of the training data they are to be.
+    protected
+        The protected columns whose values the holdout is to have.
     seed
         Of the choice among them.
 
@@ -149,7 +154,7 @@ def make(
             shutil.rmtree(stale)
         until = end or datetime.now(UTC)
         rows = Labelled(log, model, start, until, windows)
-        names = _Names(rows.found.schema, label)
+        names = _Names(rows.found.schema, label, protected)
         held = rows.newest(holdout)
         trained = ~held & rows.in_windows
         _check_enough(rows, trained, min_labels, holdout, windows is not None)
@@ -229,8 +234,9 @@ def open_holdout(directory: Path, digest: str) -> Path:
 class _Names:
     """What the columns are called. Raises ValueError where two would be called the same."""
 
-    def __init__(self, schema: pa.Schema, label: str) -> None:
+    def __init__(self, schema: pa.Schema, label: str, protected: Sequence[str]) -> None:
         self.label = label
+        self.protected = protected
         self.features = _fields(schema, "input")
         self.predictions = _fields(schema, "output")
         if not self.features:
@@ -242,6 +248,8 @@ class _Names:
         taken = {label, *self.features, *(LOGGED + name for name in self.predictions)}
         if len(taken) != 1 + len(self.features) + len(self.predictions):
             raise ValueError(f"the label or a feature is called {LOGGED}…, as the logged predictions are")
+        if clash := taken & {PROTECTED + name for name in protected}:
+            raise ValueError(f"the label or a feature is called {min(clash)}, as a protected column of labels is")
         keys = [name if name not in taken else f"mooring.{name}" for name in KEYS]
         self.keys = (keys[0], keys[1], keys[2])
 
@@ -273,7 +281,8 @@ class _Names:
         """Return the schema of the holdout."""
         keys = zip(self.keys, (pa.string(), pa.int32(), TIME), strict=True)
         logged = [(LOGGED + name, kind) for name, kind in self.predictions.items()]
-        return pa.schema([*self.training(label), *(pa.field(name, kind) for name, kind in keys), *logged])
+        beside = [(PROTECTED + name, pa.string()) for name in self.protected]
+        return pa.schema([*self.training(label), *(pa.field(name, kind) for name, kind in keys), *logged, *beside])
 
 
 def _fields(schema: pa.Schema, part: str) -> dict[str, pa.DataType]:
@@ -318,12 +327,15 @@ def _write(
         training.add(original)
         for places, table in rows.tables(trained, features):
             training.add(table.append_column(names.label, labels.take(places)))
+    beside = {PROTECTED + name: rows.protected(name) for name in names.protected}
     with _writing(part / HOLDOUT, names.holdout(labels.type)) as holdout:
         for places, table in rows.tables(held, {**features, **keys, **logged}):
             champion = pa.array(rows.champion[places])
             for name in logged:
                 values = pc.if_else(champion, table[name], pa.scalar(None, table[name].type))
                 table = table.set_column(table.column_names.index(name), name, values)
+            for name, protected in beside.items():
+                table = table.append_column(name, protected.take(pa.array(places)))
             holdout.add(table.append_column(names.label, labels.take(places)))
 
 

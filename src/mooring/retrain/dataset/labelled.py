@@ -198,6 +198,10 @@ class Labelled:
         """Return the labels of the rows, of the kind of what the model predicts."""
         return self._values.take(pa.array(self._label))
 
+    def protected(self, column: str) -> pa.Array:
+        """Return the protected values of the rows that came with their labels, null where none did."""
+        return pa.array(self._labels.protected(self._label, column), pa.string())
+
     def tables(self, wanted: Flags, columns: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[Integers, pa.Table]]:
         """Yield the wanted rows' places among all, and their columns, object by object.
 

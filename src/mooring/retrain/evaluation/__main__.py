@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True)
     for name in ("champion", "digest", "log", "state", "metric"):
         parser.add_argument(f"--{name}", default="")
-    parser.add_argument("--segment", action="append", default=[])
+    for name in ("segment", "protected"):
+        parser.add_argument(f"--{name}", action="append", default=[])
     parser.add_argument("--better-by", type=float, default=0.0)
     given = parser.parse_args(arguments)
     sys.path.append(os.getcwd())  # for modules beside which a model was trained; last, so that they shadow nothing

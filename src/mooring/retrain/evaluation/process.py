@@ -26,7 +26,7 @@ from mooring.performance.measures import MEASURES, evaluate, primary
 from mooring.performance.scored import LabelledRows, Task, UnscorableError, scored_of
 from mooring.registry import baselines, versions
 from mooring.registry.client import PermanentError, TrackingError
-from mooring.retrain.dataset.gather import KEYS, LOGGED
+from mooring.retrain.dataset.gather import KEYS, LOGGED, PROTECTED
 from mooring.retrain.dataset.logged import LabelRange, label_range, traffic
 from mooring.retrain.evaluation.difference import Difference, difference
 from mooring.retrain.evaluation.mlflow_log import log_to_mlflow
@@ -43,7 +43,7 @@ _SAMPLE_ROWS = 2000
 
 def evaluate_versions(given: Namespace, scratch: Path) -> None:
     """Write what is known of both versions. Raises EvaluationError where it is not the candidate's fault."""
-    holdout = _holdout(Path(given.holdout), given.digest, given.label, given.segment)
+    holdout = _holdout(Path(given.holdout), given.digest, given.label, given.segment, given.protected)
     paths = {
         who: _download(given.model, version, scratch / who)
         for who, version in (("champion", given.champion), ("candidate", given.candidate))
@@ -94,6 +94,7 @@ def evaluate_versions(given: Namespace, scratch: Path) -> None:
     columns: dict[str, Any] = {"label": holdout[given.label], "group": pa.array(_groups(holdout))}
     columns |= {who: output.to_struct_array() for who, output in outputs.items()}
     columns |= {f"segment.{name}": names for name, names in _segments(given, holdout).items()}
+    columns |= {PROTECTED + name: values for name, values in _protected(given, holdout).items()}
     pq.write_table(pa.table(columns), _made(given.output).with_suffix(".parquet"))
     _write(found, given.output)
 
@@ -108,7 +109,7 @@ def _made(output: str) -> Path:
     return path
 
 
-def _holdout(path: Path, digest: str, label: str, segments: list[str]) -> pa.Table:
+def _holdout(path: Path, digest: str, label: str, segments: list[str], protected: list[str]) -> pa.Table:
     """Return the rows that have a label, the last ones of very many: a log's are in their order of time."""
     try:
         table = _read(path, digest)
@@ -118,6 +119,12 @@ def _holdout(path: Path, digest: str, label: str, segments: list[str]) -> pa.Tab
         if name not in table.column_names:
             there = ", ".join(table.column_names) or "no rows"
             raise EvaluationError(f"the holdout has no column {name} {what}; it has {there}")
+    for name in protected:
+        if not {name, PROTECTED + name} & set(table.column_names):
+            raise EvaluationError(
+                f"the holdout has no protected column {name}, nor {PROTECTED}{name} where no model is to be given "
+                f"it; it has {', '.join(table.column_names)}"
+            )
     table = table.filter(pc.invert(pc.is_null(table[label], nan_is_null=True)))
     if not table.num_rows:
         raise EvaluationError(f"the holdout {path} has no rows with a label")
@@ -140,11 +147,26 @@ def _segments(given: Namespace, holdout: pa.Table) -> dict[str, pa.Array]:
     A column that the baseline lacks is cut as if the holdout were its baseline.
     """
     baseline = _baseline(given) if given.segment and given.champion else None
+    return {name: pa.array(_parts_of(name, holdout, baseline), pa.string()) for name in given.segment}
+
+
+def _parts_of(name: str, holdout: pa.Table, baseline: Baseline | None) -> np.ndarray:
+    feature = baseline.features.get(name) if baseline is not None else None
+    return segments_of(holdout[name], feature or make({name: holdout[name]}).features[name])
+
+
+def _protected(given: Namespace, holdout: pa.Table) -> dict[str, pa.Array]:
+    """Return by protected column the value of each row: of the column itself, else what came with labels."""
+    baseline = _baseline(given) if given.protected and given.champion else None
     found = {}
-    for name in given.segment:
-        feature = baseline.features.get(name) if baseline is not None else None
-        names = segments_of(holdout[name], feature or make({name: holdout[name]}).features[name])
-        found[name] = pa.array(names, pa.string())
+    for name in given.protected:
+        values = np.full(holdout.num_rows, None, object)
+        if name in holdout.column_names:
+            values = _parts_of(name, holdout, baseline)
+        if PROTECTED + name in holdout.column_names:
+            beside = segments_of(holdout[PROTECTED + name])
+            values = np.where(values == None, beside, values)  # noqa: E711  NumPy compares each element
+        found[name] = pa.array(values, pa.string())
     return found
 
 
@@ -169,7 +191,7 @@ def _baseline(given: Namespace) -> Baseline | None:
 def _frame(table: pa.Table, label: str) -> pd.DataFrame:
     """Return the features."""
     ours = {label, *_keys(table).values()}
-    out = [name for name in table.column_names if name in ours or name.startswith(LOGGED)]
+    out = [name for name in table.column_names if name in ours or name.startswith((LOGGED, PROTECTED))]
     return as_frame(table.drop_columns(out))
 
 

@@ -6,9 +6,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from mooring.performance.bootstrap import improvement, paired
+from mooring.performance.fairness import Growth, growths
 from mooring.performance.measures import evaluate
 from mooring.performance.scored import Floats, LabelledRows
 
@@ -64,6 +66,45 @@ def better(
     # A draw in which nothing can be told speaks for neither.
     low = _quantile(np.where(np.isnan(draws), -np.inf, draws), tail)
     return Better(gain, low, _quantile(np.where(np.isnan(draws), np.inf, draws), 1 - tail))
+
+
+class Grown(NamedTuple):
+    """By how much groups are further apart, or one fares worse, and what that is at least with some confidence."""
+
+    growth: Growth
+    low: float
+
+    def by(self, share: float) -> bool:
+        """Return whether it grew by more than this share as it is, and is proven to have grown at all."""
+        return self.growth.growth > share and self.low > 0
+
+
+def grown(
+    champion: LabelledRows,
+    candidate: LabelledRows,
+    values: NDArray[np.object_],
+    confidence: float,
+    *,
+    least: int,
+    seed: int = 0,
+) -> list[Grown]:
+    """Return what a candidate does to groups that the champion did not, by the protected value of each row.
+
+    The bounds share the confidence (Bonferroni). Each is as many standard errors of a paired bootstrap below as
+    Student's t asks for with `least` rows, of which every figure has at least so many.
+
+    >>> random = np.random.default_rng(0)
+    >>> sex, labels = random.choice(["f", "m"], 1000), random.integers(2, size=1000)
+    >>> said = np.where((random.random(1000) < 0.2) & (sex == "f"), 1 - labels, labels)
+    >>> old, new = (LabelledRows(labels, one, np.arange(1000), classes=("no", "yes")) for one in (labels, said))
+    >>> any(one.by(0.05) for one in grown(old, old, sex, 0.95, least=30))
+    False
+    >>> any(one.by(0.05) for one in grown(old, new, sex, 0.95, least=30))
+    True
+    """
+    found = growths(champion, candidate, values, least=least, draws=_DRAWS, seed=seed)
+    times = -float(special.stdtrit(least - 1, (1 - confidence) / max(len(found), 1)))
+    return [Grown(one, one.growth - times * float(np.nanstd(one.draws))) for one in found]
 
 
 def _quantile(draws: Floats, share: float) -> float:

@@ -97,13 +97,15 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 class Evaluated(NamedTuple):
     """An evaluation, both versions' predictions of the same rows, and by column the segment that each row is of.
 
-    The predictions are there where both versions have one for each row.
+    `protected` has by column the protected value of each row. The predictions are there where both versions have
+    one for each row.
     """
 
     found: Evaluation
     champion: LabelledRows | None = None
     candidate: LabelledRows | None = None
     segments: Mapping[str, pa.Array] = {}
+    protected: Mapping[str, pa.Array] = {}
 
 
 def reason_of(error: BaseException) -> str:
@@ -142,6 +144,8 @@ def command(
     arguments += ["--better-by", str(settings.gate_better_by)]
     for segment in settings.gate_segment:
         arguments += ["--segment", segment]
+    for column in settings.protected:
+        arguments += ["--protected", column]
     return [sys.executable, "-P", "-W", "ignore", "-m", _PACKAGE, *arguments]
 
 
@@ -174,9 +178,12 @@ def read(path: Path) -> Evaluated:
     )
     if champion.rows != candidate.rows:
         return Evaluated(found)
-    segments = {
-        name.removeprefix("segment."): table[name].combine_chunks()
-        for name in table.column_names
-        if name.startswith("segment.")
-    }
-    return Evaluated(found, champion, candidate, segments)
+    segments, protected = (
+        {
+            name.removeprefix(prefix): table[name].combine_chunks()
+            for name in table.column_names
+            if name.startswith(prefix)
+        }
+        for prefix in ("segment.", "protected.")
+    )
+    return Evaluated(found, champion, candidate, segments, protected)
