@@ -136,9 +136,9 @@ class Estimates:
             lines.append(ASSUMED)
         if self.refuted:
             lines.append(
-                f"Labels lie outside of the interval of {', '.join(self.refuted)}, as those of one measure in ten do "
-                "by chance. If it is more than that, what the inputs mean has changed, or not all rows have labels "
-                "alike. Go by what was measured."
+                f"Labels lie outside of the interval of {', '.join(self.refuted)}, as those of one measure in ten "
+                "do by chance. If it is more than that, what the inputs mean has changed, or not all rows have "
+                "labels alike. Go by what was measured."
             )
         return "\n".join(lines)
 
