@@ -1,0 +1,269 @@
+"""Whether features go together otherwise than they did, though each by itself may be as it was.
+
+Of each pair of features the correlation in the one sample is compared with that in the other: of ranks, of how far
+ranks are from the middle, of categories and of missing values (`mooring.drift.rank_scores`). As ranks are those in
+a row's own sample, a feature that moves or stretches changes nothing here. What chance gives is found by
+permutation of requests, of two statistics at once: the largest difference, which finds one pair among thousands,
+and the sum of all squares, which finds many small ones.
+
+A change that shows in no two features, but in three of them at once, is not found.
+
+References
+----------
+Cai, T., Liu, W. and Xia, Y. (2013). Two-sample covariance matrix testing and support recovery in high-dimensional
+and sparse settings. Journal of the American Statistical Association 108(501). The largest standardised difference.
+Rémillard, B. and Scaillet, O. (2009). Testing for equality between two copulas. Journal of Multivariate Analysis
+100(3). Ranks within each sample.
+Chung, E. and Romano, J. (2013). Exact and asymptotically robust permutation tests. Annals of Statistics 41(2).
+When a permutation test holds though the two samples differ in what is not tested.
+Westfall, P. and Young, S. (1993). Resampling-based multiple testing. Wiley. The pairs' own p-values.
+Besag, J. and Clifford, P. (1991). Sequential Monte Carlo p-values. Biometrika 78(2). Few draws where nothing
+shows.
+
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+from threadpoolctl import threadpool_limits
+
+from mooring.drift.columns import Column
+from mooring.drift.grid import Floats, Integers
+from mooring.drift.null import gamma_scores, tail_p_value
+from mooring.drift.rank_scores import PooledScores, Sample, Scores
+
+FEWEST_ROWS = 100
+"""Rows that each sample has at least, or nothing can be told."""
+FEWEST_REQUESTS = 30
+"""Requests of equal size that each sample's rows are worth at least (Kish's effective size)."""
+MOST_FEATURES = 300
+"""Of more features there would be too many pairs for time and memory."""
+_MOST_SCORES = 320
+_DRAWS, _FIRST_DRAWS, _PLAIN = 250, 100, 0.2
+_PRIOR = 20.0
+_FEWEST_COMPLETE = 30
+_LEAST_VARIANCE = 1e-7
+_MOST_PAIRS, _PAIR_LEVEL = 5, 0.05
+
+
+class PairShift(NamedTuple):
+    """Two features that go together otherwise than they did.
+
+    `reference` and `current` are the correlations of what `labels` say of the two, -1 to 1. `p_value` is that of
+    the pair among all pairs.
+    """
+
+    features: tuple[str, str]
+    labels: tuple[str, str]
+    reference: float
+    current: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class JointShift:
+    """What is to be said of a window's features together.
+
+    `p_value` and `effect` are None where nothing can be told, and `reason` says why. `effect` is half of how far
+    the correlation moved of the pair that moved most, less what chance gives: 0 to 1, and 0.6 where it went from
+    0.6 to -0.6. `pairs` are those that carry it, the surest first; `left_out` says why features were not compared.
+    """
+
+    p_value: float | None
+    effect: float | None
+    pairs: list[PairShift] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def features(self) -> list[str]:
+        """The features of `pairs`, first those of most of them."""
+        found = [name for pair in self.pairs for name in pair.features]
+        return sorted(dict.fromkeys(found), key=lambda name: -found.count(name))
+
+
+def joint_shift(
+    reference: Mapping[str, Column],
+    current: Mapping[str, Column],
+    *,
+    reference_groups: ArrayLike,
+    current_groups: ArrayLike,
+    seed: int,
+) -> JointShift:
+    """Test whether the features of two samples of rows depend on each other alike.
+
+    Parameters
+    ----------
+    reference, current
+        Columns by name; those that only one of the two has are left out.
+    reference_groups, current_groups
+        The request of each row. Rows of one request stay together when chance is drawn.
+    seed
+        Of the draws; the same seed gives the same result.
+
+    Raises ValueError if columns or groups of a sample differ in length.
+
+    A correlation turns round, and both features are distributed as they were:
+
+    >>> import pyarrow as pa
+    >>> random = np.random.default_rng(0)
+    >>> x, z, other = random.normal(size=(3, 1000))
+    >>> before = {"x": pa.array(x), "y": pa.array(0.6 * x + 0.8 * z), "other": pa.array(other)}
+    >>> after = {"x": pa.array(x), "y": pa.array(-0.6 * x + 0.8 * z), "other": pa.array(other)}
+    >>> rows = np.arange(1000)
+    >>> found = joint_shift(before, after, reference_groups=rows, current_groups=rows, seed=1)
+    >>> found.p_value < 1e-6, found.effect > 0.5, found.features
+    (True, True, ['x', 'y'])
+    """
+    names = [name for name in reference if name in current]
+    left_out = {name: "only one of the samples has it" for name in {**reference, **current} if name not in names}
+    if len(names) > MOST_FEATURES:
+        return _untold(f"{len(names):,} features are too many pairs: name at most {MOST_FEATURES}", left_out)
+    sides = []
+    for side, columns, groups in (
+        ("reference", reference, reference_groups),
+        ("current sample", current, current_groups),
+    ):
+        requests = np.unique(np.asarray(groups), return_inverse=True)[1]
+        if wrong := [name for name in names if len(columns[name]) != len(requests)]:
+            raise ValueError(f"{wrong[0]} has {len(columns[wrong[0]])} rows in the {side}, groups {len(requests)}")
+        if why_not := _too_few(requests):
+            return _untold(f"the {side} has {why_not}", left_out)
+        sides.append(requests)
+    shared = ({name: columns[name] for name in names} for columns in (reference, current))
+    pool = PooledScores(*shared, most=_MOST_SCORES)
+    left_out |= pool.left_out
+    differences = _Differences(pool)
+    if not len(differences.pairs[0]):
+        return _untold("fewer than two features can be compared", left_out)
+    requests = np.concatenate([sides[0], sides[1] + sides[0].max() + 1])
+    with threadpool_limits(1, "blas"):  # small products: threads that wait for each other cost more than they save
+        return _tested(differences, requests, sides, left_out, np.random.default_rng(seed))
+
+
+class _Differences:
+    """The pairs of scores that are compared: those of two features."""
+
+    def __init__(self, pool: PooledScores) -> None:
+        self.pool = pool
+        features = np.array(pool.features)
+        first, second = np.triu_indices(len(features), 1)
+        apart = features[first] != features[second]
+        self.pairs = first[apart], second[apart]
+
+    def of(self, sample: Sample) -> Scores:
+        """Return the correlation of each pair, over the rows that have both; nan where these are few or alike."""
+        scores, present = sample
+        kinds = self.pool.presence
+        rows = np.maximum((present @ present.T)[kinds][:, kinds], 1)
+        means = (scores @ present.T)[:, kinds] / rows  # of each score where the other one is there
+        variances = (scores**2 @ present.T)[:, kinds] / rows - means**2
+        covariances = scores @ scores.T / rows - means * means.T
+        both = variances * variances.T
+        told = (rows >= _FEWEST_COMPLETE) & (both > _LEAST_VARIANCE)
+        found: Scores = np.where(told, covariances / np.sqrt(np.where(told, both, 1)), np.nan)[self.pairs]
+        return found
+
+
+class _Strengths(NamedTuple):
+    """How strong differences are, of the observed division first, and of those that were drawn.
+
+    `observed` are the observed differences, in standard deviations of the drawn ones.
+    """
+
+    observed: Scores
+    largest: Floats
+    squares: Floats
+
+
+def _tested(
+    differences: _Differences,
+    requests: Integers,
+    sides: list[Integers],
+    left_out: dict[str, str],
+    random: np.random.Generator,
+) -> JointShift:
+    is_current = np.repeat([False, True], [side.max() + 1 for side in sides])
+    before, after = (differences.of(sample) for sample in differences.pool.observed())
+    found = np.empty((_DRAWS + 1, len(before)), np.float32)
+    found[0] = np.nan_to_num(after - before)
+    usual = sum(1 / len(side) for side in sides)
+    drawn = 0
+    for draws in (_FIRST_DRAWS, _DRAWS):
+        for at in range(drawn, draws):
+            one, other = differences.pool.divided(random.permutation(is_current)[requests])
+            found[at + 1] = np.nan_to_num(differences.of(other) - differences.of(one))
+        drawn = draws
+        strengths = _strengths(found[: drawn + 1], usual)
+        p_value = _p_value(strengths)
+        if p_value > _PLAIN:
+            break
+    if not found[0].any():
+        return _untold("no two features have enough values in the same rows", left_out)
+    by_chance = float(np.median(strengths.largest[1:]))
+    top = int(np.argmax(np.abs(strengths.observed)))
+    beyond = math.sqrt(max(1 - (by_chance / float(strengths.largest[0])) ** 2, 0.0))
+    effect = abs(float(found[0, top])) / 2 * beyond
+    return JointShift(p_value, effect, _carrying(differences, before, after, strengths), left_out)
+
+
+def _strengths(found: Scores, usual: float) -> _Strengths:
+    """Return the strengths of differences, an array (divisions, pairs).
+
+    They are told in standard deviations over all divisions, the observed one with them, so that each division is
+    treated alike; and with a few more, as of independent features, so that none is in the denominator alone.
+    """
+    spread = np.sqrt((np.einsum("dp,dp->p", found, found) + _PRIOR * usual) / (len(found) + _PRIOR))
+    largest, squares = np.empty(len(found)), np.empty(len(found))
+    for at, one in enumerate(found):
+        relative = one / spread
+        largest[at], squares[at] = np.abs(relative).max(), np.mean(relative**2)
+    return _Strengths(found[0] / spread, largest, squares)
+
+
+def _p_value(strengths: _Strengths) -> float:
+    """Return how probable differences are of which the largest, or all together, are as strong."""
+    largest = -special.log_ndtr(-strengths.largest)
+    mean, variance = strengths.squares[1:].mean(), strengths.squares[1:].var()
+    squares = gamma_scores(mean**2 / variance, strengths.squares * mean / variance)
+    scores = np.maximum(largest - np.median(largest[1:]), squares - np.median(squares[1:]))
+    return tail_p_value(scores[1:], float(scores[0]))
+
+
+def _carrying(differences: _Differences, before: Scores, after: Scores, strengths: _Strengths) -> list[PairShift]:
+    """Return the pairs of features that differ by more than chance gives among all pairs, at least the first."""
+    found: dict[tuple[str, str], PairShift] = {}
+    draws = len(strengths.largest) - 1
+    pool, strength = differences.pool, np.abs(strengths.observed)
+    for at in np.argsort(-strength):
+        p_value = (1 + int(np.count_nonzero(strengths.largest[1:] >= strength[at]))) / (draws + 1)
+        if found and (p_value > _PAIR_LEVEL or len(found) == _MOST_PAIRS):
+            break
+        first, second = (int(side[at]) for side in differences.pairs)
+        features = pool.features[first], pool.features[second]
+        labels = pool.labels[first], pool.labels[second]
+        one = PairShift(features, labels, float(before[at]), float(after[at]), p_value)
+        found.setdefault((min(features), max(features)), one)
+    return list(found.values())
+
+
+def _too_few(requests: Integers) -> str:
+    """Return what a sample has too few of; empty where it has enough."""
+    if len(requests) < FEWEST_ROWS:
+        return f"{len(requests)} rows, and {FEWEST_ROWS} are the fewest that tell anything"
+    sizes = np.bincount(requests)
+    worth = len(requests) ** 2 / float(sizes @ sizes)
+    if worth < FEWEST_REQUESTS:
+        return f"rows of few requests, worth {worth:.0f} of equal size; {FEWEST_REQUESTS} are the fewest"
+    return ""
+
+
+def _untold(reason: str, left_out: dict[str, str]) -> JointShift:
+    return JointShift(None, None, left_out=left_out, reason=reason)
