@@ -45,12 +45,14 @@ FEWEST_REQUESTS = 30
 """Requests of equal size that each sample's rows are worth at least (Kish's effective size)."""
 MOST_FEATURES = 300
 """Of more features there would be too many pairs for time and memory."""
-_MOST_SCORES = 320
-_DRAWS, _FIRST_DRAWS, _PLAIN = 250, 100, 0.2
+LEAST_P_VALUE = 1e-16
+"""No smaller one is told of a tail that was fitted to a few hundred draws."""
+_MOST_SCORES = 256
+_DRAWS, _FIRST_DRAWS, _PLAIN = 200, 100, 0.2
 _PRIOR = 20.0
 _FEWEST_COMPLETE = 30
 _LEAST_VARIANCE = 1e-7
-_MOST_PAIRS, _PAIR_LEVEL = 5, 0.05
+_MOST_PAIRS, _PAIR_LEVEL = 5, 0.01
 
 
 class PairShift(NamedTuple):
@@ -157,18 +159,34 @@ class _Differences:
         first, second = np.triu_indices(len(features), 1)
         apart = features[first] != features[second]
         self.pairs = first[apart], second[apart]
+        kinds = pool.presence
+        self._flat = self.pairs[0] * len(features) + self.pairs[1]
+        kinds_of_all = int(kinds.max(initial=0)) + 1
+        self._rows = kinds[self.pairs[0]] * kinds_of_all + kinds[self.pairs[1]]
+        self._means = (
+            self.pairs[0] * kinds_of_all + kinds[self.pairs[1]],
+            self.pairs[1] * kinds_of_all + kinds[self.pairs[0]],
+        )
 
     def of(self, sample: Sample) -> Scores:
-        """Return the correlation of each pair, over the rows that have both; nan where these are few or alike."""
+        """Return the correlation of each pair; nan where too few rows have both, or all are alike.
+
+        The covariance is that of the rows that have both, the standard deviations those of all that have the one.
+        """
         scores, present = sample
-        kinds = self.pool.presence
-        rows = np.maximum((present @ present.T)[kinds][:, kinds], 1)
-        means = (scores @ present.T)[:, kinds] / rows  # of each score where the other one is there
-        variances = (scores**2 @ present.T)[:, kinds] / rows - means**2
-        covariances = scores @ scores.T / rows - means * means.T
-        both = variances * variances.T
-        told = (rows >= _FEWEST_COMPLETE) & (both > _LEAST_VARIANCE)
-        found: Scores = np.where(told, covariances / np.sqrt(np.where(told, both, 1)), np.nan)[self.pairs]
+        together, sums = present @ present.T, scores @ present.T
+        products = scores @ scores.T
+        own = np.maximum(together[0, self.pool.presence], 1)
+        variances = np.maximum(np.diag(products) / own - (sums[:, 0] / own) ** 2, 0)
+        scales = np.where(variances > _LEAST_VARIANCE, np.sqrt(np.maximum(variances, _LEAST_VARIANCE)), np.nan)
+        products /= scales[:, None] * scales
+        sums /= scales[:, None]
+        rows = together.take(self._rows)
+        rows[rows < _FEWEST_COMPLETE] = np.nan
+        found: Scores = products.take(self._flat)
+        first, second = (sums.take(one) for one in self._means)  # of each score where the other one is there
+        found -= first * second / rows
+        found /= rows
         return found
 
 
@@ -192,6 +210,8 @@ def _tested(
 ) -> JointShift:
     is_current = np.repeat([False, True], [side.max() + 1 for side in sides])
     before, after = (differences.of(sample) for sample in differences.pool.observed())
+    if not np.isfinite(after - before).any():
+        return _untold("no two features vary together in both samples", left_out)
     found = np.empty((_DRAWS + 1, len(before)), np.float32)
     found[0] = np.nan_to_num(after - before)
     usual = sum(1 / len(side) for side in sides)
@@ -205,13 +225,8 @@ def _tested(
         p_value = _p_value(strengths)
         if p_value > _PLAIN:
             break
-    if not found[0].any():
-        return _untold("no two features have enough values in the same rows", left_out)
-    by_chance = float(np.median(strengths.largest[1:]))
-    top = int(np.argmax(np.abs(strengths.observed)))
-    beyond = math.sqrt(max(1 - (by_chance / float(strengths.largest[0])) ** 2, 0.0))
-    effect = abs(float(found[0, top])) / 2 * beyond
-    return JointShift(p_value, effect, _carrying(differences, before, after, strengths), left_out)
+    pairs = _carrying(differences, before, after, strengths)
+    return JointShift(p_value, _effect(found[0], strengths), pairs, left_out)
 
 
 def _strengths(found: Scores, usual: float) -> _Strengths:
@@ -232,9 +247,20 @@ def _p_value(strengths: _Strengths) -> float:
     """Return how probable differences are of which the largest, or all together, are as strong."""
     largest = -special.log_ndtr(-strengths.largest)
     mean, variance = strengths.squares[1:].mean(), strengths.squares[1:].var()
+    if variance == 0:  # no division is unlike another
+        return 1.0
     squares = gamma_scores(mean**2 / variance, strengths.squares * mean / variance)
     scores = np.maximum(largest - np.median(largest[1:]), squares - np.median(squares[1:]))
-    return tail_p_value(scores[1:], float(scores[0]))
+    return max(tail_p_value(scores[1:], float(scores[0])), LEAST_P_VALUE)
+
+
+def _effect(observed: Scores, strengths: _Strengths) -> float:
+    """Return half the difference of the strongest pair, less the part of it that the strongest has by chance."""
+    strongest, by_chance = float(strengths.largest[0]), float(np.median(strengths.largest[1:]))
+    if strongest <= by_chance:
+        return 0.0
+    difference = float(np.abs(observed[np.argmax(np.abs(strengths.observed))]))
+    return difference / 2 * math.sqrt(1 - (by_chance / strongest) ** 2)
 
 
 def _carrying(differences: _Differences, before: Scores, after: Scores, strengths: _Strengths) -> list[PairShift]:

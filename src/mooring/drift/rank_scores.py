@@ -82,16 +82,17 @@ class PooledScores:
         self._curved = np.array([places[name] for name in curved], np.int64)
         rows = len(self._is_current)
         self._flags = _stacked([flag for _, _, flag in flags], rows).astype(np.float32)
-        self._flags -= self._flags.mean(axis=1, keepdims=True)
+        self._flags -= self._flags.sum(axis=1, keepdims=True) / max(rows, 1)
         orders = list(numbers.values())
-        self._ranks = _stacked([one.ranks for one in orders], rows)
+        self._ranks = _stacked([one.ranks for one in orders], rows).astype(np.float32)
         self._order = _stacked([one.order for one in orders], rows).astype(np.int64)
         self._there = self._ranks > -np.inf  # false of nan
         self._filled = self._there.sum(axis=1, keepdims=True)
         corners = (np.arange(len(orders)) * (rows + 1))[:, None]  # of the features' parts of a flat array
-        self._starts = _stacked([one.starts for one in orders], rows).astype(np.int64)
-        self._sums = self._starts + _stacked([one.ends for one in orders], rows).astype(np.int64)
-        self._from, self._to = self._starts + corners, self._sums - self._starts + corners
+        starts = _stacked([one.starts for one in orders], rows).astype(np.int64)
+        ends = _stacked([one.ends for one in orders], rows).astype(np.int64)
+        self._sums = (starts + ends).astype(np.float32)
+        self._from, self._to = starts + corners, ends + corners
         lacking = np.flatnonzero(~self._there.all(axis=1))
         self._present = np.concatenate([np.ones((1, rows), np.float32), self._there[lacking].astype(np.float32)])
         kinds = np.zeros(len(orders), np.int64)
@@ -104,20 +105,24 @@ class PooledScores:
 
     def divided(self, is_current: Bools) -> tuple[Sample, Sample]:
         """Return the scores of two samples of all rows: of those that are not current, and of those that are."""
-        counted = np.zeros((len(self._order), len(is_current) + 1), np.int32)
-        np.cumsum(is_current[self._order], axis=1, out=counted[:, 1:])
-        current = counted.ravel()[self._from] + counted.ravel()[self._to]
+        counted = np.zeros((len(self._order), len(is_current) + 1), np.float32)  # whole numbers far below 2^24
+        np.cumsum(is_current.take(self._order), axis=1, dtype=np.float32, out=counted[:, 1:])
+        current = counted.take(self._from) + counted.take(self._to)
         filled = np.take_along_axis(counted, self._filled, axis=1)  # what is missing comes last
-        others = np.maximum(self._filled - filled, 1)
-        ranks = np.where(is_current, current / np.maximum(filled, 1), (self._sums - current) / others) - 1
+        others = np.maximum(self._filled - filled, 1).astype(np.float32)
+        ranks = np.where(is_current, current / np.maximum(filled, 1), (self._sums - current) / others)
+        ranks -= 1
         return self._samples(is_current, ranks)
 
-    def _samples(self, is_current: Bools, ranks: Floats) -> tuple[Sample, Sample]:
-        ranks = np.where(self._there, ranks, 0.0).astype(np.float32)
-        curved = np.where(self._there[self._curved], 1.5 * ranks[self._curved] ** 2 - 0.5, 0.0).astype(np.float32)
+    def _samples(self, is_current: Bools, ranks: Scores) -> tuple[Sample, Sample]:
+        curved = 1.5 * ranks[self._curved] ** 2 - 0.5
+        if len(self._present) > 1:
+            ranks = np.where(self._there, ranks, np.float32(0))
+            curved = np.where(self._there[self._curved], curved, np.float32(0))
         scores = np.concatenate([ranks, curved, self._flags])
         reference, current = (
-            Sample(scores[:, chosen], self._present[:, chosen]) for chosen in (~is_current, is_current)
+            Sample(scores.take(rows, axis=1), self._present.take(rows, axis=1))
+            for rows in (np.flatnonzero(~is_current), np.flatnonzero(is_current))
         )
         return reference, current
 
