@@ -10,8 +10,6 @@ A change that shows in no two features, but in three of them at once, is not fou
 
 References
 ----------
-Cai, T., Liu, W. and Xia, Y. (2013). Two-sample covariance matrix testing and support recovery in high-dimensional
-and sparse settings. Journal of the American Statistical Association 108(501). The largest standardised difference.
 Rémillard, B. and Scaillet, O. (2009). Testing for equality between two copulas. Journal of Multivariate Analysis
 100(3). Ranks within each sample.
 Chung, E. and Romano, J. (2013). Exact and asymptotically robust permutation tests. Annals of Statistics 41(2).
@@ -31,12 +29,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 from threadpoolctl import threadpool_limits
 
 from mooring.drift.columns import Column
-from mooring.drift.grid import Floats, Integers
-from mooring.drift.null import gamma_scores, tail_p_value
+from mooring.drift.grid import Integers
+from mooring.drift.joint_null import Strengths, p_value_of, strengths_of
 from mooring.drift.rank_scores import PooledScores, Sample, Scores
 
 FEWEST_ROWS = 100
@@ -45,11 +42,10 @@ FEWEST_REQUESTS = 30
 """Requests of equal size that each sample's rows are worth at least (Kish's effective size)."""
 MOST_FEATURES = 300
 """Of more features there would be too many pairs for time and memory."""
-LEAST_P_VALUE = 1e-16
-"""No smaller one is told of a tail that was fitted to a few hundred draws."""
 _MOST_SCORES = 256
-_DRAWS, _FIRST_DRAWS, _PLAIN = 200, 100, 0.2
-_PRIOR = 20.0
+_STAGES = ((100, 0.2), (200, 0.02), (1000, 0.0))
+"""So many draws are made; if they say more than this p-value, no more."""
+_MANY_PAIRS = 5000
 _FEWEST_COMPLETE = 30
 _LEAST_VARIANCE = 1e-7
 _MOST_PAIRS, _PAIR_LEVEL = 5, 0.01
@@ -190,17 +186,6 @@ class _Differences:
         return found
 
 
-class _Strengths(NamedTuple):
-    """How strong differences are, of the observed division first, and of those that were drawn.
-
-    `observed` are the observed differences, in standard deviations of the drawn ones.
-    """
-
-    observed: Scores
-    largest: Floats
-    squares: Floats
-
-
 def _tested(
     differences: _Differences,
     requests: Integers,
@@ -212,49 +197,25 @@ def _tested(
     before, after = (differences.of(sample) for sample in differences.pool.observed())
     if not np.isfinite(after - before).any():
         return _untold("no two features vary together in both samples", left_out)
-    found = np.empty((_DRAWS + 1, len(before)), np.float32)
+    stages = _STAGES if len(before) <= _MANY_PAIRS else _STAGES[:2]
+    found = np.empty((stages[-1][0] + 1, len(before)), np.float32)
     found[0] = np.nan_to_num(after - before)
     usual = sum(1 / len(side) for side in sides)
     drawn = 0
-    for draws in (_FIRST_DRAWS, _DRAWS):
+    for draws, plain in stages:
         for at in range(drawn, draws):
             one, other = differences.pool.divided(random.permutation(is_current)[requests])
             found[at + 1] = np.nan_to_num(differences.of(other) - differences.of(one))
         drawn = draws
-        strengths = _strengths(found[: drawn + 1], usual)
-        p_value = _p_value(strengths)
-        if p_value > _PLAIN:
+        strengths = strengths_of(found[: drawn + 1], usual)
+        p_value = p_value_of(strengths)
+        if p_value > plain:
             break
     pairs = _carrying(differences, before, after, strengths)
     return JointShift(p_value, _effect(found[0], strengths), pairs, left_out)
 
 
-def _strengths(found: Scores, usual: float) -> _Strengths:
-    """Return the strengths of differences, an array (divisions, pairs).
-
-    They are told in standard deviations over all divisions, the observed one with them, so that each division is
-    treated alike; and with a few more, as of independent features, so that none is in the denominator alone.
-    """
-    spread = np.sqrt((np.einsum("dp,dp->p", found, found) + _PRIOR * usual) / (len(found) + _PRIOR))
-    largest, squares = np.empty(len(found)), np.empty(len(found))
-    for at, one in enumerate(found):
-        relative = one / spread
-        largest[at], squares[at] = np.abs(relative).max(), np.mean(relative**2)
-    return _Strengths(found[0] / spread, largest, squares)
-
-
-def _p_value(strengths: _Strengths) -> float:
-    """Return how probable differences are of which the largest, or all together, are as strong."""
-    largest = -special.log_ndtr(-strengths.largest)
-    mean, variance = strengths.squares[1:].mean(), strengths.squares[1:].var()
-    if variance == 0:  # no division is unlike another
-        return 1.0
-    squares = gamma_scores(mean**2 / variance, strengths.squares * mean / variance)
-    scores = np.maximum(largest - np.median(largest[1:]), squares - np.median(squares[1:]))
-    return max(tail_p_value(scores[1:], float(scores[0])), LEAST_P_VALUE)
-
-
-def _effect(observed: Scores, strengths: _Strengths) -> float:
+def _effect(observed: Scores, strengths: Strengths) -> float:
     """Return half the difference of the strongest pair, less the part of it that the strongest has by chance."""
     strongest, by_chance = float(strengths.largest[0]), float(np.median(strengths.largest[1:]))
     if strongest <= by_chance:
@@ -263,7 +224,7 @@ def _effect(observed: Scores, strengths: _Strengths) -> float:
     return difference / 2 * math.sqrt(1 - (by_chance / strongest) ** 2)
 
 
-def _carrying(differences: _Differences, before: Scores, after: Scores, strengths: _Strengths) -> list[PairShift]:
+def _carrying(differences: _Differences, before: Scores, after: Scores, strengths: Strengths) -> list[PairShift]:
     """Return the pairs of features that differ by more than chance gives among all pairs, at least the first."""
     found: dict[tuple[str, str], PairShift] = {}
     draws = len(strengths.largest) - 1
