@@ -146,6 +146,18 @@ def joint_shift(
         return _tested(differences, requests, sides, left_out, np.random.default_rng(seed))
 
 
+class _Compared(NamedTuple):
+    """Correlations of pairs in two samples, nan where too few rows have both, or all are alike.
+
+    `differences` are in units of the standard deviation that they have if features are independent: so a feature
+    of which more is missing than before, which is known less well, is no stronger for that. 0 where not known.
+    """
+
+    before: Scores
+    after: Scores
+    differences: Scores
+
+
 class _Differences:
     """The pairs of scores that are compared: those of two features."""
 
@@ -164,8 +176,13 @@ class _Differences:
             self.pairs[1] * kinds_of_all + kinds[self.pairs[0]],
         )
 
-    def of(self, sample: Sample) -> Scores:
-        """Return the correlation of each pair; nan where too few rows have both, or all are alike.
+    def between(self, reference: Sample, current: Sample) -> _Compared:
+        """Return both samples' correlations of each pair, and their differences."""
+        (before, rows), (after, others) = self._correlations(reference), self._correlations(current)
+        return _Compared(before, after, np.nan_to_num((after - before) / np.sqrt(1 / rows + 1 / others)))
+
+    def _correlations(self, sample: Sample) -> tuple[Scores, Scores]:
+        """Return the correlation of each pair, nan where it is not known, and how many rows have both.
 
         The covariance is that of the rows that have both, the standard deviations those of all that have the one.
         """
@@ -183,7 +200,7 @@ class _Differences:
         first, second = (sums.take(one) for one in self._means)  # of each score where the other one is there
         found -= first * second / rows
         found /= rows
-        return found
+        return found, rows
 
 
 def _tested(
@@ -194,37 +211,37 @@ def _tested(
     random: np.random.Generator,
 ) -> JointShift:
     is_current = np.repeat([False, True], [side.max() + 1 for side in sides])
-    before, after = (differences.of(sample) for sample in differences.pool.observed())
-    if not np.isfinite(after - before).any():
+    observed = differences.between(*differences.pool.observed())
+    if not np.isfinite(observed.after - observed.before).any():
         return _untold("no two features vary together in both samples", left_out)
-    stages = _STAGES if len(before) <= _MANY_PAIRS else _STAGES[:2]
-    found = np.empty((stages[-1][0] + 1, len(before)), np.float32)
-    found[0] = np.nan_to_num(after - before)
-    usual = sum(1 / len(side) for side in sides)
+    stages = _STAGES if len(observed.before) <= _MANY_PAIRS else _STAGES[:2]
+    found = np.empty((stages[-1][0] + 1, len(observed.before)), np.float32)
+    found[0] = observed.differences
     drawn = 0
     for draws, plain in stages:
         for at in range(drawn, draws):
-            one, other = differences.pool.divided(random.permutation(is_current)[requests])
-            found[at + 1] = np.nan_to_num(differences.of(other) - differences.of(one))
+            divided = differences.pool.divided(random.permutation(is_current)[requests])
+            found[at + 1] = differences.between(*divided).differences
         drawn = draws
-        strengths = strengths_of(found[: drawn + 1], usual)
+        strengths = strengths_of(found[: drawn + 1])
         p_value = p_value_of(strengths)
         if p_value > plain:
             break
-    pairs = _carrying(differences, before, after, strengths)
-    return JointShift(p_value, _effect(found[0], strengths), pairs, left_out)
+    pairs = _carrying(differences, observed, strengths)
+    return JointShift(p_value, _effect(observed, strengths), pairs, left_out)
 
 
-def _effect(observed: Scores, strengths: Strengths) -> float:
+def _effect(observed: _Compared, strengths: Strengths) -> float:
     """Return half the difference of the strongest pair, less the part of it that the strongest has by chance."""
     strongest, by_chance = float(strengths.largest[0]), float(np.median(strengths.largest[1:]))
     if strongest <= by_chance:
         return 0.0
-    difference = float(np.abs(observed[np.argmax(np.abs(strengths.observed))]))
+    at = np.argmax(np.abs(strengths.observed))
+    difference = abs(float(observed.after[at] - observed.before[at]))
     return difference / 2 * math.sqrt(1 - (by_chance / strongest) ** 2)
 
 
-def _carrying(differences: _Differences, before: Scores, after: Scores, strengths: Strengths) -> list[PairShift]:
+def _carrying(differences: _Differences, observed: _Compared, strengths: Strengths) -> list[PairShift]:
     """Return the pairs of features that differ by more than chance gives among all pairs, at least the first."""
     found: dict[tuple[str, str], PairShift] = {}
     draws = len(strengths.largest) - 1
@@ -236,7 +253,7 @@ def _carrying(differences: _Differences, before: Scores, after: Scores, strength
         first, second = (int(side[at]) for side in differences.pairs)
         features = pool.features[first], pool.features[second]
         labels = pool.labels[first], pool.labels[second]
-        one = PairShift(features, labels, float(before[at]), float(after[at]), p_value)
+        one = PairShift(features, labels, float(observed.before[at]), float(observed.after[at]), p_value)
         found.setdefault((min(features), max(features)), one)
     return list(found.values())
 

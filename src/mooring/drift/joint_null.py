@@ -41,13 +41,13 @@ class Strengths(NamedTuple):
     products: Floats
 
 
-def strengths_of(found: Scores, usual: float) -> Strengths:
-    """Return the strengths of differences, an array (divisions, pairs).
+def strengths_of(found: Scores) -> Strengths:
+    """Return the strengths of differences, an array (divisions, pairs), of about unit variance.
 
     They are told in standard deviations over all divisions, the observed one with them, so that each division is
     treated alike; and with a few more, as of independent features, so that none is in the denominator alone.
     """
-    spread = np.sqrt((np.einsum("dp,dp->p", found, found) + _PRIOR * usual) / (len(found) + _PRIOR))
+    spread = np.sqrt((np.einsum("dp,dp->p", found, found) + _PRIOR) / (len(found) + _PRIOR))
     largest, squares = np.zeros(len(found)), np.zeros(len(found))
     products = np.zeros((len(found) - 1, len(found) - 1))
     for start in range(0, len(spread), _AT_ONCE):
