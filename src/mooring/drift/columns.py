@@ -13,6 +13,9 @@ from mooring.drift.grid import Floats, Integers, Numbers
 
 Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 
+MOST_CATEGORIES = 254
+"""So many texts of a feature are told apart, the most frequent; histogram gradient boosting takes no more."""
+_FEW = 30
 _EXACT = 2**53  # up to here float64 has every integer
 
 
@@ -50,6 +53,33 @@ def is_text(kind: pa.DataType) -> bool:
 def is_number(kind: pa.DataType) -> bool:
     """Whether an Arrow type is a number."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def counts_rows(column: Column) -> bool:
+    """Return whether integers look like the rows' own numbers: each another, and close together.
+
+    >>> counts_rows(pa.array(range(100, 200))), counts_rows(pa.array([1, 2] * 50))
+    (True, False)
+    """
+    column = plain(column)
+    if not pa.types.is_integer(column.type):
+        return False
+    there = column.drop_null()
+    if len(there) < _FEW or pc.count_distinct(there).as_py() < len(there):
+        return False
+    ends = pc.min_max(there).as_py()
+    return bool(ends["max"] - ends["min"] < 2 * len(there))
+
+
+def is_unique_text(column: Column) -> bool:
+    """Return whether nearly each of a column's texts is another, as names and comments are.
+
+    >>> is_unique_text(pa.array([str(at) for at in range(300)])), is_unique_text(pa.array(["a", "b"]))
+    (True, False)
+    """
+    there = plain(column).drop_null()
+    distinct = pc.count_distinct(there.cast(pa.string())).as_py()
+    return bool(distinct > MOST_CATEGORIES and 2 * distinct > len(there))
 
 
 def as_numbers(column: Column) -> Numbers | None:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mooring.drift.columns import Column
+from mooring.drift.columns import MOST_CATEGORIES, Column
 from mooring.estimation.boosting import FOLDS, Learning, folds_of
 from mooring.estimation.calibration import PredictionCalibration, ScoreCalibration
 from mooring.estimation.estimates import Estimate, Estimates
 from mooring.estimation.expected import ExpectedClasses, ExpectedErrors
-from mooring.estimation.features import MOST_CATEGORIES, FeatureEncoder
+from mooring.estimation.features import FeatureEncoder
 from mooring.estimation.intervals import EstimatedInterval, Metric, class_values, of_classes, of_errors
 from mooring.estimation.rows import CompleteRows, EstimationError, labelled_rows, unlabelled_rows
 from mooring.estimation.support import MOST_ROWS, support_of

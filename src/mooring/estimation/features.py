@@ -9,11 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mooring.drift.columns import Column, is_number, is_text, plain
+from mooring.drift.columns import MOST_CATEGORIES, Column, counts_rows, is_number, is_text, is_unique_text, plain
 from mooring.performance.scored import Floats
-
-MOST_CATEGORIES = 254
-"""So many texts of a feature are told apart, the most frequent; histogram gradient boosting takes no more."""
 
 
 class FeatureEncoder:
@@ -47,7 +44,7 @@ class FeatureEncoder:
         if not len(there):
             return "it has no values"
         if is_number(kind) or pa.types.is_boolean(kind):
-            if not named and pa.types.is_integer(kind) and _counts_rows(there):
+            if not named and counts_rows(there):
                 return "it numbers the rows"
             return "it has one value" if pc.count_distinct(there).as_py() == 1 else ""
         if not is_text(kind):
@@ -56,7 +53,7 @@ class FeatureEncoder:
         values, counts = counted.field("values").to_pylist(), counted.field("counts").to_numpy()
         if len(values) == 1:
             return "it has one value"
-        if len(values) > MOST_CATEGORIES and 2 * len(values) > len(there):
+        if is_unique_text(there):
             return "nearly each of its texts is another"
         order = sorted(range(len(values)), key=lambda at: (-counts[at], values[at]))
         self.categories[name] = [values[at] for at in order]
@@ -97,14 +94,6 @@ class FeatureEncoder:
     def categorical(self) -> list[bool]:
         """Whether each feature is a category."""
         return [name in self.categories for name in self.names]
-
-
-def _counts_rows(column: Column) -> bool:
-    """Return whether integers look like the rows' own numbers: each another, and close together."""
-    if len(column) < 30 or pc.count_distinct(column).as_py() < len(column):
-        return False
-    ends = pc.min_max(column).as_py()
-    return bool(ends["max"] - ends["min"] < 2 * len(column))
 
 
 def _texts(column: Column) -> pa.Array:
