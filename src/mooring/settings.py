@@ -468,7 +468,7 @@ class MonitorSettings(AlertSettings, kw_only=True, frozen=True):
     ] = None
     estimates: Annotated[
         bool,
-        Meta(description="estimate performance before there are labels, by the held-out rows of the baseline"),
+        Meta(description="look at rows one by one: performance before there are labels, and features together"),
     ] = True
     grace: Annotated[
         float, Meta(ge=0, extra=DURATION, description="how late a row may come to be judged with its window")
@@ -572,8 +572,10 @@ class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
     retrain_webhook: Annotated[str | None, Meta(description="URL that is POSTed to, so that others train")] = None
     retrain_secret: Annotated[str | None, Meta(description="key that signs what is sent to that URL")] = None
     retrain_when: Annotated[
-        tuple[Literal["drift", "performance", "estimated"], ...],
-        Meta(description="which verdicts lead to it; estimated is performance before there are labels"),
+        tuple[Literal["drift", "joint", "performance", "estimated"], ...],
+        Meta(
+            description="which verdicts lead to it; joint is of features together, estimated before there are labels"
+        ),
     ] = ("drift", "performance")
     retrain_drift: Annotated[
         Literal["any", "only_harmful"],

@@ -15,7 +15,7 @@ import pyarrow as pa
 from mlflow_store import new_store
 from monitoring import Traffic
 from mooring.log.labels import labels_table, write_labels
-from mooring.monitor.performance_incidents import incidents_after
+from mooring.monitor.window_incidents import incidents_after
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.estimations import EstimatedMeasure, Estimation, Estimations
 from mooring.state.incidents import Incidents

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 import mooring
 from labelling import HOUR
@@ -30,9 +32,25 @@ from mooring.state.alerts import Alerts
 from mooring.state.estimations import Estimation, Estimations
 from mooring.state.incidents import Incidents, StreamStates
 from mooring.state.windows import Windows
+from mooring.ui.pages.incident import IncidentQuery
+from mooring.ui.pages.incident import told as incident_page
 from mooring.ui.pages.model import ModelQuery
 from mooring.ui.pages.model import told as model_page
 from mooring.ui.sources import Sources
+
+
+class LinkedTraffic(Traffic):
+    """Traffic of which alcohol and sugar go together by a correlation of their normal scores."""
+
+    together = 0.0
+
+    def columns(self, rows: int, shift: float = 0.0) -> dict[str, Any]:
+        found = super().columns(rows, shift)
+        if self.together:
+            score = found["alcohol"] - 10 - shift
+            other = self.together * score + np.sqrt(1 - self.together**2) * self.rng.normal(size=rows)
+            found["sugar"] = stats.expon.ppf(stats.norm.cdf(other), scale=5).round(3)
+        return found
 
 
 class Estimating:
@@ -44,10 +62,12 @@ class Estimating:
         held_out: int = 2000,
         keep_rows: int = 2000,
         channels: Sequence[Channel] = (),
+        together: float = 0.0,
         **changed,
     ) -> None:
         self.directory = directory
-        self.traffic = Traffic(directory / "log")
+        self.traffic = LinkedTraffic(directory / "log")
+        self.traffic.together = together
         self.rng = np.random.default_rng(3)
         mlflow.set_tracking_uri(new_store(directory))
         client = mlflow.MlflowClient()
@@ -115,7 +135,7 @@ def test_a_move_to_where_the_model_errs_opens_an_incident_before_any_label(it: E
     [incident] = [one for one in Incidents(it.monitoring.state).newest("wine") if one.kind == "estimated"]
     assert (incident.severity, incident.features, incident.start) == ("critical", ("rmse",), START + HOUR)
     kinds = {one.kind for one in StreamStates(it.monitoring.state).of_version("wine", "1", "champion")}
-    assert kinds == {"drift", "estimated"}
+    assert kinds == {"drift", "joint", "estimated"}
 
 
 def test_a_move_that_does_no_harm_opens_none(it: Estimating) -> None:
@@ -212,7 +232,9 @@ def test_too_few_held_out_rows_say_so(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     it = Estimating(tmp_path, held_out=60)
     it.ask(0)
-    assert it.look() == []
+    [one] = it.look()
+    assert (one.status, one.measures) == ("no_baseline", {})
+    assert one.joint is not None
     assert any("60 held-out rows with labels" in one for one in it.monitoring.said)
 
 
@@ -271,3 +293,31 @@ def test_a_sample_of_parts_is_that_of_the_whole() -> None:
         cuts = np.sort(random.integers(0, 401, 3))
         parts = [shuffled.slice(a, b - a) for a, b in zip([0, *cuts], [*cuts, 400], strict=True)]
         assert smallest(parts, 50).equals(whole)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_features_that_no_longer_go_together_open_an_incident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flipped: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    it = Estimating(tmp_path, together=0.6)
+    it.ask(0)
+    it.traffic.together = -0.6 if flipped else 0.6
+    it.ask(1)
+    before, after = it.look()
+    assert before.joint is not None
+    assert after.joint is not None
+    assert before.joint.status == "ok"
+    assert after.joint.status == ("critical" if flipped else "ok")
+    state = it.monitoring.state
+    found = [one for one in Incidents(state).newest("wine") if one.kind == "joint"]
+    assert [one.features for one in found] == ([("alcohol × sugar",)] if flipped else [])
+    assert "drift" not in {one.kind for one in Incidents(state).newest("wine")}
+    page = model_page(it.sources, ModelQuery(), "wine")
+    assert page.together is not None
+    assert ("features no longer go together as they did: alcohol and sugar" in page.together.message) == flipped
+    if flipped:
+        shown = incident_page(it.sources, IncidentQuery(), "wine", found[0].id)
+        [pair] = shown.features
+        assert (pair.name, pair.value < -0.4, pair.reference > 0.4) == ("alcohol × sugar", True, True)
+        assert [one.status for one in shown.windows] == ["critical"]

@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from mooring.drift.columns import Column
 from mooring.drift.grid import Integers
 from mooring.drift.joint_null import Strengths, p_value_of, strengths_of
-from mooring.drift.rank_scores import PooledScores, Sample, Scores
+from mooring.drift.rank_scores import PooledScores, ScoredSample, Scores
 
 FEWEST_ROWS = 100
 """Rows that each sample has at least, or nothing can be told."""
@@ -181,7 +181,7 @@ class _Differences:
         (before, rows), (after, others) = self._correlations(reference), self._correlations(current)
         return _Compared(before, after, np.nan_to_num((after - before) / np.sqrt(1 / rows + 1 / others)))
 
-    def _correlations(self, sample: Sample) -> tuple[Scores, Scores]:
+    def _correlations(self, sample: ScoredSample) -> tuple[Scores, Scores]:
         """Return the correlation of each pair, nan where it is not known, and how many rows have both.
 
         The covariance is that of the rows that have both, the standard deviations those of all that have the one.

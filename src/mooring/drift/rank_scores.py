@@ -27,7 +27,7 @@ _LEAST_SHARE, _LEAST_ROWS = 0.02, 20
 _DISTANCE = "the distance of {} from its middle"
 
 
-class Sample(NamedTuple):
+class ScoredSample(NamedTuple):
     """The scores of a sample's rows.
 
     `scores` is an array (terms, rows), 0 where a value is missing. `present` has a row of ones, and a row for each
@@ -45,7 +45,7 @@ class PooledScores:
     not the values (a pool of two different distributions depends in another way than either) but each row's ranks
     in its own sample. A value that both samples have is one in the pool, at the mean of its ranks.
 
-    `features` and `labels` say of each score what it is of, `presence` in which row of `Sample.present` it is
+    `features` and `labels` say of each score what it is of, `presence` in which row of `ScoredSample.present` it is
     said where it is missing; `left_out` says of each feature without scores why it has none.
 
     >>> pool = PooledScores({"x": pa.array([1.0, 2.0, 3.0])}, {"x": pa.array([70.0, 50.0, 60.0])}, most=10)
@@ -99,11 +99,11 @@ class PooledScores:
         kinds[lacking] = np.arange(len(lacking)) + 1
         self.presence = np.concatenate([kinds, kinds[self._curved], np.zeros(len(flags), np.int64)])
 
-    def observed(self) -> tuple[Sample, Sample]:
+    def observed(self) -> tuple[ScoredSample, ScoredSample]:
         """Return the scores of the reference and of the current sample."""
         return self._samples(self._is_current, self._ranks)
 
-    def divided(self, is_current: Bools) -> tuple[Sample, Sample]:
+    def divided(self, is_current: Bools) -> tuple[ScoredSample, ScoredSample]:
         """Return the scores of two samples of all rows: of those that are not current, and of those that are."""
         counted = np.zeros((len(self._order), len(is_current) + 1), np.float32)  # whole numbers far below 2^24
         np.cumsum(is_current.take(self._order), axis=1, dtype=np.float32, out=counted[:, 1:])
@@ -114,14 +114,14 @@ class PooledScores:
         ranks -= 1
         return self._samples(is_current, ranks)
 
-    def _samples(self, is_current: Bools, ranks: Scores) -> tuple[Sample, Sample]:
+    def _samples(self, is_current: Bools, ranks: Scores) -> tuple[ScoredSample, ScoredSample]:
         curved = 1.5 * ranks[self._curved] ** 2 - 0.5
         if len(self._present) > 1:
             ranks = np.where(self._there, ranks, np.float32(0))
             curved = np.where(self._there[self._curved], curved, np.float32(0))
         scores = np.concatenate([ranks, curved, self._flags])
         reference, current = (
-            Sample(scores.take(rows, axis=1), self._present.take(rows, axis=1))
+            ScoredSample(scores.take(rows, axis=1), self._present.take(rows, axis=1))
             for rows in (np.flatnonzero(~is_current), np.flatnonzero(is_current))
         )
         return reference, current

@@ -23,9 +23,9 @@ from mooring.monitor.alerting.queue import deliver
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.drift_check import WindowCheck
 from mooring.monitor.drift_monitor import DriftMonitor
-from mooring.monitor.estimate_monitor import EstimateMonitor
 from mooring.monitor.metrics import Metrics, serving
 from mooring.monitor.performance_monitor import PerformanceMonitor
+from mooring.monitor.sample_monitor import SampleMonitor
 from mooring.monitor.thresholds import rules_of
 from mooring.monitor.tracking import Tracking
 from mooring.monitor.windows import LONGEST, lengths_of
@@ -130,7 +130,7 @@ class ModelMonitor:
         self._state = state
         self.drift = DriftMonitor(self._model, settings, state, baselines, channels, metrics)
         self.performance = PerformanceMonitor(self._model, settings, state, baselines, channels, metrics)
-        self.estimates = EstimateMonitor(self._model, settings, state, channels, metrics)
+        self.samples = SampleMonitor(self._model, settings, state, channels, metrics)
 
     def look(
         self,
@@ -150,7 +150,7 @@ class ModelMonitor:
         if not stopping():
             checked += self.performance.look(opened, lease, provisional=provisional, stopping=stopping)
         if not stopping() and self._settings.estimates:
-            checked += self.estimates.look(lease, provisional=provisional, stopping=stopping)
+            checked += self.samples.look(lease, provisional=provisional, stopping=stopping)
         if checked:
             [newest] = Windows(self._state).history(self._model, newest=1)
             keep = timedelta(seconds=self._settings.keep + self._settings.grace)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mooring.log import labels as label_log
 from mooring.log import listing, reader
 from mooring.monitor.alerting.channels import Channel
-from mooring.monitor.alerting.queue import enqueue_performance
+from mooring.monitor.alerting.queue import enqueue_rated
 from mooring.monitor.alerting.rules import transition
 from mooring.monitor.baselines import Baselines
 from mooring.monitor.ingest import Stream
@@ -19,7 +19,7 @@ from mooring.monitor.labelled_windows import LabelledWindows, labelled_windows
 from mooring.monitor.metrics import Metrics
 from mooring.monitor.new_objects import log_key
 from mooring.monitor.performance_check import assess, unlabelled
-from mooring.monitor.performance_incidents import budget_of, write_incidents
+from mooring.monitor.window_incidents import budget_of, write_incidents
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment, Assessments
@@ -236,7 +236,7 @@ class PerformanceMonitor:
             verdict_id = final_verdict_id(about[-1].window)
             if self._windows.judged(verdict_id) is not None:
                 report = self._settings.report
-                enqueue_performance(tx, kind, about[-1], verdict_id, self._channels, report=report)
+                enqueue_rated(tx, kind, about[-1], verdict_id, self._channels, report=report)
         return now
 
 

@@ -44,6 +44,7 @@ def section(
 
     `moved` says when the windows begin whose drift alarms.
     """
+    found = [one for one in found if one.status != "no_baseline"]
     if not found:
         return None
     labelled = {one.window.id: one for one in assessed if one.status in JUDGED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mooring.monitor.harm import Harm, harm_of
 from mooring.settings import RetrainSettings
@@ -87,7 +87,7 @@ def called_for(state: State, model: str, settings: RetrainSettings, now: datetim
     judged = [one for one in judged if one.window.version == version]
     reasons = []
     for kind in settings.retrain_when:
-        bad = _lasting(_drifts(judged)) if kind == "drift" else _open_loss(state, judged[-1].window, kind)
+        bad = _lasting(_drifts(judged)) if kind == "drift" else _open_incident(state, judged[-1].window, kind)
         if not bad:
             reasons.append(f"nothing is open in {kind}")
             continue
@@ -153,29 +153,45 @@ def _harm(state: State, judged: Sequence[Judged]) -> Harm:
     return harm_of(True, None, None)
 
 
-def _open_loss(state: State, newest: Window, kind: Literal["performance", "estimated"]) -> list[RatedWindow]:
-    """Return the windows of an open loss of performance, up to the newest that is worse; none where none is."""
+def _open_incident(
+    state: State, newest: Window, kind: Literal["joint", "performance", "estimated"]
+) -> list[RatedWindow]:
+    """Return the windows of what is open of a kind, up to the newest that is bad; none where nothing is."""
     model, version = newest.model, newest.version
     known = Incidents(state).of(model, version, "champion", kind)
     start = next((one.start for one in known if one.closed is None), None)
     if start is None:
         return []
-    of_it: dict[str, Any] = {"version": version, "variant": "champion", "start": start, "newest": _MOST_WINDOWS}
-    rated = (
-        [
-            RatedWindow(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
-            for one in Assessments(state).history(model, **of_it)
-            if one.status in JUDGED
-        ]
-        if kind == "performance"
-        else [
-            RatedWindow(one.window.start, one.window.end, one.window.id, one.message, severity_of(one.status))
-            for one in Estimations(state).history(model, **of_it)
-            if one.status in JUDGED
-        ]
-    )
+    rated = _rated(state, model, version, start, kind)
     last = next((at for at in range(len(rated), 0, -1) if rated[at - 1].severity != "ok"), 0)
     return rated[:last]
+
+
+def _rated(
+    state: State,
+    model: str,
+    version: str | None,
+    start: datetime,
+    kind: Literal["joint", "performance", "estimated"],
+) -> list[RatedWindow]:
+    if kind == "performance":
+        assessed = Assessments(state).history(
+            model, version=version, variant="champion", start=start, newest=_MOST_WINDOWS
+        )
+        return [
+            RatedWindow(one.window.start, one.window.end, one.id, one.message, severity_of(one.status))
+            for one in assessed
+            if one.status in JUDGED
+        ]
+    looked = Estimations(state).history(
+        model, version=version, variant="champion", start=start, newest=_MOST_WINDOWS
+    )
+    said = [(one.window, one if kind == "estimated" else one.joint) for one in looked]
+    return [
+        RatedWindow(window.start, window.end, window.id, one.message, severity_of(one.status))
+        for window, one in said
+        if one is not None and one.status in JUDGED
+    ]
 
 
 def _lasting(rated: Sequence[RatedWindow]) -> list[RatedWindow]:

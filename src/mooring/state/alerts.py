@@ -24,10 +24,13 @@ AlertKind = Literal[
     "estimated_new",
     "estimated_worsened",
     "estimated_ended",
+    "joint_new",
+    "joint_worsened",
+    "joint_ended",
     "rolled_back",
 ]
 """The same of an alert in the queue, which may be about the model's performance, or about a rollout, instead."""
-About = Literal["drift", "performance", "estimated"]
+About = Literal["drift", "joint", "performance", "estimated"]
 """What an alert is about."""
 _DUE_AT_ONCE = 1000
 

@@ -1,4 +1,8 @@
-"""Estimations: how well a model does on the rows of each window, as far as that can be told without labels."""
+"""Estimations: what the rows of each window show one by one, and no profile of all of them.
+
+That is how well the model does, as far as it can be told without labels, and whether features go together as they
+did.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from mooring.drift.stored import FormatError, dump, load
 from mooring.state.repository import Repository, chunks, of_stream, upsert
 from mooring.state.tables import estimations, windows
 from mooring.state.windows import Window, chosen
-from mooring.status import Status
+from mooring.status import Severity, Status
 
 FORMAT = 1
 _WINDOW = [windows.c[name].label(f"window_{name}") for name in Window.__struct_fields__]
@@ -48,8 +52,43 @@ class ExpectedLoss(msgspec.Struct, frozen=True):
     before: float
 
 
+class JointPair(msgspec.Struct, frozen=True):
+    """Two features that go together otherwise than they did.
+
+    `before` and `now` are the correlations of what `labels` say of the two, -1 to 1.
+    """
+
+    features: tuple[str, str]
+    labels: tuple[str, str]
+    before: float
+    now: float
+
+
+class JointDrift(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether features go together as they did in training.
+
+    `chance` is that of differences as large if they do, compared with `budget`; `effect` is by how much the
+    correlation moved that moved most, as a share of the way from -1 to 1. `pairs` carry it, the surest first.
+    """
+
+    status: Severity
+    chance: float
+    budget: float
+    effect: float
+    pairs: tuple[JointPair, ...] = ()
+    message: str = ""
+
+    @property
+    def features(self) -> list[str]:
+        """What carries it: pairs of features, as they are named in an incident."""
+        return [" × ".join(one.features) for one in self.pairs]
+
+
 class Estimation(msgspec.Struct, frozen=True, kw_only=True):
-    """How well a model does on the rows of a window, estimated.
+    """How well a model does on the rows of a window, estimated, and how its features go together.
+
+    With the status `no_baseline` nothing is estimated, for want of held-out rows. `joint` is None where it can't
+    be told.
 
     `rows` of them were looked at, drawn from all. `chance` is that of rows as harmful if nothing had moved,
     compared with `budget`. `unknown` says why performance can't be told; empty where it can. `outside` is the
@@ -68,6 +107,7 @@ class Estimation(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str = ""
     outside: float = 0.0
     held_out_rows: int = 0
+    joint: JointDrift | None = None
 
 
 class _StoredEstimation(msgspec.Struct, frozen=True):
@@ -76,6 +116,7 @@ class _StoredEstimation(msgspec.Struct, frozen=True):
     unknown: str = ""
     outside: float = 0.0
     held_out_rows: int = 0
+    joint: JointDrift | None = None
 
 
 class Estimations(Repository):
@@ -168,5 +209,5 @@ def _estimation(row: Row[Any]) -> Estimation:
     return Estimation(
         window=_window(row),
         **{name: row._mapping[name] for name in _PLAIN},
-        **msgspec.structs.asdict(kept),
+        **{name: getattr(kept, name) for name in _StoredEstimation.__struct_fields__},
     )

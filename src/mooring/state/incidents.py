@@ -3,7 +3,8 @@
 An incident is one drift, or one loss of performance, measured or estimated, of a version: it is opened once the
 evidence is strong enough and the effect matters, and closed when that has passed, however many windows lie
 between. Labels come late and in any order, so of performance there is no evidence that grows: each window has its
-share of the false alarms. Nor is there of what is estimated: each window is compared with the same held-out rows.
+share of the false alarms. Nor is there of what is estimated, or of features together: each window is
+compared with the same rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from mooring.state.repository import Repository, of_stream, stable_id, upsert
 from mooring.state.tables import incidents, streams
 from mooring.status import Severity
 
-Kind = Literal["drift", "performance", "estimated"]
+Kind = Literal["drift", "joint", "performance", "estimated"]
+"""What is watched of a stream: its features one by one, and together; performance measured, and estimated."""
 ACTIVE = timedelta(days=7)
 """For how long after its last window a stream has its share of the false alarms that may be."""
 

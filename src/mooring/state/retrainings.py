@@ -89,7 +89,7 @@ class TicketError(ValueError):
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """What called for a retraining. `verdict` names the newest of the verdicts that did, `windows` their times."""
 
-    kind: Literal["drift", "performance", "estimated", "manual"]
+    kind: Literal["drift", "joint", "performance", "estimated", "manual"]
     verdict: str | None = None
     windows: tuple[tuple[datetime, datetime], ...] = ()
 

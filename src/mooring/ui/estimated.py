@@ -79,6 +79,7 @@ def estimates(
 
     `moved` are the ids of the windows whose drift alarms.
     """
+    estimated = [one for one in estimated if one.status != "no_baseline"]
     if not estimated:
         return None
     labelled = {one.window.id: one for one in assessed if one.status in JUDGED}

@@ -20,6 +20,7 @@ MOST = 100
 _FEATURES = 8
 _NAMES: dict[Kind, str] = {
     "drift": "drift",
+    "joint": "drift of features together",
     "performance": "loss of performance",
     "estimated": "estimated loss of performance",
 }
@@ -149,7 +150,7 @@ def brackets(of: Sequence[IncidentLine], windows: Sequence[WindowPoint]) -> list
             some[0],
             some[-1],
             known[id].severity,
-            known[id].kind != "drift",
+            known[id].kind in ("performance", "estimated"),
             known[id].is_open,
             text(known[id]),
             known[id].see,

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from mooring.monitor.window_incidents import Rated, kind_of
 from mooring.state.alerts import About, Kind
 from mooring.state.assessments import Assessment, Measured
 from mooring.state.estimations import Estimation
@@ -14,6 +15,17 @@ from mooring.state.verdicts import Finding, Verdict
 from mooring.state.windows import Window
 from mooring.status import ALARMING, Status
 
+_RATED: dict[tuple[About, Kind], str] = {
+    ("performance", "new"): "it does worse than in training",
+    ("performance", "worsened"): "it does worse still",
+    ("performance", "ended"): "it does as well as in training again",
+    ("estimated", "new"): "without labels yet, it is estimated to do worse than in training",
+    ("estimated", "worsened"): "without labels yet, it is estimated to do worse still",
+    ("estimated", "ended"): "it is estimated to do as well as in training again",
+    ("joint", "new"): "features no longer go together as in training",
+    ("joint", "worsened"): "features go together still less as in training",
+    ("joint", "ended"): "features go together as in training again",
+}
 FEATURES = 10
 """How many features an alert names, at most."""
 
@@ -31,8 +43,8 @@ class Period(msgspec.Struct, frozen=True):
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """What an alert says, as JSON. `text` says it in a line; chat programs show that.
 
-    `id` is that of the alert, which each channel has of its own. `about` is drift, performance, or estimated
-    performance; `measures` are those of the labelled rows, or what they are estimated to be.
+    `id` is that of the alert, which each channel has of its own. `about` is drift, of features one by one or
+    together, or performance, measured or estimated; `measures` are those of performance.
     """
 
     id: str = ""
@@ -99,23 +111,16 @@ def of_drift(kind: Kind, window: Window, verdict: Verdict, report: str | None = 
     )
 
 
-def of_performance(
-    kind: Kind, rated: Assessment | Estimation, verdict_id: str, report: str | None = None
-) -> Payload:
-    """Return what there is to say of how well a model did; the verdict is the one on the same window."""
+def of_rated(kind: Kind, rated: Rated, verdict_id: str, report: str | None = None) -> Payload:
+    """Return what there is to say of how well a model did, or of how features go together.
+
+    The verdict is the one on the same window.
+    """
     window = rated.window
-    measured = isinstance(rated, Assessment)
-    it_does = "it does" if measured else "without labels yet, it is estimated to do"
-    what = {
-        "new": f"{it_does} worse than in training ({rated.status})",
-        "worsened": f"{it_does} worse still ({rated.status})",
-        "ended": f"{it_does} as well as in training again",
-    }[kind]
-    measures = (
-        rated.measures
-        if isinstance(rated, Assessment)
-        else {name: Measured(one.value, one.low, one.high) for name, one in rated.measures.items()}
-    )
+    about = kind_of(rated)
+    what = _RATED[about, kind]
+    if kind != "ended":
+        what = f"{what} ({rated.status})"
     return Payload(
         kind=kind,
         text=". ".join(filter(None, [_line(window, what), rated.message, report])),
@@ -123,16 +128,24 @@ def of_performance(
         version=window.version,
         variant=window.variant,
         severity=rated.status,
-        window=Period(window.id, window.number, window.start, window.end, rated.rows),
+        window=Period(window.id, window.number, window.start, window.end, window.rows),
         verdict=verdict_id,
         alarms=int(rated.status in ALARMING),
         message=rated.message,
         features=(),
         report=report,
         created=datetime.now(UTC),
-        about="performance" if measured else "estimated",
-        measures=measures,
+        about=about,
+        measures=_measures(rated),
     )
+
+
+def _measures(rated: Rated) -> dict[str, Measured]:
+    if isinstance(rated, Assessment):
+        return rated.measures
+    if isinstance(rated, Estimation):
+        return {name: Measured(one.value, one.low, one.high) for name, one in rated.measures.items()}
+    return {}
 
 
 def of_rollback(

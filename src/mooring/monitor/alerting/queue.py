@@ -12,9 +12,8 @@ from mooring.monitor.alerting import payload
 from mooring.monitor.alerting.channels import Channel, NotSent
 from mooring.monitor.alerting.payload import Payload, RolledBack
 from mooring.monitor.alerting.rules import transition
-from mooring.state.alerts import Alert, AlertKind, Alerts, Kind
-from mooring.state.assessments import Assessment
-from mooring.state.estimations import Estimation
+from mooring.monitor.window_incidents import Rated
+from mooring.state.alerts import About, Alert, AlertKind, Alerts, Kind
 from mooring.state.leases import Lease
 from mooring.state.repository import Transaction
 from mooring.state.state import State
@@ -25,15 +24,16 @@ from mooring.status import severity_of
 _BACKOFF_SECONDS = 5.0, 3600.0
 _GIVE_UP = timedelta(hours=24)
 _LEAST_ATTEMPTS = 10
-_MEASURED: dict[Kind, AlertKind] = {
-    "new": "performance_new",
-    "worsened": "performance_worsened",
-    "ended": "performance_ended",
-}
-_ESTIMATED: dict[Kind, AlertKind] = {
-    "new": "estimated_new",
-    "worsened": "estimated_worsened",
-    "ended": "estimated_ended",
+_KINDS: dict[tuple[About, Kind], AlertKind] = {
+    ("performance", "new"): "performance_new",
+    ("performance", "worsened"): "performance_worsened",
+    ("performance", "ended"): "performance_ended",
+    ("estimated", "new"): "estimated_new",
+    ("estimated", "worsened"): "estimated_worsened",
+    ("estimated", "ended"): "estimated_ended",
+    ("joint", "new"): "joint_new",
+    ("joint", "worsened"): "joint_worsened",
+    ("joint", "ended"): "joint_ended",
 }
 
 
@@ -58,22 +58,22 @@ def enqueue_drift(
     return kind
 
 
-def enqueue_performance(
+def enqueue_rated(
     tx: Transaction,
     kind: Kind,
-    rated: Assessment | Estimation,
+    rated: Rated,
     verdict_id: str,
     channels: Sequence[Channel],
     *,
     report: str | None = None,
 ) -> None:
-    """Put it in the queue that the model does worse, does worse still, or no longer does; measured or estimated.
+    """Put it in the queue that a window is worse, worse still, or no longer is; idempotent.
 
-    `rated` says of which window, `verdict_id` is that of the verdict on it, whose drift may be none.
+    `rated` says in what: performance, measured or estimated, or how features go together. `verdict_id` is that of
+    the verdict on the same window, whose drift may be none.
     """
-    said = payload.of_performance(kind, rated, verdict_id, report)
-    kinds = _MEASURED if isinstance(rated, Assessment) else _ESTIMATED
-    _enqueue(tx, kinds[kind], said, channels, verdict_id=verdict_id)
+    said = payload.of_rated(kind, rated, verdict_id, report)
+    _enqueue(tx, _KINDS[said.about, kind], said, channels, verdict_id=verdict_id)
 
 
 def enqueue_rollback(

@@ -29,6 +29,7 @@ _KINDS = {
     "ended": "drift has ended",
     "performance_new": "loss of performance",
     "estimated_new": "estimated loss of performance",
+    "joint_new": "features no longer go together",
     "performance_worsened": "loss of performance has worsened",
     "performance_ended": "loss of performance has ended",
     "rolled_back": "rolled back",

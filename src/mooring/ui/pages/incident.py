@@ -13,7 +13,7 @@ from mooring.report import figures
 from mooring.report.words import moment, name
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.cells import Cell
-from mooring.state.estimations import Estimation, Estimations
+from mooring.state.estimations import Estimation, Estimations, JointDrift
 from mooring.state.incidents import Incident, Incidents
 from mooring.state.state import State
 from mooring.state.verdicts import Verdicts
@@ -111,7 +111,9 @@ def told(sources: Sources, query: IncidentQuery, model: str, incident: str) -> I
         raise NotFound(f"There is no such incident of {name(model, 80)}: {name(incident, 80)}.")
     asked_start, asked_end = query.span
     start, end = max(asked_start or one.start, one.start), min(asked_end or one.updated, one.updated)
-    read = {"drift": _of_drift, "performance": _of_performance, "estimated": _of_estimates}[one.kind]
+    read = {"drift": _of_drift, "joint": _of_joint, "performance": _of_performance, "estimated": _of_estimates}[
+        one.kind
+    ]
     found = read(state, one, start, end, query.newest)
     here = {"model": model, "incident": one.id, **asked(query)}
     first = found.windows[0] if found.windows else None
@@ -240,6 +242,47 @@ def _of_estimates(state: State, one: Incident, start: datetime, end: datetime, n
     return _Reading(windows, [_measure(one, measure, estimated) for measure in one.features[:_FEATURES]])
 
 
+def _of_joint(state: State, one: Incident, start: datetime, end: datetime, newest: int) -> _Reading:
+    known = Estimations(state).history(
+        one.model, version=one.version, variant=one.variant, start=start, end=end, newest=newest
+    )
+    looked = [(each.window, each.joint, each.rows) for each in known if each.joint is not None]
+    windows = [
+        IncidentWindow(
+            id=window.id,
+            start=window.start,
+            end=window.end,
+            rows=rows,
+            status=joint.status,
+            message=joint.message,
+            see=f"{_model_page(one, window=window.id, end=one.updated)}#together",
+        )
+        for window, joint, rows in looked
+    ]
+    return _Reading(
+        windows, [_pair(one, pair, [joint for _, joint, _ in looked]) for pair in one.features[:_FEATURES]]
+    )
+
+
+def _pair(one: Incident, pair: str, drifts: Sequence[JointDrift]) -> IncidentFeature:
+    of_it = [dict(zip(each.features, each.pairs, strict=True)).get(pair) for each in drifts]
+    newest = next((each for each in reversed(of_it) if each is not None), None)
+    return IncidentFeature(
+        name=pair,
+        feature=pair,
+        segment="",
+        measure=None,
+        value=finite(newest.now) if newest else None,
+        reference=finite(newest.before) if newest else None,
+        ratio=None,
+        alarms=sum(
+            each is not None and drift.status in ALARMING for each, drift in zip(of_it, drifts, strict=True)
+        ),
+        severities=(),
+        see=f"{_model_page(one, end=one.updated)}#together",
+    )
+
+
 def _measure(one: Incident, measure: str, rated: Sequence[Assessment | Estimation]) -> IncidentFeature:
     newest = next((each for each in reversed(rated) if measure in each.measures), None)
     see = _model_page(one, measure=measure if newest else None, end=one.updated)
@@ -292,6 +335,8 @@ def _title(page: IncidentPage) -> str:
         now, then = "has done worse than it did", "did worse"
     elif one.kind == "estimated":
         now, then = "is estimated to do worse than it did", "was estimated to do worse"
+    elif one.kind == "joint":
+        now, then = "has had features that no longer go together", "had features that did not go together"
     else:
         now, then = "has been drifting", "drifted"
     if one.is_open:

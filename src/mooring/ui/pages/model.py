@@ -20,7 +20,7 @@ from mooring.report.verdict import Headline, verdict
 from mooring.report.words import from_log, moment, name, plural
 from mooring.state.assessments import Assessment, Assessments
 from mooring.state.cells import Cell, cells_of
-from mooring.state.estimations import Estimations
+from mooring.state.estimations import Estimations, JointDrift
 from mooring.state.incidents import StreamStates
 from mooring.state.judgements import judgement_of
 from mooring.state.rollouts import in_words
@@ -138,6 +138,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     performance: ModelPerformance | None
     unmeasured: str
     estimates: ModelEstimates | None
+    together: JointDrift | None
     cell_address: str
     log: str
 
@@ -293,6 +294,7 @@ def told(sources: Sources, query: ModelQuery, model: str) -> ModelPage:
         performance=labelled(assessed, query.measure, here),
         unmeasured=performing.unmeasured(assessed),
         estimates=estimates(estimated, assessed, _moved(found), query.measure, here),
+        together=next((one.joint for one in reversed(estimated) if one.joint is not None), None),
         cell_address=_cell_address(here),
         log=sources.log,
     )

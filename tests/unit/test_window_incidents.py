@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.monitor.performance_incidents import incidents_after
+from mooring.monitor.window_incidents import incidents_after
 from mooring.state.assessments import Assessment, Measured, Segment
 from mooring.state.incidents import Incident
 from mooring.state.windows import Window

@@ -1,4 +1,4 @@
-"""Which losses of performance last, measured or estimated: the incidents that a stream's windows amount to.
+"""Incidents of what is judged window by window: losses of performance, and features that no longer go together.
 
 Labels come late and in any order, so what a window says is looked at again as they do; the incidents are found
 anew from all windows of late, and go on being those that they were.
@@ -7,7 +7,7 @@ anew from all windows of late, and go on being those that they were.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from mooring.monitor.parts import BY_CHANCE, CALM_WINDOWS
 from mooring.performance.measures import first_of
 from mooring.settings import MonitorSettings
 from mooring.state.assessments import Assessment
-from mooring.state.estimations import Estimation
+from mooring.state.estimations import Estimation, JointDrift
 from mooring.state.incidents import Incident, Incidents, Kind, StreamKey, StreamState, StreamStates
 from mooring.state.repository import Transaction
 from mooring.state.state import State
@@ -23,8 +23,37 @@ from mooring.state.windows import Window
 from mooring.status import ALARMING, JUDGED, Severity, severity_of, worst
 
 _MOST_BUDGET = 0.05
-Rated = Assessment | Estimation
-"""How well a model did in a window, measured or estimated."""
+
+
+class JointRating(NamedTuple):
+    """Whether the features of a window go together as they did."""
+
+    window: Window
+    drift: JointDrift
+
+    @property
+    def status(self) -> Severity:
+        """How bad it is."""
+        return self.drift.status
+
+    @property
+    def chance(self) -> float:
+        """How probable it is by chance."""
+        return self.drift.chance
+
+    @property
+    def budget(self) -> float:
+        """What that is compared with."""
+        return self.drift.budget
+
+    @property
+    def message(self) -> str:
+        """What it is, in words."""
+        return self.drift.message
+
+
+Rated = Assessment | Estimation | JointRating
+"""What is said of a window: how well the model did, measured or estimated; how its features go together."""
 
 
 class Loss(NamedTuple):
@@ -127,8 +156,10 @@ def write_incidents(tx: Transaction, assessed: Sequence[Rated], weight: float) -
     return _standing(before), _standing(now)
 
 
-def kind_of(rated: Rated) -> Literal["performance", "estimated"]:
-    """Return whether performance was measured or estimated."""
+def kind_of(rated: Rated) -> Kind:
+    """Return what was judged."""
+    if isinstance(rated, JointRating):
+        return "joint"
     return "performance" if isinstance(rated, Assessment) else "estimated"
 
 
@@ -170,7 +201,9 @@ def _is_calm(one: Rated) -> bool:
 
 
 def _moved(one: Rated) -> list[str]:
-    """Return the measure that is worse, and the segments in which it is."""
+    """Return the measure that is worse, and the segments in which it is; or the features that moved."""
+    if isinstance(one, JointRating):
+        return one.drift.features
     if isinstance(one, Estimation):
         return [first_of(one.measures)] if one.measures else []
     segments = [f"{part.column}={part.value}" for part in one.segments if part.status in ALARMING]

@@ -1,4 +1,7 @@
-"""Performance before there are labels: windows are estimated as they end, and losses that last are told."""
+"""What rows show one by one: performance before there are labels, and whether features go together as they did.
+
+Of each window that has ended some rows are looked at; what lasts is told.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,25 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from mooring.log import listing, reader
 from mooring.monitor.alerting.channels import Channel
-from mooring.monitor.alerting.queue import enqueue_performance
+from mooring.monitor.alerting.queue import enqueue_rated
 from mooring.monitor.alerting.rules import transition
 from mooring.monitor.estimate_check import estimation_of
-from mooring.monitor.estimators import Estimators
+from mooring.monitor.estimators import Estimators, Learnt
 from mooring.monitor.ingest import Stream
+from mooring.monitor.joint_check import joint_drift_of
 from mooring.monitor.metrics import Metrics
-from mooring.monitor.performance_incidents import budget_of, write_incidents
-from mooring.monitor.samples import sample_of
+from mooring.monitor.samples import SampledRows, sample_of
+from mooring.monitor.window_incidents import JointRating, Rated, budget_of, write_incidents
 from mooring.monitor.windows import span_of
 from mooring.settings import MonitorSettings
 from mooring.state.baselines import StoredBaselines
 from mooring.state.estimations import Estimation, Estimations
 from mooring.state.leases import Lease
+from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.windows import Window, Windows, final_verdict_id
 from mooring.status import STATUSES
@@ -33,8 +40,8 @@ _OLD = timedelta(days=1)
 logger = logging.getLogger(__name__)
 
 
-class EstimateMonitor:
-    """Estimates the windows of one model, as `PerformanceMonitor` measures them once there are labels.
+class SampleMonitor:
+    """Looks at samples of the windows of one model, as `PerformanceMonitor` does at labels once there are any.
 
     Parameters
     ----------
@@ -68,7 +75,7 @@ class EstimateMonitor:
         provisional: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> int:
-        """Estimate the windows that ended, and return how many were.
+        """Look at the windows that ended, and return at how many.
 
         `provisional`: open windows too. What was written goes on standing after a kill; the rest comes with the
         next look. Raises StoreError where the log can't be read now, StateError where the state refuses.
@@ -90,12 +97,12 @@ class EstimateMonitor:
         return count
 
     def _estimated(self, windows: Sequence[Window], stopping: Callable[[], bool]) -> Iterator[Estimation]:
-        """Yield what is estimated of windows of one stream; nothing where nothing is learnt of its version."""
+        """Yield what the rows of windows of one stream show; nothing where there are none to compare them with."""
         learnt = self._estimators.of(self._model, windows[0].version)
-        if learnt.estimator is None:
-            if learnt.why_not:
-                how = {"every": listing.AGAIN_SECONDS, "about": learnt.why_not}
-                logger.info("performance is not estimated before there are labels: %s", learnt.why_not, extra=how)
+        if learnt.estimator is None and learnt.why_not:
+            how = {"every": listing.AGAIN_SECONDS, "about": learnt.why_not}
+            logger.info("performance is not estimated before there are labels: %s", learnt.why_not, extra=how)
+        if learnt.rows is None:
             return
         first, last = min(one.start for one in windows), max(one.end for one in windows)
         log = reader.find(self._settings.log, model=self._model, start=first, end=last)
@@ -107,8 +114,19 @@ class EstimateMonitor:
                 sample = sample_of(log, window)
             except LookupError:
                 continue  # the log has forgotten it
+            yield self._of_window(window, learnt, sample)
+
+    def _of_window(self, window: Window, learnt: Learnt, sample: SampledRows) -> Estimation:
+        floors = self._settings.floors
+        found = Estimation(window=window, status="no_baseline", message=learnt.why_not, created=datetime.now(UTC))
+        if learnt.estimator is not None:
             budget = budget_of(self._state, window, "estimated", self._settings)
-            yield estimation_of(window, learnt.estimator, sample, budget, floors=self._settings.floors)
+            found = estimation_of(window, learnt.estimator, sample, budget, floors=floors)
+        if learnt.rows is None:
+            return found
+        budget = budget_of(self._state, window, "joint", self._settings)
+        joint = joint_drift_of(window, learnt.rows, sample, budget, floors=floors)
+        return msgspec.structs.replace(found, joint=joint)
 
     def _write(self, stream: Stream, written: Sequence[Estimation], lease: Lease | None) -> None:
         """Write estimations of a stream, what they amount to, and what is worth telling of it, all at once."""
@@ -117,19 +135,13 @@ class EstimateMonitor:
         )
         closed = [one for one in written if one.window.status == "closed"]
         after = {one.window.id: one for one in (*known, *closed)}
-        estimated = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
+        newest = sorted(after.values(), key=lambda one: one.window.start)[-_STANDING:]
         with self._state.begin(lease) as tx:
             for one in written:
                 Estimations(tx).put(one)
             if closed:
-                before, now = write_incidents(tx, estimated, self._settings.weight)
-                kind, _ = transition(before, now)
-                verdict_id = final_verdict_id(closed[-1].window)
-                # Of what is long past nobody is told, as when estimates begin with a state of months.
-                news = datetime.now(UTC) - closed[-1].window.end < _OLD + timedelta(seconds=self._settings.grace)
-                if kind is not None and news and Windows(tx).judged(verdict_id) is not None:
-                    report = self._settings.report
-                    enqueue_performance(tx, kind, closed[-1], verdict_id, self._channels, report=report)
+                self._conclude(tx, [one for one in newest if one.status != "no_baseline"])
+                self._conclude(tx, [JointRating(one.window, one.joint) for one in newest if one.joint is not None])
         for one in written:
             self._metrics.estimation(one)
             if one.measures:
@@ -140,3 +152,18 @@ class EstimateMonitor:
                     STATUSES[one.status].labelled,
                     one.message,
                 )
+            if one.joint is not None and one.joint.message:
+                logger.info("%s: %s: %s", span_of(one.window), one.joint.status, one.joint.message)
+
+    def _conclude(self, tx: Transaction, rated: Sequence[Rated]) -> None:
+        """Write the incidents that windows of a stream amount to, and put in the queue what is worth telling."""
+        if not rated:
+            return
+        before, now = write_incidents(tx, rated, self._settings.weight)
+        kind, _ = transition(before, now)
+        last = rated[-1]
+        verdict_id = final_verdict_id(last.window)
+        # Of what is long past nobody is told, as when estimates begin with a state of months.
+        news = datetime.now(UTC) - last.window.end < _OLD + timedelta(seconds=self._settings.grace)
+        if kind is not None and news and Windows(tx).judged(verdict_id) is not None:
+            enqueue_rated(tx, kind, last, verdict_id, self._channels, report=self._settings.report)
