@@ -573,9 +573,7 @@ class RetrainSettings(TrainingDataSettings, kw_only=True, frozen=True):
     retrain_secret: Annotated[str | None, Meta(description="key that signs what is sent to that URL")] = None
     retrain_when: Annotated[
         tuple[Literal["drift", "joint", "performance", "estimated"], ...],
-        Meta(
-            description="which verdicts lead to it; joint is of features together, estimated before there are labels"
-        ),
+        Meta(description="which verdicts lead to it; joint: of features together, estimated: before labels"),
     ] = ("drift", "performance")
     retrain_drift: Annotated[
         Literal["any", "only_harmful"],

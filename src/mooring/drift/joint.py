@@ -176,7 +176,7 @@ class _Differences:
             self.pairs[1] * kinds_of_all + kinds[self.pairs[0]],
         )
 
-    def between(self, reference: Sample, current: Sample) -> _Compared:
+    def between(self, reference: ScoredSample, current: ScoredSample) -> _Compared:
         """Return both samples' correlations of each pair, and their differences."""
         (before, rows), (after, others) = self._correlations(reference), self._correlations(current)
         return _Compared(before, after, np.nan_to_num((after - before) / np.sqrt(1 / rows + 1 / others)))

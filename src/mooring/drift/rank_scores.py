@@ -45,8 +45,8 @@ class PooledScores:
     not the values (a pool of two different distributions depends in another way than either) but each row's ranks
     in its own sample. A value that both samples have is one in the pool, at the mean of its ranks.
 
-    `features` and `labels` say of each score what it is of, `presence` in which row of `ScoredSample.present` it is
-    said where it is missing; `left_out` says of each feature without scores why it has none.
+    `features` and `labels` say of each score what it is of, `presence` in which row of `ScoredSample.present` it
+    is said where it is missing; `left_out` says of each feature without scores why it has none.
 
     >>> pool = PooledScores({"x": pa.array([1.0, 2.0, 3.0])}, {"x": pa.array([70.0, 50.0, 60.0])}, most=10)
     >>> pool.labels
