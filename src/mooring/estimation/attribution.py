@@ -1,0 +1,395 @@
+"""Because of what the loss changed: inputs that moved, or what they mean; and which features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from mooring.estimation.boosting import FOLDS
+from mooring.estimation.intervals import LEVEL
+from mooring.estimation.loss_model import Encoded, EncodedRows, LossModel, LossRows, encode
+from mooring.estimation.support import TOO_THIN, Support, support_of
+from mooring.performance.scored import Floats, Integers
+
+MOST_OUTSIDE = 0.2
+LEAST_EFFECTIVE = 30
+MOST_PLAYERS = 10
+"""So many features are told apart, those that change the expected loss most; the others are one together."""
+FALSE_CAUSE = 0.05
+"""How probable it is, where nothing moved, that any feature is named."""
+OTHERS = "all other features"
+_DRAWS = 2000
+_PAIRS = 4000
+_SCREEN_PAIRS, _SCREENED_AT_ONCE = 400, 10
+_CELLS = 4_000_000
+
+
+class LossPart(NamedTuple):
+    """A part of a change in mean loss, and between what it lies with a probability of 90 %."""
+
+    value: float
+    lower: float
+    upper: float
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval has 0 outside of it."""
+        return self.lower > 0 or self.upper < 0
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4g} ({self.lower:+.4g} to {self.upper:+.4g})"
+
+
+class FeaturePart(NamedTuple):
+    """What one feature has of a change.
+
+    `p_value` is how probable so much is by chance, with all features paid for (Holm 1979). `named` says whether it
+    is at most 5 %: a feature that is not named is not told from noise.
+    """
+
+    feature: str
+    value: float
+    lower: float
+    upper: float
+    p_value: float
+
+    @property
+    def named(self) -> bool:
+        """Whether it is told from noise."""
+        return self.p_value <= FALSE_CAUSE
+
+    def __str__(self) -> str:
+        return f"{self.feature} {self.value:+.4g} ({self.lower:+.4g} to {self.upper:+.4g})"
+
+
+class Attribution(NamedTuple):
+    """A change in mean loss, divided; printed, it says what is told from chance.
+
+    Attributes
+    ----------
+    total
+        The mean loss of the window less that of the held-out rows; None where labels lack and it can't be told.
+    inputs
+        What of it comes of inputs that moved, as if they meant what they did. None where it can't be told.
+    relation
+        What of it comes of another loss for the same inputs: what they mean has changed. None without labels.
+    by_feature
+        The inputs part by feature, those that are told from noise first, then by size. They add up to it but for
+        what features do not say of the loss.
+    relation_by_feature
+        Which features say where the relation changed: of what the change varies between rows, the share that goes
+        with each.
+    rows, held_out_rows
+        How many there are of each, with losses where those are known.
+    out_of_support, effective_rows
+        As `Estimates` has them.
+    unknown
+        Why inputs and relation can't be told apart; empty where they can.
+    left_out
+        Columns that are not used, and why.
+
+    """
+
+    total: LossPart | None
+    inputs: LossPart | None
+    relation: LossPart | None
+    by_feature: list[FeaturePart]
+    relation_by_feature: list[FeaturePart]
+    rows: int
+    held_out_rows: int
+    measured: bool
+    out_of_support: float
+    effective_rows: float
+    unknown: str
+    left_out: dict[str, str]
+
+    @property
+    def named(self) -> list[FeaturePart]:
+        """The features whose move changed the loss by more than chance explains."""
+        return [one for one in self.by_feature if one.named]
+
+    def __str__(self) -> str:
+        lines = []
+        if self.total is not None:
+            how = "measured" if self.measured else "estimated"
+            chance = "" if self.total.beyond_chance else "; chance explains it"
+            lines.append(f"Loss {self.total}, {how} on {self.rows:,} rows{chance}")
+        if self.unknown:
+            lines.append(f"Can't tell because of what: {self.unknown}.")
+            return "\n".join(lines)
+        lines.append(f"  because inputs moved: {self.inputs}")
+        if self.by_feature:
+            lines += [f"    {one}" for one in self.named] or ["    no feature is told from noise"]
+        else:
+            lines.append("    features say nothing of the loss of held-out rows, so none is named")
+        if self.relation is None:
+            lines.append("  because inputs mean something else: not known without labels")
+            return "\n".join(lines)
+        lines.append(f"  because inputs mean something else: {self.relation}")
+        lines += [
+            f"    {one.feature} says {one.value:.0%} of where ({one.lower:.0%} to {one.upper:.0%})"
+            for one in self.relation_by_feature
+            if one.named
+        ]
+        return "\n".join(lines)
+
+
+def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed: int = 0) -> Attribution:
+    """Divide the change in mean loss between held-out rows and a window.
+
+    Parameters
+    ----------
+    held_out
+        Rows with losses that the model was not trained on.
+    window
+        Later rows. Where some of them have losses, all that is said is of these rows.
+    named
+        Whether somebody named the features: else integers that number the rows are none.
+    seed
+        The same seed gives the same result.
+
+    The inputs part is E_window[m(x)] - E_held-out[m(x)], where m(x) is the loss of held-out rows with the inputs
+    x; the relation part is E_window[loss - m(x)]. m is learnt by trees (`LossModel`); what they get wrong is taken
+    out by held-out rows, weighted to be like the window (`support_of`): the estimate is right where either the trees
+    or the weights are. Intervals are by bootstrap over requests of both.
+
+    By feature it is the Shapley value of v(S), the mean of m with the features of S from the window and the rest
+    from held-out rows; over pairs of a row of each, and orders drawn at random, each with its reverse: so features
+    that depend on each other give 0 where nothing moved. A feature that moved because another did counts for what
+    it means to the loss itself: which of two caused the other is not known. Intervals have what both samples vary
+    by (by request, two-way: Cameron, Gelbach and Miller 2011), and what the trees do (delete-a-group jackknife over
+    folds of requests). The ten features that matter most, one at a time, are told apart.
+
+    Raises EstimationError where there is too little to go by: fewer than 100 held-out rows or 30 of the window, no
+    feature, the same loss everywhere.
+
+    >>> random = np.random.default_rng(0)
+    >>> def rows(count, low):
+    ...     x = {"x": random.uniform(low, 1, count), "other": random.random(count)}
+    ...     return LossRows({name: pa.array(one) for name, one in x.items()}, random.exponential(1 + 4 * x["x"]))
+    >>> found = attribute(rows(2000, 0.0), rows(1000, 0.6))
+    >>> found.named[0].feature, found.inputs.beyond_chance, found.relation.beyond_chance
+    ('x', True, False)
+
+    References
+    ----------
+    Zhang, Singh, Ghassemi and Joshi (2023). "Why did the model fail?": attributing model performance changes to
+    distribution shifts. arXiv 2210.10769. Its games are by a causal graph, which is not known here.
+    Feng et al. (2024). A hierarchical decomposition for explaining ML performance discrepancies. arXiv 2402.14254.
+    Sundararajan and Najmi (2020). The many Shapley values for model explanation. arXiv 1908.08474.
+    Chernozhukov et al. (2018). Double/debiased machine learning. The Econometrics Journal 21(1).
+
+    """
+    rows = encode(held_out, window, named=named, seed=seed)
+    old, new = rows.held_out, rows.window
+    categorical = rows.encoder.categorical
+    support = support_of(old.matrix, new.matrix, categorical, seed)
+    outside, effective = float(support.outside.mean()), support.effective * len(old.losses)
+    unknown = _unknown(outside, effective)
+    told = {
+        "rows": len(new.losses),
+        "held_out_rows": len(old.losses),
+        "measured": rows.measured,
+        "out_of_support": outside,
+        "effective_rows": effective,
+        "unknown": unknown,
+        "left_out": dict(rows.encoder.left_out),
+    }
+    model = LossModel(old, categorical, seed)
+    expected = model.predict(new.matrix)
+    total, inputs, relation = _parts(rows, model, expected.mean(axis=0), support, seed)
+    if unknown:
+        return Attribution(total if rows.measured else None, None, None, [], [], **told)
+    by_feature = _by_feature(rows, model, seed) if model.by_features else []
+    if not rows.measured:
+        return Attribution(inputs, inputs, None, by_feature, [], **told)
+    changes = new._replace(losses=new.losses - expected.mean(axis=0))
+    where = _where(changes, old.losses - model.unseen, rows, seed)
+    return Attribution(total, inputs, relation, by_feature, where, **told)
+
+
+def _unknown(outside: float, effective: float) -> str:
+    if outside > MOST_OUTSIDE:
+        return (
+            f"{outside:.0%} of the rows are where held-out rows are too few to say what their loss was; at most "
+            f"{MOST_OUTSIDE:.0%} may be"
+        )
+    if effective < LEAST_EFFECTIVE:
+        return f"only {effective:.0f} of the held-out rows are like these, and it takes {LEAST_EFFECTIVE}"
+    return ""
+
+
+def _parts(rows: Encoded, model: LossModel, expected: Floats, support: Support, seed: int) -> Sequence[LossPart]:
+    """Return the total, the inputs part and the relation part; without labels only the second means something."""
+    old, new = rows.held_out, rows.window
+    weights = np.minimum(support.weights, TOO_THIN)
+    ones = np.ones_like
+    random = np.random.default_rng([seed, 2])
+    of_old = _drawn_sums(
+        [ones(old.losses), old.losses, weights, weights * (old.losses - model.unseen)], old.groups, random
+    )
+    of_new = _drawn_sums([ones(expected), np.nan_to_num(new.losses), expected], new.groups, random)
+    before, missed = of_old[1] / of_old[0], of_old[3] / of_old[2]
+    now, alike = of_new[1] / of_new[0], of_new[2] / of_new[0] + missed
+    return [_part(draws) for draws in (now - before, alike - before, now - alike)]
+
+
+def _part(draws: Floats) -> LossPart:
+    """Return the first as the value, and the interval from the others."""
+    lower, upper = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return LossPart(float(draws[0]), float(lower), float(upper))
+
+
+def _drawn_sums(columns: Sequence[Floats], groups: Integers, random: np.random.Generator) -> Floats:
+    """Return the sum of each column, first of all rows, then of requests drawn with replacement: (columns, draws)."""
+    sums = np.stack([np.bincount(groups, one) for one in columns], axis=1)
+    count = len(sums)
+    found = [sums.sum(axis=0)[None]]
+    step = max(1, _CELLS // count)
+    for first in range(0, _DRAWS, step):
+        some = min(step, _DRAWS - first)
+        found.append(random.multinomial(count, np.full(count, 1 / count), size=some) @ sums)
+    return np.asarray(np.concatenate(found).T, np.float64)
+
+
+def _by_feature(rows: Encoded, model: LossModel, seed: int) -> list[FeaturePart]:
+    old, new, names = rows.held_out, rows.window, rows.encoder.names
+    random = np.random.default_rng([seed, 3])
+    players = _players(old.matrix, new.matrix, model, random)
+    each = max(1, round(_PAIRS / len(new.losses)))
+    at_new = np.tile(np.arange(len(new.losses)), each)
+    at_old = np.resize(random.permutation(len(old.losses)), len(at_new))
+    random.shuffle(at_old)
+    found = _shapley(old.matrix[at_old], new.matrix[at_new], players, model, random)
+    parts = []
+    for at, columns in enumerate(players):
+        of_pairs, of_folds = found[:, :, at].mean(axis=0), found[:, :, at].mean(axis=1)
+        value = float(of_pairs.mean())
+        around = of_pairs - value
+        of_new, of_old = (_squares(around, codes) for codes in (new.groups[at_new], old.groups[at_old]))
+        sampled = max(of_new + of_old - float(around @ around), of_new, of_old) / len(around) ** 2
+        learnt = (FOLDS - 1) / FOLDS * float(((of_folds - of_folds.mean()) ** 2).sum())
+        name = names[columns[0]] if len(columns) == 1 else OTHERS
+        parts.append(_tested(name, value, sampled, learnt))
+    return _ranked(parts, len(names))
+
+
+def _players(old: Floats, new: Floats, model: LossModel, random: np.random.Generator) -> list[list[int]]:
+    """Return which columns move together: each of the most important ones alone, and the others that matter."""
+    start, end = (one[random.integers(len(one), size=_SCREEN_PAIRS)] for one in (old, new))
+    low, high = (model.predict(one).mean(axis=0) for one in (start, end))
+    moved = {}
+    for some in np.array_split(np.arange(old.shape[1]), -(-old.shape[1] // _SCREENED_AT_ONCE)):
+        rows = []
+        for at in some:
+            first, last = start.copy(), end.copy()
+            first[:, at], last[:, at] = end[:, at], start[:, at]
+            rows += [first, last]
+        found = model.predict(np.concatenate(rows)).mean(axis=0).reshape(len(some), 2, -1)
+        changes = np.stack([found[:, 0] - low, high - found[:, 1]], axis=1)
+        moved |= {
+            int(at): abs(float(of_it.mean())) for at, of_it in zip(some, changes, strict=True) if of_it.any()
+        }
+    order = sorted(moved, key=lambda at: moved[at], reverse=True)
+    alone, others = order[:MOST_PLAYERS], order[MOST_PLAYERS:]
+    return [[at] for at in alone] + ([others] if others else [])
+
+
+def _shapley(
+    start: Floats, end: Floats, players: list[list[int]], model: LossModel, random: np.random.Generator
+) -> Floats:
+    """Return by how much each player changes what is expected on the way from rows to others: (folds, pairs, players).
+
+    Each pair in an order of its own, and in the reverse of it.
+    """
+    count, size = len(start), len(players)
+    orders = random.permuted(np.tile(np.arange(size), (count, 1)), axis=1)
+    found = np.zeros((FOLDS, count, size))
+    pairs = np.arange(count)
+    for order in (orders, orders[:, ::-1]):
+        steps = [start.copy()]
+        for at in range(size):
+            step = steps[-1].copy()
+            for player, columns in enumerate(players):
+                chosen = np.ix_(order[:, at] == player, columns)
+                step[chosen] = end[chosen]
+            steps.append(step)
+        said = model.predict(np.concatenate(steps)).reshape(FOLDS, size + 1, count)
+        for at in range(size):
+            found[:, pairs, order[:, at]] += (said[:, at + 1] - said[:, at]) / 2
+    return found
+
+
+def _squares(around: Floats, groups: Integers) -> float:
+    sums = np.bincount(groups, around)
+    count = len(np.unique(groups))
+    return float((sums**2).sum()) * count / max(count - 1, 1)
+
+
+class _Tested(NamedTuple):
+    part: FeaturePart
+    p_value: float
+
+
+def _tested(name: str, value: float, sampled: float, learnt: float) -> _Tested:
+    """Return a feature's part with an interval: Student's t, with Satterthwaite's degrees of freedom."""
+    variance = sampled + learnt
+    if variance <= 0:
+        return _Tested(FeaturePart(name, value, value, value, 1.0), 1.0)
+    degrees = min((FOLDS - 1) * (variance / learnt) ** 2, 1e6) if learnt > 0 else 1e6
+    spread = float(np.sqrt(variance))
+    half = float(special.stdtrit(degrees, (1 + LEVEL) / 2)) * spread
+    p_value = 2 * float(special.stdtr(degrees, -abs(value) / spread))
+    return _Tested(FeaturePart(name, value, value - half, value + half, p_value), p_value)
+
+
+def _ranked(parts: list[_Tested], tests: int) -> list[FeaturePart]:
+    """Return parts with p-values adjusted by Holm's method for so many tests: what is named first, then by size."""
+    adjusted, most = [], 0.0
+    for at, one in enumerate(sorted(parts, key=lambda one: one.p_value)):
+        most = max(most, min(1.0, one.p_value * (tests - at)))
+        adjusted.append(one.part._replace(p_value=most))
+    return sorted(adjusted, key=lambda one: (not one.named, -abs(one.value)))
+
+
+def _where(changes: EncodedRows, before: Floats, rows: Encoded, seed: int) -> list[FeaturePart]:
+    """Return which features say where the relation changed, of what trees say of it, for rows that they have not seen.
+
+    `changes` has the losses of the window less what was expected, `before` is the same of held-out rows: where
+    these are off, too, the model of the loss is wrong, and nothing has changed. The share of a feature is how much
+    better changes go with what trees say than with what they say if the feature is permuted, less that of the
+    held-out rows, of the sum of that over features. It takes 100 requests; where features say nothing there is none.
+    """
+    if int(changes.groups.max()) + 1 < 10 * FOLDS or not np.ptp(changes.losses):
+        return []
+    model = LossModel(changes, rows.encoder.categorical, seed)
+    if not model.by_features:
+        return []
+    random = np.random.default_rng([seed, 4])
+    old = rows.held_out
+    said, said_before = model.unseen, model.predict(old.matrix).mean(axis=0)
+    gains, losses = {}, {}
+    for at in range(old.matrix.shape[1]):
+        here, there = changes.matrix.copy(), old.matrix.copy()
+        here[:, at], there[:, at] = random.permutation(here[:, at]), random.permutation(there[:, at])
+        drop = said - model.unseen_loss(here)
+        if drop.any():
+            gains[at] = changes.losses * drop
+            losses[at] = before * (said_before - model.predict(there).mean(axis=0))
+    if not gains:
+        return []
+    ones = [np.ones(len(changes.losses))], [np.ones(len(before))]
+    of_new = _drawn_sums([*gains.values(), *ones[0]], changes.groups, random)
+    of_old = _drawn_sums([*losses.values(), *ones[1]], old.groups, random)
+    draws = of_new[:-1] / of_new[-1] - of_old[:-1] / of_old[-1]
+    whole = np.maximum(draws, 0).sum(axis=0)
+    parts = []
+    for at, of_draws in zip(gains, draws, strict=True):
+        share = _part(np.maximum(of_draws, 0) / np.where(whole > 0, whole, np.inf))
+        error = float(of_draws[1:].std())
+        p_value = float(special.ndtr(-of_draws[0] / error)) if error > 0 else 1.0
+        parts.append(_Tested(FeaturePart(rows.encoder.names[at], *share, p_value), p_value))
+    return _ranked(parts, old.matrix.shape[1])
