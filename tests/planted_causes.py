@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -67,13 +68,24 @@ class Table:
             features["x0"] = pa.array(LEVELS[(self.seen(x)[:, 0] + 2).astype(int)])
         return LossRows(features, losses)
 
-    def change(self) -> float:
-        """Return the change in expected loss that the move makes."""
+    def parts(self) -> tuple[float, list[float]]:
+        """Return the change in expected loss that the move makes, and what of it each feature that matters has."""
         random = np.random.default_rng([self.seed, 6])
-        return float(
-            self.expected(self.values(100_000, self.size, random)).mean()
-            - self.expected(self.values(100_000, 0.0, random)).mean()
-        )
+        old, new = (self.values(100_000, size, random) for size in (0.0, self.size))
+        means = {}
+        for chosen in product((False, True), repeat=3):
+            x = old.copy()
+            for at in range(3):
+                x[:, at] = new[:, at] if chosen[at] else old[:, at]
+            means[chosen] = float(self.expected(x).mean())
+        shares = np.zeros(3)
+        for order in permutations(range(3)):
+            chosen = [False] * 3
+            for at in order:
+                before = means[tuple(chosen)]
+                chosen[at] = True
+                shares[at] += (means[tuple(chosen)] - before) / 6
+        return means[True, True, True] - means[False, False, False], shares.tolist()
 
 
 class Planted(NamedTuple):

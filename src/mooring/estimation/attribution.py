@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from mooring.estimation.boosting import FOLDS
+from mooring.estimation.boosting import FOLDS, folds_of
 from mooring.estimation.intervals import LEVEL
 from mooring.estimation.loss_model import Encoded, EncodedRows, LossModel, LossRows, encode
-from mooring.estimation.support import TOO_THIN, Support, support_of
+from mooring.estimation.resampling import drawn_sums
+from mooring.estimation.support import TOO_THIN, support_of
 from mooring.performance.scored import Floats, Integers
 
 MOST_OUTSIDE = 0.2
@@ -21,10 +22,8 @@ MOST_PLAYERS = 10
 FALSE_CAUSE = 0.05
 """How probable it is, where nothing moved, that any feature is named."""
 OTHERS = "all other features"
-_DRAWS = 2000
-_PAIRS = 4000
+_PAIRS = 2000
 _SCREEN_PAIRS, _SCREENED_AT_ONCE = 400, 10
-_CELLS = 4_000_000
 
 
 class LossPart(NamedTuple):
@@ -77,8 +76,7 @@ class Attribution(NamedTuple):
     relation
         What of it comes of another loss for the same inputs: what they mean has changed. None without labels.
     by_feature
-        The inputs part by feature, those that are told from noise first, then by size. They add up to it but for
-        what features do not say of the loss.
+        The inputs part by feature, those that are told from noise first, then by size. They add up to it.
     relation_by_feature
         Which features say where the relation changed: of what the change varies between rows, the share that goes
         with each.
@@ -200,15 +198,18 @@ def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed
     }
     model = LossModel(old, categorical, seed)
     expected = model.predict(new.matrix)
-    total, inputs, relation = _parts(rows, model, expected.mean(axis=0), support, seed)
+    weights = model.weights_like(np.minimum(support.weights, TOO_THIN), old.matrix, new.matrix)
+    parts = _parts(rows, model, expected.mean(axis=0), weights, seed)
     if unknown:
-        return Attribution(total if rows.measured else None, None, None, [], [], **told)
-    by_feature = _by_feature(rows, model, seed) if model.by_features else []
+        return Attribution(parts.total if rows.measured else None, None, None, [], [], **told)
+    by_feature = _by_feature(rows, model, parts, seed) if model.by_features else []
     if not rows.measured:
-        return Attribution(inputs, inputs, None, by_feature, [], **told)
+        return Attribution(parts.inputs, parts.inputs, None, by_feature, [], **told)
+    if not parts.relation.beyond_chance:
+        return Attribution(parts.total, parts.inputs, parts.relation, by_feature, [], **told)
     changes = new._replace(losses=new.losses - expected.mean(axis=0))
-    where = _where(changes, old.losses - model.unseen, rows, seed)
-    return Attribution(total, inputs, relation, by_feature, where, **told)
+    where = _where(changes, old.losses - model.unseen, weights, rows, seed)
+    return Attribution(parts.total, parts.inputs, parts.relation, by_feature, where, **told)
 
 
 def _unknown(outside: float, effective: float) -> str:
@@ -222,19 +223,31 @@ def _unknown(outside: float, effective: float) -> str:
     return ""
 
 
-def _parts(rows: Encoded, model: LossModel, expected: Floats, support: Support, seed: int) -> Sequence[LossPart]:
-    """Return the total, the inputs part and the relation part; without labels only the second means something."""
+class _Parts(NamedTuple):
+    """The total and its parts; without labels only that of the inputs means something.
+
+    `missed` is how much of it the trees' own rows say that trees miss, and its variance.
+    """
+
+    total: LossPart
+    inputs: LossPart
+    relation: LossPart
+    missed: float
+    variance: float
+
+
+def _parts(rows: Encoded, model: LossModel, expected: Floats, weights: Floats, seed: int) -> _Parts:
     old, new = rows.held_out, rows.window
-    weights = np.minimum(support.weights, TOO_THIN)
     ones = np.ones_like
     random = np.random.default_rng([seed, 2])
-    of_old = _drawn_sums(
+    of_old = drawn_sums(
         [ones(old.losses), old.losses, weights, weights * (old.losses - model.unseen)], old.groups, random
     )
-    of_new = _drawn_sums([ones(expected), np.nan_to_num(new.losses), expected], new.groups, random)
+    of_new = drawn_sums([ones(expected), np.nan_to_num(new.losses), expected], new.groups, random)
     before, missed = of_old[1] / of_old[0], of_old[3] / of_old[2]
     now, alike = of_new[1] / of_new[0], of_new[2] / of_new[0] + missed
-    return [_part(draws) for draws in (now - before, alike - before, now - alike)]
+    parts = [_part(draws) for draws in (now - before, alike - before, now - alike)]
+    return _Parts(*parts, float(missed[0]), float(missed[1:].var()))
 
 
 def _part(draws: Floats) -> LossPart:
@@ -243,19 +256,7 @@ def _part(draws: Floats) -> LossPart:
     return LossPart(float(draws[0]), float(lower), float(upper))
 
 
-def _drawn_sums(columns: Sequence[Floats], groups: Integers, random: np.random.Generator) -> Floats:
-    """Return the sum of each column, first of all rows, then of requests drawn with replacement: (columns, draws)."""
-    sums = np.stack([np.bincount(groups, one) for one in columns], axis=1)
-    count = len(sums)
-    found = [sums.sum(axis=0)[None]]
-    step = max(1, _CELLS // count)
-    for first in range(0, _DRAWS, step):
-        some = min(step, _DRAWS - first)
-        found.append(random.multinomial(count, np.full(count, 1 / count), size=some) @ sums)
-    return np.asarray(np.concatenate(found).T, np.float64)
-
-
-def _by_feature(rows: Encoded, model: LossModel, seed: int) -> list[FeaturePart]:
+def _by_feature(rows: Encoded, model: LossModel, parts: _Parts, seed: int) -> list[FeaturePart]:
     old, new, names = rows.held_out, rows.window, rows.encoder.names
     random = np.random.default_rng([seed, 3])
     players = _players(old.matrix, new.matrix, model, random)
@@ -264,17 +265,23 @@ def _by_feature(rows: Encoded, model: LossModel, seed: int) -> list[FeaturePart]
     at_old = np.resize(random.permutation(len(old.losses)), len(at_new))
     random.shuffle(at_old)
     found = _shapley(old.matrix[at_old], new.matrix[at_new], players, model, random)
-    parts = []
+    values = found.mean(axis=(0, 1))
+    # What the model misses goes to features in proportion to what it says of them.
+    missed = parts.inputs.value - float(values.sum())
+    shares = np.abs(values) / max(float(np.abs(values).sum()), 1e-300)
+    tested = []
     for at, columns in enumerate(players):
         of_pairs, of_folds = found[:, :, at].mean(axis=0), found[:, :, at].mean(axis=1)
-        value = float(of_pairs.mean())
-        around = of_pairs - value
+        around = of_pairs - values[at]
         of_new, of_old = (_squares(around, codes) for codes in (new.groups[at_new], old.groups[at_old]))
         sampled = max(of_new + of_old - float(around @ around), of_new, of_old) / len(around) ** 2
         learnt = (FOLDS - 1) / FOLDS * float(((of_folds - of_folds.mean()) ** 2).sum())
+        # Where a feature has all that is missed, this makes good what the trees learnt wrong.
+        share = float(shares[at])
         name = names[columns[0]] if len(columns) == 1 else OTHERS
-        parts.append(_tested(name, value, sampled, learnt))
-    return _ranked(parts, len(names))
+        value = float(values[at]) + share * missed
+        tested.append(_tested(name, value, sampled + share**2 * parts.variance, (1 - share) ** 2 * learnt))
+    return _ranked(tested, len(names))
 
 
 def _players(old: Floats, new: Floats, model: LossModel, random: np.random.Generator) -> list[list[int]]:
@@ -355,35 +362,36 @@ def _ranked(parts: list[_Tested], tests: int) -> list[FeaturePart]:
     return sorted(adjusted, key=lambda one: (not one.named, -abs(one.value)))
 
 
-def _where(changes: EncodedRows, before: Floats, rows: Encoded, seed: int) -> list[FeaturePart]:
+def _where(changes: EncodedRows, before: Floats, weights: Floats, rows: Encoded, seed: int) -> list[FeaturePart]:
     """Return which features say where the relation changed, of what trees say of it, for rows that they have not seen.
 
-    `changes` has the losses of the window less what was expected, `before` is the same of held-out rows: where
-    these are off, too, the model of the loss is wrong, and nothing has changed. The share of a feature is how much
+    `changes` has the losses of the window less what was expected, `before` is the same of held-out rows, which
+    are weighted to be like the window: where these are off, too, it is the model of the loss that is wrong. The share of a feature is how much
     better changes go with what trees say than with what they say if the feature is permuted, less that of the
     held-out rows, of the sum of that over features. It takes 100 requests; where features say nothing there is none.
     """
     if int(changes.groups.max()) + 1 < 10 * FOLDS or not np.ptp(changes.losses):
         return []
-    model = LossModel(changes, rows.encoder.categorical, seed)
+    # By half of the requests it is chosen what the change goes with, by the others it is tested.
+    tested = folds_of(changes.groups, seed) >= FOLDS // 2
+    model = LossModel(changes, rows.encoder.categorical, seed, evidence=~tested)
     if not model.by_features:
         return []
     random = np.random.default_rng([seed, 4])
-    old = rows.held_out
+    old, groups = rows.held_out, changes.only(tested).groups
     said, said_before = model.unseen, model.predict(old.matrix).mean(axis=0)
     gains, losses = {}, {}
     for at in range(old.matrix.shape[1]):
         here, there = changes.matrix.copy(), old.matrix.copy()
         here[:, at], there[:, at] = random.permutation(here[:, at]), random.permutation(there[:, at])
-        drop = said - model.unseen_loss(here)
+        drop = (said - model.unseen_loss(here))[tested]
         if drop.any():
-            gains[at] = changes.losses * drop
-            losses[at] = before * (said_before - model.predict(there).mean(axis=0))
+            gains[at] = changes.losses[tested] * drop
+            losses[at] = weights * before * (said_before - model.predict(there).mean(axis=0))
     if not gains:
         return []
-    ones = [np.ones(len(changes.losses))], [np.ones(len(before))]
-    of_new = _drawn_sums([*gains.values(), *ones[0]], changes.groups, random)
-    of_old = _drawn_sums([*losses.values(), *ones[1]], old.groups, random)
+    of_new = drawn_sums([*gains.values(), np.ones(len(groups))], groups, random)
+    of_old = drawn_sums([*losses.values(), weights], old.groups, random)
     draws = of_new[:-1] / of_new[-1] - of_old[:-1] / of_old[-1]
     whole = np.maximum(draws, 0).sum(axis=0)
     parts = []

@@ -12,6 +12,7 @@ from mooring.drift.columns import Column
 from mooring.estimation.boosting import FOLDS, BoostedTrees, Learning, folds_of
 from mooring.estimation.features import FeatureEncoder
 from mooring.estimation.rows import EstimationError
+from mooring.estimation.trend import Trend, balanced
 from mooring.performance.scored import Floats, Integers, LabelledRows
 
 LEAST_HELD_OUT, LEAST_ROWS = 100, 30
@@ -21,7 +22,6 @@ MOST_ROWS = 20_000
 MOST_FEATURES = 100
 _LEAST = 1e-6
 _BINS = 10
-_SLOPES = (0.5, 2.0)
 
 
 class LossRows(NamedTuple):
@@ -119,52 +119,47 @@ def encode(held_out: LossRows, window: LossRows, *, named: bool = False, seed: i
 
 
 class LossModel:
-    """The loss that is expected of a row, by its features: small trees, cross-fit on held-out rows.
+    """The loss that is expected of a row, by its features: small trees and a trend, cross-fit on held-out rows.
 
-    Where rows that a tree has not seen show that too little or too much of what it says is so, all that it says is
-    stretched or shrunk: by the slope of losses on what was expected of them (Cox 1958; the best linear predictor of
-    Chernozhukov et al. 2018, arXiv 1712.04802), within one half and twice.
-
+    How many trees, and whether a trend, is chosen by the rows that are `evidence`; by default by all.
     `unseen` is what is expected of each held-out row by a model that has not seen it, `by_features` whether the
     features say anything of the loss.
     """
 
-    def __init__(self, rows: EncodedRows, categorical: list[bool], seed: int = 0) -> None:
-        folds = folds_of(rows.groups, seed)
+    def __init__(
+        self, rows: EncodedRows, categorical: list[bool], seed: int = 0, *, evidence: NDArray[np.bool_] | None = None
+    ) -> None:
         losses, positive = rows.losses, bool(rows.losses.min() >= 0)
+        self._folds = folds_of(rows.groups, seed)
+        chosen_by = np.ones(len(losses), np.bool_) if evidence is None else evidence
+        self._scale = float(np.abs(losses).mean())
+        scaled = losses / self._scale
         scored = LabelledRows(losses, np.zeros(len(losses)), rows.groups)
-        learning = Learning(scored, rows.matrix, categorical, folds, np.ones(len(losses), np.bool_), seed)
-        scale = float(np.abs(losses).mean())
-        target = np.repeat(losses[None, :] / scale, FOLDS, axis=0)
+        learning = Learning(scored, rows.matrix, categorical, self._folds, chosen_by, seed)
+        target = np.repeat(scaled[None, :], FOLDS, axis=0)
 
         def excess(mean: Floats) -> Floats:
             if positive:
-                return mean - target[0] * np.log(np.maximum(mean, _LEAST))
-            return (target[0] - mean) ** 2
+                return mean - scaled * np.log(np.maximum(mean, _LEAST))
+            return (scaled - mean) ** 2
 
         self._trees = BoostedTrees(learning, target, excess, "poisson" if positive else "squared_error")
-        self._scale, self._folds = scale, folds
-        self.by_features = self._trees.stage > 0
-        raw = self._trees.unseen * scale
-        self._mean = float(losses.mean())
-        self._slopes = np.array([_slope(raw[folds != fold], losses[folds != fold]) for fold in range(FOLDS)])
-        self._centre = float(raw.mean())
-        self.unseen = self._mean + _slope(raw, losses) * (raw - self._centre)
+        expected = self._trees.unseen
+        self._trend = Trend(rows.matrix, categorical, self._folds, expected, scaled, evidence=chosen_by, times=positive)
+        self.by_features = self._trees.stage > 0 or self._trend.found
+        self.unseen = self._trend.unseen * self._scale
 
     def predict(self, matrix: Floats) -> Floats:
         """Return the loss that each fold's model expects of rows: an array (folds, rows)."""
-        raw = self._trees.predict(matrix) * self._scale
-        return np.asarray(self._mean + self._slopes[:, None] * (raw - self._centre), np.float64)
+        return self._trend.add(matrix, self._trees.predict(matrix)) * self._scale
+
+    def weights_like(self, weights: Floats, matrix: Floats, other: Floats) -> Floats:
+        """Return weights of rows by which they are like others: those given, brought to balance terms of features."""
+        return balanced(weights, self._trend.terms(matrix), self._trend.terms(other).mean(axis=0))
 
     def unseen_loss(self, matrix: Floats) -> Floats:
         """Return what is expected of the held-out rows with other features, each by the model that has not seen it."""
         return np.asarray(self.predict(matrix)[self._folds, np.arange(len(matrix))], np.float64)
-
-
-def _slope(expected: Floats, losses: Floats) -> float:
-    around = expected - expected.mean()
-    square = float(around @ around)
-    return float(np.clip(around @ losses / square, *_SLOPES)) if square > 0 else 1.0
 
 
 def _check_lengths(rows: LossRows, whose: str) -> None:

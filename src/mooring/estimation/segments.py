@@ -1,0 +1,487 @@
+"""Where it got worse: the segment of a window whose loss rose most, found on half of the rows and tested on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mooring.estimation.conditions import MISSING, Among, Condition, Range, Segment, between, places_of
+from mooring.estimation.intervals import LEVEL
+from mooring.estimation.loss_model import LEAST_HELD_OUT, EncodedRows, LossModel, LossRows, encode
+from mooring.estimation.resampling import drawn_sums
+from mooring.estimation.rows import EstimationError
+from mooring.performance.scored import Floats, Integers
+
+SMALLEST = 0.05
+"""No segment has a smaller share of the rows that it is found by."""
+DEPTH = 3
+FALSE_SEGMENT = 0.05
+"""How probable it is, where nothing changed, that a segment is confirmed."""
+LEAST_REQUESTS = 10
+"""A segment with fewer requests, of the window or held out, in the confirming half can't be confirmed."""
+_LARGEST = 0.98
+_TREES = 40
+_PASSES = 3
+_PERMUTATIONS = 2000
+_CELLS = 4_000_000
+
+
+class WorstSegment(NamedTuple):
+    """The segment of a window that got worst; printed, it is told as it is read.
+
+    Attributes
+    ----------
+    segment
+        Its conditions; None where none stands out.
+    rows, share
+        How many rows of the window are in it, and what share of them that is.
+    share_before
+        The share of held-out rows that are in it.
+    inside, inside_before, outside, outside_before
+        The mean loss in it and elsewhere, of the window and of held-out rows, by the rows that it was not found by.
+    effect, lower, upper
+        By how much more the loss rose inside than outside, with its 90 % interval, by the same rows. Without labels:
+        by how much the loss of all rows rose because of it.
+    p_value
+        How probable such an effect is by chance, by the same rows: that the segment was searched costs nothing.
+    measured
+        Whether losses are measured; else they are what held-out rows lead to expect.
+    unknown
+        Why nothing is confirmed, where that is not for the p-value.
+
+    """
+
+    segment: Segment | None
+    rows: int
+    share: float
+    share_before: float
+    inside: float | None
+    inside_before: float | None
+    outside: float | None
+    outside_before: float | None
+    effect: float | None
+    lower: float | None
+    upper: float | None
+    p_value: float
+    measured: bool
+    unknown: str
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the rows that it was not found by confirm it, at 5 %."""
+        return self.p_value <= FALSE_SEGMENT
+
+    def __str__(self) -> str:
+        if self.segment is None:
+            return f"No segment got worse than the rest: {self.unknown}."
+        kind = "loss" if self.measured else "estimated loss"
+        text = f"{self.segment}: {self.rows:,} rows ({self.share:.0%}, before {self.share_before:.0%})"
+        if self.inside is None:
+            return f"Not confirmed: {text}; {self.unknown}."
+        text += (
+            f", {kind} {self.inside:.4g} (before {self.inside_before:.4g}), elsewhere {self.outside:.4g} (before "
+            f"{self.outside_before:.4g}); {self.effect:+.4g} ({self.lower:+.4g} to {self.upper:+.4g}), "
+            f"p = {self.p_value:.2g}"
+        )
+        return text if self.confirmed else f"Not confirmed: {text}."
+
+
+def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, seed: int = 0) -> WorstSegment:
+    """Search the segment of a window that got worst, and test it.
+
+    Parameters
+    ----------
+    held_out
+        Rows with losses that the model was not trained on.
+    window
+        Later rows; where some have losses, all that is said is of these. Without any, it is the loss that held-out
+        rows lead to expect (`LossModel`): the segment is then that by which moved inputs raised it most, be it
+        that it has more rows than before, or worse ones.
+    named
+        Whether somebody named the features: else integers that number the rows are none.
+    seed
+        The same seed gives the same result.
+
+    Requests are split in halves. By one, small trees are grown on what each row's loss is above what was expected
+    of it, texts in the order of that; of all their nodes that one is taken whose rows differ most from the others,
+    with a price for each condition, and its limits are searched again one by one. By the other half it is tested:
+    a permutation test over requests, of the studentised difference in differences of mean losses (Chung and Romano
+    2013, Annals of Statistics 41(2)): a window that got worse everywhere alike has no worst segment. Without labels
+    it is that of the segment's part in the mean loss.
+
+    Raises EstimationError where there is too little to go by: fewer than 200 held-out rows or rows of the window,
+    no feature, the same loss everywhere.
+
+    >>> random = np.random.default_rng(0)
+    >>> def rows(count, more):
+    ...     x = {"age": random.uniform(20, 60, count), "country": random.choice(["DE", "FR", "PL"], count)}
+    ...     bad = (x["age"] > 41.5) & (x["country"] == "FR")
+    ...     losses = random.exponential(1 + more * bad)
+    ...     return LossRows({name: pa.array(one) for name, one in x.items()}, losses)
+    >>> found = worst_segment(rows(1000, 0), rows(1000, 3))
+    >>> found.segment.conditions[1], found.confirmed
+    ('country in {FR}', True)
+
+    References
+    ----------
+    Breiman, L., Friedman, J., Olshen, R. and Stone, C. (1984). Classification and Regression Trees.
+    Athey, S. and Imbens, G. (2016). Recursive partitioning for heterogeneous causal effects. PNAS 113(27): one half
+    of the rows to find, the other to estimate.
+
+    """
+    rows = encode(held_out, window, named=named, seed=seed)
+    old, other_old = _halves(rows.held_out, seed, "held-out rows")
+    new, other_new = _halves(rows.window, seed + 1, "rows of the window")
+    categorical = rows.encoder.categorical
+    model = LossModel(old, categorical, seed)
+    expected = model.predict(new.matrix).mean(axis=0)
+    level = 0.0
+    if rows.measured:
+        matrix, target = new.matrix, new.losses - expected
+    else:
+        if not model.by_features:
+            return _nothing("features say nothing of the loss of held-out rows", measured=False)
+        said = model.predict(old.matrix).mean(axis=0)
+        level = float(said.mean())
+        matrix = np.concatenate([new.matrix, old.matrix])
+        target = np.concatenate([(expected - level) / len(expected), (level - said) / len(said)]) * len(matrix)
+        other_old = other_old._replace(losses=model.predict(other_old.matrix).mean(axis=0))
+        other_new = other_new._replace(losses=model.predict(other_new.matrix).mean(axis=0))
+    conditions = _Search(matrix, categorical, target, seed).best()
+    if not conditions:
+        return _nothing("none stands out of what chance gives", measured=rows.measured)
+    segment = Segment(conditions, rows.encoder)
+    found = WorstSegment(
+        segment,
+        int(_holds(conditions, rows.window.matrix).sum()),
+        float(_holds(conditions, rows.window.matrix).mean()),
+        float(_holds(conditions, rows.held_out.matrix).mean()),
+        *[None] * 7,
+        1.0,
+        rows.measured,
+        "",
+    )
+    return _tested(found, conditions, other_old, other_new, level, seed)
+
+
+def _nothing(why: str, *, measured: bool) -> WorstSegment:
+    return WorstSegment(None, 0, 0.0, 0.0, *[None] * 7, 1.0, measured, why)
+
+
+def _halves(rows: EncodedRows, seed: int, whose: str) -> tuple[EncodedRows, EncodedRows]:
+    """Return the rows of half of the requests, and the others."""
+    requests = int(rows.groups.max()) + 1
+    if requests < 2 * LEAST_HELD_OUT:
+        raise EstimationError(
+            f"{len(rows.losses):,} {whose} with losses, of {requests:,} requests, are too few to search by one half "
+            f"and to confirm by the other: it takes {2 * LEAST_HELD_OUT} of each"
+        )
+    first = (np.random.default_rng([seed, 8]).permutation(requests) % 2 == 0)[rows.groups]
+    return rows.only(first), rows.only(~first)
+
+
+def _holds(conditions: Sequence[Condition], matrix: Floats) -> NDArray[np.bool_]:
+    return np.logical_and.reduce([one.holds(matrix) for one in conditions])
+
+
+class _Search:
+    """The conditions whose rows have most of a target, of those that small trees find."""
+
+    def __init__(self, matrix: Floats, categorical: Sequence[bool], target: Floats, seed: int) -> None:
+        self._matrix = matrix
+        self._categorical = categorical
+        # The few largest losses would draw a segment around themselves.
+        target = np.clip(target, *np.quantile(target, [1 - _LARGEST, _LARGEST]))
+        self._target = target - target.mean()
+        self._spread = float(self._target.std())
+        self._least = max(LEAST_REQUESTS, int(np.ceil(SMALLEST * len(target))))
+        # What the best of so many splits gives by chance, about.
+        self._price = 2 * float(np.log(20 * matrix.shape[1]))
+        self._seed = seed
+
+    def best(self) -> list[Condition]:
+        """Return the best conditions, none where they are not worth their price."""
+        from sklearn.tree import DecisionTreeRegressor
+
+        if not self._spread:
+            return []
+        everywhere = np.ones(len(self._target), np.bool_)
+        codes = np.column_stack([self._codes(at, everywhere) for at in range(self._matrix.shape[1])])
+        random = np.random.default_rng([self._seed, 9])
+        found: dict[float, list[Condition]] = {}
+        for at in range(_TREES):
+            tree = DecisionTreeRegressor(
+                max_depth=DEPTH,
+                min_samples_leaf=self._least,
+                max_features=None if at == 0 else 0.5,
+                random_state=int(random.integers(2**31)),
+            ).fit(codes, self._target)
+            for conditions in self._nodes(tree.tree_, codes):
+                found[self._score(conditions)] = conditions
+        best: list[Condition] = []
+        least = 0.0
+        for score in sorted(found, reverse=True)[:5]:
+            conditions = self._refined(found[score])
+            if (refined := self._score(conditions)) > least:
+                best, least = conditions, refined
+        return best
+
+    def _score(self, conditions: Sequence[Condition]) -> float:
+        """Return the squared studentised difference of the rows in and out, less the price of the conditions."""
+        if not conditions:
+            return 0.0
+        inside = _holds(conditions, self._matrix)
+        limits = sum(1 if isinstance(one, Among) else np.isfinite(one[1:3]).sum() for one in conditions)
+        return float(self._gain(np.array([inside.sum()]), np.array([self._target[inside].sum()]))[0]) - (
+            self._price * float(max(limits, 1))
+        )
+
+    def _gain(self, counts: Integers, sums: Floats) -> Floats:
+        """Return the squared studentised difference, -inf where it is not a rise, or too few rows."""
+        rows = len(self._target)
+        fits = (counts >= self._least) & (counts < rows) & (sums > 0)
+        there = np.where(fits, counts, 1)
+        return np.where(fits, sums**2 / there * rows / np.maximum(rows - there, 1) / self._spread**2, -np.inf)
+
+    def _codes(self, at: int, within: NDArray[np.bool_]) -> Floats:
+        """Return a column in the order of the target: of texts how far each is from the rest, beyond one error.
+
+        What is missing of numbers is below them all.
+        """
+        values = self._matrix[:, at]
+        if not self._categorical[at]:
+            there = np.isfinite(values)
+            if there.all() or not there.any():
+                return np.where(there, values, 0.0)
+            low, high = float(values[there].min()), float(values[there].max())
+            return np.where(there, values, low - max(high - low, 1.0))
+        places = places_of(values) - MISSING
+        counts = np.bincount(places[within], minlength=int(places.max()) + 1)
+        sums = np.bincount(places[within], self._target[within], minlength=len(counts))
+        centre = float(sums.sum() / max(counts.sum(), 1))
+        apart = (sums - centre * counts) / np.sqrt(np.maximum(counts, 1)) / self._spread
+        found = np.sign(apart) * np.maximum(np.abs(apart) - 1, 0.0)
+        return np.asarray(found[places], np.float64)
+
+    def _nodes(self, tree: object, codes: Floats) -> list[list[Condition]]:
+        """Return the conditions of each node but the root."""
+        left, right, column, limit = (
+            getattr(tree, name) for name in ("children_left", "children_right", "feature", "threshold")
+        )
+        found: list[list[Condition]] = []
+        waiting: list[tuple[int, list[Condition]]] = [(0, [])]
+        while waiting:
+            node, conditions = waiting.pop()
+            if conditions:
+                found.append(conditions)
+            if left[node] == right[node]:
+                continue
+            at, value = int(column[node]), float(limit[node])
+            below = np.asarray(codes[:, at] <= value)
+            waiting.append((int(left[node]), self._joined(conditions, self._side(at, codes, below, value, True))))
+            waiting.append((int(right[node]), self._joined(conditions, self._side(at, codes, ~below, value, False))))
+        return found
+
+    def _side(self, at: int, codes: Floats, chosen: NDArray[np.bool_], value: float, below: bool) -> Condition:
+        """Return one side of a split as a condition."""
+        values = self._matrix[:, at]
+        if self._categorical[at]:
+            return self._among(at, np.unique(places_of(values[chosen])))
+        there = np.isfinite(values)
+        missing = not there.all()
+        lower, upper = codes[:, at][codes[:, at] <= value].max(), codes[:, at][codes[:, at] > value].min()
+        if missing and lower < values[there].min():  # missing, and all others
+            return Range(at, high=-np.inf, missing=True) if below else Range(at, low=_below(upper))
+        cut = between(float(lower), float(upper))
+        return Range(at, high=cut, missing=missing) if below else Range(at, low=cut)
+
+    def _among(self, at: int, places: Integers) -> Among:
+        """Return a condition on texts, told by those that are out where these are fewer."""
+        every = np.unique(places_of(self._matrix[:, at]))
+        others = np.setdiff1d(every, places)
+        if 0 < len(others) < len(places) and MISSING not in others:
+            return Among(at, frozenset(int(one) for one in others), negated=True)
+        return Among(at, frozenset(int(one) for one in places))
+
+    def _joined(self, conditions: list[Condition], more: Condition) -> list[Condition]:
+        """Return conditions and one more; of one feature they become one."""
+        found = []
+        for one in conditions:
+            if one.column != more.column:
+                found.append(one)
+            elif isinstance(one, Range) and isinstance(more, Range):
+                missing = one.missing and more.missing
+                more = Range(one.column, max(one.low, more.low), min(one.high, more.high), missing)
+            else:
+                places = places_of(self._matrix[one.holds(self._matrix) & more.holds(self._matrix), one.column])
+                more = self._among(one.column, np.unique(places))
+        return [*found, more]
+
+    def _refined(self, conditions: list[Condition]) -> list[Condition]:
+        """Return the conditions with limits and texts searched again, one by one while the others hold, or without."""
+        for _ in range(_PASSES):
+            before = conditions
+            for one in conditions:
+                others = [each for each in conditions if each is not one]
+                within = _holds(others, self._matrix) if others else np.ones(len(self._target), np.bool_)
+                choices = [conditions, [*others, *self._limit(one, within)], others]
+                conditions = max(choices, key=self._score)
+            if conditions == before:
+                break
+        return conditions
+
+    def _limit(self, one: Condition, within: NDArray[np.bool_]) -> list[Condition]:
+        """Return the best condition of one feature in the place of another, among some rows."""
+        at = one.column
+        codes = self._codes(at, within)
+        if isinstance(one, Range) and np.isfinite(one.low) and np.isfinite(one.high):
+            # Of two limits each is searched while the other holds.
+            for kept in (one._replace(low=-np.inf), one._replace(high=np.inf)):
+                inside = within & kept.holds(self._matrix)
+                if found := self._cut(at, codes, inside, below=kept.low > -np.inf):
+                    one = self._joined([kept], found[0])[0]
+            return [one]
+        ups, downs = (self._cut(at, codes, within, below=below) for below in (False, True))
+        return max(ups, downs, key=lambda each: self._score([*each]) if not within.all() else self._score(each))
+
+    def _cut(self, at: int, codes: Floats, within: NDArray[np.bool_], *, below: bool) -> list[Condition]:
+        """Return the best condition that cuts a column in two, among some rows."""
+        rows = np.flatnonzero(within)
+        order = rows[np.argsort(codes[rows], kind="stable")]
+        if not below:
+            order = order[::-1]
+        sorted_codes = codes[order]
+        ends = np.flatnonzero(sorted_codes[1:] != sorted_codes[:-1])
+        if not len(ends):
+            return []
+        gains = self._gain(ends + 1, np.cumsum(self._target[order])[ends])
+        best = int(ends[np.argmax(gains)])
+        if not np.isfinite(gains.max()):
+            return []
+        chosen = order[: best + 1]
+        if self._categorical[at]:
+            return [self._among(at, np.unique(places_of(self._matrix[chosen, at])))]
+        value = float(min(sorted_codes[best], sorted_codes[best + 1]))
+        mask = np.asarray(codes <= value) if below else np.asarray(codes > value)
+        return [self._side(at, codes[:, None] if codes.ndim == 0 else _wide(codes, at), mask, value, below)]
+
+
+def _wide(codes: Floats, at: int) -> Floats:
+    """Return one column in its place among others that do not matter."""
+    found = np.zeros((len(codes), at + 1))
+    found[:, at] = codes
+    return found
+
+
+def _below(value: float) -> float:
+    return float(np.nextafter(value, -np.inf))
+
+
+def _tested(
+    found: WorstSegment,
+    conditions: Sequence[Condition],
+    old: EncodedRows,
+    new: EncodedRows,
+    level: float,
+    seed: int,
+) -> WorstSegment:
+    """Return what rows that it was not found by say of a segment."""
+    sides = [_holds(conditions, one.matrix) for one in (new, old)]
+    requests = [
+        len(np.unique(rows.groups[which]))
+        for rows, inside in zip((new, old), sides, strict=True)
+        for which in (inside, ~inside)
+    ]
+    if min(requests) < LEAST_REQUESTS and (found.measured or min(requests[0], requests[1]) < LEAST_REQUESTS):
+        return found._replace(
+            unknown=f"of the rows that it was not found by, {min(requests)} requests are in it or out of it, and it "
+            f"takes {LEAST_REQUESTS}"
+        )
+    means = [
+        float(rows.losses[which].mean()) if which.any() else 0.0
+        for inside_or_out in (True, False)
+        for rows, inside in zip((new, old), sides, strict=True)
+        for which in [inside == inside_or_out]
+    ]
+    columns, signs = [], [1.0, -1.0] if found.measured else [1.0]
+    for rows, inside in zip((new, old), sides, strict=True):
+        if found.measured:
+            columns.append([inside * rows.losses, inside * 1.0, ~inside * rows.losses, ~inside * 1.0])
+        else:
+            columns.append([inside * (rows.losses - level), np.ones(len(inside))])
+    random = np.random.default_rng([seed, 10])
+    p_value = _p_value(columns, (new.groups, old.groups), signs, random)
+    draws = [
+        _difference(drawn_sums(one, rows.groups, random), signs)
+        for one, rows in zip(columns, (new, old), strict=True)
+    ]
+    apart = draws[0] - draws[1]
+    effect = float(apart[0])
+    spread = apart[1:][np.isfinite(apart[1:])]
+    lower, upper = (float(one) for one in np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return WorstSegment(
+        found.segment, found.rows, found.share, found.share_before, *means, effect, lower, upper, p_value,
+        found.measured, "",
+    )  # fmt: skip
+
+
+def _difference(sums: Floats, signs: Sequence[float]) -> Floats:
+    """Return the signed sum of ratios of sums, pair by pair: (draws,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sum(sign * sums[2 * at] / sums[2 * at + 1] for at, sign in enumerate(signs)))
+
+
+def _p_value(
+    columns: Sequence[Sequence[Floats]],
+    groups: Sequence[Integers],
+    signs: Sequence[float],
+    random: np.random.Generator,
+) -> float:
+    """Return the p-value of a rise: requests of the window and held-out ones are permuted, the result studentised."""
+    sides = [
+        np.stack([np.bincount(of_it, column) for column in side], axis=1)
+        for side, of_it in zip(columns, groups, strict=True)
+    ]
+    sums = np.concatenate(sides)
+    scale = np.maximum(np.abs(sums).max(axis=0), 1e-300)
+    sums = sums / scale
+    size = sums.shape[1]
+    signs = [sign * scale[2 * at] / scale[2 * at + 1] for at, sign in enumerate(signs)]
+    products = (sums[:, :, None] * sums[:, None, :]).reshape(len(sums), -1)
+    both = np.concatenate([sums, products], axis=1)
+    whole = both.sum(axis=0)
+    of_new = len(sides[0])
+    found = []
+    step = max(1, _CELLS // len(sums))
+    for first in range(-1, _PERMUTATIONS, step):
+        some = min(step, _PERMUTATIONS - first)
+        chosen = np.zeros((some, len(sums)))
+        chosen[:, :of_new] = 1.0
+        start = 1 if first < 0 else 0
+        chosen[start:] = random.permuted(chosen[start:], axis=1)
+        of_it = chosen @ both
+        found.append(_studentised(of_it, whole - of_it, signs, size))
+    scores = np.concatenate(found)
+    observed = scores[0] - 1e-9 * abs(scores[0])
+    if not np.isfinite(observed):
+        return 1.0
+    return float((np.count_nonzero(~(scores[1:] < observed)) + 1) / len(scores))
+
+
+def _studentised(new: Floats, old: Floats, signs: Sequence[float], size: int) -> Floats:
+    """Return the difference of the two sides by its standard error, from sums and sums of products by request."""
+    difference, variance = 0.0, 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for side, of_it in ((1.0, new), (-1.0, old)):
+            sums, products = of_it[:, :size], of_it[:, size:].reshape(-1, size, size)
+            weights = np.empty_like(sums)
+            for at, sign in enumerate(signs):
+                mean = sums[:, 2 * at] / sums[:, 2 * at + 1]
+                difference = difference + side * sign * mean
+                weights[:, 2 * at] = sign / sums[:, 2 * at + 1]
+                weights[:, 2 * at + 1] = -sign * mean / sums[:, 2 * at + 1]
+            variance = variance + np.einsum("di,dij,dj->d", weights, products, weights)
+        return np.asarray(difference / np.sqrt(np.maximum(variance, 0)), np.float64)
