@@ -44,7 +44,9 @@ def planted_segment(seed: int, held_out: int = 2000, rows: int = 2000, worse: bo
         inside = np.ones(count, np.bool_)
         for at, kind in enumerate(kinds):
             if kind == "number":
-                inside &= signs[at] * x[:, at] > np.quantile(np.random.default_rng(0).normal(size=100_000), 1 - each)
+                inside &= signs[at] * x[:, at] > np.quantile(
+                    np.random.default_rng(0).normal(size=100_000), 1 - each
+                )
             else:
                 inside &= np.isin(texts[:, names[0]], chosen)
         z = 0.5 * x[:, 2] + 0.3 * (texts[:, names[1]] == 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy import special
 from mooring.estimation.boosting import FOLDS, folds_of
 from mooring.estimation.intervals import LEVEL
 from mooring.estimation.loss_model import Encoded, EncodedRows, LossModel, LossRows, encode
-from mooring.estimation.resampling import drawn_sums
+from mooring.estimation.resampling import LossPart, drawn_sums, part_of
 from mooring.estimation.support import TOO_THIN, support_of
 from mooring.performance.scored import Floats, Integers
 
@@ -24,22 +23,6 @@ FALSE_CAUSE = 0.05
 OTHERS = "all other features"
 _PAIRS = 2000
 _SCREEN_PAIRS, _SCREENED_AT_ONCE = 400, 10
-
-
-class LossPart(NamedTuple):
-    """A part of a change in mean loss, and between what it lies with a probability of 90 %."""
-
-    value: float
-    lower: float
-    upper: float
-
-    @property
-    def beyond_chance(self) -> bool:
-        """Whether the interval has 0 outside of it."""
-        return self.lower > 0 or self.upper < 0
-
-    def __str__(self) -> str:
-        return f"{self.value:+.4g} ({self.lower:+.4g} to {self.upper:+.4g})"
 
 
 class FeaturePart(NamedTuple):
@@ -150,20 +133,23 @@ def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed
         The same seed gives the same result.
 
     The inputs part is E_window[m(x)] - E_held-out[m(x)], where m(x) is the loss of held-out rows with the inputs
-    x; the relation part is E_window[loss - m(x)]. m is learnt by trees (`LossModel`); what they get wrong is taken
-    out by held-out rows, weighted to be like the window (`support_of`): the estimate is right where either the trees
-    or the weights are. Intervals are by bootstrap over requests of both.
+    x; the relation part is E_window[loss - m(x)]. m is learnt by trees and a trend (`LossModel`); what they get
+    wrong is taken out by held-out rows, weighted to be like the window (`support_of`, then `balanced`): the
+    estimate is right where either m or the weights are. Intervals are by bootstrap over requests of both.
 
     By feature it is the Shapley value of v(S), the mean of m with the features of S from the window and the rest
     from held-out rows; over pairs of a row of each, and orders drawn at random, each with its reverse: so features
     that depend on each other give 0 where nothing moved. A feature that moved because another did counts for what
-    it means to the loss itself: which of two caused the other is not known. Intervals have what both samples vary
-    by (by request, two-way: Cameron, Gelbach and Miller 2011), and what the trees do (delete-a-group jackknife over
-    folds of requests). The ten features that matter most, one at a time, are told apart.
+    it means to the loss itself: which of two caused the other is not known. What m misses is added in proportion.
+    Intervals have what both samples vary by (by request, two-way: Cameron, Gelbach and Miller 2011), and what m
+    does (delete-a-group jackknife over folds of requests). The ten features that matter most are told apart.
+
+    Which features say where the relation changed is only asked where the relation part is beyond chance.
 
     Raises EstimationError where there is too little to go by: fewer than 100 held-out rows or 30 of the window, no
     feature, the same loss everywhere.
 
+    >>> import pyarrow as pa
     >>> random = np.random.default_rng(0)
     >>> def rows(count, low):
     ...     x = {"x": random.uniform(low, 1, count), "other": random.random(count)}
@@ -187,29 +173,35 @@ def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed
     support = support_of(old.matrix, new.matrix, categorical, seed)
     outside, effective = float(support.outside.mean()), support.effective * len(old.losses)
     unknown = _unknown(outside, effective)
-    told = {
-        "rows": len(new.losses),
-        "held_out_rows": len(old.losses),
-        "measured": rows.measured,
-        "out_of_support": outside,
-        "effective_rows": effective,
-        "unknown": unknown,
-        "left_out": dict(rows.encoder.left_out),
-    }
     model = LossModel(old, categorical, seed)
-    expected = model.predict(new.matrix)
+    expected = model.predict(new.matrix).mean(axis=0)
     weights = model.weights_like(np.minimum(support.weights, TOO_THIN), old.matrix, new.matrix)
-    parts = _parts(rows, model, expected.mean(axis=0), weights, seed)
+    parts = _parts(rows, model, expected, weights, seed)
+    found = Attribution(
+        total=parts.total if rows.measured else None,
+        inputs=None,
+        relation=None,
+        by_feature=[],
+        relation_by_feature=[],
+        rows=len(new.losses),
+        held_out_rows=len(old.losses),
+        measured=rows.measured,
+        out_of_support=outside,
+        effective_rows=effective,
+        unknown=unknown,
+        left_out=dict(rows.encoder.left_out),
+    )
     if unknown:
-        return Attribution(parts.total if rows.measured else None, None, None, [], [], **told)
+        return found
     by_feature = _by_feature(rows, model, parts, seed) if model.by_features else []
+    found = found._replace(inputs=parts.inputs, by_feature=by_feature)
     if not rows.measured:
-        return Attribution(parts.inputs, parts.inputs, None, by_feature, [], **told)
-    if not parts.relation.beyond_chance:
-        return Attribution(parts.total, parts.inputs, parts.relation, by_feature, [], **told)
-    changes = new._replace(losses=new.losses - expected.mean(axis=0))
-    where = _where(changes, old.losses - model.unseen, weights, rows, seed)
-    return Attribution(parts.total, parts.inputs, parts.relation, by_feature, where, **told)
+        return found._replace(total=parts.inputs)
+    where = []
+    if parts.relation.beyond_chance:
+        changes = new._replace(losses=new.losses - expected)
+        where = _where(changes, old.losses - model.unseen, weights, rows, seed)
+    return found._replace(relation=parts.relation, relation_by_feature=where)
 
 
 def _unknown(outside: float, effective: float) -> str:
@@ -226,13 +218,12 @@ def _unknown(outside: float, effective: float) -> str:
 class _Parts(NamedTuple):
     """The total and its parts; without labels only that of the inputs means something.
 
-    `missed` is how much of it the trees' own rows say that trees miss, and its variance.
+    `variance` is that of what held-out rows say that the model misses.
     """
 
     total: LossPart
     inputs: LossPart
     relation: LossPart
-    missed: float
     variance: float
 
 
@@ -246,14 +237,7 @@ def _parts(rows: Encoded, model: LossModel, expected: Floats, weights: Floats, s
     of_new = drawn_sums([ones(expected), np.nan_to_num(new.losses), expected], new.groups, random)
     before, missed = of_old[1] / of_old[0], of_old[3] / of_old[2]
     now, alike = of_new[1] / of_new[0], of_new[2] / of_new[0] + missed
-    parts = [_part(draws) for draws in (now - before, alike - before, now - alike)]
-    return _Parts(*parts, float(missed[0]), float(missed[1:].var()))
-
-
-def _part(draws: Floats) -> LossPart:
-    """Return the first as the value, and the interval from the others."""
-    lower, upper = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return LossPart(float(draws[0]), float(lower), float(upper))
+    return _Parts(part_of(now - before), part_of(alike - before), part_of(now - alike), float(missed[1:].var()))
 
 
 def _by_feature(rows: Encoded, model: LossModel, parts: _Parts, seed: int) -> list[FeaturePart]:
@@ -288,7 +272,7 @@ def _players(old: Floats, new: Floats, model: LossModel, random: np.random.Gener
     """Return which columns move together: each of the most important ones alone, and the others that matter."""
     start, end = (one[random.integers(len(one), size=_SCREEN_PAIRS)] for one in (old, new))
     low, high = (model.predict(one).mean(axis=0) for one in (start, end))
-    moved = {}
+    moved: dict[int, float] = {}
     for some in np.array_split(np.arange(old.shape[1]), -(-old.shape[1] // _SCREENED_AT_ONCE)):
         rows = []
         for at in some:
@@ -308,7 +292,7 @@ def _players(old: Floats, new: Floats, model: LossModel, random: np.random.Gener
 def _shapley(
     start: Floats, end: Floats, players: list[list[int]], model: LossModel, random: np.random.Generator
 ) -> Floats:
-    """Return by how much each player changes what is expected on the way from rows to others: (folds, pairs, players).
+    """Return by how much each player changes what is expected between paired rows: (folds, pairs, players).
 
     Each pair in an order of its own, and in the reverse of it.
     """
@@ -354,7 +338,7 @@ def _tested(name: str, value: float, sampled: float, learnt: float) -> _Tested:
 
 
 def _ranked(parts: list[_Tested], tests: int) -> list[FeaturePart]:
-    """Return parts with p-values adjusted by Holm's method for so many tests: what is named first, then by size."""
+    """Return parts with p-values adjusted for so many tests (Holm): what is named first, then by size."""
     adjusted, most = [], 0.0
     for at, one in enumerate(sorted(parts, key=lambda one: one.p_value)):
         most = max(most, min(1.0, one.p_value * (tests - at)))
@@ -363,12 +347,13 @@ def _ranked(parts: list[_Tested], tests: int) -> list[FeaturePart]:
 
 
 def _where(changes: EncodedRows, before: Floats, weights: Floats, rows: Encoded, seed: int) -> list[FeaturePart]:
-    """Return which features say where the relation changed, of what trees say of it, for rows that they have not seen.
+    """Return which features say where the relation changed.
 
-    `changes` has the losses of the window less what was expected, `before` is the same of held-out rows, which
-    are weighted to be like the window: where these are off, too, it is the model of the loss that is wrong. The share of a feature is how much
-    better changes go with what trees say than with what they say if the feature is permuted, less that of the
-    held-out rows, of the sum of that over features. It takes 100 requests; where features say nothing there is none.
+    `changes` has the losses of the window less what was expected, `before` is the same of held-out rows, which are
+    weighted to be like the window: where these are off, too, it is the model of the loss that is wrong. The share
+    of a feature is how much better changes go with what trees say of them than if the feature is permuted, less
+    that of the held-out rows, of the sum over features. It takes 100 requests, and rows that trees have not seen
+    have to show that features say anything.
     """
     if int(changes.groups.max()) + 1 < 10 * FOLDS or not np.ptp(changes.losses):
         return []
@@ -396,7 +381,7 @@ def _where(changes: EncodedRows, before: Floats, weights: Floats, rows: Encoded,
     whole = np.maximum(draws, 0).sum(axis=0)
     parts = []
     for at, of_draws in zip(gains, draws, strict=True):
-        share = _part(np.maximum(of_draws, 0) / np.where(whole > 0, whole, np.inf))
+        share = part_of(np.maximum(of_draws, 0) / np.where(whole > 0, whole, np.inf))
         error = float(of_draws[1:].std())
         p_value = float(special.ndtr(-of_draws[0] / error)) if error > 0 else 1.0
         parts.append(_Tested(FeaturePart(rows.encoder.names[at], *share, p_value), p_value))

@@ -86,7 +86,7 @@ class Segment:
     """
 
     def __init__(self, conditions: list[Condition], encoder: FeatureEncoder) -> None:
-        self._conditions = conditions
+        self._conditions = sorted(conditions, key=lambda one: one.column)
         self._names, self._encoder = list(encoder.names), encoder
 
     @property

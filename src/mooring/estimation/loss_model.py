@@ -1,4 +1,4 @@
-"""What loss held-out rows lead to expect of any row, by its features: what a change of the loss is held against."""
+"""What loss held-out rows lead to expect of any row, by its features: a change is held against that."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def encode(held_out: LossRows, window: LossRows, *, named: bool = False, seed: i
     old, of_old = _chosen(losses, held_out.groups, held_out.rows, [seed, 0])
     if min(len(old), int(of_old.max()) + 1) < LEAST_HELD_OUT:
         raise EstimationError(
-            f"{len(old):,} held-out rows with labels, of {int(of_old.max()) + 1:,} requests, are too few: it takes "
-            f"{LEAST_HELD_OUT} of each; label more"
+            f"{len(old):,} held-out rows with labels, of {int(of_old.max()) + 1:,} requests, are too few: it "
+            f"takes {LEAST_HELD_OUT} of each; label more"
         )
     losses = losses[old]
     if losses.max() - losses.min() <= 1e-12 * np.abs(losses).max():
         raise EstimationError(
-            f"every held-out row has the same loss, {losses[0]:.4g}: nothing says where the model errs; check that "
-            "labels are not the predictions, and that the model was not trained on these rows"
+            f"every held-out row has the same loss, {losses[0]:.4g}: nothing says where the model errs; check "
+            "that labels are not the predictions, and that the model was not trained on these rows"
         )
     known = window.losses is not None and bool(np.isfinite(window.losses).any())
     now = np.asarray(window.losses, np.float64) if known else np.zeros(window.rows)
@@ -112,7 +112,9 @@ def encode(held_out: LossRows, window: LossRows, *, named: bool = False, seed: i
     _screen(encoder, held_out.features, old, losses)
     return Encoded(
         EncodedRows(_matrix(encoder, held_out.features, old), losses, of_old),
-        EncodedRows(_matrix(encoder, window.features, new), now[new] if known else np.full(len(new), np.nan), of_new),
+        EncodedRows(
+            _matrix(encoder, window.features, new), now[new] if known else np.full(len(new), np.nan), of_new
+        ),
         encoder,
         known,
     )
@@ -127,7 +129,12 @@ class LossModel:
     """
 
     def __init__(
-        self, rows: EncodedRows, categorical: list[bool], seed: int = 0, *, evidence: NDArray[np.bool_] | None = None
+        self,
+        rows: EncodedRows,
+        categorical: list[bool],
+        seed: int = 0,
+        *,
+        evidence: NDArray[np.bool_] | None = None,
     ) -> None:
         losses, positive = rows.losses, bool(rows.losses.min() >= 0)
         self._folds = folds_of(rows.groups, seed)
@@ -145,7 +152,9 @@ class LossModel:
 
         self._trees = BoostedTrees(learning, target, excess, "poisson" if positive else "squared_error")
         expected = self._trees.unseen
-        self._trend = Trend(rows.matrix, categorical, self._folds, expected, scaled, evidence=chosen_by, times=positive)
+        self._trend = Trend(
+            rows.matrix, categorical, self._folds, expected, scaled, evidence=chosen_by, times=positive
+        )
         self.by_features = self._trees.stage > 0 or self._trend.found
         self.unseen = self._trend.unseen * self._scale
 
@@ -154,25 +163,25 @@ class LossModel:
         return self._trend.add(matrix, self._trees.predict(matrix)) * self._scale
 
     def weights_like(self, weights: Floats, matrix: Floats, other: Floats) -> Floats:
-        """Return weights of rows by which they are like others: those given, brought to balance terms of features."""
+        """Return weights by which rows are like others: those given, changed so that terms of features balance."""
         return balanced(weights, self._trend.terms(matrix), self._trend.terms(other).mean(axis=0))
 
     def unseen_loss(self, matrix: Floats) -> Floats:
-        """Return what is expected of the held-out rows with other features, each by the model that has not seen it."""
+        """Return what is expected of the held-out rows with other features, by models that have not seen them."""
         return np.asarray(self.predict(matrix)[self._folds, np.arange(len(matrix))], np.float64)
 
 
 def _check_lengths(rows: LossRows, whose: str) -> None:
     for name, column in rows.features.items():
         if len(column) != rows.rows:
-            raise EstimationError(f"the feature {name} has {len(column):,} values, and there are {rows.rows:,} {whose}")
+            raise EstimationError(
+                f"the feature {name} has {len(column):,} values, and there are {rows.rows:,} {whose}"
+            )
     if rows.groups is not None and len(rows.groups) != rows.rows:
         raise EstimationError(f"there are {len(rows.groups):,} groups, and {rows.rows:,} {whose}")
 
 
-def _chosen(
-    losses: Floats, groups: Integers | None, rows: int, seed: list[int]
-) -> tuple[Integers, Integers]:
+def _chosen(losses: Floats, groups: Integers | None, rows: int, seed: list[int]) -> tuple[Integers, Integers]:
     """Return the places of the rows that have a loss, or of those of some requests, and their requests."""
     places = np.flatnonzero(np.isfinite(losses))
     codes = np.arange(rows) if groups is None else np.asarray(groups)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from mooring.estimation.intervals import LEVEL
 from mooring.performance.scored import Floats, Integers
 
 DRAWS = 1000
@@ -32,3 +34,30 @@ def drawn_sums(columns: Sequence[Floats], groups: Integers, random: np.random.Ge
         some = min(step, DRAWS - first)
         found.append(random.multinomial(count, np.full(count, 1 / count), size=some) @ sums)
     return np.asarray(np.concatenate(found).T, np.float64)
+
+
+class LossPart(NamedTuple):
+    """A part of a change in mean loss, and between what it lies with a probability of 90 %."""
+
+    value: float
+    lower: float
+    upper: float
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval has 0 outside of it."""
+        return self.lower > 0 or self.upper < 0
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4g} ({self.lower:+.4g} to {self.upper:+.4g})"
+
+
+def part_of(draws: Floats) -> LossPart:
+    """Return the first as the value, and the interval from the others; draws that are not defined do not count.
+
+    >>> str(part_of(np.arange(101.0)))
+    '+0 (+5.95 to +95.05)'
+    """
+    others = draws[1:][np.isfinite(draws[1:])]
+    lower, upper = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return LossPart(float(draws[0]), float(lower), float(upper))

@@ -1,4 +1,4 @@
-"""Where it got worse: the segment of a window whose loss rose most, found on half of the rows and tested on the rest."""
+"""Where it got worse: the segment of a window whose loss rose most, found on half of the rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mooring.estimation.conditions import MISSING, Among, Condition, Range, Segment, between, places_of
-from mooring.estimation.intervals import LEVEL
 from mooring.estimation.loss_model import LEAST_HELD_OUT, EncodedRows, LossModel, LossRows, encode
-from mooring.estimation.resampling import drawn_sums
+from mooring.estimation.resampling import LossPart, drawn_sums, part_of
 from mooring.estimation.rows import EstimationError
 from mooring.performance.scored import Floats, Integers
 
@@ -23,10 +22,19 @@ FALSE_SEGMENT = 0.05
 LEAST_REQUESTS = 10
 """A segment with fewer requests, of the window or held out, in the confirming half can't be confirmed."""
 _LARGEST = 0.98
-_TREES = 40
+_TREES = 20
 _PASSES = 3
 _PERMUTATIONS = 2000
 _CELLS = 4_000_000
+
+
+class SegmentLosses(NamedTuple):
+    """The mean loss in a segment and elsewhere, of the window and of held-out rows."""
+
+    inside: float
+    inside_before: float
+    outside: float
+    outside_before: float
 
 
 class WorstSegment(NamedTuple):
@@ -36,17 +44,15 @@ class WorstSegment(NamedTuple):
     ----------
     segment
         Its conditions; None where none stands out.
-    rows, share
-        How many rows of the window are in it, and what share of them that is.
-    share_before
-        The share of held-out rows that are in it.
-    inside, inside_before, outside, outside_before
-        The mean loss in it and elsewhere, of the window and of held-out rows, by the rows that it was not found by.
-    effect, lower, upper
-        By how much more the loss rose inside than outside, with its 90 % interval, by the same rows. Without labels:
-        by how much the loss of all rows rose because of it.
+    rows, share, share_before
+        How many rows of the window are in it, what share of them that is, and what share of the held-out rows.
+    losses
+        The mean losses, of the rows that it was not found by; None where these are too few.
+    effect
+        By how much more the loss rose inside than outside, by the same rows. Without labels: by how much the mean
+        loss of all rows rose because of it.
     p_value
-        How probable such an effect is by chance, by the same rows: that the segment was searched costs nothing.
+        How probable such an effect is by chance, by the same rows: that the segment was searched is paid for.
     measured
         Whether losses are measured; else they are what held-out rows lead to expect.
     unknown
@@ -58,13 +64,8 @@ class WorstSegment(NamedTuple):
     rows: int
     share: float
     share_before: float
-    inside: float | None
-    inside_before: float | None
-    outside: float | None
-    outside_before: float | None
-    effect: float | None
-    lower: float | None
-    upper: float | None
+    losses: SegmentLosses | None
+    effect: LossPart | None
     p_value: float
     measured: bool
     unknown: str
@@ -77,14 +78,13 @@ class WorstSegment(NamedTuple):
     def __str__(self) -> str:
         if self.segment is None:
             return f"No segment got worse than the rest: {self.unknown}."
-        kind = "loss" if self.measured else "estimated loss"
         text = f"{self.segment}: {self.rows:,} rows ({self.share:.0%}, before {self.share_before:.0%})"
-        if self.inside is None:
+        if self.losses is None:
             return f"Not confirmed: {text}; {self.unknown}."
+        inside, inside_before, outside, outside_before = self.losses
         text += (
-            f", {kind} {self.inside:.4g} (before {self.inside_before:.4g}), elsewhere {self.outside:.4g} (before "
-            f"{self.outside_before:.4g}); {self.effect:+.4g} ({self.lower:+.4g} to {self.upper:+.4g}), "
-            f"p = {self.p_value:.2g}"
+            f", {'' if self.measured else 'estimated '}loss {inside:.4g} (before {inside_before:.4g}), elsewhere "
+            f"{outside:.4g} (before {outside_before:.4g}); {self.effect}, p = {self.p_value:.2g}"
         )
         return text if self.confirmed else f"Not confirmed: {text}."
 
@@ -108,13 +108,14 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
     Requests are split in halves. By one, small trees are grown on what each row's loss is above what was expected
     of it, texts in the order of that; of all their nodes that one is taken whose rows differ most from the others,
     with a price for each condition, and its limits are searched again one by one. By the other half it is tested:
-    a permutation test over requests, of the studentised difference in differences of mean losses (Chung and Romano
-    2013, Annals of Statistics 41(2)): a window that got worse everywhere alike has no worst segment. Without labels
-    it is that of the segment's part in the mean loss.
+    a permutation test over requests, of the studentised difference in differences of mean losses (Chung and
+    Romano 2013, Annals of Statistics 41(2)): a window that got worse everywhere alike has no worst segment.
+    Without labels it is that of the segment's part in the mean loss.
 
     Raises EstimationError where there is too little to go by: fewer than 200 held-out rows or rows of the window,
     no feature, the same loss everywhere.
 
+    >>> import pyarrow as pa
     >>> random = np.random.default_rng(0)
     >>> def rows(count, more):
     ...     x = {"age": random.uniform(20, 60, count), "country": random.choice(["DE", "FR", "PL"], count)}
@@ -128,8 +129,8 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
     References
     ----------
     Breiman, L., Friedman, J., Olshen, R. and Stone, C. (1984). Classification and Regression Trees.
-    Athey, S. and Imbens, G. (2016). Recursive partitioning for heterogeneous causal effects. PNAS 113(27): one half
-    of the rows to find, the other to estimate.
+    Athey, S. and Imbens, G. (2016). Recursive partitioning for heterogeneous causal effects. PNAS 113(27): one
+    half of the rows to find, the other to estimate.
 
     """
     rows = encode(held_out, window, named=named, seed=seed)
@@ -153,22 +154,18 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
     conditions = _Search(matrix, categorical, target, seed).best()
     if not conditions:
         return _nothing("none stands out of what chance gives", measured=rows.measured)
-    segment = Segment(conditions, rows.encoder)
-    found = WorstSegment(
-        segment,
-        int(_holds(conditions, rows.window.matrix).sum()),
-        float(_holds(conditions, rows.window.matrix).mean()),
-        float(_holds(conditions, rows.held_out.matrix).mean()),
-        *[None] * 7,
-        1.0,
-        rows.measured,
-        "",
+    now, before = (_holds(conditions, one.matrix) for one in (rows.window, rows.held_out))
+    found = _nothing("", measured=rows.measured)._replace(
+        segment=Segment(conditions, rows.encoder),
+        rows=int(now.sum()),
+        share=float(now.mean()),
+        share_before=float(before.mean()),
     )
-    return _tested(found, conditions, other_old, other_new, level, seed)
+    return _tested(found, conditions, (other_new, other_old), level, seed)
 
 
 def _nothing(why: str, *, measured: bool) -> WorstSegment:
-    return WorstSegment(None, 0, 0.0, 0.0, *[None] * 7, 1.0, measured, why)
+    return WorstSegment(None, 0, 0.0, 0.0, None, None, 1.0, measured, why)
 
 
 def _halves(rows: EncodedRows, seed: int, whose: str) -> tuple[EncodedRows, EncodedRows]:
@@ -176,15 +173,16 @@ def _halves(rows: EncodedRows, seed: int, whose: str) -> tuple[EncodedRows, Enco
     requests = int(rows.groups.max()) + 1
     if requests < 2 * LEAST_HELD_OUT:
         raise EstimationError(
-            f"{len(rows.losses):,} {whose} with losses, of {requests:,} requests, are too few to search by one half "
-            f"and to confirm by the other: it takes {2 * LEAST_HELD_OUT} of each"
+            f"{len(rows.losses):,} {whose} with losses, of {requests:,} requests, are too few to search by one "
+            f"half and to confirm by the other: it takes {2 * LEAST_HELD_OUT} of each"
         )
     first = (np.random.default_rng([seed, 8]).permutation(requests) % 2 == 0)[rows.groups]
     return rows.only(first), rows.only(~first)
 
 
 def _holds(conditions: Sequence[Condition], matrix: Floats) -> NDArray[np.bool_]:
-    return np.logical_and.reduce([one.holds(matrix) for one in conditions])
+    found: NDArray[np.bool_] = np.logical_and.reduce([one.holds(matrix) for one in conditions])
+    return found
 
 
 class _Search:
@@ -281,8 +279,12 @@ class _Search:
                 continue
             at, value = int(column[node]), float(limit[node])
             below = np.asarray(codes[:, at] <= value)
-            waiting.append((int(left[node]), self._joined(conditions, self._side(at, codes, below, value, True))))
-            waiting.append((int(right[node]), self._joined(conditions, self._side(at, codes, ~below, value, False))))
+            waiting.append(
+                (int(left[node]), self._joined(conditions, self._side(at, codes[:, at], below, value, True)))
+            )
+            waiting.append(
+                (int(right[node]), self._joined(conditions, self._side(at, codes[:, at], ~below, value, False)))
+            )
         return found
 
     def _side(self, at: int, codes: Floats, chosen: NDArray[np.bool_], value: float, below: bool) -> Condition:
@@ -292,7 +294,7 @@ class _Search:
             return self._among(at, np.unique(places_of(values[chosen])))
         there = np.isfinite(values)
         missing = not there.all()
-        lower, upper = codes[:, at][codes[:, at] <= value].max(), codes[:, at][codes[:, at] > value].min()
+        lower, upper = codes[codes <= value].max(), codes[codes > value].min()
         if missing and lower < values[there].min():  # missing, and all others
             return Range(at, high=-np.inf, missing=True) if below else Range(at, low=_below(upper))
         cut = between(float(lower), float(upper))
@@ -321,19 +323,19 @@ class _Search:
         return [*found, more]
 
     def _refined(self, conditions: list[Condition]) -> list[Condition]:
-        """Return the conditions with limits and texts searched again, one by one while the others hold, or without."""
+        """Return the conditions, each searched again while the others hold, or left out."""
         for _ in range(_PASSES):
             before = conditions
             for one in conditions:
                 others = [each for each in conditions if each is not one]
                 within = _holds(others, self._matrix) if others else np.ones(len(self._target), np.bool_)
-                choices = [conditions, [*others, *self._limit(one, within)], others]
+                choices = [conditions, [*others, *self._limit(one, others, within)], others]
                 conditions = max(choices, key=self._score)
             if conditions == before:
                 break
         return conditions
 
-    def _limit(self, one: Condition, within: NDArray[np.bool_]) -> list[Condition]:
+    def _limit(self, one: Condition, others: list[Condition], within: NDArray[np.bool_]) -> list[Condition]:
         """Return the best condition of one feature in the place of another, among some rows."""
         at = one.column
         codes = self._codes(at, within)
@@ -345,7 +347,7 @@ class _Search:
                     one = self._joined([kept], found[0])[0]
             return [one]
         ups, downs = (self._cut(at, codes, within, below=below) for below in (False, True))
-        return max(ups, downs, key=lambda each: self._score([*each]) if not within.all() else self._score(each))
+        return max(ups, downs, key=lambda each: self._score([*others, *each]) if each else -np.inf)
 
     def _cut(self, at: int, codes: Floats, within: NDArray[np.bool_], *, below: bool) -> list[Condition]:
         """Return the best condition that cuts a column in two, among some rows."""
@@ -366,14 +368,7 @@ class _Search:
             return [self._among(at, np.unique(places_of(self._matrix[chosen, at])))]
         value = float(min(sorted_codes[best], sorted_codes[best + 1]))
         mask = np.asarray(codes <= value) if below else np.asarray(codes > value)
-        return [self._side(at, codes[:, None] if codes.ndim == 0 else _wide(codes, at), mask, value, below)]
-
-
-def _wide(codes: Floats, at: int) -> Floats:
-    """Return one column in its place among others that do not matter."""
-    found = np.zeros((len(codes), at + 1))
-    found[:, at] = codes
-    return found
+        return [self._side(at, codes, mask, value, below)]
 
 
 def _below(value: float) -> float:
@@ -381,57 +376,45 @@ def _below(value: float) -> float:
 
 
 def _tested(
-    found: WorstSegment,
-    conditions: Sequence[Condition],
-    old: EncodedRows,
-    new: EncodedRows,
-    level: float,
-    seed: int,
+    found: WorstSegment, conditions: Sequence[Condition], sides: Sequence[EncodedRows], level: float, seed: int
 ) -> WorstSegment:
-    """Return what rows that it was not found by say of a segment."""
-    sides = [_holds(conditions, one.matrix) for one in (new, old)]
-    requests = [
-        len(np.unique(rows.groups[which]))
-        for rows, inside in zip((new, old), sides, strict=True)
-        for which in (inside, ~inside)
+    """Return what rows that it was not found by, of the window and held-out ones, say of a segment."""
+    inside = [_holds(conditions, rows.matrix) for rows in sides]
+    parts = [
+        (rows, which)
+        for way in (True, False)
+        for rows, holds in zip(sides, inside, strict=True)
+        for which in [holds == way]
     ]
-    if min(requests) < LEAST_REQUESTS and (found.measured or min(requests[0], requests[1]) < LEAST_REQUESTS):
+    requests = min(len(np.unique(rows.groups[which])) for rows, which in parts)
+    if requests < LEAST_REQUESTS:
         return found._replace(
-            unknown=f"of the rows that it was not found by, {min(requests)} requests are in it or out of it, and it "
-            f"takes {LEAST_REQUESTS}"
+            unknown=f"of the rows that it was not found by, those of {requests} requests are in it or out of it, "
+            f"now or before, and it takes {LEAST_REQUESTS}"
         )
-    means = [
-        float(rows.losses[which].mean()) if which.any() else 0.0
-        for inside_or_out in (True, False)
-        for rows, inside in zip((new, old), sides, strict=True)
-        for which in [inside == inside_or_out]
-    ]
-    columns, signs = [], [1.0, -1.0] if found.measured else [1.0]
-    for rows, inside in zip((new, old), sides, strict=True):
-        if found.measured:
-            columns.append([inside * rows.losses, inside * 1.0, ~inside * rows.losses, ~inside * 1.0])
-        else:
-            columns.append([inside * (rows.losses - level), np.ones(len(inside))])
     random = np.random.default_rng([seed, 10])
-    p_value = _p_value(columns, (new.groups, old.groups), signs, random)
-    draws = [
-        _difference(drawn_sums(one, rows.groups, random), signs)
-        for one, rows in zip(columns, (new, old), strict=True)
-    ]
-    apart = draws[0] - draws[1]
-    effect = float(apart[0])
-    spread = apart[1:][np.isfinite(apart[1:])]
-    lower, upper = (float(one) for one in np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return WorstSegment(
-        found.segment, found.rows, found.share, found.share_before, *means, effect, lower, upper, p_value,
-        found.measured, "",
-    )  # fmt: skip
+    signs = [1.0, -1.0] if found.measured else [1.0]
+    columns: list[list[Floats]] = []
+    draws: list[Floats] = []
+    for rows, holds in zip(sides, inside, strict=True):
+        if found.measured:
+            there, elsewhere = holds.astype(np.float64), (~holds).astype(np.float64)
+            columns.append([there * rows.losses, there, elsewhere * rows.losses, elsewhere])
+        else:
+            columns.append([holds * (rows.losses - level), np.ones(len(holds))])
+        draws.append(_difference(drawn_sums(columns[-1], rows.groups, random), signs))
+    return found._replace(
+        losses=SegmentLosses(*(float(rows.losses[which].mean()) for rows, which in parts)),
+        effect=part_of(draws[0] - draws[1]),
+        p_value=_p_value(columns, [rows.groups for rows in sides], signs, random),
+    )
 
 
 def _difference(sums: Floats, signs: Sequence[float]) -> Floats:
     """Return the signed sum of ratios of sums, pair by pair: (draws,)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(sum(sign * sums[2 * at] / sums[2 * at + 1] for at, sign in enumerate(signs)))
+        ratios = sums[::2] / sums[1::2]
+    return np.asarray(np.array(signs) @ ratios, np.float64)
 
 
 def _p_value(
@@ -440,7 +423,7 @@ def _p_value(
     signs: Sequence[float],
     random: np.random.Generator,
 ) -> float:
-    """Return the p-value of a rise: requests of the window and held-out ones are permuted, the result studentised."""
+    """Return the p-value of a rise: requests of the window and held-out ones are permuted."""
     sides = [
         np.stack([np.bincount(of_it, column) for column in side], axis=1)
         for side, of_it in zip(columns, groups, strict=True)
@@ -473,7 +456,7 @@ def _p_value(
 
 def _studentised(new: Floats, old: Floats, signs: Sequence[float], size: int) -> Floats:
     """Return the difference of the two sides by its standard error, from sums and sums of products by request."""
-    difference, variance = 0.0, 0.0
+    difference, variance = np.zeros(len(new)), np.zeros(len(new))
     with np.errstate(divide="ignore", invalid="ignore"):
         for side, of_it in ((1.0, new), (-1.0, old)):
             sums, products = of_it[:, :size], of_it[:, size:].reshape(-1, size, size)

@@ -106,7 +106,9 @@ class Trend:
         for penalty in PENALTIES:
             slopes = np.stack(
                 [
-                    self._fitted(terms[folds != at], expected[folds != at], target[folds != at], penalty, slopes[at])
+                    self._fitted(
+                        terms[folds != at], expected[folds != at], target[folds != at], penalty, slopes[at]
+                    )
                     for at in range(FOLDS)
                 ]
             )
@@ -132,7 +134,9 @@ class Trend:
         return self._added(expected, self.slopes @ terms.T)
 
     def _added(self, expected: Floats, trend: Floats) -> Floats:
-        return np.asarray(expected * np.exp(np.clip(trend, -3, 3)) if self._times else expected + trend, np.float64)
+        return np.asarray(
+            expected * np.exp(np.clip(trend, -3, 3)) if self._times else expected + trend, np.float64
+        )
 
     def _losses(self, expected: Floats, target: Floats) -> float:
         expected, target = expected[self._evidence], target[self._evidence]
