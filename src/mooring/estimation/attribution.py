@@ -9,13 +9,11 @@ from scipy import special
 
 from mooring.estimation.boosting import FOLDS, folds_of
 from mooring.estimation.intervals import LEVEL
-from mooring.estimation.loss_model import Encoded, EncodedRows, LossModel, LossRows, encode
+from mooring.estimation.loss_model import Encoded, EncodedRows, LossModel, LossRows, encode, too_thin
 from mooring.estimation.resampling import LossPart, drawn_sums, part_of
 from mooring.estimation.support import TOO_THIN, support_of
 from mooring.performance.scored import Floats, Integers
 
-MOST_OUTSIDE = 0.2
-LEAST_EFFECTIVE = 30
 MOST_PLAYERS = 10
 """So many features are told apart, those that change the expected loss most; the others are one together."""
 FALSE_CAUSE = 0.05
@@ -172,7 +170,7 @@ def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed
     categorical = rows.encoder.categorical
     support = support_of(old.matrix, new.matrix, categorical, seed)
     outside, effective = float(support.outside.mean()), support.effective * len(old.losses)
-    unknown = _unknown(outside, effective)
+    unknown = too_thin(outside, effective)
     model = LossModel(old, categorical, seed)
     expected = model.predict(new.matrix).mean(axis=0)
     weights = model.weights_like(np.minimum(support.weights, TOO_THIN), old.matrix, new.matrix)
@@ -202,17 +200,6 @@ def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed
         changes = new._replace(losses=new.losses - expected)
         where = _where(changes, old.losses - model.unseen, weights, rows, seed)
     return found._replace(relation=parts.relation, relation_by_feature=where)
-
-
-def _unknown(outside: float, effective: float) -> str:
-    if outside > MOST_OUTSIDE:
-        return (
-            f"{outside:.0%} of the rows are where held-out rows are too few to say what their loss was; at most "
-            f"{MOST_OUTSIDE:.0%} may be"
-        )
-    if effective < LEAST_EFFECTIVE:
-        return f"only {effective:.0f} of the held-out rows are like these, and it takes {LEAST_EFFECTIVE}"
-    return ""
 
 
 class _Parts(NamedTuple):

@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 
 from mooring.drift.columns import Column
 from mooring.estimation.boosting import FOLDS, BoostedTrees, Learning, folds_of
+from mooring.estimation.estimator import (
+    LEAST_EFFECTIVE,
+    LEAST_HELD_OUT,
+    LEAST_ROWS,
+    MOST_FEATURES,
+    MOST_OUTSIDE,
+)
 from mooring.estimation.features import FeatureEncoder
 from mooring.estimation.rows import EstimationError
 from mooring.estimation.trend import Trend, balanced
 from mooring.performance.scored import Floats, Integers, LabelledRows
 
-LEAST_HELD_OUT, LEAST_ROWS = 100, 30
-"""It takes so many held-out rows, and so many of a window."""
 MOST_ROWS = 20_000
 """Of more rows some requests are drawn."""
-MOST_FEATURES = 100
 _LEAST = 1e-6
 _BINS = 10
 
@@ -41,6 +45,22 @@ class LossRows(NamedTuple):
         if self.losses is not None:
             return len(self.losses)
         return max((len(column) for column in self.features.values()), default=0)
+
+
+def too_thin(outside: float, effective: float) -> str:
+    """Return why held-out rows can't tell of a window, by `Support`'s figures; empty where they can.
+
+    >>> too_thin(0.5, 1000), too_thin(0.1, 1000)
+    ('50% of the rows are where held-out rows are too few to say what their loss was; at most 20% may be', '')
+    """
+    if outside > MOST_OUTSIDE:
+        return (
+            f"{outside:.0%} of the rows are where held-out rows are too few to say what their loss was; at most "
+            f"{MOST_OUTSIDE:.0%} may be"
+        )
+    if effective < LEAST_EFFECTIVE:
+        return f"only {effective:.0f} of the held-out rows are like these, and it takes {LEAST_EFFECTIVE}"
+    return ""
 
 
 class EncodedRows(NamedTuple):
@@ -136,8 +156,10 @@ class LossModel:
         *,
         evidence: NDArray[np.bool_] | None = None,
     ) -> None:
-        losses, positive = rows.losses, bool(rows.losses.min() >= 0)
+        losses = rows.losses
         self._folds = folds_of(rows.groups, seed)
+        of_others = losses.sum() - np.bincount(self._folds, losses, minlength=FOLDS)
+        positive = bool(losses.min() >= 0 and of_others.min() > 0)
         chosen_by = np.ones(len(losses), np.bool_) if evidence is None else evidence
         self._scale = float(np.abs(losses).mean())
         scaled = losses / self._scale

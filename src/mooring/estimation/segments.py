@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mooring.estimation.conditions import MISSING, Among, Condition, Range, Segment, between, places_of
-from mooring.estimation.loss_model import LEAST_HELD_OUT, EncodedRows, LossModel, LossRows, encode
+from mooring.estimation.loss_model import LEAST_HELD_OUT, EncodedRows, LossModel, LossRows, encode, too_thin
 from mooring.estimation.resampling import LossPart, drawn_sums, part_of
 from mooring.estimation.rows import EstimationError
+from mooring.estimation.support import support_of
 from mooring.performance.scored import Floats, Integers
 
 SMALLEST = 0.05
-"""No segment has a smaller share of the rows that it is found by."""
+"""No segment has a smaller share of the rows that it is found by, nor has all but such a segment."""
 DEPTH = 3
 FALSE_SEGMENT = 0.05
 """How probable it is, where nothing changed, that a segment is confirmed."""
@@ -77,7 +78,7 @@ class WorstSegment(NamedTuple):
 
     def __str__(self) -> str:
         if self.segment is None:
-            return f"No segment got worse than the rest: {self.unknown}."
+            return f"{self.unknown[:1].upper()}{self.unknown[1:]}."
         text = f"{self.segment}: {self.rows:,} rows ({self.share:.0%}, before {self.share_before:.0%})"
         if self.losses is None:
             return f"Not confirmed: {text}; {self.unknown}."
@@ -144,7 +145,11 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
         matrix, target = new.matrix, new.losses - expected
     else:
         if not model.by_features:
-            return _nothing("features say nothing of the loss of held-out rows", measured=False)
+            return _nothing("can't tell: features say nothing of the loss of held-out rows", measured=False)
+        support = support_of(rows.held_out.matrix, rows.window.matrix, categorical, seed)
+        thin = too_thin(float(support.outside.mean()), support.effective * len(rows.held_out.losses))
+        if thin:
+            return _nothing(f"can't tell: {thin}", measured=False)
         said = model.predict(old.matrix).mean(axis=0)
         level = float(said.mean())
         matrix = np.concatenate([new.matrix, old.matrix])
@@ -153,7 +158,7 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
         other_new = other_new._replace(losses=model.predict(other_new.matrix).mean(axis=0))
     conditions = _Search(matrix, categorical, target, seed).best()
     if not conditions:
-        return _nothing("none stands out of what chance gives", measured=rows.measured)
+        return _nothing("no segment got worse than the rest by more than chance gives", measured=rows.measured)
     now, before = (_holds(conditions, one.matrix) for one in (rows.window, rows.held_out))
     found = _nothing("", measured=rows.measured)._replace(
         segment=Segment(conditions, rows.encoder),
@@ -240,7 +245,7 @@ class _Search:
     def _gain(self, counts: Integers, sums: Floats) -> Floats:
         """Return the squared studentised difference, -inf where it is not a rise, or too few rows."""
         rows = len(self._target)
-        fits = (counts >= self._least) & (counts < rows) & (sums > 0)
+        fits = (counts >= self._least) & (counts <= rows - self._least) & (sums > 0)
         there = np.where(fits, counts, 1)
         return np.where(fits, sums**2 / there * rows / np.maximum(rows - there, 1) / self._spread**2, -np.inf)
 
