@@ -217,13 +217,17 @@ class _Parts(NamedTuple):
 def _parts(rows: Encoded, model: LossModel, expected: Floats, weights: Floats, seed: int) -> _Parts:
     old, new = rows.held_out, rows.window
     ones = np.ones_like
+    # Weights that balance a sample vary with it: by what terms of features say of what the model misses.
+    more = model.missed(weights, old, new.matrix)
+    left = old.losses - model.unseen
     random = np.random.default_rng([seed, 2])
-    of_old = drawn_sums(
-        [ones(old.losses), old.losses, weights, weights * (old.losses - model.unseen)], old.groups, random
+    of_old = drawn_sums([ones(left), old.losses, weights, weights * left], old.groups, random)
+    of_new = drawn_sums(
+        [ones(expected), np.nan_to_num(new.losses), expected, more - more.mean()], new.groups, random
     )
-    of_new = drawn_sums([ones(expected), np.nan_to_num(new.losses), expected], new.groups, random)
-    before, missed = of_old[1] / of_old[0], of_old[3] / of_old[2]
-    now, alike = of_new[1] / of_new[0], of_new[2] / of_new[0] + missed
+    before, now = of_old[1] / of_old[0], of_new[1] / of_new[0]
+    missed = of_old[3] / of_old[2] + of_new[3] / of_new[0]
+    alike = of_new[2] / of_new[0] + missed
     return _Parts(part_of(now - before), part_of(alike - before), part_of(now - alike), float(missed[1:].var()))
 
 

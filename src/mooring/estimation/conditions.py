@@ -75,12 +75,12 @@ class Among(NamedTuple):
 Condition = Range | Among
 
 
-class Segment:
+class RowSegment:
     """The rows in which some conditions hold; printed, it is what they are.
 
     >>> import pyarrow as pa
     >>> features = {"age": pa.array([20, 50, None]), "country": pa.array(["DE", "FR", "DE"])}
-    >>> segment = Segment([Range(0, low=41.5), Among(1, frozenset([1]))], FeatureEncoder(features, named=True))
+    >>> segment = RowSegment([Range(0, low=41.5), Among(1, frozenset([1]))], FeatureEncoder(features, named=True))
     >>> segment, segment.contains(features).tolist()
     (age > 41.5 and country in {FR}, [False, True, False])
     """

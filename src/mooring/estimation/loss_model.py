@@ -19,7 +19,7 @@ from mooring.estimation.estimator import (
 )
 from mooring.estimation.features import FeatureEncoder
 from mooring.estimation.rows import EstimationError
-from mooring.estimation.trend import Trend, balanced
+from mooring.estimation.trend import Trend, balanced, regressed
 from mooring.performance.scored import Floats, Integers, LabelledRows
 
 MOST_ROWS = 20_000
@@ -187,6 +187,11 @@ class LossModel:
     def weights_like(self, weights: Floats, matrix: Floats, other: Floats) -> Floats:
         """Return weights by which rows are like others: those given, changed so that terms of features balance."""
         return balanced(weights, self._trend.terms(matrix), self._trend.terms(other).mean(axis=0))
+
+    def missed(self, weights: Floats, rows: EncodedRows, other: Floats) -> Floats:
+        """Return what terms of features say, by weighted held-out rows, of what the model misses of others."""
+        terms, others = self._trend.terms(rows.matrix), self._trend.terms(other)
+        return regressed(terms, others, rows.losses - self.unseen, weights)
 
     def unseen_loss(self, matrix: Floats) -> Floats:
         """Return what is expected of the held-out rows with other features, by models that have not seen them."""

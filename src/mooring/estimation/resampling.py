@@ -32,7 +32,9 @@ def drawn_sums(columns: Sequence[Floats], groups: Integers, random: np.random.Ge
     step = max(1, _CELLS // count)
     for first in range(0, DRAWS, step):
         some = min(step, DRAWS - first)
-        found.append(random.multinomial(count, np.full(count, 1 / count), size=some) @ sums)
+        drawn = random.integers(count, size=(some, count)) + np.arange(some)[:, None] * count
+        weights = np.bincount(drawn.ravel(), minlength=some * count).reshape(some, count)
+        found.append(weights.astype(np.float64) @ sums)
     return np.asarray(np.concatenate(found).T, np.float64)
 
 

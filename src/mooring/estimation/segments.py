@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mooring.estimation.conditions import MISSING, Among, Condition, Range, Segment, between, places_of
-from mooring.estimation.loss_model import LEAST_HELD_OUT, EncodedRows, LossModel, LossRows, encode, too_thin
+from mooring.estimation.conditions import MISSING, Among, Condition, Range, RowSegment, between, places_of
+from mooring.estimation.estimator import LEAST_HELD_OUT
+from mooring.estimation.loss_model import EncodedRows, LossModel, LossRows, encode, too_thin
 from mooring.estimation.resampling import LossPart, drawn_sums, part_of
 from mooring.estimation.rows import EstimationError
 from mooring.estimation.support import support_of
@@ -50,8 +51,8 @@ class WorstSegment(NamedTuple):
     losses
         The mean losses, of the rows that it was not found by; None where these are too few.
     effect
-        By how much more the loss rose inside than outside, by the same rows. Without labels: by how much the mean
-        loss of all rows rose because of it.
+        By how much more the loss rose inside than outside, by the same rows. Without labels: by how much
+        the mean over all rows rose of what losses in it are above the mean of held-out rows.
     p_value
         How probable such an effect is by chance, by the same rows: that the segment was searched is paid for.
     measured
@@ -61,7 +62,7 @@ class WorstSegment(NamedTuple):
 
     """
 
-    segment: Segment | None
+    segment: RowSegment | None
     rows: int
     share: float
     share_before: float
@@ -111,7 +112,7 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
     with a price for each condition, and its limits are searched again one by one. By the other half it is tested:
     a permutation test over requests, of the studentised difference in differences of mean losses (Chung and
     Romano 2013, Annals of Statistics 41(2)): a window that got worse everywhere alike has no worst segment.
-    Without labels it is that of the segment's part in the mean loss.
+    Without labels it is of the segment's part in what losses are above the mean of held-out rows.
 
     Raises EstimationError where there is too little to go by: fewer than 200 held-out rows or rows of the window,
     no feature, the same loss everywhere.
@@ -153,7 +154,9 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
         said = model.predict(old.matrix).mean(axis=0)
         level = float(said.mean())
         matrix = np.concatenate([new.matrix, old.matrix])
-        target = np.concatenate([(expected - level) / len(expected), (level - said) / len(said)]) * len(matrix)
+        # A segment of few losses that lost rows raises the mean, too, but it is none that got worse.
+        above, before = np.maximum(expected - level, 0), np.maximum(said - level, 0)
+        target = np.concatenate([above / len(above), -before / len(before)]) * len(matrix)
         other_old = other_old._replace(losses=model.predict(other_old.matrix).mean(axis=0))
         other_new = other_new._replace(losses=model.predict(other_new.matrix).mean(axis=0))
     conditions = _Search(matrix, categorical, target, seed).best()
@@ -161,7 +164,7 @@ def worst_segment(held_out: LossRows, window: LossRows, *, named: bool = False, 
         return _nothing("no segment got worse than the rest by more than chance gives", measured=rows.measured)
     now, before = (_holds(conditions, one.matrix) for one in (rows.window, rows.held_out))
     found = _nothing("", measured=rows.measured)._replace(
-        segment=Segment(conditions, rows.encoder),
+        segment=RowSegment(conditions, rows.encoder),
         rows=int(now.sum()),
         share=float(now.mean()),
         share_before=float(before.mean()),
@@ -201,8 +204,8 @@ class _Search:
         self._target = target - target.mean()
         self._spread = float(self._target.std())
         self._least = max(LEAST_REQUESTS, int(np.ceil(SMALLEST * len(target))))
-        # What the best of so many splits gives by chance, about.
-        self._price = 2 * float(np.log(20 * matrix.shape[1]))
+        # What the best of so many splits gives by chance in one of ten cases, about.
+        self._price = 2 * float(np.log(200 * matrix.shape[1]))
         self._seed = seed
 
     def best(self) -> list[Condition]:
@@ -406,7 +409,8 @@ def _tested(
             there, elsewhere = holds.astype(np.float64), (~holds).astype(np.float64)
             columns.append([there * rows.losses, there, elsewhere * rows.losses, elsewhere])
         else:
-            columns.append([holds * (rows.losses - level), np.ones(len(holds))])
+            above = np.where(holds, np.maximum(rows.losses - level, 0), 0.0)
+            columns.append([above, np.ones(len(holds))])
         draws.append(_difference(drawn_sums(columns[-1], rows.groups, random), signs))
     return found._replace(
         losses=SegmentLosses(*(float(rows.losses[which].mean()) for rows, which in parts)),

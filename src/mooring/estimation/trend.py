@@ -17,6 +17,7 @@ _STEPS = 8
 _FAR = 0.01
 _RIDGE = 0.01
 _BALANCING_STEPS = 30
+_REGRESSION_PENALTY = 30.0
 
 
 class Terms:
@@ -158,6 +159,23 @@ class Trend:
             if np.abs(step).max() < 1e-4:
                 break
         return np.asarray(slopes, np.float64)
+
+
+def regressed(terms: Floats, others: Floats, residuals: Floats, weights: Floats) -> Floats:
+    """Return what a penalised regression of weighted rows' residuals on terms says of other rows.
+
+    To weight rows so that terms balance is to do such a regression (Deville and Särndal 1992, JASA 87).
+
+    >>> x = np.linspace(-1, 1, 1000)[:, None]
+    >>> regressed(x, np.array([[0.5]]), 2 * x[:, 0], np.ones(1000)).round(1).tolist()
+    [0.9]
+    """
+    terms, others = (np.column_stack([np.ones(len(one)), one]) for one in (terms, others))
+    ridge = np.full(terms.shape[1], _REGRESSION_PENALTY)
+    ridge[0] = _LEAST
+    weighed = terms * weights[:, None]
+    slopes = np.linalg.solve(weighed.T @ terms + np.diag(ridge), weighed.T @ residuals)
+    return np.asarray(others @ slopes, np.float64)
 
 
 def balanced(weights: Floats, terms: Floats, means: Floats) -> Floats:
