@@ -172,9 +172,10 @@ def attribute(held_out: LossRows, window: LossRows, *, named: bool = False, seed
     outside, effective = float(support.outside.mean()), support.effective * len(old.losses)
     unknown = too_thin(outside, effective)
     model = LossModel(old, categorical, seed)
-    expected = model.predict(new.matrix).mean(axis=0)
+    of_folds = model.predict(new.matrix)
+    expected = of_folds.mean(axis=0)
     weights = model.weights_like(np.minimum(support.weights, TOO_THIN), old.matrix, new.matrix)
-    parts = _parts(rows, model, expected, weights, seed)
+    parts = _parts(rows, model, of_folds, weights, seed)
     found = Attribution(
         total=parts.total if rows.measured else None,
         inputs=None,
@@ -214,9 +215,9 @@ class _Parts(NamedTuple):
     variance: float
 
 
-def _parts(rows: Encoded, model: LossModel, expected: Floats, weights: Floats, seed: int) -> _Parts:
+def _parts(rows: Encoded, model: LossModel, of_folds: Floats, weights: Floats, seed: int) -> _Parts:
     old, new = rows.held_out, rows.window
-    ones = np.ones_like
+    ones, expected = np.ones_like, of_folds.mean(axis=0)
     # Weights that balance a sample vary with it: by what terms of features say of what the model misses.
     more = model.missed(weights, old, new.matrix)
     left = old.losses - model.unseen
@@ -228,7 +229,15 @@ def _parts(rows: Encoded, model: LossModel, expected: Floats, weights: Floats, s
     before, now = of_old[1] / of_old[0], of_new[1] / of_new[0]
     missed = of_old[3] / of_old[2] + of_new[3] / of_new[0]
     alike = of_new[2] / of_new[0] + missed
+    # Weights make good what the model learnt wrong where both are nearly right: not where inputs moved far.
+    learnt = _jackknifed(of_folds.mean(axis=1) - model.predict(old.matrix).mean(axis=1))
+    alike[1:] += np.sqrt(learnt) * random.standard_normal(len(alike) - 1)
     return _Parts(part_of(now - before), part_of(alike - before), part_of(now - alike), float(missed[1:].var()))
+
+
+def _jackknifed(of_folds: Floats) -> float:
+    """Return the variance of an estimate, from the same by each fold's model: the delete-a-group jackknife."""
+    return (FOLDS - 1) / FOLDS * float(((of_folds - of_folds.mean()) ** 2).sum())
 
 
 def _by_feature(rows: Encoded, model: LossModel, parts: _Parts, seed: int) -> list[FeaturePart]:
@@ -250,7 +259,7 @@ def _by_feature(rows: Encoded, model: LossModel, parts: _Parts, seed: int) -> li
         around = of_pairs - values[at]
         of_new, of_old = (_squares(around, codes) for codes in (new.groups[at_new], old.groups[at_old]))
         sampled = max(of_new + of_old - float(around @ around), of_new, of_old) / len(around) ** 2
-        learnt = (FOLDS - 1) / FOLDS * float(((of_folds - of_folds.mean()) ** 2).sum())
+        learnt = _jackknifed(of_folds)
         # Where a feature has all that is missed, this makes good what the trees learnt wrong.
         share = float(shares[at])
         name = names[columns[0]] if len(columns) == 1 else OTHERS
