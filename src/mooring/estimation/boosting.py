@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -119,10 +120,10 @@ class BoostedTrees:
         """Return what each fold's model predicts of rows: an array (folds, rows)."""
         if not self.stage:
             return np.repeat(np.array(self._means)[:, None], len(features), axis=1)
-        place = STAGES.index(self.stage)
-        found = np.stack([_staged(model, features)[place] for model in self._models])
+        last = self.stage - 1
+        found = np.stack([next(islice(model.staged_predict(features), last, None)) for model in self._models])
         mean = found.mean(axis=0)
-        return self._at(mean + self._shrink * (found - mean), self._levels[place])
+        return self._at(mean + self._shrink * (found - mean), self._levels[STAGES.index(self.stage)])
 
     def _level(self, found: Floats, truth: Floats) -> float:
         return float(truth.sum() / found.sum() if self._times else (truth - found).mean())

@@ -246,14 +246,7 @@ class Estimator:
                 f"{rows.scored.rows} rows with what the model said are too few to estimate for: it takes "
                 f"{LEAST_ROWS}; take a longer window"
             )
-        if lacking := [name for name in self._encoder.names if name not in rows.features]:
-            raise EstimationError(
-                f"the rows have no column {', '.join(lacking)}, which errors were learnt by: add it, or leave it "
-                "out of the features"
-            )
-        misfits = [self._encoder.misfit(name, rows.features[name]) for name in self._encoder.names]
-        if any(misfits):
-            raise EstimationError(f"{'; '.join(filter(None, misfits))}: give it as the same type in both")
+        self._encoder.require(rows.features)
         _check_probabilities(rows.scored)
         if self._probabilities and rows.scored.probabilities is None:
             raise EstimationError(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mooring.drift.columns import MOST_CATEGORIES, Column, counts_rows, is_number, is_text, is_unique_text, plain
+from mooring.estimation.rows import EstimationError
 from mooring.performance.scored import Floats
 
 
@@ -83,6 +84,17 @@ class FeatureEncoder:
             return "" if is_text(kind) else f"{name} is {kind}, and text in the held-out rows"
         fits = is_number(kind) or pa.types.is_boolean(kind)
         return "" if fits else f"{name} is {kind}, and a number in the held-out rows"
+
+    def require(self, columns: Mapping[str, Column]) -> None:
+        """Raise EstimationError where a feature lacks, or is of another type than in the held-out rows."""
+        if lacking := [name for name in self.names if name not in columns]:
+            raise EstimationError(
+                f"the rows have no column {', '.join(lacking)}, which errors were learnt by: add it, or leave it "
+                "out of the features"
+            )
+        misfits = [self.misfit(name, columns[name]) for name in self.names]
+        if any(misfits):
+            raise EstimationError(f"{'; '.join(filter(None, misfits))}: give it as the same type in both")
 
     def matrix(self, columns: Mapping[str, Column], rows: int) -> Floats:
         """Return the features of each row, an array (rows, features). Raises KeyError for one that lacks."""

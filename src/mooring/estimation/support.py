@@ -28,11 +28,13 @@ class Support(NamedTuple):
     """Which rows of a window are outside of the held-out rows, and what share of these is like the window.
 
     `effective` is Kish's effective sample size of the held-out rows, weighted to be like the window, as a share of
-    them: near 1 where nothing moved.
+    them: near 1 where nothing moved. `weights` are those of the held-out rows: how many times as dense the window
+    is there.
     """
 
     outside: Floats
     effective: float
+    weights: Floats
 
 
 def support_of(held_out: Floats, window: Floats, categorical: Sequence[bool], seed: int = 0) -> Support:
@@ -52,7 +54,7 @@ def support_of(held_out: Floats, window: Floats, categorical: Sequence[bool], se
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     if not held_out.shape[1]:
-        return Support(np.zeros(len(window)), 1.0)
+        return Support(np.zeros(len(window)), 1.0, np.ones(len(held_out)))
     random = np.random.default_rng(seed)
     both = np.concatenate([held_out, window])
     of_window = np.arange(len(both)) >= len(held_out)
@@ -67,7 +69,7 @@ def support_of(held_out: Floats, window: Floats, categorical: Sequence[bool], se
         odds[folds == fold] = shares / np.maximum(1 - shares, 1e-12) * len(old) / len(new)
     weights = odds[: len(held_out)]
     effective = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
-    return Support(np.asarray(odds[len(held_out) :] > TOO_THIN, np.float64), effective)
+    return Support(np.asarray(odds[len(held_out) :] > TOO_THIN, np.float64), effective, weights)
 
 
 def _some(rows: Any, random: np.random.Generator) -> Any:
