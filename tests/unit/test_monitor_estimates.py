@@ -131,7 +131,11 @@ def test_a_move_to_where_the_model_errs_opens_an_incident_before_any_label(it: E
     assert held_out == pytest.approx(0.9, abs=0.1)
     assert before.measures["mae"].low < held_out < before.measures["mae"].high
     assert "estimated rmse" in after.message
-    assert "larger errors are expected" in after.message
+    assert "larger errors are expected; because of alcohol (+" in after.message
+    assert after.causes is not None
+    assert after.causes.low > 0
+    assert after.causes.features[0].feature == "alcohol"
+    assert model_page(it.sources, ModelQuery(), "wine").estimates.causes == after.causes
     [incident] = [one for one in Incidents(it.monitoring.state).newest("wine") if one.kind == "estimated"]
     assert (incident.severity, incident.features, incident.start) == ("critical", ("rmse",), START + HOUR)
     kinds = {one.kind for one in StreamStates(it.monitoring.state).of_version("wine", "1", "champion")}

@@ -97,6 +97,7 @@ def _as_estimated(one: Assessment, found: Estimation | None) -> dict[str, Any] |
         "out_of_support": found.outside,
         "chance": found.chance,
         "budget": found.budget,
+        "causes": None if found.causes is None else msgspec.to_builtins(found.causes),
         "measures": {
             name: {
                 "value": each.value,

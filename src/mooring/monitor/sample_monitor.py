@@ -15,6 +15,7 @@ from mooring.log import listing, reader
 from mooring.monitor.alerting.channels import Channel
 from mooring.monitor.alerting.queue import enqueue_rated
 from mooring.monitor.alerting.rules import transition
+from mooring.monitor.causes import causes_of
 from mooring.monitor.estimate_check import estimation_of
 from mooring.monitor.estimators import Estimators, Learnt
 from mooring.monitor.ingest import Stream
@@ -30,7 +31,7 @@ from mooring.state.leases import Lease
 from mooring.state.repository import Transaction
 from mooring.state.state import State
 from mooring.state.windows import Window, Windows, final_verdict_id
-from mooring.status import STATUSES
+from mooring.status import ALARMING, STATUSES
 
 AT_ONCE = 50
 """So many windows are estimated with one look, the newest first: what came before waits for the next."""
@@ -114,7 +115,13 @@ class SampleMonitor:
                 sample = sample_of(log, window)
             except LookupError:
                 continue  # the log has forgotten it
-            yield self._of_window(window, learnt, sample)
+            found = self._of_window(window, learnt, sample)
+            # It takes longer than all else: of windows that are caught up with nobody needs to know.
+            if found.status in ALARMING and window is windows[-1] and learnt.rows is not None:
+                causes = causes_of(learnt.rows, sample, int(window.id[:8], 16))
+                message = f"{found.message}; {causes}" if causes is not None else found.message
+                found = msgspec.structs.replace(found, causes=causes, message=message)
+            yield found
 
     def _of_window(self, window: Window, learnt: Learnt, sample: SampledRows) -> Estimation:
         floors = self._settings.floors

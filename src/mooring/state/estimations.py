@@ -84,11 +84,44 @@ class JointDrift(msgspec.Struct, frozen=True, kw_only=True):
         return [" × ".join(one.features) for one in self.pairs]
 
 
+class CauseFeature(msgspec.Struct, frozen=True):
+    """What a feature's move did to the expected loss, with its 90 % interval."""
+
+    feature: str
+    value: float
+    low: float
+    high: float
+
+
+class Causes(msgspec.Struct, frozen=True, kw_only=True):
+    """Because of what the expected loss of a window's rows rose, by `loss` (90 %: `low` to `high`).
+
+    `features` are those whose move did it beyond chance, the largest part first. `segment` says in which rows it
+    is worst, where the half of the rows that it was not found by confirms it, else ''; `share` of them are there
+    now, `share_before` of the held-out ones.
+    """
+
+    loss: float
+    low: float
+    high: float
+    features: tuple[CauseFeature, ...] = ()
+    segment: str = ""
+    share: float = 0.0
+    share_before: float = 0.0
+
+    def __str__(self) -> str:
+        names = [f"{one.feature} ({one.value:+.3g})" for one in self.features[:3]]
+        said = f"because of {', '.join(names)}" if names else "no feature by itself is told from chance"
+        if self.segment:
+            said += f"; worst where {self.segment} ({self.share:.0%} of rows, before {self.share_before:.0%})"
+        return said
+
+
 class Estimation(msgspec.Struct, frozen=True, kw_only=True):
     """How well a model does on the rows of a window, estimated, and how its features go together.
 
     With the status `no_baseline` nothing is estimated, for want of held-out rows. `joint` is None where it can't
-    be told.
+    be told, `causes` where nothing is worse, or where it was not asked.
 
     `rows` of them were looked at, drawn from all. `chance` is that of rows as harmful if nothing had moved,
     compared with `budget`. `unknown` says why performance can't be told; empty where it can. `outside` is the
@@ -108,6 +141,7 @@ class Estimation(msgspec.Struct, frozen=True, kw_only=True):
     outside: float = 0.0
     held_out_rows: int = 0
     joint: JointDrift | None = None
+    causes: Causes | None = None
 
 
 class _StoredEstimation(msgspec.Struct, frozen=True):
@@ -117,6 +151,7 @@ class _StoredEstimation(msgspec.Struct, frozen=True):
     outside: float = 0.0
     held_out_rows: int = 0
     joint: JointDrift | None = None
+    causes: Causes | None = None
 
 
 class Estimations(Repository):

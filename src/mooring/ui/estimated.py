@@ -11,7 +11,7 @@ from mooring.monitor.harm import Sort, harm_of
 from mooring.performance.measures import first_of
 from mooring.report.words import number, percent, plural
 from mooring.state.assessments import Assessment
-from mooring.state.estimations import Estimation
+from mooring.state.estimations import Causes, Estimation
 from mooring.status import JUDGED, STATUSES, Status
 from mooring.ui import charts, paths
 from mooring.ui.labelled import Interval
@@ -39,6 +39,7 @@ class EstimatedWindow(msgspec.Struct, frozen=True, kw_only=True):
     measured: dict[str, float | None]
     refuted: tuple[str, ...]
     reference: dict[str, float] = msgspec.field(name="before")
+    causes: Causes | None
     see: str
 
 
@@ -56,6 +57,11 @@ class ModelEstimates(msgspec.Struct, frozen=True, kw_only=True):
     scored: int
     held: int
     windows: tuple[EstimatedWindow, ...]
+
+    @property
+    def causes(self) -> Causes | None:
+        """Because of what the newest window is worse of which that was asked."""
+        return next((one.causes for one in reversed(self.windows) if one.causes is not None), None)
 
     @property
     def figure(self) -> charts.Figure:
@@ -121,6 +127,7 @@ def _window(one: Estimation, labelled: Assessment | None, here: Here) -> Estimat
             name for name, each in one.measures.items() if name in measured and each.refuted_by(measured[name])
         ),
         reference={name: each.held_out for name, each in one.measures.items() if each.held_out is not None},
+        causes=one.causes,
         see=address(paths.MODEL, here | {"window": one.window.id}),
     )
 
