@@ -23,13 +23,18 @@ _AGAIN_SECONDS = 60.0
 class Learnt(NamedTuple):
     """The rows that a baseline came with, and what is learnt from them; where that can't be, why and what to do.
 
-    `source` is where the rows are from. Without a baseline there is nothing to say.
+    `source` is where the baseline is from. Without one there is nothing to say.
     """
 
     rows: ReferenceRows | None
     estimator: Estimator | None
     why_not: str
     source: str = ""
+
+    @property
+    def in_registry(self) -> bool:
+        """Whether the baseline was logged with the model, so that rows may stand beside it."""
+        return self.source.startswith(OF_REGISTRY)
 
 
 class Estimators:

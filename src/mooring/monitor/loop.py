@@ -150,7 +150,9 @@ class ModelMonitor:
         if not stopping():
             checked += self.performance.look(opened, lease, provisional=provisional, stopping=stopping)
         if not stopping() and self._settings.estimates:
-            checked += self.samples.look(lease, provisional=provisional, stopping=stopping)
+            checked += self.samples.look(
+                lease, changed=checked > 0 or provisional, provisional=provisional, stopping=stopping
+            )
         if checked:
             [newest] = Windows(self._state).history(self._model, newest=1)
             keep = timedelta(seconds=self._settings.keep + self._settings.grace)

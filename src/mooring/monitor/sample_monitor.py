@@ -68,22 +68,27 @@ class SampleMonitor:
         self._channels = channels
         self._metrics = metrics
         self._estimators = Estimators(StoredBaselines(state))
+        self._told = {""}
+        self._behind = True
 
     def look(
         self,
         lease: Lease | None = None,
         *,
+        changed: bool = True,
         provisional: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> int:
         """Look at the windows that ended, and return at how many.
 
-        `provisional`: open windows too. What was written goes on standing after a kill; the rest comes with the
-        next look. Raises StoreError where the log can't be read now, StateError where the state refuses.
+        `changed`: whether any has ended since the last time. `provisional`: open windows too. What was written
+        stays after a kill; the rest comes with the next look. Raises StoreError where the log can't be read now,
+        StateError where the state refuses.
         """
-        newest = Windows(self._state).history(self._model, newest=1)
+        newest = Windows(self._state).history(self._model, newest=1) if changed or self._behind else []
         if not newest:
             return 0
+        self._behind = False
         keep = timedelta(seconds=self._settings.keep + self._settings.grace)
         since = min(newest[0].window.end, datetime.now(UTC)) - keep
         count = 0
@@ -91,6 +96,7 @@ class SampleMonitor:
             Stream(one.version, one.variant) for one in Windows(self._state).watched() if one.model == self._model
         ]:
             waiting = self._estimations.waiting(self._model, *stream, since, AT_ONCE, with_open=provisional)
+            self._behind = self._behind or len(waiting) == AT_ONCE or stopping()
             found = list(self._estimated(waiting, stopping)) if waiting and not stopping() else []
             if found:
                 self._write(stream, found, lease)
@@ -100,9 +106,10 @@ class SampleMonitor:
     def _estimated(self, windows: Sequence[Window], stopping: Callable[[], bool]) -> Iterator[Estimation]:
         """Yield what the rows of windows of one stream show; nothing where there are none to compare them with."""
         learnt = self._estimators.of(self._model, windows[0].version)
-        if learnt.estimator is None and learnt.why_not:
-            how = {"every": listing.AGAIN_SECONDS, "about": learnt.why_not}
-            logger.info("performance is not estimated before there are labels: %s", learnt.why_not, extra=how)
+        if learnt.estimator is None and learnt.why_not not in self._told:
+            self._told.add(learnt.why_not)
+            level = logging.INFO if learnt.in_registry else logging.DEBUG
+            logger.log(level, "performance is not estimated before there are labels: %s", learnt.why_not)
         if learnt.rows is None:
             return
         first, last = min(one.start for one in windows), max(one.end for one in windows)
