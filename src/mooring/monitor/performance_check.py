@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mooring.drift.baseline import Baseline, HeldOut
@@ -210,7 +212,8 @@ def _fairness(
         if column in rows.protected:
             feature = baseline.features.get(column) if baseline is not None else None
             inputs = segments_of(rows.protected[column], feature)[labels.places]
-            values = np.where(inputs == None, values, inputs)  # noqa: E711  NumPy compares each element
+            both = pc.coalesce(pa.array(inputs, pa.string()), pa.array(values, pa.string()))
+            values = np.array(both.to_pylist(), object)
         draws = 1000 if scored.rows <= _MANY_ROWS else 200
         yield fairness(scored, values[scored.places], column, least=settings.min_rows, draws=draws, seed=seed)
 

@@ -160,13 +160,12 @@ def _protected(given: Namespace, holdout: pa.Table) -> dict[str, pa.Array]:
     baseline = _baseline(given) if given.protected and given.champion else None
     found = {}
     for name in given.protected:
-        values = np.full(holdout.num_rows, None, object)
+        values = pa.nulls(holdout.num_rows, pa.string())
         if name in holdout.column_names:
-            values = _parts_of(name, holdout, baseline)
+            values = pa.array(_parts_of(name, holdout, baseline), pa.string())
         if PROTECTED + name in holdout.column_names:
-            beside = segments_of(holdout[PROTECTED + name])
-            values = np.where(values == None, beside, values)  # noqa: E711  NumPy compares each element
-        found[name] = pa.array(values, pa.string())
+            values = pc.coalesce(values, pa.array(segments_of(holdout[PROTECTED + name]), pa.string()))
+        found[name] = values
     return found
 
 
