@@ -14,11 +14,10 @@ from mooring.drift.stored import FormatError, dump, load
 from mooring.performance.fairness import Fairness
 from mooring.state.repository import Repository, chunks, stable_id, upsert
 from mooring.state.tables import performance, windows
-from mooring.state.windows import Window, chosen
+from mooring.state.windows import OF_WINDOW, Window, chosen, window_in
 from mooring.status import Severity, Status
 
 FORMAT = 1
-_WINDOW = [windows.c[name].label(f"window_{name}") for name in Window.__struct_fields__]
 _PLAIN = (
     "look",
     "status",
@@ -130,11 +129,11 @@ class Assessments(Repository):
         done = select(performance.c.id).where(
             performance.c.window_id == windows.c.id, performance.c.rows == windows.c.rows
         )
-        query = select(*_WINDOW).where(windows.c.model == model, windows.c.start >= since, ~done.exists())
+        query = select(*OF_WINDOW).where(windows.c.model == model, windows.c.start >= since, ~done.exists())
         if not with_open:
             query = query.where(windows.c.status == "closed")
         with self._reading() as connection:
-            return [_window(row) for row in connection.execute(query.order_by(windows.c.start))]
+            return [window_in(row) for row in connection.execute(query.order_by(windows.c.start))]
 
     def untracked(self, model: str, limit: int = 100) -> list[Assessment]:
         """Return the newest looks that are not logged to MLflow yet, the oldest windows first."""
@@ -181,14 +180,10 @@ def _newest_looks() -> Select[Any]:
     last = select(func.max(other.c.look)).where(other.c.window_id == windows.c.id).scalar_subquery()
     columns = [performance.c[name] for name in (*_PLAIN, "results")]
     return (
-        select(*_WINDOW, *columns)
+        select(*OF_WINDOW, *columns)
         .join_from(windows, performance, performance.c.window_id == windows.c.id)
         .where(performance.c.look == last)
     )
-
-
-def _window(row: Row[Any]) -> Window:
-    return Window(**{name: row._mapping[f"window_{name}"] for name in Window.__struct_fields__})
 
 
 def _assessment(row: Row[Any]) -> Assessment:
@@ -197,7 +192,7 @@ def _assessment(row: Row[Any]) -> Assessment:
     except FormatError:
         kept = _Results(0, {}, {}, ())  # another version wrote it; the rest says the most of it
     return Assessment(
-        window=_window(row),
+        window=window_in(row),
         **{name: row._mapping[name] for name in _PLAIN},
         judged=kept.judged,
         measures=kept.measures,

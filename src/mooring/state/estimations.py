@@ -17,11 +17,10 @@ from sqlalchemy import Row, select
 from mooring.drift.stored import FormatError, dump, load
 from mooring.state.repository import Repository, chunks, of_stream, upsert
 from mooring.state.tables import estimations, windows
-from mooring.state.windows import Window, chosen
+from mooring.state.windows import OF_WINDOW, Window, chosen, window_in
 from mooring.status import Severity, Status
 
 FORMAT = 1
-_WINDOW = [windows.c[name].label(f"window_{name}") for name in Window.__struct_fields__]
 _PLAIN = ("status", "rows", "chance", "budget", "message", "created")
 
 
@@ -204,13 +203,13 @@ class Estimations(Repository):
             estimations.c.revision == windows.c.revision,
             estimations.c.window_rows == windows.c.rows,
         )
-        query = select(*_WINDOW).where(*of_stream(windows, model, version, variant), windows.c.start >= since)
+        query = select(*OF_WINDOW).where(*of_stream(windows, model, version, variant), windows.c.start >= since)
         query = query.where(~done.exists())
         if not with_open:
             query = query.where(windows.c.status == "closed")
         query = query.order_by(windows.c.start.desc()).limit(most)
         with self._reading() as connection:
-            return [_window(row) for row in connection.execute(query)][::-1]
+            return [window_in(row) for row in connection.execute(query)][::-1]
 
     def put(self, found: Estimation) -> None:
         """Write what is estimated of a window, in the place of what was."""
@@ -229,11 +228,7 @@ class Estimations(Repository):
 
 def _all() -> Any:
     columns = [estimations.c[name] for name in (*_PLAIN, "results")]
-    return select(*_WINDOW, *columns).join_from(windows, estimations, estimations.c.window_id == windows.c.id)
-
-
-def _window(row: Row[Any]) -> Window:
-    return Window(**{name: row._mapping[f"window_{name}"] for name in Window.__struct_fields__})
+    return select(*OF_WINDOW, *columns).join_from(windows, estimations, estimations.c.window_id == windows.c.id)
 
 
 def _estimation(row: Row[Any]) -> Estimation:
@@ -242,7 +237,7 @@ def _estimation(row: Row[Any]) -> Estimation:
     except FormatError:
         kept = _StoredEstimation()  # another version wrote it; the rest says the most of it
     return Estimation(
-        window=_window(row),
+        window=window_in(row),
         **{name: row._mapping[name] for name in _PLAIN},
         **{name: getattr(kept, name) for name in _StoredEstimation.__struct_fields__},
     )

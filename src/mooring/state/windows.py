@@ -259,6 +259,15 @@ class Windows(Repository):
             )
 
 
+OF_WINDOW = [windows.c[name].label(f"window_{name}") for name in Window.__struct_fields__]
+"""A window's columns in a query for what is said of it, whose own columns may have the same names."""
+
+
+def window_in(row: Row[Any]) -> Window:
+    """Return the window in a row of such a query."""
+    return Window(**{name: row._mapping[f"window_{name}"] for name in Window.__struct_fields__})
+
+
 def final_verdict_id(window: Window) -> str:
     """Return the id of the final verdict on a window as it is now."""
     return stable_id(window.id, window.revision, False)

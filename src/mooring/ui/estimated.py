@@ -14,7 +14,7 @@ from mooring.state.assessments import Assessment
 from mooring.state.estimations import Causes, Estimation
 from mooring.status import JUDGED, STATUSES, Status
 from mooring.ui import charts, paths
-from mooring.ui.labelled import Interval
+from mooring.ui.labelled import Interval, interval
 from mooring.ui.routing import address
 from mooring.ui.windows import Here, finite
 
@@ -118,10 +118,7 @@ def _window(one: Estimation, labelled: Assessment | None, here: Here) -> Estimat
         rows=one.rows,
         outside=one.outside,
         judged=one.status in JUDGED,
-        measures={
-            name: Interval(finite(each.value), finite(each.low), finite(each.high))
-            for name, each in one.measures.items()
-        },
+        measures={name: interval(each) for name, each in one.measures.items()},
         measured={name: finite(value) for name, value in measured.items() if name in one.measures},
         refuted=tuple(
             name for name, each in one.measures.items() if name in measured and each.refuted_by(measured[name])

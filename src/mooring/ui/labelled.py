@@ -9,6 +9,7 @@ import msgspec
 from mooring.performance.measures import first_of
 from mooring.report.words import number, percent, plural
 from mooring.state.assessments import Assessment, Measured
+from mooring.state.estimations import EstimatedMeasure
 from mooring.status import JUDGED, STATUSES, Severity, Status
 from mooring.ui import charts, paths
 from mooring.ui.routing import address
@@ -18,7 +19,7 @@ _SEGMENTS = 50
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A measure, and the interval in which it lies with 95 % probability."""
+    """A measure, and the interval in which it lies with 95 % probability; of what is estimated 90 %."""
 
     value: float | None
     low: float | None
@@ -98,7 +99,7 @@ def labelled(assessed: list[Assessment], wanted: str, here: Here) -> ModelPerfor
                 rows=one.rows,
                 labelled=one.labelled,
                 status=one.status,
-                measured=_interval(one.measures[chosen]),
+                measured=interval(one.measures[chosen]),
             )
             for one in newest.segments[:_SEGMENTS]
             if chosen in one.measures
@@ -136,13 +137,14 @@ def _assessed(one: Assessment, here: Here) -> Assessed:
         coverage=one.coverage,
         delay=finite(one.delay),
         judged=one.status in JUDGED,
-        measures={name: _interval(value) for name, value in one.measures.items()},
+        measures={name: interval(value) for name, value in one.measures.items()},
         reference={name: value for name, value in one.before.items() if finite(value) is not None},
         see=address(paths.MODEL, here | {"window": one.window.id}),
     )
 
 
-def _interval(measured: Measured) -> Interval:
+def interval(measured: Measured | EstimatedMeasure) -> Interval:
+    """Return a measure as pages have it."""
     return Interval(finite(measured.value), finite(measured.low), finite(measured.high))
 
 

@@ -17,7 +17,7 @@ from mooring.state.estimations import Estimation, Estimations, JointDrift
 from mooring.state.incidents import Incident, Incidents
 from mooring.state.state import State
 from mooring.state.verdicts import Verdicts
-from mooring.state.windows import Judged, Windows
+from mooring.state.windows import Judged, Window, Windows
 from mooring.status import ALARMING, Severity, Status
 from mooring.ui import paths
 from mooring.ui.incidents import IncidentLine, line
@@ -208,18 +208,7 @@ def _of_performance(state: State, one: Incident, start: datetime, end: datetime,
     assessed = Assessments(state).history(
         one.model, version=one.version, variant=one.variant, start=start, end=end, newest=newest
     )
-    windows = [
-        IncidentWindow(
-            id=each.window.id,
-            start=each.window.start,
-            end=each.window.end,
-            rows=each.labelled,
-            status=each.status,
-            message=each.message,
-            see=f"{_model_page(one, window=each.window.id, end=one.updated)}#performance",
-        )
-        for each in assessed
-    ]
+    windows = [_rated(one, each, each.window, each.labelled, "performance") for each in assessed]
     return _Reading(windows, [_measure(one, measure, assessed) for measure in one.features[:_FEATURES]])
 
 
@@ -227,19 +216,23 @@ def _of_estimates(state: State, one: Incident, start: datetime, end: datetime, n
     estimated = Estimations(state).history(
         one.model, version=one.version, variant=one.variant, start=start, end=end, newest=newest
     )
-    windows = [
-        IncidentWindow(
-            id=each.window.id,
-            start=each.window.start,
-            end=each.window.end,
-            rows=each.rows,
-            status=each.status,
-            message=each.message,
-            see=f"{_model_page(one, window=each.window.id, end=one.updated)}#estimated",
-        )
-        for each in estimated
-    ]
+    windows = [_rated(one, each, each.window, each.rows, "estimated") for each in estimated]
     return _Reading(windows, [_measure(one, measure, estimated) for measure in one.features[:_FEATURES]])
+
+
+def _rated(
+    one: Incident, said: Assessment | Estimation | JointDrift, window: Window, rows: int, place: str
+) -> IncidentWindow:
+    """Return a window with what is said of it, of so many rows; `place` is where the page of the model has it."""
+    return IncidentWindow(
+        id=window.id,
+        start=window.start,
+        end=window.end,
+        rows=rows,
+        status=said.status,
+        message=said.message,
+        see=f"{_model_page(one, window=window.id, end=one.updated)}#{place}",
+    )
 
 
 def _of_joint(state: State, one: Incident, start: datetime, end: datetime, newest: int) -> _Reading:
@@ -247,18 +240,7 @@ def _of_joint(state: State, one: Incident, start: datetime, end: datetime, newes
         one.model, version=one.version, variant=one.variant, start=start, end=end, newest=newest
     )
     looked = [(each.window, each.joint, each.rows) for each in known if each.joint is not None]
-    windows = [
-        IncidentWindow(
-            id=window.id,
-            start=window.start,
-            end=window.end,
-            rows=rows,
-            status=joint.status,
-            message=joint.message,
-            see=f"{_model_page(one, window=window.id, end=one.updated)}#together",
-        )
-        for window, joint, rows in looked
-    ]
+    windows = [_rated(one, joint, window, rows, "together") for window, joint, rows in looked]
     return _Reading(
         windows, [_pair(one, pair, [joint for _, joint, _ in looked]) for pair in one.features[:_FEATURES]]
     )
