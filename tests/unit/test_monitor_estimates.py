@@ -69,7 +69,6 @@ class Estimating:
         self.traffic = LinkedTraffic(directory / "log")
         self.traffic.together = together
         self.rng = np.random.default_rng(3)
-        mlflow.set_tracking_uri(new_store(directory))
         client = mlflow.MlflowClient()
         client.create_registered_model("wine")
         inputs, labels, said = self.labelled(held_out)
@@ -115,7 +114,7 @@ class Estimating:
 
 @pytest.fixture
 def it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Estimating:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     return Estimating(tmp_path)
 
 
@@ -200,7 +199,7 @@ def test_four_calm_windows_end_it(it: Estimating) -> None:
 def test_each_window_is_estimated_once_and_again_when_it_has_more_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Estimating(tmp_path, window=20 * 365 * 86_400.0, keep=40 * 365 * 86_400.0)  # it goes on for years
     it.ask(0, rows=400)
     [first] = it.look(provisional=True)
@@ -226,7 +225,7 @@ def test_rows_that_held_out_ones_can_not_speak_for_give_no_number(it: Estimating
 def test_without_held_out_rows_nothing_is_estimated_and_it_is_said_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Estimating(tmp_path, keep_rows=0)
     assert baselines.find_rows("wine", "1") is None
     it.ask(0)
@@ -237,7 +236,7 @@ def test_without_held_out_rows_nothing_is_estimated_and_it_is_said_why(
 
 
 def test_too_few_held_out_rows_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Estimating(tmp_path, held_out=60)
     it.ask(0)
     [one] = it.look()
@@ -247,7 +246,7 @@ def test_too_few_held_out_rows_say_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_estimates_may_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Estimating(tmp_path, estimates=False)
     it.ask(0)
     assert it.look() == []
@@ -257,7 +256,7 @@ def test_estimates_may_be_switched_off(tmp_path: Path, monkeypatch: pytest.Monke
 def test_whoever_wants_to_know_is_told_once_and_not_of_what_is_long_past(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Estimating(tmp_path, channels=[CommandChannel(["true"])])
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - days * 24 * HOUR - 4 * HOUR
     told = []
@@ -307,7 +306,7 @@ def test_a_sample_of_parts_is_that_of_the_whole() -> None:
 def test_features_that_no_longer_go_together_open_an_incident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flipped: bool
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     it = Estimating(tmp_path, together=0.6)
     it.ask(0)
     it.traffic.together = -0.6 if flipped else 0.6
