@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlflow_store import new_store
 from monitoring import START, Monitoring, Traffic, settings
 from mooring.cli import main
 from mooring.log.labels import labels_table, write_labels
+from mooring.log.listing import open_log
 from mooring.log.reader import find, read_log
 from mooring.monitor.alerting.channels import Channel, CommandChannel
 from mooring.monitor.performance_results import as_dicts, assessments, estimations
@@ -243,6 +245,17 @@ def test_too_few_held_out_rows_say_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (one.status, one.measures) == ("no_baseline", {})
     assert one.joint is not None
     assert any("60 held-out rows with labels" in one for one in it.monitoring.said)
+
+
+def test_windows_that_the_log_has_forgotten_are_asked_for_once(it: Estimating) -> None:
+    it.ask(0)
+    it.monitoring.watch.watch.drift.look(open_log(str(it.traffic.log)))
+    shutil.rmtree(it.traffic.log / "inferences")
+    samples = it.monitoring.watch.watch.samples
+    assert samples.look() == 1
+    [one] = it.found()
+    assert (one.status, one.message) == ("too_few", "can't tell: the log no longer has its rows")
+    assert samples.look() == 0
 
 
 def test_estimates_may_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

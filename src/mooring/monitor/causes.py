@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
 import numpy as np
 
 from mooring.drift.reference_rows import ReferenceRows
@@ -32,18 +33,24 @@ def causes_of(rows: ReferenceRows, sample: SampledRows, seed: int) -> Causes | N
     window = LossRows(sample.inputs, None, sample.groups)
     try:
         found = attribute(held_out, window, seed=seed)
-        worst = worst_segment(held_out, window, seed=seed)
     except EstimationError as error:
         logger.debug("it can't be told because of what a window is worse: %s", error)
         return None
     if found.inputs is None:
         return None
-    return Causes(
+    told = Causes(
         loss=found.inputs.value,
         low=found.inputs.lower,
         high=found.inputs.upper,
         features=tuple(CauseFeature(one.feature, one.value, one.lower, one.upper) for one in found.named),
-        segment=str(worst.segment) if worst.confirmed and worst.segment is not None else "",
-        share=worst.share,
-        share_before=worst.share_before,
+    )
+    try:
+        worst = worst_segment(held_out, window, seed=seed)
+    except EstimationError as error:
+        logger.debug("it can't be told where a window is worst: %s", error)
+        return told
+    if not worst.confirmed or worst.segment is None:
+        return told
+    return msgspec.structs.replace(
+        told, segment=str(worst.segment), share=worst.share, share_before=worst.share_before
     )

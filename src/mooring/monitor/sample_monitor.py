@@ -96,8 +96,8 @@ class SampleMonitor:
             Stream(one.version, one.variant) for one in Windows(self._state).watched() if one.model == self._model
         ]:
             waiting = self._estimations.waiting(self._model, *stream, since, AT_ONCE, with_open=provisional)
-            self._behind = self._behind or len(waiting) == AT_ONCE or stopping()
             found = list(self._estimated(waiting, stopping)) if waiting and not stopping() else []
+            self._behind = self._behind or len(found) == AT_ONCE or stopping()
             if found:
                 self._write(stream, found, lease)
             count += len(found)
@@ -121,7 +121,12 @@ class SampleMonitor:
             try:
                 sample = sample_of(log, window)
             except LookupError:
-                continue  # the log has forgotten it
+                why = "the log no longer has its rows"
+                now = datetime.now(UTC)
+                yield Estimation(
+                    window=window, status="too_few", unknown=why, message=f"can't tell: {why}", created=now
+                )
+                continue
             found = self._of_window(window, learnt, sample)
             # It takes longer than all else: of windows that are caught up with nobody needs to know.
             if found.status in ALARMING and window is windows[-1] and learnt.rows is not None:
